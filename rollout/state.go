@@ -1,0 +1,213 @@
+package rollout
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/sluice-proxy/sluice/discovery"
+)
+
+// Format is the version of the stored state. A state of a newer format stops
+// the start; it is never overwritten.
+const Format = 1
+
+// historyKept is how many finished rollouts a state remembers.
+const historyKept = 20
+
+// Phase is where a rollout is. Paused and Aborting are flags beside it.
+type Phase string
+
+const (
+	// Steady: no rollout; every new connection goes to the live colour.
+	Steady Phase = "steady"
+	// Opening: the instances of the colour that shall get new connections are
+	// told to serve, and every proxy has their endpoints open.
+	Opening Phase = "opening"
+	// Shifting: the canary share goes to the target, for the policy's soak.
+	Shifting Phase = "shifting"
+	// Confirming: all new connections go to the target; every known proxy has
+	// to acknowledge before anything is closed.
+	Confirming Phase = "confirming"
+	// Draining: the old instances refuse new connections and let the old ones go.
+	Draining Phase = "draining"
+	// Soaking: the old side is empty; the last evicted clients may come back.
+	Soaking Phase = "soaking"
+)
+
+// State is all that is remembered of one service. It is stored BEFORE anyone can
+// see its effect, and every effect is derived from it, so that acting on it
+// twice is harmless. Treat as a value: Clone before changing.
+type State struct {
+	Format  int               `json:"format"`
+	Service discovery.Service `json:"service"`
+	// Live gets new connections when no rollout says otherwise.
+	Live discovery.Colour `json:"live"`
+	// Epoch rises with each promotion, abort and release; it fences orders.
+	Epoch uint64 `json:"epoch"`
+	// Members is every instance that may hold connections, with what it was
+	// told: those in discovery and those that left it but are not proven empty.
+	Members map[discovery.InstanceID]Member `json:"members"`
+	// Proxies are the node ids that a switch has to be confirmed by, sorted.
+	Proxies []string `json:"proxies,omitempty"`
+	// Rollout is nil while steady.
+	Rollout *Rollout `json:"rollout,omitempty"`
+	// History is the finished rollouts, oldest first.
+	History []Record `json:"history,omitempty"`
+	// Retired: the service left the configuration; it gets no new connections
+	// and is forgotten once it is proven empty.
+	Retired bool `json:"retired,omitempty"`
+}
+
+// Member is one instance as remembered. Colour, Addr and Drain never change: an
+// instance that comes back with others is another member.
+type Member struct {
+	ID     discovery.InstanceID `json:"id"`
+	Colour discovery.Colour     `json:"colour"`
+	Addr   netip.AddrPort       `json:"addr"`
+	Drain  string               `json:"drain,omitempty"`
+	// Departed: no longer in discovery, not proven empty.
+	Departed bool `json:"departed,omitempty"`
+	// Ceiling is what the current order says; nil: hold.
+	Ceiling *int `json:"ceiling,omitempty"`
+	// Start is when within the step the first close comes.
+	Start Duration `json:"start,omitempty"`
+	// Evicted, Accepted and Returned are the instance's totals when the rollout
+	// began to count; later totals minus these are the rollout's own.
+	Evicted  uint64 `json:"evicted,omitempty"`
+	Returned uint64 `json:"returned,omitempty"`
+	Counted  bool   `json:"counted,omitempty"`
+}
+
+// Rollout is one promotion on its way. From drains, To gets the new
+// connections; an abort swaps them.
+type Rollout struct {
+	ID       string           `json:"id"`
+	From     discovery.Colour `json:"from"`
+	To       discovery.Colour `json:"to"`
+	Phase    Phase            `json:"phase"`
+	Aborting bool             `json:"aborting,omitempty"`
+	Paused   bool             `json:"paused,omitempty"`
+	Forced   bool             `json:"forced,omitempty"`
+	Policy   Policy           `json:"policy"`
+	Started  time.Time        `json:"started"`
+	// Since is when the phase began.
+	Since time.Time `json:"since"`
+	// Settled is when confirmation (or, in Opening and Shifting, the
+	// acknowledgement of what that phase published) was complete; zero before.
+	Settled time.Time `json:"settled,omitzero"`
+	// Weight is the target's share of new connections while Opening.
+	Weight Share `json:"weight,omitempty"`
+	// Step counts orders within the epoch; StepAt is the earliest time of the next.
+	Step   uint64    `json:"step"`
+	StepAt time.Time `json:"step_at,omitzero"`
+	// Total is what From held when the funnel started.
+	Total int `json:"total,omitempty"`
+	// LeftBehind names proxies and instances that the rollout no longer waits for.
+	LeftBehind []string `json:"left_behind,omitempty"`
+	Events     []Event  `json:"events,omitempty"`
+}
+
+// Event is one line of a rollout's history.
+type Event struct {
+	At   time.Time `json:"at"`
+	Text string    `json:"text"`
+}
+
+// Outcome is how a rollout ended.
+type Outcome string
+
+const (
+	Done    Outcome = "done"
+	Aborted Outcome = "aborted"
+)
+
+// Record is a finished rollout.
+type Record struct {
+	ID      string           `json:"id"`
+	From    discovery.Colour `json:"from"`
+	To      discovery.Colour `json:"to"`
+	Outcome Outcome          `json:"outcome"`
+	Forced  bool             `json:"forced,omitempty"`
+	Started time.Time        `json:"started"`
+	Ended   time.Time        `json:"ended"`
+	Evicted uint64           `json:"evicted"`
+	// Returned and NeverBack are nil where the instances cannot tell.
+	Returned   *uint64  `json:"returned"`
+	NeverBack  *uint64  `json:"never_back"`
+	LeftBehind []string `json:"left_behind,omitempty"`
+	Events     []Event  `json:"events,omitempty"`
+}
+
+// NewState is the state of a service that was never seen before: steady on live.
+func NewState(service discovery.Service, live discovery.Colour) State {
+	return State{Format: Format, Service: service, Live: live, Members: map[discovery.InstanceID]Member{}}
+}
+
+// Clone returns a deep copy.
+func (s State) Clone() State {
+	s.Members = maps.Clone(s.Members)
+	if s.Members == nil {
+		s.Members = map[discovery.InstanceID]Member{}
+	}
+	s.Proxies = slices.Clone(s.Proxies)
+	s.History = slices.Clone(s.History)
+	if s.Rollout != nil {
+		r := *s.Rollout
+		r.LeftBehind = slices.Clone(r.LeftBehind)
+		r.Events = slices.Clone(r.Events)
+		s.Rollout = &r
+	}
+	return s
+}
+
+// Phase is Steady when there is no rollout.
+func (s State) Phase() Phase {
+	if s.Rollout == nil {
+		return Steady
+	}
+	return s.Rollout.Phase
+}
+
+// Check reports a state that no transition can have made.
+func (s State) Check() error {
+	switch {
+	case s.Format > Format:
+		return fmt.Errorf("state format %d is newer than this program's %d; run the newer rolloutd", s.Format, Format)
+	case s.Format < 1:
+		return fmt.Errorf("state format %d is not known; restore the state from a backup", s.Format)
+	case s.Service == "":
+		return fmt.Errorf("state names no service")
+	case s.Live != discovery.Blue && s.Live != discovery.Green:
+		return fmt.Errorf("state of %s: live colour is %q", s.Service, s.Live)
+	}
+	for id, m := range s.Members {
+		if m.Colour != discovery.Blue && m.Colour != discovery.Green {
+			return fmt.Errorf("state of %s: member %s has colour %q", s.Service, id, m.Colour)
+		}
+		if m.Ceiling != nil && *m.Ceiling < 0 {
+			return fmt.Errorf("state of %s: member %s has ceiling %d", s.Service, id, *m.Ceiling)
+		}
+	}
+	r := s.Rollout
+	if r == nil {
+		return nil
+	}
+	switch r.Phase {
+	case Opening, Shifting, Confirming, Draining, Soaking:
+	default:
+		return fmt.Errorf("state of %s: phase is %q", s.Service, r.Phase)
+	}
+	if s.Epoch == 0 || r.ID == "" || r.From != r.To.Other() || (r.From != discovery.Blue && r.From != discovery.Green) {
+		return fmt.Errorf("state of %s: rollout %q from %q to %q in epoch %d", s.Service, r.ID, r.From, r.To, s.Epoch)
+	}
+	if r.Aborting != (r.To == s.Live) {
+		return fmt.Errorf("state of %s: rollout %s goes to %q while %q is live", s.Service, r.ID, r.To, s.Live)
+	}
+	if err := r.Policy.Funnel.Check(); err != nil {
+		return fmt.Errorf("state of %s: rollout %s: %w", s.Service, r.ID, err)
+	}
+	return nil
+}
