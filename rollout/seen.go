@@ -15,6 +15,9 @@ type Seen struct {
 	Instances map[discovery.InstanceID]Sighting
 	// Proxies is every proxy that is connected or was since this process started.
 	Proxies []Proxy
+	// Watching is since when this process listens for proxies: one that is known
+	// from the state but was not seen yet is given time from then on.
+	Watching time.Time
 	// Unpublished says why the proxies have not been sent what the state wishes;
 	// empty when they have.
 	Unpublished string
@@ -32,9 +35,9 @@ type Sighting struct {
 	// ErrAt is when the newest failed request ended, FailingSince when the first
 	// of an unbroken row of failures did; zero while it answers.
 	ErrAt, FailingSince time.Time
-	// Gone: every failure of that row was a refused connection, so the process
-	// that held the connections no longer exists.
-	Gone bool
+	// Refused: every failure of that row was a refused connection, as of a
+	// process that no longer exists.
+	Refused bool
 }
 
 // Proxy is one Envoy as seen from one service.
@@ -47,16 +50,6 @@ type Proxy struct {
 	Confirmed bool
 	// Nack is why it refused the newest publish; empty when it did not.
 	Nack string
-}
-
-// Code names a Reason for machines: metrics, JSON, tests.
-type Code string
-
-// Reason says why a decision is what it is. Text is one plain sentence and
-// appears verbatim in log, metric, status and CLI.
-type Reason struct {
-	Code Code   `json:"code"`
-	Text string `json:"text"`
 }
 
 // Decision is what Step chose. Next must be stored before it has any effect.

@@ -68,17 +68,18 @@ type Member struct {
 	Colour discovery.Colour     `json:"colour"`
 	Addr   netip.AddrPort       `json:"addr"`
 	Drain  string               `json:"drain,omitempty"`
-	// Departed: no longer in discovery, not proven empty.
-	Departed bool `json:"departed,omitempty"`
+	// Departed is when it left discovery without being proven empty; zero while
+	// it is there.
+	Departed time.Time `json:"departed,omitzero"`
 	// Ceiling is what the current order says; nil: hold.
 	Ceiling *int `json:"ceiling,omitempty"`
 	// Start is when within the step the first close comes.
 	Start Duration `json:"start,omitempty"`
-	// Evicted, Accepted and Returned are the instance's totals when the rollout
+	// Counted: Evicted and Returned are the instance's totals when the rollout
 	// began to count; later totals minus these are the rollout's own.
+	Counted  bool   `json:"counted,omitempty"`
 	Evicted  uint64 `json:"evicted,omitempty"`
 	Returned uint64 `json:"returned,omitempty"`
-	Counted  bool   `json:"counted,omitempty"`
 }
 
 // Rollout is one promotion on its way. From drains, To gets the new
@@ -95,16 +96,22 @@ type Rollout struct {
 	Started  time.Time        `json:"started"`
 	// Since is when the phase began.
 	Since time.Time `json:"since"`
-	// Settled is when confirmation (or, in Opening and Shifting, the
-	// acknowledgement of what that phase published) was complete; zero before.
+	// Settled is when what the phase waits for first was complete: in Shifting
+	// and Confirming every proxy's acknowledgement, in Draining the closed gates.
+	// Zero before.
 	Settled time.Time `json:"settled,omitzero"`
-	// Weight is the target's share of new connections while Opening.
+	// Weight is To's share of new connections while Opening and Shifting;
+	// afterwards To has them all.
 	Weight Share `json:"weight,omitempty"`
 	// Step counts orders within the epoch; StepAt is the earliest time of the next.
 	Step   uint64    `json:"step"`
 	StepAt time.Time `json:"step_at,omitzero"`
 	// Total is what From held when the funnel started.
 	Total int `json:"total,omitempty"`
+	// Evicted and Returned are the sums of members that are not Counted any
+	// more: forgotten ones, and all of them before an abort.
+	Evicted  uint64 `json:"evicted,omitempty"`
+	Returned uint64 `json:"returned,omitempty"`
 	// LeftBehind names proxies and instances that the rollout no longer waits for.
 	LeftBehind []string `json:"left_behind,omitempty"`
 	Events     []Event  `json:"events,omitempty"`

@@ -1,0 +1,58 @@
+package rollout
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// shares divides n closes among instances in proportion to what they hold, by
+// largest remainder (Hamilton's method): ⌊n·heldᵢ/Σheld⌋ each, and the rest one
+// by one to the largest remainders, the earlier instance first on a tie. No
+// instance gets more than it holds; the sum is min(n, Σheld).
+func shares(n int, held []int) []int {
+	total := 0
+	for _, h := range held {
+		total += h
+	}
+	out := make([]int, len(held))
+	n = min(n, total)
+	if n <= 0 {
+		return out
+	}
+	order := make([]int, len(held))
+	left := n
+	for i, h := range held {
+		order[i] = i
+		out[i] = n * h / total
+		left -= out[i]
+	}
+	slices.SortStableFunc(order, func(a, b int) int {
+		return cmp.Compare(n*held[b]%total, n*held[a]%total)
+	})
+	for _, i := range order[:left] {
+		out[i]++
+	}
+	return out
+}
+
+// starts spreads the fleet's closes evenly over a step. Each instance spaces its
+// own share evenly, so where the first close falls decides how they interleave:
+// the i-th begins at ((closes before it + ½) / n) · (every / its share). For
+// equal shares the fleet's closes then come at even distances of every/n; any
+// window of length every holds at most 1.004 caps (DESIGN.md, "The pace").
+func starts(shares []int, every time.Duration) []time.Duration {
+	n := 0
+	for _, s := range shares {
+		n += s
+	}
+	out := make([]time.Duration, len(shares))
+	before := 0
+	for i, s := range shares {
+		if s > 0 {
+			out[i] = time.Duration((float64(before) + 0.5) / float64(n) * float64(every) / float64(s))
+		}
+		before += s
+	}
+	return out
+}
