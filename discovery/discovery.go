@@ -6,6 +6,7 @@ package discovery
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // Service is the name of a service, as Consul or the discovery file spells it.
@@ -77,11 +78,19 @@ type LeftOut struct {
 	Reason string     `json:"reason"`
 }
 
-// Fleet is everything known about one service. Instances and LeftOut are sorted
-// by ID; IDs in Instances are unique. A Fleet is never changed once published.
+// Note is something about a used instance that its owner should mend.
+type Note struct {
+	ID   InstanceID `json:"id"`
+	Text string     `json:"text"`
+}
+
+// Fleet is everything known about one service. Instances, LeftOut and Notes are
+// sorted by ID; IDs in Instances are unique. A Fleet is never changed once
+// published.
 type Fleet struct {
 	Instances []Instance `json:"instances"`
 	LeftOut   []LeftOut  `json:"left_out,omitempty"`
+	Notes     []Note     `json:"notes,omitempty"`
 	// Err says why this is the last good content and not the newest; empty
 	// while reads succeed.
 	Err string `json:"err,omitempty"`
@@ -89,6 +98,12 @@ type Fleet struct {
 	// nothing) has been seen and is not believed yet; Instances still hold what
 	// was there before.
 	Suspect string `json:"suspect,omitempty"`
+}
+
+// Equal reports whether both say the same.
+func (f Fleet) Equal(g Fleet) bool {
+	return slices.Equal(f.Instances, g.Instances) && slices.Equal(f.LeftOut, g.LeftOut) &&
+		slices.Equal(f.Notes, g.Notes) && f.Err == g.Err && f.Suspect == g.Suspect
 }
 
 // Snapshot is the whole world: every service that was asked for, each read at

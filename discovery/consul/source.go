@@ -1,0 +1,165 @@
+// Package consul reads the instances of each service from Consul, with one
+// blocking query per service.
+package consul
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"github.com/sluice-proxy/sluice/discovery"
+)
+
+// maxWatches is how many services one Source watches: an agent refuses more than
+// 200 connections from one address, and others need some of them too.
+const maxWatches = 150
+
+// Options say which Consul to read and what to read there.
+type Options struct {
+	// Address is "host:port", "http(s)://host:port" or "unix:///path". What is
+	// left empty here, and all of TLS, is taken from Consul's own environment
+	// variables (CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN, CONSUL_CACERT, …).
+	Address, Token, Datacenter string
+	// BlueTag and GreenTag mark the colours. Default "blue" and "green".
+	BlueTag, GreenTag string
+	// Services maps each service to its name in Consul; empty means the same.
+	Services map[discovery.Service]string
+	// Previous is the last known world. Its services count as read already, so
+	// that a new Source goes on where the one before it ended.
+	Previous discovery.Snapshot
+	// Hold is how long a suspect absence lasts before it can be believed.
+	// Default discovery.DefaultHold.
+	Hold time.Duration
+	// Logger gets one line for each change of what is left out or in doubt.
+	Logger *slog.Logger
+
+	// dial replaces the network in tests.
+	dial func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// Source watches Consul. It is made for one Run.
+type Source struct {
+	watches []*watch
+	log     *slog.Logger
+	closing func()
+
+	mu      sync.Mutex
+	waiting map[discovery.Service]string
+	world   discovery.Snapshot // owned by Run; what has been read so far
+}
+
+// New checks the options and connects to nothing.
+func New(o Options) (*Source, error) {
+	tags := tags{
+		blue:  cmp.Or(o.BlueTag, string(discovery.Blue)),
+		green: cmp.Or(o.GreenTag, string(discovery.Green)),
+	}
+	if tags.blue == tags.green {
+		return nil, fmt.Errorf("both colours have the tag %q; give each its own", tags.blue)
+	}
+	if n := len(o.Services); n > maxWatches {
+		return nil, fmt.Errorf("%d services are more than the %d that one Consul agent can be watched for; split them between two rolloutd with an agent each", n, maxWatches)
+	}
+	if o.Hold == 0 {
+		o.Hold = discovery.DefaultHold
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	c := api.DefaultConfig()
+	if o.Address != "" {
+		c.Address = o.Address
+	}
+	if o.Token != "" {
+		c.Token = o.Token
+	}
+	c.Datacenter = o.Datacenter
+	c.Transport.MaxIdleConnsPerHost = maxWatches
+	if o.dial != nil {
+		c.Transport.DialContext = o.dial
+	}
+	client, err := api.NewClient(c)
+	if err != nil {
+		return nil, fmt.Errorf("set up the Consul client: %w", err)
+	}
+	s := &Source{
+		log: o.Logger, closing: c.Transport.CloseIdleConnections,
+		waiting: map[discovery.Service]string{}, world: discovery.Snapshot{},
+	}
+	for _, service := range slices.Sorted(maps.Keys(o.Services)) {
+		name := o.Services[service]
+		if name == "" {
+			name = string(service)
+		}
+		if strings.ContainsAny(name, "/?#") || name == "." || name == ".." {
+			return nil, fmt.Errorf("%s has the Consul name %q; a service name holds no / ? or #", service, name)
+		}
+		w := &watch{service: service, name: name, tags: tags, hold: o.Hold, health: client.Health()}
+		if w.fleet, w.known = o.Previous[service]; w.known {
+			s.world[service] = w.fleet
+		} else {
+			s.waiting[service] = "Consul was not asked yet"
+		}
+		s.watches = append(s.watches, w)
+	}
+	return s, nil
+}
+
+// Waiting names the services that have not been read yet, and why. It may be
+// called concurrently with Run.
+func (s *Source) Waiting() map[discovery.Service]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.waiting)
+}
+
+// Run calls emit with the whole world once every service has been read, and again
+// whenever it has changed; calls do not overlap, and no two in a row are equal.
+// While Consul cannot be read the last good world stays, with Err. It returns the
+// cause of ctx's end.
+func (s *Source) Run(ctx context.Context, emit func(discovery.Snapshot)) error {
+	defer s.closing()
+	ctx, cancel := context.WithCancel(ctx)
+	var watches sync.WaitGroup
+	defer watches.Wait()
+	defer cancel()
+	reports := make(chan report)
+	for _, w := range s.watches {
+		watches.Go(func() { w.run(ctx, reports) })
+	}
+	var emitted discovery.Snapshot
+	for {
+		if len(s.world) == len(s.watches) && !maps.EqualFunc(emitted, s.world, discovery.Fleet.Equal) {
+			emitted = maps.Clone(s.world)
+			emit(emitted)
+		}
+		select {
+		case r := <-reports:
+			s.take(r)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// take puts what a watch has to say into the world.
+func (s *Source) take(r report) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.fleet == nil {
+		s.waiting[r.service] = r.why
+		return
+	}
+	delete(s.waiting, r.service)
+	discovery.LogChange(s.log, r.service, s.world[r.service], *r.fleet)
+	s.world[r.service] = *r.fleet
+}

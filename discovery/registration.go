@@ -1,0 +1,151 @@
+package discovery
+
+import (
+	"cmp"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Registration is one instance as a registry or a file spells it, not yet known
+// to be usable.
+type Registration struct {
+	ID     InstanceID
+	Colour Colour
+	// Unfit says why it cannot be used whatever the rest says; empty when it can.
+	Unfit   string
+	Address string
+	Port    int
+	Health  Health
+	// Drain is "10.0.0.5:9002", ":9002" or "9002" (the instance's own host), or
+	// an http(s) URL; empty when it has no drain endpoint.
+	Drain string
+	// Capacity is a whole number above 0; empty when not declared.
+	Capacity string
+	Version  string
+}
+
+// NewFleet sorts registrations into those that are used and those left out: the
+// unfit, those whose address is no IP address with a port, and all but the first
+// of those with the same id. A drain address or a capacity that cannot be read
+// counts as not declared, with a Note. The same registrations in any order give
+// the same Fleet.
+func NewFleet(registrations []Registration) Fleet {
+	sorted := slices.SortedFunc(slices.Values(registrations), compare)
+	f := Fleet{Instances: []Instance{}}
+	owner := map[netip.AddrPort]InstanceID{}
+	used := map[InstanceID]bool{}
+	for _, r := range sorted {
+		addr, err := r.addr()
+		switch {
+		case r.ID == "":
+			err = fmt.Errorf("it has no id; give it one")
+		case r.Unfit != "":
+			err = fmt.Errorf("%s", r.Unfit)
+		case used[r.ID]:
+			err = fmt.Errorf("another registration has the same id; give each its own")
+		}
+		if err != nil {
+			f.LeftOut = append(f.LeftOut, LeftOut{ID: r.ID, Reason: err.Error()})
+			continue
+		}
+		used[r.ID] = true
+		note := func(err error) { f.Notes = append(f.Notes, Note{ID: r.ID, Text: err.Error()}) }
+		if first, ok := owner[addr]; ok {
+			note(fmt.Errorf("%s has the same address %s; a proxy counts them as one", first, addr))
+		} else {
+			owner[addr] = r.ID
+		}
+		i := Instance{ID: r.ID, Colour: r.Colour, Addr: addr, Health: r.Health, Version: r.Version}
+		if i.Drain, err = drainURL(r.Drain, addr.Addr()); err != nil {
+			note(err)
+		}
+		if i.Capacity, err = capacity(r.Capacity); err != nil {
+			note(err)
+		}
+		f.Instances = append(f.Instances, i)
+	}
+	return f
+}
+
+// compare orders registrations by id, and equal ids by all the rest.
+func compare(a, b Registration) int {
+	return cmp.Or(
+		cmp.Compare(a.ID, b.ID), cmp.Compare(a.Unfit, b.Unfit), cmp.Compare(a.Address, b.Address), cmp.Compare(a.Port, b.Port),
+		cmp.Compare(a.Colour, b.Colour), cmp.Compare(a.Health, b.Health), cmp.Compare(a.Drain, b.Drain),
+		cmp.Compare(a.Capacity, b.Capacity), cmp.Compare(a.Version, b.Version))
+}
+
+// addr accepts what a proxy can connect to: host names are refused by Envoy.
+func (r Registration) addr() (netip.AddrPort, error) {
+	ip, err := netip.ParseAddr(r.Address)
+	switch ip = ip.Unmap(); {
+	case r.Address == "":
+		return netip.AddrPort{}, fmt.Errorf("it has no address; register it with an IP address")
+	case err != nil:
+		return netip.AddrPort{}, fmt.Errorf("its address %q is no IP address; register it with one", r.Address)
+	case ip.IsUnspecified() || ip.IsMulticast() || ip.Zone() != "":
+		return netip.AddrPort{}, fmt.Errorf("its address %s cannot be connected to from elsewhere; register it with its own IP address", ip)
+	case r.Port < 1 || r.Port > 65535:
+		return netip.AddrPort{}, fmt.Errorf("its port is %d; register it with one between 1 and 65535", r.Port)
+	}
+	return netip.AddrPortFrom(ip, uint16(r.Port)), nil
+}
+
+// drainURL reads the address of a drain endpoint as its base URL; own is the
+// instance's host.
+func drainURL(s string, own netip.Addr) (string, error) {
+	if s == "" {
+		return "", nil
+	}
+	bad := fmt.Errorf("its drain address %q cannot be read, so it counts as having none; write it like 10.0.0.5:9002, :9002 or http://10.0.0.5:9002", s)
+	if strings.Contains(s, "://") {
+		u, err := url.Parse(s)
+		switch {
+		case err != nil, u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "":
+			return "", bad
+		case u.Port() != "" && !isPort(u.Port()), u.User != nil, u.RawQuery != "", u.Fragment != "":
+			return "", bad
+		}
+		base := u.Scheme + "://" + u.Host + strings.TrimSuffix(strings.TrimRight(u.EscapedPath(), "/"), "/drain")
+		return strings.TrimRight(base, "/"), nil
+	}
+	if !strings.Contains(s, ":") {
+		s = ":" + s
+	}
+	host, port, err := net.SplitHostPort(s)
+	if err != nil || strings.ContainsAny(host, "/?#@ ") {
+		return "", bad
+	}
+	if !isPort(port) {
+		return "", bad
+	}
+	if ip, err := netip.ParseAddr(host); host == "" || (err == nil && ip.IsUnspecified()) {
+		host = own.String()
+	}
+	base := "http://" + net.JoinHostPort(host, port)
+	if _, err := url.Parse(base); err != nil {
+		return "", bad
+	}
+	return base, nil
+}
+
+func isPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
+}
+
+func capacity(s string) (int, error) {
+	if s == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 {
+		return 0, fmt.Errorf("its capacity %q is no whole number above 0, so it counts as not declared; write it like 5000", s)
+	}
+	return n, nil
+}
