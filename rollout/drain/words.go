@@ -39,6 +39,27 @@ type Status struct {
 	Step     uint64  `json:"step"`
 }
 
+// Check reports the first rule that the status breaks, in one sentence.
+func (s Status) Check() error {
+	switch {
+	case s.State != Serving && s.State != Draining && s.State != Drained:
+		return fmt.Errorf("state is %q; it must be serving, draining or drained", s.State)
+	case s.Active < 0:
+		return fmt.Errorf("active is %d; it must be 0 or more", s.Active)
+	case s.State == Drained && s.Active > 0:
+		return fmt.Errorf("state is drained but active is %d; drained means 0", s.Active)
+	case s.Evicted > s.Accepted:
+		return fmt.Errorf("evicted is %d but accepted is %d; only what was accepted can be evicted", s.Evicted, s.Accepted)
+	case s.Returned != nil && *s.Returned > s.Accepted:
+		return fmt.Errorf("returned is %d but accepted is %d; only what was accepted can be a return", *s.Returned, s.Accepted)
+	case s.Limit < 0:
+		return fmt.Errorf("limit is %d; it must be 0 or more, 0 for none", s.Limit)
+	case s.Ceiling != nil && *s.Ceiling < 0:
+		return fmt.Errorf("ceiling is %d; it must be 0 or more, or null", *s.Ceiling)
+	}
+	return nil
+}
+
 // Order is the body of PUT /drain: refuse new connections, hold at most Ceiling,
 // and get there evenly: the first close StartMS after the order arrives, the
 // others at distances of OverMS/n. A nil Ceiling closes nothing: connections end

@@ -1,0 +1,169 @@
+package drain
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// Client speaks the contract with instances. It must come from NewClient; its
+// methods may be called concurrently. base is the endpoint's address without
+// /drain, such as "http://10.0.0.5:9002".
+//
+// An instance whose process is gone is recognised by
+// errors.Is(err, syscall.ECONNREFUSED), a request that the instance refused by
+// errors.AsType[*Refused]; every other error leaves open whether it was heard.
+type Client struct {
+	// Timeout bounds each request. Default 2s; set it before the first one.
+	Timeout time.Duration
+
+	token string
+	http  *http.Client
+}
+
+// Refused is the instance's refusal of a request: nothing was changed.
+type Refused struct {
+	Code int    // HTTP status: 409 for an older order or release, 401 for a wrong token
+	Text string // the instance's sentence
+}
+
+func (r *Refused) Error() string { return fmt.Sprintf("refused with %d: %s", r.Code, r.Text) }
+
+// NewClient returns a client that sends the bearer token, or none if it is
+// empty. It keeps at most one idle connection per instance.
+func NewClient(token string) *Client {
+	return &Client{
+		Timeout: 2 * time.Second,
+		token:   token,
+		http: &http.Client{
+			Transport: &http.Transport{
+				DialContext:            (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext,
+				MaxIdleConnsPerHost:    1,
+				IdleConnTimeout:        30 * time.Second,
+				ReadBufferSize:         1 << 10,
+				WriteBufferSize:        1 << 10,
+				MaxResponseHeaderBytes: 16 << 10,
+				DisableCompression:     true,
+			},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}
+}
+
+// Close closes idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Status asks for the counts.
+func (c *Client) Status(ctx context.Context, base string) (Status, error) {
+	return c.do(ctx, http.MethodGet, base, nil)
+}
+
+// Order gives an order; the same one may be given again.
+func (c *Client) Order(ctx context.Context, base string, o Order) (Status, error) {
+	s, err := c.do(ctx, http.MethodPut, base, o)
+	if err == nil && (s.Epoch < o.Epoch || s.Epoch == o.Epoch && s.Step < o.Step) {
+		return Status{}, fmt.Errorf("drain %s: it took the order of epoch %d step %d, but answers that its last is epoch %d step %d",
+			base, o.Epoch, o.Step, s.Epoch, s.Step)
+	}
+	return s, err
+}
+
+// Release has the instance serve again; the same one may be given again.
+func (c *Client) Release(ctx context.Context, base string, r Release) (Status, error) {
+	return c.do(ctx, http.MethodDelete, base, r)
+}
+
+func (c *Client) do(ctx context.Context, method, base string, body any) (Status, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("no answer within %s", c.Timeout))
+	defer cancel()
+	s, err := c.roundTrip(ctx, method, base, body)
+	if err == nil {
+		return s, nil
+	}
+	// What net/http wraps around the cause repeats method and address.
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		err = u.Err
+	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return Status{}, fmt.Errorf("drain %s: %w", base, err)
+}
+
+func (c *Client) roundTrip(ctx context.Context, method, base string, body any) (Status, error) {
+	var sent io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return Status{}, err
+		}
+		sent = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(base, "/")+"/drain", sent)
+	if err != nil {
+		return Status{}, err
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return Status{}, err
+	}
+	defer res.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(res.Body, maxBody+1))
+	switch {
+	case err != nil:
+		return Status{}, err
+	case len(answer) > maxBody:
+		return Status{}, fmt.Errorf("the answer is larger than %d bytes", maxBody)
+	case res.StatusCode != http.StatusOK:
+		return Status{}, &Refused{Code: res.StatusCode, Text: sentence(answer, res.StatusCode)}
+	}
+	return parseStatus(answer)
+}
+
+// sentence is the error of a refusal, or what its code means if it has none.
+func sentence(answer []byte, code int) string {
+	var said struct{ Error string }
+	if json.Unmarshal(answer, &said) == nil && said.Error != "" && len(said.Error) <= 1000 {
+		return said.Error
+	}
+	if text := http.StatusText(code); text != "" {
+		return text
+	}
+	return "no reason given"
+}
+
+// parseStatus reads an answer. Unknown fields are left alone, for newer
+// instances; a count that is missing is an error and not 0.
+func parseStatus(b []byte) (Status, error) {
+	var a struct {
+		Status
+		Active   *int    `json:"active"`
+		Accepted *uint64 `json:"accepted"`
+		Evicted  *uint64 `json:"evicted"`
+	}
+	if err := json.Unmarshal(b, &a); err != nil {
+		return Status{}, fmt.Errorf("the answer is no drain status: %w", err)
+	}
+	if a.Active == nil || a.Accepted == nil || a.Evicted == nil {
+		return Status{}, errors.New("the answer is no drain status: it must have active, accepted and evicted")
+	}
+	a.Status.Active, a.Status.Accepted, a.Status.Evicted = *a.Active, *a.Accepted, *a.Evicted
+	if err := a.Check(); err != nil {
+		return Status{}, fmt.Errorf("the answer is no drain status: %w", err)
+	}
+	return a.Status, nil
+}

@@ -1,0 +1,114 @@
+package drain
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"strings"
+)
+
+// maxBody bounds what either side of the contract reads.
+const maxBody = 64 << 10
+
+// Endpoint serves the contract at /drain: GET answers the Status, PUT takes an
+// Order, DELETE a Release. Errors are {"error":"one sentence"}: 400 broken
+// order, 401 wrong token, 403 not from loopback (without a token), 404 another
+// path, 405 another method, 409 older than the last word, 413 too large.
+//
+// It should have a listener of its own, or a path that no proxy forwards. Keep
+// serving it while Shutdown runs.
+func (g *Gate) Endpoint() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s, code, err := g.answer(w, r)
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "no-store")
+		if err != nil {
+			w.WriteHeader(code)
+			_ = json.NewEncoder(w).Encode(map[string]string{"error": err.Error()})
+			return
+		}
+		_ = json.NewEncoder(w).Encode(s)
+	})
+}
+
+func (g *Gate) answer(w http.ResponseWriter, r *http.Request) (Status, int, error) {
+	if code, err := g.allowed(r); err != nil {
+		if code == http.StatusUnauthorized {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+		}
+		return Status{}, code, err
+	}
+	if r.URL.Path != "/drain" {
+		return Status{}, http.StatusNotFound, fmt.Errorf("there is nothing at %q; the drain endpoint is /drain", r.URL.Path)
+	}
+	switch r.Method {
+	case http.MethodGet:
+		return g.Status(), 0, nil
+	case http.MethodPut:
+		var o Order
+		if code, err := decode(http.MaxBytesReader(w, r.Body, maxBody), &o); err != nil {
+			return Status{}, code, err
+		}
+		if err := o.Check(); err != nil {
+			return Status{}, http.StatusBadRequest, err
+		}
+		s, err := g.order(o)
+		return s, http.StatusConflict, err
+	case http.MethodDelete:
+		var rel Release
+		if code, err := decode(http.MaxBytesReader(w, r.Body, maxBody), &rel); err != nil {
+			return Status{}, code, err
+		}
+		s, err := g.release(rel)
+		return s, http.StatusConflict, err
+	}
+	w.Header().Set("Allow", "GET, PUT, DELETE")
+	return Status{}, http.StatusMethodNotAllowed, fmt.Errorf("%s is no method of /drain; use GET, PUT or DELETE", r.Method)
+}
+
+// allowed checks the token, or without one that the request comes straight from
+// this machine: what a proxy on this machine forwards does not.
+func (g *Gate) allowed(r *http.Request) (code int, err error) {
+	if g.opt.Token == "" {
+		peer, err := netip.ParseAddrPort(r.RemoteAddr)
+		if err != nil || !peer.Addr().Unmap().IsLoopback() {
+			return http.StatusForbidden, errors.New("the drain endpoint has no token, so it answers on loopback only; set a token to reach it from elsewhere")
+		}
+		for _, h := range []string{"X-Forwarded-For", "X-Forwarded-Proto", "Forwarded"} {
+			if r.Header.Get(h) != "" {
+				return http.StatusForbidden, errors.New("the drain endpoint has no token, so it answers no request that a proxy forwards; set a token")
+			}
+		}
+		return 0, nil
+	}
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	got, want := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(g.opt.Token))
+	if !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
+		return http.StatusUnauthorized, errors.New("the bearer token is missing or wrong")
+	}
+	return 0, nil
+}
+
+// decode reads exactly one JSON value without unknown fields.
+func decode(body io.Reader, v any) (code int, err error) {
+	d := json.NewDecoder(body)
+	d.DisallowUnknownFields()
+	err = d.Decode(v)
+	if err == nil {
+		if _, more := d.Token(); !errors.Is(more, io.EOF) {
+			err = errors.New("something follows the JSON object")
+		}
+	}
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return http.StatusRequestEntityTooLarge, fmt.Errorf("the body is larger than %d bytes", maxBody)
+	}
+	if err != nil {
+		return http.StatusBadRequest, fmt.Errorf("the body is not what /drain takes: %w", err)
+	}
+	return 0, nil
+}

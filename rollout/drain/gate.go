@@ -1,0 +1,250 @@
+package drain
+
+import (
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// Options configure a Gate. The zero value is ready to use: no limit, an own
+// pace of 100 per second, an endpoint for loopback only.
+type Options struct {
+	// Limit is the most connections held at once; above it new ones are refused.
+	// 0 is no limit.
+	Limit int
+	// Close per Every is the pace of Shutdown without orders. Default 100 per 1s.
+	Close int
+	Every time.Duration
+	// RetryAfter is what refused HTTP clients are told to wait, in whole seconds
+	// rounded up. Default 1s.
+	RetryAfter time.Duration
+	// CloseWait is how long an evicted connection waits for the peer's goodbye
+	// before it is ended. Default 1s.
+	CloseWait time.Duration
+	// Token guards Endpoint as a bearer token. Without one the endpoint answers
+	// only direct requests from loopback.
+	Token string
+	// CountsReturns says that the application calls Returned, so that the status
+	// reports 0 and not null before the first returning client.
+	CountsReturns bool
+	// Logger is told about orders and shutdown; nil logs nothing.
+	Logger *slog.Logger
+}
+
+// Errors that tell why a connection was refused or has ended.
+var (
+	// ErrDraining: refused because the instance is letting its connections go.
+	ErrDraining = errors.New("draining: new connections are refused; connect to another instance")
+	// ErrFull: refused because Options.Limit connections are held.
+	ErrFull = errors.New("full: the limit of connections is reached; connect to another instance")
+	// ErrEvicted is the cause (context.Cause) of the context of a plain or
+	// streaming request that the funnel ends.
+	ErrEvicted = errors.New("evicted: the instance lets its connections go")
+)
+
+// Gate holds the connections of one instance and lets them go at the pace that
+// the control plane orders through Endpoint. Connections come in by Handler,
+// Listener or Admit; each connection should pass only one of them. A Gate must
+// come from New; all its methods may be called concurrently.
+type Gate struct {
+	opt Options
+	log *slog.Logger
+
+	mu       sync.Mutex
+	held     []*Conn // Conn.at is the index here
+	closing  int     // evicted and not yet ended
+	accepted uint64
+	evicted  uint64
+	returned uint64
+	counts   bool // the application counts returns
+
+	// The last word of the control plane. While ordered, (epoch, step) is that of
+	// the standing order; otherwise epoch is that of the last release.
+	rollout     string
+	epoch, step uint64
+	ordered     bool
+	ceiling     *int // of the standing order
+	funnel      *funnel
+
+	ending bool          // Shutdown was called: never serves again
+	empty  chan struct{} // closed when ending and nothing is held or closing
+}
+
+// New returns a Gate that serves. It starts nothing.
+func New(opt Options) *Gate {
+	g := &Gate{opt: opt, log: opt.Logger, counts: opt.CountsReturns, empty: make(chan struct{})}
+	if g.log == nil {
+		g.log = slog.New(slog.DiscardHandler)
+	}
+	orDefault(&g.opt.Close, 100)
+	orDefault(&g.opt.Every, time.Second)
+	orDefault(&g.opt.RetryAfter, time.Second)
+	orDefault(&g.opt.CloseWait, time.Second)
+	g.opt.Limit = max(g.opt.Limit, 0)
+	return g
+}
+
+func orDefault[T int | time.Duration](v *T, def T) {
+	if *v <= 0 {
+		*v = def
+	}
+}
+
+// Conn is one admitted connection of a server that owns its connections.
+type Conn struct {
+	gate  *Gate
+	owner owner // replaced under gate.mu only
+	at    int32 // index in gate.held, or evicted, or gone
+	back  bool  // counted as returned
+}
+
+// Values of Conn.at beside an index.
+const (
+	evicted = -1
+	gone    = -2
+)
+
+// owner ends a connection. Both are called without a lock held, at most once
+// each, and possibly after the connection has ended by itself.
+type owner interface {
+	leave() // say goodbye in the protocol's own way; may block
+	force() // CloseWait has passed: end it now
+}
+
+type closeFunc func()
+
+func (f closeFunc) leave() { f() }
+func (f closeFunc) force() {}
+
+// Admit counts a connection in, or refuses it with ErrDraining or ErrFull. When
+// the funnel picks it, closing is called once, in its own goroutine; it should
+// say goodbye and end the connection within Options.CloseWait, after which the
+// connection is no longer waited for. Call Done when the connection has ended,
+// whoever ended it.
+func (g *Gate) Admit(closing func()) (*Conn, error) {
+	return g.admit(closeFunc(closing))
+}
+
+func (g *Gate) admit(o owner) (*Conn, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.ordered || g.ending {
+		return nil, ErrDraining
+	}
+	if g.opt.Limit > 0 && len(g.held) >= g.opt.Limit {
+		return nil, ErrFull
+	}
+	c := &Conn{gate: g, owner: o, at: int32(len(g.held))}
+	g.held = append(g.held, c)
+	g.accepted++
+	return c, nil
+}
+
+// Done says that the connection has ended. Calling it again does nothing.
+func (c *Conn) Done() {
+	g := c.gate
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case c.at >= 0:
+		g.remove(c)
+	case c.at == evicted:
+		g.closing--
+	}
+	c.at = gone
+	g.checkEmpty()
+}
+
+// Returned says that the client at the other end is a returning one: it was
+// connected to this service before. Counted once per connection.
+func (c *Conn) Returned() {
+	g := c.gate
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.counts = true
+	if !c.back {
+		c.back = true
+		g.returned++
+	}
+}
+
+// handOver gives the connection a new owner and reports whether it was evicted
+// before that, so that its new owner has not been told to leave.
+func (c *Conn) handOver(o owner) (late bool) {
+	c.gate.mu.Lock()
+	defer c.gate.mu.Unlock()
+	c.owner = o
+	return c.at == evicted
+}
+
+func (g *Gate) remove(c *Conn) {
+	last := len(g.held) - 1
+	g.held[c.at] = g.held[last]
+	g.held[c.at].at = c.at
+	g.held[last] = nil
+	g.held = g.held[:last]
+}
+
+// evict takes one connection out at random: from now on it is not active.
+func (g *Gate) evict() {
+	c := g.held[rand.IntN(len(g.held))]
+	g.remove(c)
+	c.at = evicted
+	g.evicted++
+	g.closing++
+	go c.goodbye(c.owner)
+}
+
+// goodbye lets an evicted connection leave, and ends it if it has not gone
+// after CloseWait.
+func (c *Conn) goodbye(o owner) {
+	time.AfterFunc(c.gate.opt.CloseWait, func() {
+		o.force()
+		c.Done()
+	})
+	o.leave()
+}
+
+func (g *Gate) checkEmpty() {
+	if !g.ending || len(g.held) > 0 || g.closing > 0 {
+		return
+	}
+	select {
+	case <-g.empty:
+	default:
+		close(g.empty)
+	}
+}
+
+// Status is what the endpoint answers, for the author's own metrics.
+func (g *Gate) Status() Status {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.status()
+}
+
+func (g *Gate) status() Status {
+	s := Status{
+		State: Serving, Active: len(g.held),
+		Accepted: g.accepted, Evicted: g.evicted, Limit: g.opt.Limit,
+		Rollout: g.rollout, Epoch: g.epoch, Step: g.step,
+	}
+	if g.counts {
+		s.Returned = new(g.returned)
+	}
+	switch {
+	case g.ordered && g.ceiling != nil:
+		s.Ceiling = new(*g.ceiling)
+	case g.ending && !g.ordered:
+		s.Ceiling = new(0)
+	}
+	if g.ordered || g.ending {
+		s.State = Draining
+		if s.Active == 0 {
+			s.State = Drained
+		}
+	}
+	return s
+}

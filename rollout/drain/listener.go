@@ -1,0 +1,71 @@
+package drain
+
+import (
+	"errors"
+	"io"
+	"net"
+)
+
+// Listener wraps the listener of a raw TCP server: while draining or above the
+// limit, connections are accepted and closed at once; one that is evicted gets a
+// FIN (CloseWrite, where the connection has it) and is closed after CloseWait.
+// A TLS server wraps the result: tls.NewListener(gate.Listener(ln), config).
+//
+// The accepted connections have a method Returned() for servers that know a
+// returning client, and CloseWrite, which answers errors.ErrUnsupported where
+// the connection below has none.
+func (g *Gate) Listener(ln net.Listener) net.Listener {
+	return &listener{Listener: ln, gate: g}
+}
+
+type listener struct {
+	net.Listener
+	gate *Gate
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		t := &stream{Conn: c}
+		if t.conn, err = l.gate.admit(t); err != nil {
+			_ = c.Close()
+			continue
+		}
+		return t, nil
+	}
+}
+
+// stream is a connection without a goodbye of its own.
+type stream struct {
+	net.Conn
+	conn *Conn
+}
+
+func (s *stream) leave() { _ = s.CloseWrite() }
+func (s *stream) force() { _ = s.Conn.Close() }
+
+func (s *stream) Close() error {
+	s.conn.Done()
+	return s.Conn.Close()
+}
+
+// Returned is Conn.Returned.
+func (s *stream) Returned() { s.conn.Returned() }
+
+// CloseWrite sends a FIN.
+func (s *stream) CloseWrite() error { return closeWrite(s.Conn) }
+
+func closeWrite(c net.Conn) error {
+	if half, ok := c.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
+// ReadFrom and WriteTo keep the short ways of the connection below (sendfile,
+// splice).
+func (s *stream) ReadFrom(r io.Reader) (int64, error) { return io.Copy(s.Conn, r) }
+func (s *stream) WriteTo(w io.Writer) (int64, error)  { return io.Copy(w, s.Conn) }
