@@ -1,0 +1,165 @@
+// Package config reads rolloutd's YAML configuration: strictly, with defaults,
+// checked without touching the network, and with all of its errors at once.
+package config
+
+import (
+	"net/netip"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
+)
+
+// Config is one configuration that passed every check. Relative paths in the
+// file are relative to the file's folder; here they are joined to it already.
+// Never changed once loaded.
+type Config struct {
+	// Discovery says where the instances are registered. Required.
+	Discovery Discovery `yaml:"discovery"`
+	// State says where the rollouts are remembered. Default: the folder
+	// sluice-state next to the configuration.
+	State State `yaml:"state"`
+	// XDS is what the Envoys connect to.
+	XDS XDS `yaml:"xds"`
+	// API is what rolloutctl and Prometheus talk to.
+	API API `yaml:"api"`
+	// Drain is how rolloutd speaks to the instances' drain endpoints.
+	Drain Drain `yaml:"drain"`
+	// Listeners are the addresses at which Envoy accepts connections. At least
+	// one; what a listener is cannot change while it exists.
+	Listeners []Listener `yaml:"listeners"`
+	// Services are what is served there. At least one.
+	Services []Service `yaml:"services"`
+
+	// Notes are worth an operator's look but refuse nothing.
+	Notes Problems `yaml:"-"`
+
+	source source
+}
+
+// Discovery has exactly one of its two fields set.
+type Discovery struct {
+	// File is a YAML file of instances, reread when it changes.
+	File string `yaml:"file"`
+	// Consul is the agent that is watched.
+	Consul *Consul `yaml:"consul"`
+}
+
+// Consul is an agent and how it is read.
+type Consul struct {
+	// Address is host:port, or an http:// or https:// URL. Default
+	// 127.0.0.1:8500.
+	Address string `yaml:"address"`
+	// TokenFile holds the ACL token: it needs service:read and node:read on the
+	// services. Default: no token.
+	TokenFile string `yaml:"token_file"`
+	// Token is what TokenFile held when it was loaded.
+	Token string `yaml:"-"`
+	// Datacenter defaults to the agent's own.
+	Datacenter string `yaml:"datacenter"`
+	// Tags are the tags that give an instance its colour.
+	Tags Tags `yaml:"tags"`
+}
+
+// Tags names the tag of each colour. Default: blue and green.
+type Tags struct {
+	Blue  string `yaml:"blue"`
+	Green string `yaml:"green"`
+}
+
+// State has exactly one of its two fields set.
+type State struct {
+	// File is a folder that one rolloutd holds exclusively; it is made if needed.
+	File string `yaml:"file"`
+	// Consul keeps the state in Consul's KV store.
+	Consul *StateConsul `yaml:"consul"`
+}
+
+// StateConsul is a prefix in Consul's KV store. Address, TokenFile and
+// Datacenter default to those of discovery.consul.
+type StateConsul struct {
+	Address string `yaml:"address"`
+	// TokenFile holds the ACL token: it needs key_prefix write on Prefix.
+	TokenFile string `yaml:"token_file"`
+	// Token is what TokenFile held when it was loaded.
+	Token      string `yaml:"-"`
+	Datacenter string `yaml:"datacenter"`
+	// Prefix of all keys. Default sluice.
+	Prefix string `yaml:"prefix"`
+}
+
+// XDS is the address that Envoys take their configuration from.
+type XDS struct {
+	// Listen is IP:port. Default 127.0.0.1:18000.
+	Listen netip.AddrPort `yaml:"listen"`
+}
+
+// API is the operator's address: /v1/…, /metrics, /healthz and /readyz.
+type API struct {
+	// Listen is IP:port. Default 127.0.0.1:18001. Any but a loopback address
+	// demands TokenFile.
+	Listen netip.AddrPort `yaml:"listen"`
+	// TokenFile holds the bearer token that a request must show. Default: none.
+	TokenFile string `yaml:"token_file"`
+	// Token is what TokenFile held when it was loaded.
+	Token string `yaml:"-"`
+}
+
+// Drain is the control plane's side of the drain contract.
+type Drain struct {
+	// TokenFile holds the bearer token that rolloutd shows to the instances'
+	// drain endpoints. Default: none.
+	TokenFile string `yaml:"token_file"`
+	// Token is what TokenFile held when it was loaded.
+	Token string `yaml:"-"`
+}
+
+// Listener is one address at which every Envoy accepts connections.
+type Listener struct {
+	// Name is unique: lower-case letters, digits and dashes, at most 63.
+	Name string `yaml:"name"`
+	// Address is IP:port as Envoy binds it, such as 0.0.0.0:8080. Unique.
+	Address netip.AddrPort `yaml:"address"`
+	// TLS ends TLS at this listener. Default: plain text.
+	TLS *TLS `yaml:"tls"`
+}
+
+// TLS names a certificate by its files on the Envoys' machines, which reread
+// them when they change. Paths are absolute.
+type TLS struct {
+	Certificate string `yaml:"certificate"`
+	Key         string `yaml:"key"`
+}
+
+// Protocol is what a service speaks, as far as Envoy has to know.
+type Protocol string
+
+const (
+	// HTTP: WebSocket, gRPC, SSE and plain requests.
+	HTTP Protocol = "http"
+	// TCP: raw connections. A TCP service has its listener for itself.
+	TCP Protocol = "tcp"
+)
+
+// Service is one application with its two colours.
+type Service struct {
+	// Name is unique: lower-case letters, digits and dashes, at most 63.
+	Name discovery.Service `yaml:"name"`
+	// Listener may be left out when there is only one.
+	Listener string `yaml:"listener"`
+	// Protocol is http (the default) or tcp.
+	Protocol Protocol `yaml:"protocol"`
+	// Domains are the Host headers that belong to the service: a name, *.name,
+	// name.*, or * for every other. Default *. In lower case here. HTTP only.
+	Domains []string `yaml:"domains"`
+	// Prefix is the start of the paths that belong to the service. Default /.
+	// A listener's services differ in domain or prefix. HTTP only.
+	Prefix string `yaml:"prefix"`
+	// Live is the colour that is live when the service is seen for the first
+	// time; afterwards the stored state knows. Default blue.
+	Live discovery.Colour `yaml:"live"`
+	// ConsulService is its name in Consul. Default: Name.
+	ConsulService string `yaml:"consul_service"`
+	// Policy is how it is promoted. Left-out keys have rollout.DefaultPolicy.
+	// funnel may also be written as 500/3s.
+	Policy rollout.Policy `yaml:"policy"`
+}

@@ -1,0 +1,199 @@
+package config
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
+)
+
+const (
+	mostConfig = 1 << 20  // bytes of a configuration
+	mostToken  = 16 << 10 // bytes of a token file
+)
+
+// Load reads and checks a configuration and the token files it names. It touches
+// no network and changes nothing. The error is always a Problems with everything
+// that is wrong.
+func Load(path string) (*Config, error) {
+	data, err := readFile(path, mostConfig)
+	if err != nil {
+		return nil, Problems{{File: path, Text: err.Error()}}
+	}
+	return parse(path, data)
+}
+
+func parse(path string, data []byte) (*Config, error) {
+	r := &reading{source: source{file: path, lines: map[string]int{}}}
+	c := &Config{
+		XDS: XDS{Listen: netip.MustParseAddrPort("127.0.0.1:18000")},
+		API: API{Listen: netip.MustParseAddrPort("127.0.0.1:18001")},
+	}
+	if p := r.document(data, c); p != nil {
+		return nil, Problems{*p}
+	}
+	r.complete(c)
+	r.tokens(c)
+	r.check(c)
+	byLine := func(a, b Problem) int { return cmp.Compare(a.Line, b.Line) }
+	if len(r.problems) > 0 {
+		slices.SortStableFunc(r.problems, byLine)
+		return nil, r.problems
+	}
+	slices.SortStableFunc(r.notes, byLine)
+	c.Notes, c.source = r.notes, r.source
+	return c, nil
+}
+
+// document decodes the only YAML document there is. The problem it returns is
+// one of syntax, after which nothing else can be said.
+func (r *reading) document(data []byte, c *Config) *Problem {
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	var doc, second yaml.Node
+	err := dec.Decode(&doc)
+	if errors.Is(err, io.EOF) {
+		return nil // the checks say what is missing
+	}
+	if err != nil {
+		return r.syntax(err)
+	}
+	if err := dec.Decode(&second); err == nil {
+		return &Problem{File: r.file, Line: second.Line, Text: "a second document starts here; the configuration is one"}
+	} else if !errors.Is(err, io.EOF) {
+		return r.syntax(err)
+	}
+	r.value(doc.Content[0], "", reflect.ValueOf(c).Elem())
+	return nil
+}
+
+var syntaxLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?(?s:(.*))$`)
+
+func (r *reading) syntax(err error) *Problem {
+	p := &Problem{File: r.file, Text: "no YAML: " + err.Error()}
+	if m := syntaxLine.FindStringSubmatch(err.Error()); m != nil {
+		p.Line, _ = strconv.Atoi(m[1])
+		p.Text = "no YAML: " + m[2]
+	}
+	return p
+}
+
+func (c *Consul) defaults() {
+	c.Address = "127.0.0.1:8500"
+	c.Tags = Tags{Blue: string(discovery.Blue), Green: string(discovery.Green)}
+}
+
+func (s *StateConsul) defaults() { s.Prefix = "sluice" }
+
+func (s *Service) defaults() {
+	s.Protocol = HTTP
+	s.Live = discovery.Blue
+	s.Policy = rollout.DefaultPolicy()
+}
+
+// complete fills in the defaults that depend on other keys, and joins relative
+// paths to the configuration's folder.
+func (r *reading) complete(c *Config) {
+	if c.State.File == "" && c.State.Consul == nil {
+		c.State.File = "sluice-state"
+	}
+	if s, d := c.State.Consul, c.Discovery.Consul; s != nil {
+		if d == nil {
+			d = new(Consul)
+			d.defaults()
+		}
+		s.Address = cmp.Or(s.Address, d.Address)
+		s.TokenFile = cmp.Or(s.TokenFile, d.TokenFile)
+		s.Datacenter = cmp.Or(s.Datacenter, d.Datacenter)
+	}
+	for _, path := range c.paths() {
+		if *path != "" && !filepath.IsAbs(*path) {
+			*path = filepath.Join(filepath.Dir(r.file), *path)
+		}
+	}
+	for i := range c.Services {
+		s := &c.Services[i]
+		if s.Listener == "" && len(c.Listeners) == 1 {
+			s.Listener = c.Listeners[0].Name
+		}
+		s.ConsulService = cmp.Or(s.ConsulService, string(s.Name))
+		for j, d := range s.Domains {
+			s.Domains[j] = strings.ToLower(d)
+		}
+		if s.Protocol == HTTP {
+			s.Prefix = cmp.Or(s.Prefix, "/")
+			if len(s.Domains) == 0 {
+				s.Domains = []string{"*"}
+			}
+		}
+	}
+}
+
+func (c *Config) paths() []*string {
+	paths := []*string{&c.Discovery.File, &c.State.File, &c.API.TokenFile, &c.Drain.TokenFile}
+	if d := c.Discovery.Consul; d != nil {
+		paths = append(paths, &d.TokenFile)
+	}
+	if s := c.State.Consul; s != nil {
+		paths = append(paths, &s.TokenFile)
+	}
+	return paths
+}
+
+func (r *reading) tokens(c *Config) {
+	r.token("api.token_file", c.API.TokenFile, &c.API.Token)
+	r.token("drain.token_file", c.Drain.TokenFile, &c.Drain.Token)
+	if d := c.Discovery.Consul; d != nil {
+		r.token("discovery.consul.token_file", d.TokenFile, &d.Token)
+	}
+	if s := c.State.Consul; s != nil {
+		r.token("state.consul.token_file", s.TokenFile, &s.Token)
+	}
+}
+
+func (r *reading) token(key, path string, into *string) {
+	if path == "" {
+		return
+	}
+	data, err := readFile(path, mostToken)
+	token := strings.TrimSpace(string(data))
+	odd := func(c rune) bool { return c <= ' ' || c > '~' }
+	switch {
+	case err != nil:
+		r.refuse(key, "%v; it must hold the token", err)
+	case token == "":
+		r.refuse(key, "%s is empty; it must hold the token", path)
+	case strings.ContainsFunc(token, odd):
+		r.refuse(key, "%s holds more than one word of plain characters; it must hold the token alone", path)
+	default:
+		*into = token
+	}
+}
+
+// readFile reads a regular file: a pipe or a device could keep it waiting for
+// ever.
+func readFile(path string, most int64) ([]byte, error) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	case info.Size() > most:
+		return nil, fmt.Errorf("%s has %d bytes; the most is %d", path, info.Size(), most)
+	}
+	return os.ReadFile(path)
+}
