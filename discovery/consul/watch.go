@@ -56,9 +56,12 @@ type watch struct {
 // run reports each change until ctx ends.
 func (w *watch) run(ctx context.Context, reports chan<- report) {
 	failed, noisy := 0, 0 // in a row
-	for ctx.Err() == nil {
+	for {
 		asked := time.Now()
 		fleet, err := w.read(ctx)
+		if ctx.Err() != nil {
+			return // what failed because we end is no news
+		}
 		var r report
 		switch {
 		case err != nil:
