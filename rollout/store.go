@@ -45,3 +45,12 @@ func DecodeState(data []byte) (State, error) {
 	}
 	return s.Clone(), nil
 }
+
+// EncodeState is what DecodeState reads.
+func EncodeState(s State) ([]byte, error) {
+	data, err := json.Marshal(s)
+	if err != nil {
+		return nil, fmt.Errorf("encode the state of %s: %w", s.Service, err)
+	}
+	return append(data, '\n'), nil
+}

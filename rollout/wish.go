@@ -1,7 +1,9 @@
 package rollout
 
 import (
+	"cmp"
 	"net/netip"
+	"slices"
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout/drain"
@@ -37,4 +39,93 @@ type Endpoint struct {
 type Instruction struct {
 	Drain *drain.Order
 	Serve *drain.Release
+}
+
+// Wished derives from the state what should be. What is seen adds only which
+// instances can take new connections now. Pure, and the same for the same
+// arguments: saying it again after a restart is harmless.
+func Wished(s State, seen Seen) Wish {
+	d := decider{s: s, seen: seen}
+	w := Wish{
+		Weights:   weights(s),
+		Endpoints: map[discovery.Colour][]Endpoint{},
+		Orders:    map[discovery.InstanceID]Instruction{},
+		Retired:   s.Retired,
+		Gone:      s.Retired && len(s.Members) == 0,
+	}
+	taken := map[string]bool{}
+	for _, key := range d.told() {
+		m := s.Members[key]
+		if m.Drain == "" || taken[m.Drain] {
+			continue
+		}
+		taken[m.Drain] = true
+		if in, ok := instruct(s, m); ok {
+			w.Orders[key] = in
+		}
+	}
+	for _, c := range discovery.Colours {
+		w.Endpoints[c] = []Endpoint{}
+		for _, key := range d.side(c) {
+			m := s.Members[key]
+			closed := !d.serves(key, m) || seen.Instances[key].refusing() || s.drains(c)
+			w.Endpoints[c] = append(w.Endpoints[c], Endpoint{ID: key, Addr: m.Addr, Draining: closed})
+		}
+		slices.SortFunc(w.Endpoints[c], func(a, b Endpoint) int {
+			return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.ID, b.ID))
+		})
+		w.Endpoints[c] = slices.CompactFunc(w.Endpoints[c], func(a, b Endpoint) bool { return a.Addr == b.Addr })
+	}
+	return w
+}
+
+// told lists the members in the order in which they may claim a drain endpoint:
+// one that is in discovery before a departed one that had the same.
+func (d *decider) told() []discovery.InstanceID {
+	all := append(d.side(discovery.Blue), d.side(discovery.Green)...)
+	slices.SortStableFunc(all, func(a, b discovery.InstanceID) int {
+		return d.s.Members[a].Departed.Compare(d.s.Members[b].Departed)
+	})
+	return all
+}
+
+// drains reports whether the colour gets no new connections because it drains.
+func (s State) drains(c discovery.Colour) bool {
+	return s.Retired || s.Rollout != nil && c == s.Rollout.From && (s.Rollout.Phase == Draining || s.Rollout.Phase == Soaking)
+}
+
+func weights(s State) map[discovery.Colour]Share {
+	r := s.Rollout
+	switch {
+	case r == nil:
+		return map[discovery.Colour]Share{s.Live: Whole, s.Live.Other(): 0}
+	case r.Phase == Opening || r.Phase == Shifting:
+		return map[discovery.Colour]Share{r.To: r.Weight, r.From: Whole - r.Weight}
+	default:
+		return map[discovery.Colour]Share{r.To: Whole, r.From: 0}
+	}
+}
+
+// instruct says what a member is told, if anything. Steady, the side that is not
+// live is told nothing: what was drained stays so by itself, and a new release
+// can be tried there before its promotion.
+func instruct(s State, m Member) (Instruction, bool) {
+	r := s.Rollout
+	switch {
+	case s.Epoch == 0 || s.Retired:
+		return Instruction{}, false
+	case r == nil:
+		if m.Colour != s.Live || len(s.History) == 0 {
+			return Instruction{}, false
+		}
+		return Instruction{Serve: &drain.Release{Rollout: s.History[len(s.History)-1].ID, Epoch: s.Epoch}}, true
+	case m.Colour == r.To:
+		return Instruction{Serve: &drain.Release{Rollout: r.ID, Epoch: s.Epoch}}, true
+	case s.drains(m.Colour):
+		return Instruction{Drain: &drain.Order{
+			Rollout: r.ID, Epoch: s.Epoch, Step: r.Step, Ceiling: m.Ceiling,
+			OverMS: r.Policy.Funnel.Every.D().Milliseconds(), StartMS: m.Start.D().Milliseconds(),
+		}}, true
+	}
+	return Instruction{}, false
 }

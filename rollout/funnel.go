@@ -1,0 +1,232 @@
+package rollout
+
+import (
+	"cmp"
+	"fmt"
+	"time"
+
+	"github.com/sluice-proxy/sluice/discovery"
+)
+
+// draining closes the gates of the old side, lets connections end by themselves
+// for the grace, then takes one step of the funnel after the other until the old
+// side is empty.
+func (d *decider) draining() Reason {
+	r := d.s.Rollout
+	if r.Settled.IsZero() {
+		return d.closeGates()
+	}
+	old := d.oldSide()
+	if old.empty() {
+		d.enter(Soaking, fmt.Sprintf("%s is empty", r.From))
+		return reason(IsSoaking, "%s is empty", r.From)
+	}
+	if end := r.Settled.Add(r.Policy.Grace.D()); d.now.Before(end) {
+		d.wakeBy(end)
+		return reason(InGrace, "waiting: %s connections may end by themselves until %s", r.From, clock(end))
+	}
+	if why, ok := d.confirmed(); !ok {
+		return why
+	}
+	if why, ok := d.targetWell(); !ok {
+		return why
+	}
+	if d.now.Before(r.StepAt) {
+		d.wakeBy(r.StepAt)
+		return reason(IsDraining, "letting %s go", r.Policy.Funnel)
+	}
+	if len(old.held) == 0 {
+		return d.wait(d.stuck(old))
+	}
+	if why, ok := d.fresh(old); !ok {
+		return why
+	}
+	return d.step(d.oldSide())
+}
+
+// closeGates waits until every old instance that answers refuses new
+// connections, so that what is held can only fall from then on.
+func (d *decider) closeGates() Reason {
+	r := d.s.Rollout
+	for _, key := range d.side(r.From) {
+		m, sight := d.s.Members[key], d.seen.Instances[key]
+		if m.Drain == "" || d.dead(key, m) {
+			continue
+		}
+		patient := d.now.Sub(r.Since) < instancePatience || sight.Err == ""
+		if patient && !d.gated(key) {
+			return d.wait(reason(GateOpen, "waiting: %s instance %s has not said yet that it refuses new connections", r.From, key))
+		}
+	}
+	d.settled()
+	d.s.Rollout.Total = 0
+	for _, key := range d.side(r.From) {
+		d.s.Rollout.Total += d.seen.Instances[key].Status.Active
+	}
+	d.s.Rollout.note(d.now, fmt.Sprintf("%s holds %d connections; letting %s go", r.From, d.s.Rollout.Total, r.Policy.Funnel))
+	for _, c := range discovery.Colours {
+		for _, key := range d.side(c) {
+			if sight := d.seen.Instances[key]; !sight.At.IsZero() {
+				d.count(key, sight.Status)
+			}
+		}
+	}
+	d.wake = d.now
+	return reason(IsDraining, "letting %s go", r.Policy.Funnel)
+}
+
+// gated reports whether the instance has said in this epoch that it refuses new
+// connections. What it holds can then only fall.
+func (d *decider) gated(key discovery.InstanceID) bool {
+	sight := d.seen.Instances[key]
+	return sight.refusing() && sight.Status.Rollout == d.s.Rollout.ID && sight.Status.Epoch == d.s.Epoch
+}
+
+// oldSide is the side that drains, sorted into what can be done about each.
+type oldSide struct {
+	held        []discovery.InstanceID // answers, refuses, holds connections
+	counts      []int                  // of held
+	unreachable []discovery.InstanceID // has a drain endpoint that does not answer
+	noEndpoint  []discovery.InstanceID // has none; the operator ends it
+	late        []discovery.InstanceID // answers, but does not refuse yet
+}
+
+func (o oldSide) empty() bool {
+	return len(o.held)+len(o.unreachable)+len(o.noEndpoint)+len(o.late) == 0
+}
+
+// stuck says what is waited for when no instance can be told to let go.
+func (d *decider) stuck(o oldSide) Reason {
+	switch {
+	case len(o.late) > 0:
+		return reason(GateOpen, "waiting: %s instance %s has not said yet that it refuses new connections", d.s.Rollout.From, o.late[0])
+	case len(o.unreachable) > 0:
+		why := cmp.Or(d.seen.Instances[o.unreachable[0]].Err, "it has not answered yet")
+		return reason(Unreachable, "waiting: %s cannot be told to let go (%s); bring it back, or stop the instance and deregister it", keys(o.unreachable), why)
+	default:
+		return reason(NoEndpoint, "waiting: %s has no drain endpoint; stop the instance and deregister it when its connections may end", keys(o.noEndpoint))
+	}
+}
+
+func (d *decider) oldSide() oldSide {
+	var o oldSide
+	for _, key := range d.side(d.s.Rollout.From) {
+		m, sight := d.s.Members[key], d.seen.Instances[key]
+		switch {
+		case d.dead(key, m):
+		case m.Drain == "":
+			if m.Departed.IsZero() {
+				o.noEndpoint = append(o.noEndpoint, key)
+			}
+		case sight.Err != "" || sight.At.IsZero():
+			o.unreachable = append(o.unreachable, key)
+		case !d.gated(key):
+			o.late = append(o.late, key)
+		case sight.Status.Active > 0:
+			o.held = append(o.held, key)
+			o.counts = append(o.counts, sight.Status.Active)
+		}
+	}
+	return o
+}
+
+// fresh asks the instances that take part for their counts of now: a step is
+// computed from what is held when it begins, so that what ended by itself
+// counts, and what an instance was late with is not added to the next step.
+func (d *decider) fresh(o oldSide) (Reason, bool) {
+	r := d.s.Rollout
+	asked := latest(r.StepAt, r.Settled)
+	for _, key := range o.held {
+		if d.seen.Instances[key].At.Before(asked) {
+			d.ask = append(d.ask, key)
+		}
+	}
+	if len(d.ask) == 0 {
+		return Reason{}, true
+	}
+	d.wakeBy(d.now.Add(recheck))
+	return reason(FreshCounts, "letting %s go", r.Policy.Funnel), false
+}
+
+// step orders the next closes: at most the cap, at most what the other side has
+// room for, shared out in proportion to what each instance holds. Whoever takes
+// no part is told to hold, so that an order it never got cannot come late.
+func (d *decider) step(o oldSide) Reason {
+	r := d.s.Rollout
+	n := r.Policy.Funnel.Close
+	if room, known := d.room(); known {
+		if room <= 0 {
+			return d.wait(reason(NoRoom, "waiting: %s is full", r.To))
+		}
+		n = min(n, room)
+	}
+	d.touch()
+	r = d.s.Rollout
+	r.Step++
+	r.StepAt = d.now.Add(r.Policy.Funnel.Every.D())
+	part := shares(n, o.counts)
+	first := starts(part, r.Policy.Funnel.Every.D())
+	d.hold()
+	for i, key := range o.held {
+		m := d.s.Members[key]
+		if !m.Counted {
+			d.count(key, d.seen.Instances[key].Status)
+			m = d.s.Members[key]
+		}
+		ceiling := o.counts[i] - part[i]
+		m.Ceiling, m.Start = &ceiling, Duration(first[i])
+		d.put(key, m)
+	}
+	d.wakeBy(r.StepAt)
+	return reason(IsDraining, "letting %s go", r.Policy.Funnel)
+}
+
+// hold takes the ceilings away: everybody keeps what it has.
+func (d *decider) hold() {
+	for key, m := range d.s.Members {
+		if m.Ceiling != nil || m.Start != 0 {
+			m.Ceiling, m.Start = nil, 0
+			d.put(key, m)
+		}
+	}
+}
+
+// room is what the side that takes over can still take: Σ max(0, capacity −
+// active) over its open instances, less the evicted clients that are still on
+// their way. It is not known unless every one of them declares a capacity.
+func (d *decider) room() (int, bool) {
+	open := d.open(d.s.Rollout.To)
+	total := 0
+	for _, key := range open {
+		in, _ := d.instance(key, d.s.Members[key])
+		sight := d.seen.Instances[key]
+		if in.Capacity <= 0 || sight.At.IsZero() {
+			return 0, false
+		}
+		total += max(0, in.Capacity-sight.Status.Active)
+	}
+	if evicted, returned, exact := Moved(d.s, d.seen); exact && returned < evicted {
+		total -= int(evicted - returned)
+	}
+	return total, len(open) > 0
+}
+
+func keys(ids []discovery.InstanceID) string {
+	out := make([]string, len(ids))
+	for i, id := range ids {
+		out[i] = string(id)
+	}
+	return names(out)
+}
+
+// finishes estimates when the funnel will have let held connections go, from
+// one step to the last close: whole steps before the last, and all but half a
+// distance of the last.
+func (f Funnel) finishes(held int) time.Duration {
+	if held <= 0 {
+		return 0
+	}
+	steps := (held + f.Close - 1) / f.Close
+	last := held - (steps-1)*f.Close
+	return time.Duration(steps-1)*f.Every.D() + time.Duration((float64(last)-0.5)/float64(last)*float64(f.Every.D()))
+}

@@ -1,0 +1,239 @@
+package rollout
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"maps"
+	"math/rand/v2"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/drain"
+)
+
+const (
+	// askDraining is how often an instance is asked while its side drains,
+	// askOthers all other times, askFailing after a failure.
+	askDraining = 500 * time.Millisecond
+	askOthers   = 2 * time.Second
+	askFailing  = time.Second
+)
+
+// target names one member of one service.
+type target struct {
+	service discovery.Service
+	key     discovery.InstanceID
+}
+
+// told is what a target should be told and how often it is asked.
+type told struct {
+	base  string
+	wish  Instruction
+	every time.Duration
+}
+
+// watcher tells instances what is wished of them and sees what they say. One
+// goroutine per instance talks to it, so that one that hangs holds up nobody.
+// The wished map is a level: it is said again until the instance shows it.
+type watcher struct {
+	client *drain.Client
+	notice func() // called when a sighting changed
+
+	mu        sync.Mutex
+	talkers   map[target]*talker
+	sightings map[target]Sighting
+}
+
+// talker is the way to one instance's goroutine; told is guarded by watcher.mu.
+type talker struct {
+	told   told
+	wake   chan struct{} // capacity 1: a level, not a queue
+	cancel context.CancelFunc
+}
+
+func newWatcher(client *drain.Client, notice func()) *watcher {
+	return &watcher{client: client, notice: notice, talkers: map[target]*talker{}, sightings: map[target]Sighting{}}
+}
+
+// set replaces the whole map of what a service's members are told. Talkers run
+// in group until ctx ends or their target is no longer in the map.
+func (w *watcher) set(ctx context.Context, group *sync.WaitGroup, service discovery.Service, next map[discovery.InstanceID]told) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for t, talk := range w.talkers {
+		if want, ok := next[t.key]; t.service == service && (!ok || want.base != talk.told.base) {
+			talk.cancel()
+			delete(w.talkers, t)
+			delete(w.sightings, t)
+		}
+	}
+	for key, want := range next {
+		t := target{service, key}
+		talk, ok := w.talkers[t]
+		if !ok {
+			life, cancel := context.WithCancel(ctx)
+			talk = &talker{told: want, wake: make(chan struct{}, 1), cancel: cancel}
+			w.talkers[t] = talk
+			group.Go(func() { w.talk(life, t, talk) })
+			continue
+		}
+		if talk.told != want {
+			news := !sameWish(talk.told.wish, want.wish) || want.every < talk.told.every
+			talk.told = want
+			if news {
+				talk.poke()
+			}
+		}
+	}
+}
+
+func sameWish(a, b Instruction) bool {
+	switch {
+	case a.Drain != nil && b.Drain != nil:
+		return a.Drain.Rollout == b.Drain.Rollout && a.Drain.Epoch == b.Drain.Epoch && a.Drain.Step == b.Drain.Step
+	case a.Serve != nil && b.Serve != nil:
+		return *a.Serve == *b.Serve
+	}
+	return a == b
+}
+
+func (t *talker) poke() {
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
+}
+
+// ask has the named members asked now.
+func (w *watcher) ask(service discovery.Service, keys []discovery.InstanceID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, key := range keys {
+		if talk, ok := w.talkers[target{service, key}]; ok {
+			talk.poke()
+		}
+	}
+}
+
+// seen returns what the members of a service said last.
+func (w *watcher) seen(service discovery.Service) map[discovery.InstanceID]Sighting {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	out := make(map[discovery.InstanceID]Sighting, len(w.sightings))
+	for t, sight := range w.sightings {
+		if t.service == service {
+			out[t.key] = sight
+		}
+	}
+	return out
+}
+
+func (w *watcher) talk(ctx context.Context, t target, talk *talker) {
+	for {
+		w.mu.Lock()
+		told, last := talk.told, w.sightings[t]
+		w.mu.Unlock()
+
+		status, err := w.say(ctx, told, last)
+		if ctx.Err() != nil {
+			return
+		}
+		next := sighted(last, status, err, time.Now())
+		w.mu.Lock()
+		if w.talkers[t] == talk {
+			w.sightings[t] = next
+		}
+		again := err == nil && !shows(status, told.wish)
+		w.mu.Unlock()
+		w.notice()
+
+		// An instance is asked at its own moments, so that a large fleet's
+		// answers do not come all at once.
+		pause := time.Duration(float64(told.every) * (0.75 + 0.5*rand.Float64()))
+		if err != nil {
+			pause = askFailing
+		} else if again && last.Err == "" && !last.At.IsZero() {
+			pause = askFailing
+		} else if again {
+			pause = 0
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-talk.wake:
+		case <-time.After(pause):
+		}
+	}
+}
+
+// say tells an instance what it does not show yet, or asks.
+func (w *watcher) say(ctx context.Context, told told, last Sighting) (drain.Status, error) {
+	switch {
+	case last.At.IsZero() || shows(last.Status, told.wish):
+		return w.client.Status(ctx, told.base)
+	case told.wish.Drain != nil:
+		return w.client.Order(ctx, told.base, *told.wish.Drain)
+	default:
+		return w.client.Release(ctx, told.base, *told.wish.Serve)
+	}
+}
+
+// shows reports whether an instance that says s has been told. A release is
+// needed only by an instance that an order closed: one that closed its gate by
+// itself is going away, and has nobody's leave to stay.
+func shows(s drain.Status, wish Instruction) bool {
+	switch {
+	case wish.Drain != nil:
+		return s.Rollout == wish.Drain.Rollout && s.State != drain.Serving &&
+			cmp.Or(cmp.Compare(s.Epoch, wish.Drain.Epoch), cmp.Compare(s.Step, wish.Drain.Step)) >= 0
+	case wish.Serve != nil:
+		return s.State == drain.Serving || s.Rollout == ""
+	}
+	return true
+}
+
+// sighted is the sighting after an answer or a failure at now.
+func sighted(last Sighting, status drain.Status, err error, now time.Time) Sighting {
+	next := last
+	if err == nil {
+		next.Err, next.FailingSince, next.Refused = "", time.Time{}, false
+		if gap := now.Sub(last.At).Seconds(); !last.At.IsZero() && gap > 0.05 && status.Accepted >= last.Status.Accepted {
+			next.PerSecond = float64(status.Accepted-last.Status.Accepted) / gap
+		}
+		next.Status, next.At = status, now
+		return next
+	}
+	refused := errors.Is(err, syscall.ECONNREFUSED)
+	if last.Err == "" {
+		next.FailingSince, next.Refused = now, refused
+	} else if refused && !last.Refused {
+		next.FailingSince, next.Refused = now, true
+	} else {
+		next.Refused = refused
+	}
+	next.Err, next.ErrAt = err.Error(), now
+	return next
+}
+
+// wanted lists what a service's members should be told: everybody with a drain
+// endpoint is asked, those in the wish's orders are told.
+func wanted(s State, w Wish) map[discovery.InstanceID]told {
+	out := map[discovery.InstanceID]told{}
+	for key, m := range maps.All(s.Members) {
+		if m.Drain == "" {
+			continue
+		}
+		every := askOthers
+		if s.Rollout != nil {
+			every = askFailing
+		}
+		if s.drains(m.Colour) {
+			every = askDraining
+		}
+		out[key] = told{base: m.Drain, wish: w.Orders[key], every: every}
+	}
+	return out
+}
