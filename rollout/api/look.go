@@ -1,0 +1,162 @@
+package api
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
+)
+
+// LookAll says every service in the API's words, sorted by name.
+func LookAll(views map[discovery.Service]rollout.View, now time.Time) World {
+	w := World{At: now, Services: []Status{}}
+	for _, name := range slices.Sorted(maps.Keys(views)) {
+		w.Services = append(w.Services, Look(views[name], now))
+	}
+	return w
+}
+
+// Look says one service in the API's words. It is pure and shares no memory with
+// the view that a reader could change.
+func Look(v rollout.View, now time.Time) Status {
+	s := Status{
+		Service:   v.State.Service,
+		Live:      v.State.Live,
+		Phase:     v.State.Phase(),
+		Retired:   v.State.Retired,
+		Reason:    v.Reason,
+		Policy:    v.Policy,
+		LeftOut:   append([]discovery.LeftOut{}, v.Seen.Fleet.LeftOut...),
+		Discovery: Discovery{Error: v.Seen.Fleet.Err, Suspect: v.Seen.Fleet.Suspect},
+		Proxies:   lookProxies(v.Seen),
+		Instances: lookInstances(v),
+	}
+	for _, c := range discovery.Colours {
+		s.Colours = append(s.Colours, lookColour(v, c, s.Instances))
+	}
+	if n := len(v.State.History); n > 0 {
+		last := v.State.History[n-1]
+		last.Events = nil
+		s.Last = &last
+	}
+	if r := v.State.Rollout; r != nil {
+		s.Paused = r.Paused
+		if r.Aborting {
+			s.Phase = Aborting
+		}
+		s.Rollout = lookRollout(v, s.Instances, now)
+	}
+	return s
+}
+
+func lookProxies(seen rollout.Seen) Proxies {
+	p := Proxies{Nacks: []ProxyNack{}, Unpublished: seen.Unpublished}
+	for _, x := range seen.Proxies {
+		if x.Connected {
+			p.Connected++
+		}
+		if x.Confirmed {
+			p.Confirmed++
+		}
+		if x.Nack != "" {
+			p.Nacks = append(p.Nacks, ProxyNack{Node: x.Node, Message: x.Nack})
+		}
+	}
+	return p
+}
+
+// lookInstances joins what is remembered, what discovery lists and what the
+// drain endpoints said.
+func lookInstances(v rollout.View) []Instance {
+	all := []Instance{}
+	listed := map[discovery.InstanceID]bool{}
+	for key, m := range v.State.Members {
+		i := Instance{ID: m.ID, Colour: m.Colour, Addr: m.Addr, Departed: !m.Departed.IsZero(), Ceiling: clone(m.Ceiling)}
+		if at := slices.IndexFunc(v.Seen.Fleet.Instances, func(d discovery.Instance) bool {
+			return d.ID == m.ID && d.Colour == m.Colour && d.Addr == m.Addr
+		}); at >= 0 {
+			d := v.Seen.Fleet.Instances[at]
+			listed[d.ID] = true
+			i.Health, i.Capacity, i.Version = d.Health, d.Capacity, d.Version
+		}
+		if seen, ok := v.Seen.Instances[key]; ok {
+			i.Error = seen.Err
+			i.Held = held(m, seen, i.Health)
+			if !seen.At.IsZero() {
+				st := seen.Status
+				i.State = string(st.State)
+				i.Evicted, i.Accepted, i.Returned = new(st.Evicted), new(st.Accepted), clone(st.Returned)
+				if m.Counted {
+					i.EvictedByRollout = st.Evicted - min(st.Evicted, m.Evicted)
+				}
+			}
+		}
+		all = append(all, i)
+	}
+	for _, d := range v.Seen.Fleet.Instances {
+		if !listed[d.ID] {
+			all = append(all, Instance{ID: d.ID, Colour: d.Colour, Addr: d.Addr, Health: d.Health, Capacity: d.Capacity, Version: d.Version})
+		}
+	}
+	slices.SortFunc(all, func(a, b Instance) int {
+		return cmp.Or(cmp.Compare(a.Colour, b.Colour), cmp.Compare(a.ID, b.ID), a.Addr.Compare(b.Addr))
+	})
+	return all
+}
+
+// held is what the member holds now; nil when it cannot be known. A process that
+// no longer exists (its endpoint refuses and discovery does not call it healthy)
+// holds nothing, whatever it said last.
+func held(m rollout.Member, s rollout.Sighting, health discovery.Health) *int {
+	switch {
+	case m.Drain == "" || s.At.IsZero():
+		return nil
+	case s.Refused && !health.Serves():
+		return new(0)
+	}
+	return new(s.Status.Active)
+}
+
+func lookColour(v rollout.View, c discovery.Colour, instances []Instance) Colour {
+	out := Colour{Colour: c, Weight: v.Wish.Weights[c]}
+	for _, i := range instances {
+		if i.Colour != c {
+			continue
+		}
+		out.Instances++
+		if i.Health.Serves() {
+			out.Healthy++
+		}
+		out.Active = plus(out.Active, i.Held)
+	}
+	if out.Instances == 0 {
+		out.Active = new(0)
+	}
+	for key, m := range v.State.Members {
+		s := v.Seen.Instances[key]
+		if m.Colour == c && !s.At.IsZero() && s.Err == "" {
+			out.NewPerSecond = plus(out.NewPerSecond, &s.PerSecond)
+		}
+	}
+	return out
+}
+
+func plus[T int | float64](sum, more *T) *T {
+	if more == nil {
+		return sum
+	}
+	if sum == nil {
+		return new(*more)
+	}
+	return new(*sum + *more)
+}
+
+func clone[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	return new(*p)
+}

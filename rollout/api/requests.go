@@ -1,0 +1,126 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"strconv"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
+)
+
+func badRequest(err error) *rollout.Refusal {
+	return &rollout.Refusal{Code: rollout.BadRequest, Text: err.Error()}
+}
+
+func promote(name discovery.Service, body []byte) (rollout.Command, error) {
+	var p Promotion
+	if err := decode(body, &p); err != nil {
+		return nil, err
+	}
+	target, err := discovery.ParseColour(p.Target)
+	return rollout.Promote{Service: name, Target: target, Overrides: p.Overrides, Force: p.Force}, err
+}
+
+func setPace(name discovery.Service, body []byte) (rollout.Command, error) {
+	var f rollout.Funnel
+	if err := decode(body, &f); err != nil {
+		return nil, err
+	}
+	return rollout.SetPace{Service: name, Funnel: f}, f.Check()
+}
+
+// plain decodes a command that has nothing to say but its service.
+func plain(make func(discovery.Service) rollout.Command) func(discovery.Service, []byte) (rollout.Command, error) {
+	return func(name discovery.Service, body []byte) (rollout.Command, error) {
+		if len(bytes.TrimSpace(body)) == 0 {
+			return make(name), nil
+		}
+		return make(name), decode(body, &struct{}{})
+	}
+}
+
+// decode reads one JSON value with known keys only, and nothing after it.
+func decode(body []byte, into any) error {
+	dec := json.NewDecoder(bytes.NewReader(body))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(into); err != nil {
+		if errors.Is(err, io.EOF) {
+			return errors.New("the body is empty; it must be one JSON object")
+		}
+		return fmt.Errorf("the body is not what this command takes: %w", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("something follows the JSON object in the body; send one object only")
+	}
+	return nil
+}
+
+// planQuery reads GET …/plan?target=green&close=&every=&grace=&canary=&soak=; an
+// empty value is one that was left out.
+func planQuery(q url.Values) (target discovery.Colour, o rollout.Overrides, err error) {
+	for key, values := range q {
+		if len(values) != 1 {
+			return "", o, fmt.Errorf("%s is given %d times; give it once", key, len(values))
+		}
+		value := values[0]
+		switch {
+		case key == "target":
+			target, err = discovery.ParseColour(value)
+		case value == "":
+		case key == "close":
+			o.Close, err = parse(value, strconv.Atoi)
+		case key == "every":
+			o.Every, err = parse(value, text[rollout.Duration])
+		case key == "grace":
+			o.Grace, err = parse(value, text[rollout.Duration])
+		case key == "canary":
+			o.Canary, err = parse(value, text[rollout.Share])
+		case key == "soak":
+			o.Soak, err = parse(value, text[rollout.Duration])
+		default:
+			err = errors.New("plan knows target, close, every, grace, canary and soak")
+		}
+		if err != nil {
+			return "", o, fmt.Errorf("%s: %w", key, err)
+		}
+	}
+	if target == "" {
+		return "", o, errors.New("target is missing; use target=blue or target=green")
+	}
+	return target, o, nil
+}
+
+func (p Promotion) query() url.Values {
+	q := url.Values{"target": {p.Target}}
+	if p.Close != nil {
+		q.Set("close", strconv.Itoa(*p.Close))
+	}
+	for key, d := range map[string]*rollout.Duration{"every": p.Every, "grace": p.Grace, "soak": p.Soak} {
+		if d != nil {
+			q.Set(key, d.String())
+		}
+	}
+	if p.Canary != nil {
+		q.Set("canary", p.Canary.String())
+	}
+	return q
+}
+
+func parse[T any](value string, read func(string) (T, error)) (*T, error) {
+	v, err := read(value)
+	return &v, err
+}
+
+// text reads a value that knows its own text form.
+func text[T any, P interface {
+	*T
+	UnmarshalText([]byte) error
+}](value string) (v T, err error) {
+	err = P(&v).UnmarshalText([]byte(value))
+	return v, err
+}

@@ -1,0 +1,213 @@
+// Package api is rolloutd's side door for operators: the JSON words under /v1,
+// the HTTP handler that says them and the client that asks. It decides nothing.
+package api
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
+)
+
+// A nil pointer in these words prints as null and means "not known", never 0.
+
+// World is the answer of GET /v1/status and each line of GET /v1/watch.
+type World struct {
+	At time.Time `json:"at"`
+	// Services is sorted by name.
+	Services []Status `json:"services"`
+}
+
+// Aborting is the phase that Status and the metrics show while a rollout goes
+// back; Rollout.Phase then says how far back it is.
+const Aborting rollout.Phase = "aborting"
+
+// Phases lists every phase that Status can show, in order.
+var Phases = []rollout.Phase{rollout.Steady, rollout.Opening, rollout.Shifting, rollout.Confirming, rollout.Draining, rollout.Soaking, Aborting}
+
+// Status is one service at one moment.
+type Status struct {
+	Service discovery.Service `json:"service"`
+	Live    discovery.Colour  `json:"live"`
+	Phase   rollout.Phase     `json:"phase"`
+	Paused  bool              `json:"paused"`
+	// Retired: the service left the configuration and is being emptied.
+	Retired bool           `json:"retired,omitempty"`
+	Reason  rollout.Reason `json:"reason"`
+	// Policy is the configured one, which the next promotion starts from.
+	Policy rollout.Policy `json:"policy"`
+	// Rollout is nil while steady.
+	Rollout *Rollout `json:"rollout"`
+	// Last is the newest finished rollout, without its events; nil before the first.
+	Last *rollout.Record `json:"last"`
+	// Colours are blue and green, in this order.
+	Colours []Colour `json:"colours"`
+	// Instances is sorted by colour, then by id.
+	Instances []Instance          `json:"instances"`
+	LeftOut   []discovery.LeftOut `json:"left_out"`
+	Discovery Discovery           `json:"discovery"`
+	Proxies   Proxies             `json:"proxies"`
+}
+
+// Rollout is the rollout that is under way.
+type Rollout struct {
+	ID       string           `json:"id"`
+	From     discovery.Colour `json:"from"`
+	To       discovery.Colour `json:"to"`
+	Phase    rollout.Phase    `json:"phase"`
+	Aborting bool             `json:"aborting"`
+	Forced   bool             `json:"forced"`
+	Started  time.Time        `json:"started"`
+	// Since is when the phase began.
+	Since time.Time `json:"since"`
+	// Policy is the one this rollout runs with, overrides and pace included.
+	Policy rollout.Policy `json:"policy"`
+	Step   uint64         `json:"step"`
+	// Total is what From held when the funnel started, Held what it holds now.
+	Total int  `json:"total"`
+	Held  *int `json:"held"`
+	// Evicted − Returned = Outstanding, where every instance of To can tell.
+	Evicted     uint64  `json:"evicted"`
+	Returned    *uint64 `json:"returned"`
+	Outstanding *uint64 `json:"outstanding"`
+	// NeverBack is known once the soak is over or nothing is outstanding.
+	NeverBack *uint64 `json:"never_back"`
+	// NextStepAt is the earliest time of the next step while draining.
+	NextStepAt *time.Time `json:"next_step_at"`
+	// ETA is when the last connection will have been evicted; while soaking,
+	// when the rollout ends at the latest.
+	ETA        *time.Time      `json:"eta"`
+	LeftBehind []string        `json:"left_behind"`
+	Events     []rollout.Event `json:"events"`
+}
+
+// Colour is one side of a service.
+type Colour struct {
+	Colour discovery.Colour `json:"colour"`
+	// Weight is its share of new connections.
+	Weight    rollout.Share `json:"weight"`
+	Instances int           `json:"instances"`
+	Healthy   int           `json:"healthy"`
+	// Active and NewPerSecond sum over the instances that can tell.
+	Active       *int     `json:"active"`
+	NewPerSecond *float64 `json:"new_per_second"`
+}
+
+// Instance is one instance, in discovery or departed and not proven empty.
+type Instance struct {
+	ID     discovery.InstanceID `json:"id"`
+	Colour discovery.Colour     `json:"colour"`
+	Addr   netip.AddrPort       `json:"addr"`
+	// Health is empty when the instance is departed.
+	Health discovery.Health `json:"health,omitempty"`
+	// State is what its drain endpoint last said; empty when it never did.
+	State   string `json:"state,omitempty"`
+	Held    *int   `json:"held"`
+	Ceiling *int   `json:"ceiling"`
+	// Evicted, Accepted and Returned are its totals since its process started.
+	Evicted  *uint64 `json:"evicted"`
+	Accepted *uint64 `json:"accepted"`
+	Returned *uint64 `json:"returned"`
+	// EvictedByRollout is the part of Evicted that the current rollout counts.
+	EvictedByRollout uint64 `json:"evicted_by_rollout"`
+	Capacity         int    `json:"capacity,omitempty"`
+	Version          string `json:"version,omitempty"`
+	Departed         bool   `json:"departed,omitempty"`
+	// Error says why its drain endpoint gave no newest answer.
+	Error string `json:"error,omitempty"`
+}
+
+// Discovery says what is wrong with what was read; both empty when nothing is.
+type Discovery struct {
+	Error   string `json:"error,omitempty"`
+	Suspect string `json:"suspect,omitempty"`
+}
+
+// Proxies sums up the proxies as seen from one service.
+type Proxies struct {
+	Connected int `json:"connected"`
+	// Confirmed counts those that acknowledged exactly what is published.
+	Confirmed int         `json:"confirmed"`
+	Nacks     []ProxyNack `json:"nacks"`
+	// Unpublished says why they were not sent what the state wishes.
+	Unpublished string `json:"unpublished,omitempty"`
+}
+
+// ProxyNack is a proxy that refused the newest publish.
+type ProxyNack struct {
+	Node    string `json:"node"`
+	Message string `json:"message"`
+}
+
+// Proxy is one Envoy, for all services: GET /v1/proxies.
+type Proxy struct {
+	Node      string `json:"node"`
+	Connected bool   `json:"connected"`
+	// Since is when it connected, or when it went away.
+	Since     time.Time `json:"since"`
+	Address   string    `json:"address"`
+	UserAgent string    `json:"user_agent,omitempty"`
+	// Holds is what it acknowledged, one entry per resource type.
+	Holds []Holding `json:"holds"`
+	// Nacks are the refusals that still stand; NackCount counts all there were.
+	Nacks     []Nack `json:"nacks"`
+	NackCount uint64 `json:"nack_count"`
+	// Withheld is what it has not been sent, and why.
+	Withheld []Withheld `json:"withheld"`
+}
+
+// Holding is what a proxy acknowledged of one resource type.
+type Holding struct {
+	Type      string `json:"type"`
+	Resources int    `json:"resources"`
+	Version   string `json:"version,omitempty"`
+}
+
+// Nack is one refused response.
+type Nack struct {
+	Type    string    `json:"type"`
+	Names   []string  `json:"names,omitempty"`
+	Message string    `json:"message"`
+	At      time.Time `json:"at"`
+}
+
+// Withheld is a resource that a proxy is not sent.
+type Withheld struct {
+	Ref string `json:"ref"`
+	Why string `json:"why"`
+}
+
+// ServiceInstances is one service's part of GET /v1/instances.
+type ServiceInstances struct {
+	Service   discovery.Service   `json:"service"`
+	Instances []Instance          `json:"instances"`
+	LeftOut   []discovery.LeftOut `json:"left_out"`
+}
+
+// Version is the answer of GET /v1/version.
+type Version struct {
+	Version string `json:"version"`
+}
+
+// Promotion is the body of POST /v1/services/{service}/promote. The overrides
+// stand beside the target: {"target":"green","close":500,"every":"3s"}.
+type Promotion struct {
+	Target string `json:"target"`
+	rollout.Overrides
+	Force bool `json:"force,omitempty"`
+}
+
+// Codes of refusals that only the API knows.
+const (
+	Unauthorized rollout.Code = "unauthorized" // no token, or a wrong one
+	Internal     rollout.Code = "internal"     // not a refusal: something broke
+)
+
+// refusal is the body of every answer that is not 2xx.
+type refusal struct {
+	Error struct {
+		Code rollout.Code `json:"code"`
+		Text string       `json:"text"`
+	} `json:"error"`
+}
