@@ -1,0 +1,61 @@
+package clients
+
+import (
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// Kind is what happened to a client.
+type Kind string
+
+const (
+	// Joined: the handshake was done and the instance had said who it is.
+	Joined Kind = "joined"
+	// Left: an established connection ended, by whatever cause but the end of Run.
+	Left Kind = "left"
+	// Refused: an attempt to connect did not succeed.
+	Refused Kind = "refused"
+)
+
+// Hello is the first message of an instance on every connection.
+type Hello struct {
+	Instance string `json:"instance"`
+	Colour   string `json:"colour"`
+	Version  string `json:"version"`
+}
+
+// Record is one thing that happened to one client.
+type Record struct {
+	At     time.Time `json:"at"`
+	Client int       `json:"client"`
+	Kind   Kind      `json:"kind"`
+	// Hello is who serves the client (Joined) or did (Left); empty when Refused.
+	Hello Hello `json:"hello,omitzero"`
+	// Code is the close code that a Left client was told, -1 when the connection
+	// ended without one.
+	Code websocket.StatusCode `json:"code,omitempty"`
+	// Status is the HTTP status of a Refused attempt; 0 when there was no answer.
+	Status int `json:"status,omitempty"`
+	// Cause is the error behind Left and Refused.
+	Cause string `json:"cause,omitempty"`
+}
+
+// Planned reports whether a disconnect was the funnel's: the instance said
+// "service restart" (1012).
+func (r Record) Planned() bool {
+	return r.Kind == Left && r.Code == websocket.StatusServiceRestart
+}
+
+// Counts is how many clients are connected, and to what.
+type Counts struct {
+	Total    int            `json:"total"`
+	Instance map[string]int `json:"instance"`
+	Colour   map[string]int `json:"colour"`
+}
+
+func (c *Counts) add(h Hello, n int) {
+	c.Total += n
+	c.Instance[h.Instance] += n
+	c.Colour[h.Colour] += n
+}

@@ -1,0 +1,158 @@
+package clients
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// Records returns everything that happened so far, in the order of time.
+func (s *Swarm) Records() []Record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.records)
+}
+
+// Connected returns how many clients are connected now.
+func (s *Swarm) Connected() Counts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Counts{s.counts.Total, maps.Clone(s.counts.Instance), maps.Clone(s.counts.Colour)}
+}
+
+// WaitFor blocks until ok holds of the counts, which it must not keep.
+func (s *Swarm) WaitFor(ctx context.Context, ok func(Counts) bool) error {
+	err := s.wait(ctx, func() bool { return ok(s.counts) })
+	if err != nil {
+		c := s.Connected()
+		return fmt.Errorf("waiting for clients: %d of %d connected, %v: %w%s", c.Total, s.opt.Clients, c.Instance, err, s.lastTrouble())
+	}
+	return nil
+}
+
+// WaitAll blocks until every client is connected.
+func (s *Swarm) WaitAll(ctx context.Context) error {
+	return s.WaitFor(ctx, func(c Counts) bool { return c.Total == s.opt.Clients })
+}
+
+const checkPrefix = "check "
+
+// Check proves that connections work: every connected client sends a message and
+// hears its echo. The error says how many did not; a client that is disconnected
+// meanwhile counts among them. Calls must not overlap.
+func (s *Swarm) Check(ctx context.Context) error {
+	s.mu.Lock()
+	s.check++
+	text := checkPrefix + strconv.FormatUint(s.check, 10)
+	clear(s.unheard)
+	asked := map[int]*websocket.Conn{}
+	for i, conn := range s.conns {
+		if conn != nil {
+			s.unheard[i] = true
+			asked[i] = conn
+		}
+	}
+	s.mu.Unlock()
+	for _, conn := range asked {
+		send(ctx, conn, text)
+	}
+	if err := s.wait(ctx, func() bool { return len(s.unheard) == 0 }); err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return fmt.Errorf("%d of %d connections do not echo: %w", len(s.unheard), len(asked), err)
+	}
+	return nil
+}
+
+func (s *Swarm) answered(i int, nonce string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if nonce == strconv.FormatUint(s.check, 10) {
+		delete(s.unheard, i)
+		s.wake()
+	}
+}
+
+func (s *Swarm) joined(i int, conn *websocket.Conn, h Hello) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conns[i] = conn
+	s.counts.add(h, 1)
+	s.append(Record{At: time.Now(), Client: i, Kind: Joined, Hello: h})
+}
+
+func (s *Swarm) left(i int, h Hello, err error) {
+	r := Record{At: time.Now(), Client: i, Kind: Left, Hello: h, Code: websocket.CloseStatus(err), Cause: err.Error()}
+	s.opt.Logger.Debug("disconnected", "client", i, "instance", h.Instance, "code", int(r.Code), "cause", err)
+	s.gone(i, h)
+	s.record(r)
+}
+
+func (s *Swarm) gone(i int, h Hello) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conns[i] = nil
+	s.counts.add(h, -1)
+}
+
+func (s *Swarm) record(r Record) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.append(r)
+}
+
+// append keeps the records in the order of time; called with the lock held.
+func (s *Swarm) append(r Record) {
+	at := len(s.records)
+	for at > 0 && s.records[at-1].At.After(r.At) {
+		at--
+	}
+	s.records = slices.Insert(s.records, at, r)
+	s.wake()
+}
+
+// wake tells those that wait to look again; called with the lock held.
+func (s *Swarm) wake() {
+	if s.changed != nil {
+		close(s.changed)
+		s.changed = nil
+	}
+}
+
+// wait blocks until ok, which is called with the lock held, or ctx ends.
+func (s *Swarm) wait(ctx context.Context, ok func() bool) error {
+	for {
+		s.mu.Lock()
+		if ok() {
+			s.mu.Unlock()
+			return nil
+		}
+		if s.changed == nil {
+			s.changed = make(chan struct{})
+		}
+		changed := s.changed
+		s.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// lastTrouble is why the newest refused or abnormally ended client is where it is.
+func (s *Swarm) lastTrouble() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range slices.Backward(s.records) {
+		if r.Kind != Joined && !r.Planned() {
+			return fmt.Sprintf(" (last trouble: client %d %s: %s)", r.Client, r.Kind, r.Cause)
+		}
+	}
+	return ""
+}
