@@ -1,0 +1,213 @@
+// Package envoy says what Envoy should hear: it turns the configuration and the
+// wishes into xDS resources. Everything here is pure and deterministic; telling
+// Envoy is the business of package xds.
+//
+// Each service has two permanent clusters, one per colour. A rollout changes
+// only routes (weights) and endpoints (health), which no established connection
+// notices; Listeners are written once.
+package envoy
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
+)
+
+// Type URLs of the resources that Build returns, in the order in which a proxy
+// has to hear of them.
+const (
+	ClusterType   = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+	EndpointType  = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+	SecretType    = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+	ListenerType  = "type.googleapis.com/envoy.config.listener.v3.Listener"
+	RouteType     = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+	ExtensionType = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
+)
+
+// Types lists them in that order.
+var Types = [...]string{ClusterType, EndpointType, SecretType, ListenerType, RouteType, ExtensionType}
+
+// Ref names one resource.
+type Ref struct{ Type, Name string }
+
+func (r Ref) String() string {
+	return r.Type[strings.LastIndexByte(r.Type, '.')+1:] + " " + r.Name
+}
+
+// Resource is one thing that Envoy is told. Never changed once built.
+type Resource struct {
+	Type, Name string
+	Message    proto.Message
+	// After names the clusters that the message sends connections to: a proxy
+	// must have acknowledged them BEFORE it hears of this.
+	After []Ref
+	// Service is whose it is; empty for what services share (Listener, Secret,
+	// RouteConfiguration, tcp_proxy).
+	Service discovery.Service
+}
+
+// Ref is the resource's own name.
+func (r Resource) Ref() Ref { return Ref{r.Type, r.Name} }
+
+// Build returns everything that the proxies should hear, sorted by Types and
+// name: equal worlds give equal resources, whatever order they are given in.
+//
+// A service that cannot be built (no wish, weights that do not sum to Whole, an
+// endpoint that Envoy would refuse, a conflict with another service) is left
+// out whole, and the error says why; the others are as they would be without
+// it. Because the proxies have to keep what they know of it, the caller then
+// builds again with that service's last good wish in place of the bad one:
+// Safe refuses the loss of its clusters until it does.
+//
+// A wish without a configured service (retired, or about to be) keeps its
+// clusters until it is Gone, and gets no new connections.
+func Build(c Config, w rollout.Wishes) ([]Resource, map[discovery.Service]error) {
+	bad := c.faults()
+	errs := bad.services
+	services := map[discovery.Service]Service{}
+	for name := range w {
+		services[name] = Service{Name: name}
+	}
+	for _, s := range c.Services {
+		services[s.Name] = s
+	}
+	var out []Resource
+	routed := map[string][]Routed{} // by listener
+	for _, name := range slices.Sorted(maps.Keys(services)) {
+		s := services[name]
+		if errs[name] != nil {
+			continue
+		}
+		wish, ok := w[name]
+		if ok && wish.Gone {
+			continue
+		}
+		own, err := build(s, wish, ok)
+		if err != nil {
+			errs[name] = err
+			continue
+		}
+		out = append(out, own...)
+		if s.Listener != "" && !wish.Retired {
+			routed[s.Listener] = append(routed[s.Listener], Routed{s, wish.Weights})
+		}
+	}
+	for _, l := range c.listeners() {
+		if bad.listeners[l.Name] != nil {
+			continue
+		}
+		out = append(out, listener(l))
+		if l.TLS != nil {
+			out = append(out, secret(l))
+		}
+		switch on := routed[l.Name]; {
+		case !l.TCP:
+			out = append(out, routes(l.Name, on))
+		case len(on) > 0:
+			out = append(out, tcp(l, on[0]))
+		}
+	}
+	slices.SortFunc(out, compare)
+	return out, errs
+}
+
+// Routed is a service that gets new connections, and at which shares.
+type Routed struct {
+	Service
+	Weights map[discovery.Colour]rollout.Share
+}
+
+// build returns what belongs to one service alone, checked.
+func build(s Service, w rollout.Wish, known bool) ([]Resource, error) {
+	if !known {
+		return nil, fmt.Errorf("service %s: nothing is known yet of what should be; wait for its first complete read", s.Name)
+	}
+	var out []Resource
+	for _, colour := range discovery.Colours {
+		e, err := endpoints(s.Name, colour, w.Endpoints[colour])
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, cluster(s, colour), e)
+	}
+	check := out
+	if !w.Retired {
+		if err := sums(w.Weights); err != nil {
+			return nil, fmt.Errorf("service %s: %w", s.Name, err)
+		}
+		if s.Listener != "" {
+			alone := Routed{s, w.Weights}
+			if s.TCP {
+				check = append(check, tcp(Listener{Name: s.Listener}, alone))
+			} else {
+				check = append(check, routes(s.Listener, []Routed{alone}))
+			}
+		}
+	}
+	for _, r := range check {
+		if err := validate(r.Message); err != nil {
+			return nil, fmt.Errorf("service %s: %s is not valid: %w", s.Name, r.Ref(), err)
+		}
+	}
+	return out, nil
+}
+
+// sums checks that the shares are of the two colours and add up to Whole.
+func sums(weights map[discovery.Colour]rollout.Share) error {
+	total := rollout.Share(0)
+	for colour, share := range weights {
+		if _, err := discovery.ParseColour(string(colour)); err != nil {
+			return fmt.Errorf("a weight names no colour: %w", err)
+		}
+		if share < 0 {
+			return fmt.Errorf("the weight of %s is %s; it must not be negative", colour, share)
+		}
+		total += share
+	}
+	if total != rollout.Whole {
+		return fmt.Errorf("the weights sum to %s; they must sum to %s", total, rollout.Whole)
+	}
+	return nil
+}
+
+// Needs names the resources that decide where new connections of the service
+// go: the endpoints of both colours, and its routes.
+func Needs(s Service) []Ref {
+	route := Ref{RouteType, s.Listener}
+	if s.TCP {
+		route.Type = ExtensionType
+	}
+	return []Ref{
+		{EndpointType, ClusterName(s.Name, discovery.Blue)},
+		{EndpointType, ClusterName(s.Name, discovery.Green)},
+		route,
+	}
+}
+
+func compare(a, b Resource) int {
+	if a.Type != b.Type {
+		return slices.Index(Types[:], a.Type) - slices.Index(Types[:], b.Type)
+	}
+	return strings.Compare(a.Name, b.Name)
+}
+
+// Check reports everything that is wrong with the configuration, one sentence
+// per fault, in a stable order; nil when it can be built.
+func (c Config) Check() error {
+	f := c.faults()
+	var all []error
+	for _, l := range slices.Sorted(maps.Keys(f.listeners)) {
+		all = append(all, f.listeners[l])
+	}
+	for _, s := range slices.Sorted(maps.Keys(f.services)) {
+		all = append(all, f.services[s])
+	}
+	return errors.Join(all...)
+}

@@ -1,0 +1,216 @@
+package envoy
+
+import (
+	"fmt"
+	"net/netip"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/sluice-proxy/sluice/discovery"
+)
+
+// May says what is proven about connections. The zero value proves nothing, so
+// it allows no removal.
+type May struct {
+	// Remove holds the services that are proven empty.
+	Remove map[discovery.Service]bool
+	// Holds reports whether the endpoint of a cluster (see ClusterName) may still
+	// hold connections; nil: every one may.
+	Holds func(cluster string, addr netip.AddrPort) bool
+}
+
+// Rule names what a Refusal is about, for machines.
+type Rule string
+
+const (
+	ListenerChanged  Rule = "listener_changed"
+	ListenerRemoved  Rule = "listener_removed"
+	ClusterRemoved   Rule = "cluster_removed"
+	ClusterCloses    Rule = "cluster_closes"
+	EndpointChanged  Rule = "endpoint_changed"
+	EndpointRemoved  Rule = "endpoint_removed"
+	EndpointUnfit    Rule = "endpoint_unfit"
+	EndpointsMissing Rule = "endpoints_missing"
+	UnknownCluster   Rule = "unknown_cluster"
+	NoWeight         Rule = "no_weight"
+	Invalid          Rule = "invalid"
+	Twice            Rule = "twice"
+)
+
+// Refusal is one reason why a set must not be published. Text is one sentence
+// with the way out.
+type Refusal struct {
+	Rule Rule
+	Ref  Ref
+	// Service is whose resource it is; empty when services share it.
+	Service discovery.Service
+	Text    string
+}
+
+func (r Refusal) Error() string { return r.Text }
+
+// Safe is the publish guard: it returns every reason why the proxies, which hold
+// published, must not be told next; none means that telling them ends no
+// established connection. The order in which next is told (see Resource.After)
+// is kept by the one who tells. On a Refusal nothing of next is published; the
+// caller may build again with the last good wish of the Services that are named.
+func Safe(published, next []Resource, may May) []Refusal {
+	g := guard{before: index(published), after: index(next), may: may}
+	for i, r := range next {
+		if g.after[r.Ref()] != &next[i] {
+			g.refuse(Twice, r, "is there twice; publish it once")
+		}
+		g.valid(r)
+		g.reaches(r)
+	}
+	for i := range published {
+		was := published[i]
+		now := g.after[was.Ref()]
+		switch was.Type {
+		case ListenerType:
+			g.listener(was, now)
+		case ClusterType:
+			if now == nil && !may.Remove[was.Service] {
+				g.refuse(ClusterRemoved, was, "would be removed while its service may still hold connections; retire the service and wait until it is empty")
+			}
+		case EndpointType:
+			g.endpoints(was, now)
+		}
+	}
+	return g.refusals
+}
+
+type guard struct {
+	before, after map[Ref]*Resource
+	may           May
+	refusals      []Refusal
+}
+
+func index(rs []Resource) map[Ref]*Resource {
+	m := make(map[Ref]*Resource, len(rs))
+	for i := range rs {
+		if m[rs[i].Ref()] == nil {
+			m[rs[i].Ref()] = &rs[i]
+		}
+	}
+	return m
+}
+
+func (g *guard) refuse(rule Rule, r Resource, format string, args ...any) {
+	g.refusals = append(g.refusals, Refusal{rule, r.Ref(), r.Service, fmt.Sprintf("%s %s", r.Ref(), fmt.Sprintf(format, args...))})
+}
+
+// valid: the message keeps the protos' rules and is what its Ref says.
+func (g *guard) valid(r Resource) {
+	if r.Message == nil || "type.googleapis.com/"+string(r.Message.ProtoReflect().Descriptor().FullName()) != r.Type {
+		g.refuse(Invalid, r, "holds a %T; it must hold what its type says", r.Message)
+		return
+	}
+	if err := validate(r.Message); err != nil {
+		g.refuse(Invalid, r, "breaks a rule of Envoy's (%v); correct the service or listener that it comes from", err)
+	}
+	switch m := r.Message.(type) {
+	case *clusterv3.Cluster:
+		g.cluster(r, m)
+	case *endpointv3.ClusterLoadAssignment:
+		for _, l := range m.Endpoints {
+			for _, e := range l.LbEndpoints {
+				if h := e.HealthStatus; h != corev3.HealthStatus_HEALTHY && h != corev3.HealthStatus_DRAINING {
+					g.refuse(EndpointUnfit, r, "has an endpoint that is %s; an endpoint is HEALTHY, or DRAINING to keep its connections", h)
+				}
+				if err := dialable(at(e)); err != nil {
+					g.refuse(EndpointUnfit, r, "has an endpoint that Envoy refuses: %v", err)
+				}
+			}
+		}
+	}
+}
+
+// cluster: nothing in it closes connections, and its endpoints come with it,
+// or it would warm up for seconds and then serve nothing.
+func (g *guard) cluster(r Resource, m *clusterv3.Cluster) {
+	if m.OutlierDetection != nil || m.CloseConnectionsOnHostHealthFailure || m.CommonLbConfig.GetCloseConnectionsOnHostSetChange() {
+		g.refuse(ClusterCloses, r, "would close connections by itself; leave outlier detection and close_connections_on_* out")
+	}
+	if g.after[Ref{EndpointType, r.Name}] == nil {
+		g.refuse(EndpointsMissing, r, "comes without its endpoints; publish them with it, even if there are none")
+	}
+}
+
+// reaches: every choice has weight and names clusters that are there.
+func (g *guard) reaches(r Resource) {
+	all, err := choices(r.Message)
+	if err != nil {
+		return // valid has said so
+	}
+	for _, choice := range all {
+		total := uint64(0)
+		for _, t := range choice {
+			total += t.weight
+			if g.after[Ref{ClusterType, t.cluster}] == nil {
+				g.refuse(UnknownCluster, r, "sends connections to cluster %s, which is not there; publish the cluster too, or take the route away", t.cluster)
+			}
+		}
+		if total == 0 {
+			g.refuse(NoWeight, r, "has a route whose weights sum to 0; give one colour a weight, or retire the service")
+		}
+	}
+}
+
+func (g *guard) listener(was Resource, now *Resource) {
+	switch {
+	case now == nil:
+		g.refuse(ListenerRemoved, was, "would be removed, which ends its established connections; put it back into the configuration")
+	case !proto.Equal(was.Message, now.Message):
+		g.refuse(ListenerChanged, was, "would be changed, which ends its established connections; put it back as it was and add another listener with another name")
+	}
+}
+
+// endpoints: who stays keeps its identity, who goes is empty.
+func (g *guard) endpoints(was Resource, now *Resource) {
+	old := identities(was.Message)
+	stays := map[netip.AddrPort]proto.Message{}
+	if now != nil {
+		stays = identities(now.Message)
+	}
+	for addr, before := range old {
+		after, ok := stays[addr]
+		switch {
+		case ok && !proto.Equal(before, after):
+			g.refuse(EndpointChanged, was, "would describe endpoint %s otherwise than before, and Envoy would lose sight of its connections; keep its locality and host name", addr)
+		case ok, g.may.Remove[was.Service]:
+		case g.may.Holds == nil || g.may.Holds(was.Name, addr):
+			g.refuse(EndpointRemoved, was, "would lose endpoint %s, which may still hold connections; keep it as draining until it is empty", addr)
+		}
+	}
+}
+
+// identities are the endpoints by address, each with all that Envoy tells hosts
+// apart by: everything but health.
+func identities(m proto.Message) map[netip.AddrPort]proto.Message {
+	ids := map[netip.AddrPort]proto.Message{}
+	cla, _ := m.(*endpointv3.ClusterLoadAssignment)
+	for _, l := range cla.GetEndpoints() {
+		for _, e := range l.LbEndpoints {
+			same := proto.CloneOf(e)
+			same.HealthStatus = corev3.HealthStatus_UNKNOWN
+			ids[at(e)] = &endpointv3.LocalityLbEndpoints{
+				Locality: l.Locality, Priority: l.Priority, LbEndpoints: []*endpointv3.LbEndpoint{same},
+			}
+		}
+	}
+	return ids
+}
+
+// at is where an endpoint is; the zero AddrPort when it is no IP address.
+func at(e *endpointv3.LbEndpoint) netip.AddrPort {
+	a := e.GetEndpoint().GetAddress().GetSocketAddress()
+	ip, err := netip.ParseAddr(a.GetAddress())
+	if err != nil || a.GetPortValue() > 65535 {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(ip, uint16(a.GetPortValue()))
+}

@@ -1,0 +1,107 @@
+package envoy
+
+import (
+	"time"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	filelogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
+	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+const (
+	// streams is how many a client may have open in one HTTP/2 connection: more
+	// than the 100 that edge proxies like, because ours stay open.
+	streams = 1000
+	// streamWindow and connectionWindow bound what HTTP/2 may have in flight.
+	streamWindow     = 64 << 10
+	connectionWindow = 1 << 20
+)
+
+// listener holds nothing that a rollout, a service or a certificate's content
+// can change: its bytes stay the same for as long as it exists.
+func listener(l Listener) Resource {
+	addr := address(l.Addr)
+	if l.Addr.Addr().IsUnspecified() && l.Addr.Addr().Is6() {
+		addr.GetSocketAddress().Ipv4Compat = true
+	}
+	chain := &listenerv3.FilterChain{Name: "all", TransportSocket: transport(l)}
+	if l.TCP {
+		chain.Filters = []*listenerv3.Filter{tcpFilter(l.Name)}
+	} else {
+		chain.Filters = []*listenerv3.Filter{httpFilter(l)}
+	}
+	return Resource{Type: ListenerType, Name: l.Name, Message: &listenerv3.Listener{
+		Name:                          l.Name,
+		StatPrefix:                    escape(l.Name),
+		Address:                       addr,
+		FilterChains:                  []*listenerv3.FilterChain{chain},
+		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
+		TcpKeepalive:                  keepalive(),
+		TrafficDirection:              corev3.TrafficDirection_INBOUND,
+	}}
+}
+
+func httpFilter(l Listener) *listenerv3.Filter {
+	m := &hcmv3.HttpConnectionManager{
+		StatPrefix: escape(l.Name),
+		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
+			ConfigSource: ads(), RouteConfigName: l.Name,
+		}},
+		HttpFilters: []*hcmv3.HttpFilter{
+			// Without a bucket it lets all pass; a route can give it one later, and
+			// a filter cannot be added later without changing the Listener.
+			{Name: "envoy.filters.http.local_ratelimit", ConfigType: &hcmv3.HttpFilter_TypedConfig{
+				TypedConfig: packed(&ratelimitv3.LocalRateLimit{StatPrefix: escape(l.Name)}),
+			}},
+			{Name: "envoy.filters.http.router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: packed(&routerv3.Router{})}},
+		},
+		UpgradeConfigs: []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
+		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
+			AllowConnect:                true,
+			MaxConcurrentStreams:        wrapperspb.UInt32(streams),
+			InitialStreamWindowSize:     wrapperspb.UInt32(streamWindow),
+			InitialConnectionWindowSize: wrapperspb.UInt32(connectionWindow),
+		},
+		// A silent stream is a live stream; keepalive finds the dead ones.
+		StreamIdleTimeout:   durationpb.New(0),
+		DelayedCloseTimeout: durationpb.New(time.Second),
+		ServerName:          "sluice",
+		UseRemoteAddress:    wrapperspb.Bool(true),
+		NormalizePath:       wrapperspb.Bool(true),
+	}
+	if l.AccessLog != "" {
+		m.AccessLog = accessLog(l)
+		m.AccessLogOptions = &hcmv3.HttpConnectionManager_HcmAccessLogOptions{FlushLogOnTunnelSuccessfullyEstablished: true}
+	}
+	return &listenerv3.Filter{
+		Name:       "envoy.filters.network.http_connection_manager",
+		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: packed(m)},
+	}
+}
+
+func tcpFilter(name string) *listenerv3.Filter {
+	return &listenerv3.Filter{
+		Name: name, // also the name of the extension config that is asked for
+		ConfigType: &listenerv3.Filter_ConfigDiscovery{ConfigDiscovery: &corev3.ExtensionConfigSource{
+			ConfigSource: ads(),
+			TypeUrls:     []string{tcpProxyType},
+			// No default: Envoy would fall back to it for ever, and it would have
+			// to name one colour.
+		}},
+	}
+}
+
+func accessLog(l Listener) []*accesslogv3.AccessLog {
+	return []*accesslogv3.AccessLog{{
+		Name: "envoy.access_loggers.file",
+		ConfigType: &accesslogv3.AccessLog_TypedConfig{
+			TypedConfig: packed(&filelogv3.FileAccessLog{Path: l.AccessLog}),
+		},
+	}}
+}

@@ -1,0 +1,96 @@
+package envoy
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
+)
+
+// routes is the one RouteConfiguration of an HTTP listener, named as the
+// listener. What matches no service gets 404.
+func routes(listener string, services []Routed) Resource {
+	slices.SortFunc(services, func(a, b Routed) int {
+		return cmp.Or(cmp.Compare(len(b.prefix()), len(a.prefix())), strings.Compare(a.prefix(), b.prefix()), cmp.Compare(a.Name, b.Name))
+	})
+	of := map[string][]Routed{} // by host, in the order above
+	for _, s := range services {
+		for _, h := range s.hosts() {
+			of[h] = append(of[h], s)
+		}
+	}
+	// A host may stand in one virtual host only, so hosts with the same services
+	// share one.
+	hosts := map[string][]string{}
+	for _, h := range slices.Sorted(maps.Keys(of)) {
+		var key strings.Builder
+		for _, s := range of[h] {
+			fmt.Fprintf(&key, "%q", s.Name)
+		}
+		hosts[key.String()] = append(hosts[key.String()], h)
+	}
+	groups := slices.SortedFunc(maps.Values(hosts), slices.Compare)
+	m := &routev3.RouteConfiguration{Name: listener, IgnorePortInHostMatching: true}
+	for _, group := range groups {
+		v := &routev3.VirtualHost{Name: group[0], Domains: group}
+		for _, s := range of[group[0]] {
+			v.Routes = append(v.Routes, route(s))
+		}
+		m.VirtualHosts = append(m.VirtualHosts, v)
+	}
+	return Resource{Type: RouteType, Name: listener, Message: m, After: after(m)}
+}
+
+// route sends one service's requests to its colours by weight. A plain request
+// and a stream that lasts for days look alike here, so no timeout ends either.
+func route(s Routed) *routev3.Route {
+	weight := func(c discovery.Colour) *routev3.WeightedCluster_ClusterWeight {
+		return &routev3.WeightedCluster_ClusterWeight{
+			Name: ClusterName(s.Name, c), Weight: wrapperspb.UInt32(uint32(s.Weights[c])),
+		}
+	}
+	match := &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}}
+	if p := s.prefix(); p != "/" {
+		match.PathSpecifier = &routev3.RouteMatch_PathSeparatedPrefix{PathSeparatedPrefix: p}
+	}
+	return &routev3.Route{
+		Name:  escape(string(s.Name)),
+		Match: match,
+		Action: &routev3.Route_Route{Route: &routev3.RouteAction{
+			ClusterSpecifier: &routev3.RouteAction_WeightedClusters{WeightedClusters: &routev3.WeightedCluster{
+				// Constant order and total: with a hash policy, raising green only
+				// ever moves users towards green.
+				Clusters:    []*routev3.WeightedCluster_ClusterWeight{weight(discovery.Green), weight(discovery.Blue)},
+				TotalWeight: wrapperspb.UInt32(uint32(rollout.Whole)),
+			}},
+			Timeout:     durationpb.New(0),
+			IdleTimeout: durationpb.New(0),
+			RetryPolicy: retry(),
+		}},
+	}
+}
+
+// retry tries another instance of the same colour when one cannot be connected
+// to. Nothing was sent by then, so nothing can happen twice.
+func retry() *routev3.RetryPolicy {
+	return &routev3.RetryPolicy{
+		RetryOn:    "connect-failure",
+		NumRetries: wrapperspb.UInt32(2),
+		RetryHostPredicate: []*routev3.RetryPolicy_RetryHostPredicate{{
+			Name: "envoy.retry_host_predicates.previous_hosts",
+			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{
+				TypedConfig: packed(&previoushostsv3.PreviousHostsPredicate{}),
+			},
+		}},
+		HostSelectionRetryMaxAttempts: 5,
+	}
+}
