@@ -138,7 +138,7 @@ func (s *Source) Run(ctx context.Context, emit func(discovery.Snapshot)) error {
 	}
 	var emitted discovery.Snapshot
 	for {
-		if len(s.world) == len(s.watches) && !maps.EqualFunc(emitted, s.world, discovery.Fleet.Equal) {
+		if len(s.world) == len(s.watches) && (emitted == nil || !maps.EqualFunc(emitted, s.world, discovery.Fleet.Equal)) {
 			emitted = maps.Clone(s.world)
 			emit(emitted)
 		}
@@ -156,6 +156,9 @@ func (s *Source) take(r report) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r.fleet == nil {
+		if s.waiting[r.service] != r.why {
+			s.log.Warn("discovery cannot be read", "service", string(r.service), "reason", r.why)
+		}
 		s.waiting[r.service] = r.why
 		return
 	}

@@ -98,27 +98,31 @@ func (s *Source) Run(ctx context.Context, emit func(discovery.Snapshot)) error {
 	tick := time.NewTicker(poll)
 	defer tick.Stop()
 	var emitted discovery.Snapshot
-	seen := look(s.path)
-	s.read()
 	for {
+		seen := look(s.path)
+		s.read()
 		if s.world != nil && (emitted == nil || !maps.EqualFunc(emitted, s.world, discovery.Fleet.Equal)) {
 			emitted = maps.Clone(s.world)
 			emit(emitted)
 		}
-		for changed := false; ; {
-			select {
-			case <-tick.C:
-			case <-ctx.Done():
-				return context.Cause(ctx)
+		for changed := false; !changed; {
+			if err := next(ctx, tick); err != nil {
+				return err
 			}
-			if changed {
-				break
-			}
-			now := look(s.path)
-			changed, seen = !same(now, seen), now
+			changed = !same(seen, look(s.path))
 		}
-		seen = look(s.path)
-		s.read()
+		if err := next(ctx, tick); err != nil {
+			return err
+		}
+	}
+}
+
+func next(ctx context.Context, tick *time.Ticker) error {
+	select {
+	case <-tick.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 
@@ -171,7 +175,9 @@ func (s *Source) good(world map[discovery.Service]discovery.Fleet) {
 	next := discovery.Snapshot{}
 	for _, service := range s.services {
 		before, after := s.world[service], world[service]
-		before.Err = ""
+		if before.Err = ""; after.Instances == nil {
+			after = discovery.NewFleet(nil)
+		}
 		discovery.LogChange(s.log, service, before, after)
 		next[service] = after
 		delete(world, service)
