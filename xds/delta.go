@@ -1,0 +1,36 @@
+package xds
+
+import (
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
+)
+
+// deltaWire speaks the incremental protocol.
+type deltaWire struct{ stream.DeltaStream }
+
+func (deltaWire) wholeState() bool { return false }
+
+func (w deltaWire) receive() (request, error) {
+	m, err := w.Recv()
+	if err != nil {
+		return request{}, err
+	}
+	return request{
+		node: m.GetNode(), typeURL: m.GetTypeUrl(), nonce: m.GetResponseNonce(),
+		refused: m.GetErrorDetail() != nil, message: m.GetErrorDetail().GetMessage(),
+		subscribe: m.GetResourceNamesSubscribe(), unsubscribe: m.GetResourceNamesUnsubscribe(),
+		claims: m.GetInitialResourceVersions(),
+	}, nil
+}
+
+// send sends the letter. Its resources are shared by all streams, the response is not.
+func (w deltaWire) send(h *holding, l *letter) error {
+	resources := make([]*discovery.Resource, len(l.changed))
+	for i, r := range l.changed {
+		resources[i] = r.wire
+	}
+	return w.Send(&discovery.DeltaDiscoveryResponse{
+		SystemVersionInfo: digest(l.changed), Resources: resources, RemovedResources: l.removed,
+		TypeUrl: h.typeURL, Nonce: l.nonce,
+	})
+}

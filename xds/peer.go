@@ -1,0 +1,165 @@
+package xds
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+)
+
+const (
+	maxTypes = 64      // resource types that one proxy may ask for
+	maxNames = 200_000 // names of one type that one proxy may ask for or claim
+)
+
+// peer is one node id: everything its streams have in common.
+type peer struct {
+	node string
+
+	mu                       sync.Mutex // guards what follows; never held while sending
+	cluster, userAgent, addr string
+	since, lost              time.Time
+	streams                  map[*stream]struct{}
+	types                    map[string]*holding
+	nackCount                uint64
+	marks                    uint64 // numbers the marks of holding.again
+}
+
+// attach makes st a stream of the node. What an older stream of the same kind
+// says from now on is stale: the newest stream is the proxy.
+func (s *Server) attach(st *stream, node *core.Node) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.byNode[node.GetId()]
+	if p == nil {
+		p = &peer{node: node.GetId(), streams: map[*stream]struct{}{}, types: map[string]*holding{}}
+		s.byNode[p.node] = p
+	}
+	s.streams[st] = struct{}{}
+
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	again := false
+	for old := range p.streams {
+		if st.only == "" || st.only == old.only {
+			old.stale, again = true, true
+		}
+	}
+	if len(p.streams) == 0 || st.only == "" {
+		// Nothing that was known holds for sure before the proxy says so again.
+		p.since = time.Now()
+		for _, h := range p.types {
+			h.disown()
+			clear(h.held)
+		}
+	}
+	p.lost = time.Time{}
+	p.cluster, p.userAgent, p.addr = node.GetCluster(), userAgent(node), st.addr
+	p.streams[st] = struct{}{}
+	st.peer = p
+	if again {
+		s.log.Warn("proxy connected again while its older stream is open", "node", p.node, "addr", st.addr)
+	} else {
+		s.log.Info("proxy connected", "node", p.node, "addr", st.addr, "type", kind(st.only))
+	}
+	s.notify()
+}
+
+// detach ends st's part. A stale stream that remains is ended too: if there is a
+// proxy behind it, it has to start over.
+func (s *Server) detach(st *stream, cause error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := st.peer
+	if p == nil {
+		return
+	}
+	delete(s.streams, st)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.streams, st)
+	for _, h := range p.types {
+		if h.owner == st {
+			h.disown()
+		}
+	}
+	if !st.stale {
+		for old := range p.streams {
+			if old.stale {
+				old.end()
+			}
+		}
+	}
+	if len(p.streams) == 0 {
+		p.lost = time.Now()
+	}
+	s.log.Info("proxy disconnected", "node", p.node, "addr", st.addr, "type", kind(st.only), "cause", cause)
+	s.notify()
+}
+
+// holding finds or makes what is known about one type. p.mu is held.
+func (p *peer) holding(s *Server, typeURL string) (*holding, error) {
+	if h := p.types[typeURL]; h != nil {
+		return h, nil
+	}
+	if len(p.types) >= maxTypes {
+		return nil, errors.New("too many resource types on one node")
+	}
+	h := newHolding(s, p, typeURL)
+	p.types[typeURL] = h
+	return h, nil
+}
+
+// retry has everything that waits for an acknowledgement looked at again. p.mu is held.
+func (p *peer) retry(from *stream) {
+	for _, h := range p.types {
+		h.retry()
+	}
+	for st := range p.streams {
+		if st != from {
+			st.poke()
+		}
+	}
+}
+
+// neededBy says which resource keeps the proxy from being told to remove ref, or
+// "". p.mu is held.
+func (p *peer) neededBy(ref Ref, now *published, fills map[string]bool) string {
+	for _, user := range now.users[ref.Type] {
+		if h := p.types[user]; user != ref.Type && (h == nil || h.owner == nil) {
+			return fmt.Sprintf("proxy %s has not said which %s it holds, and one may use %s", p.node, kind(user), ref)
+		}
+	}
+	for typeURL, h := range p.types {
+		if typeURL == ref.Type {
+			continue
+		}
+		for r := range h.inUse() {
+			if set := now.types[typeURL]; set != nil {
+				if newer := set.byName[r.Name]; newer != nil && newer.Version == r.Version {
+					r = newer
+				}
+			}
+			if r.needs(ref) {
+				return fmt.Sprintf("proxy %s still uses %s in %s", p.node, ref, r.Ref)
+			}
+			if r.Body == nil && !fills[typeURL] {
+				return fmt.Sprintf("proxy %s holds a version of %s that is not known here and may use %s", p.node, r.Ref, ref)
+			}
+		}
+	}
+	return ""
+}
+
+func userAgent(n *core.Node) string {
+	v := n.GetUserAgentBuildVersion().GetVersion()
+	switch {
+	case v != nil:
+		return fmt.Sprintf("%s %d.%d.%d", n.GetUserAgentName(), v.GetMajorNumber(), v.GetMinorNumber(), v.GetPatch())
+	case n.GetUserAgentVersion() != "":
+		return n.GetUserAgentName() + " " + n.GetUserAgentVersion()
+	}
+	return n.GetUserAgentName()
+}

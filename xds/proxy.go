@@ -1,0 +1,101 @@
+package xds
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+)
+
+// Proxy is one Envoy as this process sees it. It is a copy; the caller owns it.
+type Proxy struct {
+	Node      string `json:"node"`
+	Cluster   string `json:"cluster,omitempty"`
+	UserAgent string `json:"user_agent,omitempty"`
+	// Addr is where its newest stream came from.
+	Addr      string `json:"addr"`
+	Connected bool   `json:"connected"`
+	// Since is when it connected last; Lost is when its last stream ended,
+	// zero while it is connected.
+	Since time.Time `json:"since"`
+	Lost  time.Time `json:"lost,omitzero"`
+	// Streams is how many streams it has open.
+	Streams int `json:"streams"`
+	// Acknowledged is the version that the proxy holds of each resource: what
+	// it acknowledged, or said it held when it connected. Of a lost proxy it is
+	// what it held last.
+	Acknowledged map[Ref]string `json:"-"`
+	// Nacks is the newest refusal of each type that has one which no later
+	// acknowledgement or removal has settled, sorted by type.
+	Nacks []Nack `json:"nacks,omitempty"`
+	// NackCount counts all refusals since this process started.
+	NackCount uint64 `json:"nack_count"`
+	// Withheld is what the proxy asked for and is not sent, sorted by type and name.
+	Withheld []Withheld `json:"withheld,omitempty"`
+}
+
+// Nack is a refusal.
+type Nack struct {
+	Type string `json:"type"`
+	// Names are the resources of the refused response that have not been
+	// settled since; Version is that of the first.
+	Names   []string  `json:"names"`
+	Version string    `json:"version"`
+	Message string    `json:"message"` // as the proxy says it, at most 4 KiB
+	At      time.Time `json:"at"`
+}
+
+// Withheld is a resource that a proxy is not sent, or not told to remove.
+type Withheld struct {
+	Ref
+	Why string `json:"why"` // one sentence
+}
+
+// Holds reports whether the proxy holds every resource of refs in exactly the
+// version given; an empty version means any.
+func (p Proxy) Holds(refs map[Ref]string) bool {
+	for ref, version := range refs {
+		if got, ok := p.Acknowledged[ref]; !ok || version != "" && got != version {
+			return false
+		}
+	}
+	return true
+}
+
+// Proxies returns every proxy that is connected, or was within the last hour,
+// sorted by node.
+func (s *Server) Proxies() []Proxy {
+	all := s.peers()
+	out := make([]Proxy, 0, len(all))
+	for _, p := range all {
+		out = append(out, p.describe())
+	}
+	slices.SortFunc(out, func(a, b Proxy) int { return cmp.Compare(a.Node, b.Node) })
+	return out
+}
+
+// describe copies what is known of the peer.
+func (p *peer) describe() Proxy {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d := Proxy{
+		Node: p.node, Cluster: p.cluster, UserAgent: p.userAgent, Addr: p.addr,
+		Connected: len(p.streams) > 0, Since: p.since, Lost: p.lost, Streams: len(p.streams),
+		Acknowledged: map[Ref]string{}, NackCount: p.nackCount,
+	}
+	for _, typeURL := range slices.Sorted(maps.Keys(p.types)) {
+		h := p.types[typeURL]
+		for name, r := range h.held {
+			d.Acknowledged[Ref{typeURL, name}] = r.Version
+		}
+		if h.nack != nil {
+			nack := *h.nack
+			nack.Names = slices.Clone(nack.Names)
+			d.Nacks = append(d.Nacks, nack)
+		}
+		for _, name := range slices.Sorted(maps.Keys(h.withheld)) {
+			d.Withheld = append(d.Withheld, Withheld{Ref{typeURL, name}, h.withheld[name]})
+		}
+	}
+	return d
+}

@@ -1,0 +1,162 @@
+package xds
+
+import (
+	"maps"
+	"slices"
+	"sort"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+)
+
+const (
+	// logLength is how many changed names of a type are remembered; a watch
+	// that is further behind compares everything.
+	logLength = 1024
+	// leftLength is how many names that were left out are remembered per type.
+	// One that is forgotten is not removed from proxies that come back later.
+	leftLength = 4096
+)
+
+// published is everything that proxies should hold. It is never changed: a
+// publish makes a new one that shares the types without a change.
+type published struct {
+	seq   uint64 // of the publish, from 1
+	types map[string]*typeSet
+	// users says which types have had resources After one of a type.
+	users map[string][]string
+}
+
+// typeSet is what is published of one type.
+type typeSet struct {
+	byName map[string]*Resource
+	names  []string // sorted
+	// log lists the changed names, oldest first; it is complete after floor.
+	log   []change
+	floor uint64
+	// left holds the names that this process published and then left out, with
+	// the publish that did: the only ones that a proxy may be told to remove.
+	left map[string]uint64
+}
+
+type change struct {
+	seq  uint64
+	name string
+}
+
+// since lists the names changed after seq; false means that the log does not
+// reach back that far.
+func (t *typeSet) since(seq uint64) ([]change, bool) {
+	if seq < t.floor {
+		return nil, false
+	}
+	at := sort.Search(len(t.log), func(i int) bool { return t.log[i].seq > seq })
+	return t.log[at:], true
+}
+
+// next is what holds once set is published after p, which may be nil; it is p
+// itself when nothing has changed. Of two resources with the same Ref the later counts.
+func (p *published) next(set []Resource) *published {
+	byType := map[string]map[string]*Resource{}
+	for _, r := range set {
+		if byType[r.Type] == nil {
+			byType[r.Type] = map[string]*Resource{}
+		}
+		byType[r.Type][r.Name] = &r
+	}
+	first := p == nil
+	if first {
+		p = &published{}
+	}
+	n := &published{seq: p.seq + 1, types: maps.Clone(p.types), users: maps.Clone(p.users)}
+	if n.types == nil {
+		n.types, n.users = map[string]*typeSet{}, map[string][]string{}
+	}
+	for _, r := range set {
+		for _, ref := range r.After {
+			if !slices.Contains(n.users[ref.Type], r.Type) {
+				n.users[ref.Type] = append(slices.Clip(n.users[ref.Type]), r.Type)
+			}
+		}
+	}
+	changed := first
+	for typeURL := range n.types {
+		if byType[typeURL] == nil {
+			byType[typeURL] = map[string]*Resource{} // everything of the type was left out
+		}
+	}
+	for typeURL, byName := range byType {
+		old := n.types[typeURL]
+		if old == nil {
+			old = &typeSet{}
+		}
+		if t := old.next(n.seq, byName); t != old {
+			n.types[typeURL], changed = t, true
+		}
+	}
+	if !changed {
+		return p
+	}
+	return n
+}
+
+// next is t with byName as its content, or t itself when that is equal. It takes
+// byName over.
+func (t *typeSet) next(seq uint64, byName map[string]*Resource) *typeSet {
+	var changed, gone []string
+	same := true
+	for name, r := range byName {
+		switch old := t.byName[name]; {
+		case old == nil || old.Version != r.Version:
+			changed = append(changed, name)
+			r.After = slices.Clone(r.After)
+			r.wire = &discovery.Resource{Name: name, Version: r.Version, Resource: r.Body}
+		case slices.Equal(old.After, r.After):
+			byName[name] = old
+		default:
+			same = false
+			r.After, r.wire = slices.Clone(r.After), old.wire
+		}
+	}
+	for name := range t.byName {
+		if byName[name] == nil {
+			gone = append(gone, name)
+		}
+	}
+	if same && len(changed) == 0 && len(gone) == 0 {
+		return t
+	}
+	n := &typeSet{byName: byName, names: slices.Sorted(maps.Keys(byName)), log: t.log, floor: t.floor, left: t.left}
+	if len(gone) > 0 || slices.ContainsFunc(changed, func(name string) bool { return t.left[name] > 0 }) {
+		n.left = leave(t.left, seq, gone, byName)
+	}
+	changed = append(changed, gone...)
+	slices.Sort(changed)
+	for _, name := range changed {
+		// Older sets share the array; they never look past their own length.
+		n.log = append(n.log, change{seq, name})
+	}
+	if over := len(n.log) - logLength; over > logLength {
+		n.floor = n.log[over-1].seq
+		n.log = slices.Clone(n.log[over:])
+	}
+	return n
+}
+
+// leave is left with the names that are gone now and without those that are back.
+func leave(left map[string]uint64, seq uint64, gone []string, byName map[string]*Resource) map[string]uint64 {
+	n := maps.Clone(left)
+	if n == nil {
+		n = map[string]uint64{}
+	}
+	for _, name := range gone {
+		n[name] = seq
+	}
+	maps.DeleteFunc(n, func(name string, _ uint64) bool { return byName[name] != nil })
+	if over := len(n) - leftLength; over > 0 {
+		oldest := slices.SortedFunc(maps.Keys(n), func(a, b string) int { return int(n[a]) - int(n[b]) })
+		for _, name := range oldest[:over] {
+			delete(n, name)
+		}
+	}
+	return n
+}

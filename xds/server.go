@@ -1,0 +1,142 @@
+package xds
+
+import (
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+)
+
+const (
+	// forgetAfter is how long a proxy that is no longer connected is shown.
+	forgetAfter = time.Hour
+	// maxLost bounds how many of them there are; the longest lost go first.
+	maxLost = 10_000
+)
+
+// Options of a Server. All types are full type URLs.
+type Options struct {
+	Logger *slog.Logger // required
+	// WriteOnce types: once a proxy holds some version of a resource, it is
+	// never sent another one nor its removal. Each goes in a response of its own.
+	WriteOnce []string
+	// OnePerResponse types: each resource goes in a response of its own, so
+	// that a bad one is refused alone.
+	OnePerResponse []string
+	// Resend maps a type to the one that must follow: when a resource of the
+	// first is sent, the one of the second with the same name is sent again
+	// right after, even if unchanged (a modified cluster waits for its endpoints).
+	Resend map[string]string
+}
+
+// Server is an xDS management server: delta and state-of-the-world, aggregated
+// and per type. Its methods may be called concurrently.
+type Server struct {
+	log            *slog.Logger
+	writeOnce      map[string]bool
+	onePerResponse map[string]bool
+	resend         map[string]string
+	fills          map[string]bool // the types that follow another: they need nothing themselves
+
+	publish sync.Mutex // orders publishers
+	now     atomic.Pointer[published]
+	changed chan struct{}
+
+	mu      sync.Mutex // guards what follows; taken before a peer's
+	byNode  map[string]*peer
+	streams map[*stream]struct{}
+}
+
+// New returns a server that answers nobody before the first Publish.
+func New(o Options) *Server {
+	s := &Server{
+		log:            o.Logger,
+		writeOnce:      map[string]bool{},
+		onePerResponse: map[string]bool{},
+		resend:         maps.Clone(o.Resend),
+		fills:          map[string]bool{},
+		changed:        make(chan struct{}, 1), // a level: "look again"
+		byNode:         map[string]*peer{},
+		streams:        map[*stream]struct{}{},
+	}
+	for _, t := range o.WriteOnce {
+		s.writeOnce[t], s.onePerResponse[t] = true, true
+	}
+	for _, t := range o.Resend {
+		s.fills[t] = true
+	}
+	for _, t := range o.OnePerResponse {
+		s.onePerResponse[t] = true
+	}
+	return s
+}
+
+// Publish makes set the whole of what proxies should hold; the newest set wins.
+// Publishing an equal set changes nothing. It does not wait for any proxy.
+func (s *Server) Publish(set []Resource) {
+	s.publish.Lock()
+	defer s.publish.Unlock()
+	old := s.now.Load()
+	n := old.next(set)
+	if n == old {
+		return
+	}
+	s.now.Store(n)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for st := range s.streams {
+		st.poke()
+	}
+}
+
+// Changed has a value whenever Proxies may differ from what it returned before
+// the last receive. There is one channel: one receiver.
+func (s *Server) Changed() <-chan struct{} { return s.changed }
+
+func (s *Server) notify() {
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}
+
+// peers lists all proxies and forgets those that have been gone for too long.
+func (s *Server) peers() []*peer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var lost []*peer
+	at := map[*peer]time.Time{}
+	for node, p := range s.byNode {
+		p.mu.Lock()
+		if len(p.streams) == 0 {
+			if time.Since(p.lost) >= forgetAfter {
+				delete(s.byNode, node)
+			} else {
+				lost, at[p] = append(lost, p), p.lost
+			}
+		}
+		p.mu.Unlock()
+	}
+	if over := len(lost) - maxLost; over > 0 {
+		slices.SortFunc(lost, func(a, b *peer) int { return at[a].Compare(at[b]) })
+		for _, p := range lost[:over] {
+			delete(s.byNode, p.node)
+		}
+	}
+	return slices.Collect(maps.Values(s.byNode))
+}
+
+// ServerOptions are what the grpc.Server for Register should be made with: a
+// proxy that has gone silent is noticed after 8 s, and proxies may ping as often.
+func ServerOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 5 * time.Second, Timeout: 3 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
+		grpc.MaxRecvMsgSize(32 << 20), // a reconnecting proxy lists everything it holds
+	}
+}

@@ -1,0 +1,101 @@
+package xds
+
+import (
+	"net/url"
+	"strings"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// sotwWire speaks the state-of-the-world protocol. It lacks what the delta
+// protocol says on reconnect: which versions the proxy holds. For the types whose
+// responses contain everything (listeners, clusters), where leaving out is
+// removing, the version that we give such a response therefore lists its content,
+// and comes back with the first request of the next stream.
+type sotwWire struct{ stream.Stream }
+
+func (sotwWire) wholeState() bool { return true }
+
+func (w sotwWire) receive() (request, error) {
+	m, err := w.Recv()
+	if err != nil {
+		return request{}, err
+	}
+	return request{
+		node: m.GetNode(), typeURL: m.GetTypeUrl(), nonce: m.GetResponseNonce(),
+		refused: m.GetErrorDetail() != nil, message: m.GetErrorDetail().GetMessage(),
+		names: m.GetResourceNames(), version: wholeVersion(m),
+	}, nil
+}
+
+// wholeVersion is the version that a request names, where it means something.
+func wholeVersion(m *discovery.DiscoveryRequest) string {
+	if cache.ResourceRequiresFullStateInSotw(m.GetTypeUrl()) {
+		return m.GetVersionInfo()
+	}
+	return ""
+}
+
+func (w sotwWire) send(h *holding, l *letter) error {
+	content, version := l.changed, digest(l.changed)
+	if cache.ResourceRequiresFullStateInSotw(h.typeURL) {
+		content = l.all
+		version = list(content)
+	}
+	resources := make([]*anypb.Any, len(content))
+	for i, r := range content {
+		resources[i] = r.Body
+	}
+	return w.Send(&discovery.DiscoveryResponse{VersionInfo: version, Resources: resources, TypeUrl: h.typeURL, Nonce: l.nonce})
+}
+
+// digest is a version for several resources: that of the only one, or a hash.
+func digest(resources []*Resource) string {
+	if len(resources) == 1 {
+		return resources[0].Version
+	}
+	var b strings.Builder
+	for _, r := range resources {
+		b.WriteString(r.Name + "=" + r.Version + "\n")
+	}
+	return hash([]byte(b.String()))
+}
+
+// nothingHeld is the list of no resources: an empty version would mean that the
+// proxy has accepted nothing yet.
+const nothingHeld = "="
+
+// list is a version that says which resources a response contains; claimed reads it.
+func list(resources []*Resource) string {
+	if len(resources) == 0 {
+		return nothingHeld
+	}
+	v := make(url.Values, len(resources))
+	for _, r := range resources {
+		v.Set(r.Name, r.Version)
+	}
+	return v.Encode()
+}
+
+// claimed reads what list wrote; foreign means that the version was not ours, so
+// that nobody knows what the proxy holds.
+func claimed(version string) (claims map[string]string, foreign bool) {
+	if version == "" || version == nothingHeld {
+		return nil, false
+	}
+	v, err := url.ParseQuery(version)
+	if err != nil {
+		return nil, true
+	}
+	claims = make(map[string]string, len(v))
+	for name, versions := range v {
+		if name == "" || len(versions) != 1 || len(versions[0]) != 16 {
+			return nil, true
+		}
+		claims[name] = versions[0]
+	}
+	return claims, false
+}

@@ -1,0 +1,247 @@
+package xds
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"sync"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/grpc/codes"
+	grpcpeer "google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+)
+
+// request is what a proxy says, in either protocol.
+type request struct {
+	node    *core.Node
+	typeURL string
+	nonce   string // of the response it answers; empty in the first of a type
+	refused bool
+	message string // why it was refused
+
+	subscribe, unsubscribe []string          // delta
+	claims                 map[string]string // delta: what it holds, in the first of a type
+
+	names   []string // state-of-the-world: everything it asks for
+	version string   // the same: of the last response it accepted
+}
+
+// wire is one of the two protocols on an open stream.
+type wire interface {
+	receive() (request, error)
+	send(*holding, *letter) error
+	// wholeState is true for the state-of-the-world protocol.
+	wholeState() bool
+}
+
+// stream is one open stream. Its loop runs in the goroutine of the call.
+type stream struct {
+	s     *Server
+	wire  wire
+	only  string // the type of a per-type service; empty for the aggregated one
+	addr  string
+	wake  chan struct{} // a level: there may be something to send
+	over  chan struct{} // closed to end it from outside
+	ended sync.Once
+
+	peer *peer // set by attach, with the first request
+
+	// The peer's mutex guards what follows.
+	stale  bool            // a newer stream speaks for the proxy
+	begun  map[string]bool // the types that it has asked for
+	nonces uint64
+}
+
+func (st *stream) poke() {
+	select {
+	case st.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (st *stream) end() { st.ended.Do(func() { close(st.over) }) }
+
+// serve runs one stream until the proxy or the server ends it.
+func (s *Server) serve(ctx context.Context, w wire, only string) error {
+	st := &stream{
+		s: s, wire: w, only: only,
+		wake: make(chan struct{}, 1), over: make(chan struct{}), begun: map[string]bool{},
+	}
+	if from, ok := grpcpeer.FromContext(ctx); ok {
+		st.addr = from.Addr.String()
+	}
+	requests := make(chan request)
+	failed := make(chan error, 1) // its one value is never waited for
+	go func() {                   // ends when the call does: ctx is the call's, and so is receive
+		for {
+			r, err := w.receive()
+			if err != nil {
+				failed <- err
+				return
+			}
+			select {
+			case requests <- r:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	err := st.loop(ctx, requests, failed)
+	s.detach(st, err)
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// loop does one thing at a time: take a request, or see what there is to send.
+func (st *stream) loop(ctx context.Context, requests <-chan request, failed <-chan error) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return status.FromContextError(context.Cause(ctx)).Err()
+		case err := <-failed:
+			return err
+		case <-st.over:
+			return status.Error(codes.Unavailable, "another stream has spoken for this node; connect again")
+		case r := <-requests:
+			if err := st.take(r); err != nil {
+				return err
+			}
+		case <-st.wake:
+		}
+		if err := st.flush(); err != nil {
+			return err
+		}
+	}
+}
+
+// take notes what the proxy says.
+func (st *stream) take(r request) error {
+	if st.peer == nil {
+		if r.node.GetId() == "" {
+			return status.Error(codes.InvalidArgument, "the first request names no node.id; set it in the bootstrap")
+		}
+		st.s.attach(st, r.node)
+	}
+	if r.typeURL == "" {
+		r.typeURL = st.only
+	}
+	if r.typeURL == "" || st.only != "" && r.typeURL != st.only {
+		return status.Error(codes.InvalidArgument, "the request's type_url is missing or is not that of the service")
+	}
+	p := st.peer
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	defer st.s.notify()
+	first := !st.begun[r.typeURL]
+	h, err := p.holding(st.s, r.typeURL)
+	switch {
+	case err != nil:
+		return status.Error(codes.ResourceExhausted, err.Error())
+	case st.stale, !first && h.owner != st:
+		return nil // a newer stream speaks for the proxy
+	}
+	st.begun[r.typeURL] = true
+	if err := st.hear(h, first, r); err != nil {
+		return status.Error(codes.ResourceExhausted, err.Error())
+	}
+	if first {
+		p.retry(st) // what it claims may be what others wait for
+	}
+	return nil
+}
+
+// hear lets the type's holding have the request.
+func (st *stream) hear(h *holding, first bool, r request) error {
+	whole := st.wire.wholeState()
+	if first {
+		claims, foreign := r.claims, false
+		if whole {
+			claims, foreign = claimed(r.version)
+		}
+		if err := h.begin(st, claims); err != nil {
+			return err
+		}
+		h.foreign = foreign
+	} else {
+		if whole && h.lastOne != "" && r.nonce != h.lastOne {
+			return nil // an answer to an older response; that to the newest follows
+		}
+		h.answer(r.nonce, r.message, r.refused)
+	}
+	if whole {
+		return h.set(first, r.names)
+	}
+	return h.subscribe(first, r.subscribe, r.unsubscribe)
+}
+
+// flush sends everything that can be said now.
+func (st *stream) flush() error {
+	for {
+		posts := st.posts()
+		if len(posts) == 0 {
+			return nil
+		}
+		for _, post := range posts {
+			if err := st.wire.send(post.h, post.l); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+type post struct {
+	h *holding
+	l *letter
+}
+
+// posts writes the next responses of each type. A type that another must follow
+// comes first, so that the other's goes out right after it.
+func (st *stream) posts() []post {
+	now := st.s.now.Load()
+	p := st.peer
+	if now == nil || p == nil {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if st.stale {
+		return nil
+	}
+	var mine []*holding
+	for _, h := range p.types {
+		if h.owner == st {
+			h.catchUp(now)
+			mine = append(mine, h)
+		}
+	}
+	slices.SortFunc(mine, func(a, b *holding) int {
+		return cmp.Or(cmp.Compare(st.s.rank(a.typeURL), st.s.rank(b.typeURL)), cmp.Compare(a.typeURL, b.typeURL))
+	})
+	var out []post
+	for _, h := range mine {
+		for {
+			l := h.write(now)
+			if l == nil {
+				break
+			}
+			out = append(out, post{h, l})
+		}
+	}
+	return out
+}
+
+// rank orders the types within one flush.
+func (s *Server) rank(typeURL string) int {
+	switch {
+	case s.resend[typeURL] != "":
+		return 0
+	case s.fills[typeURL]:
+		return 1
+	}
+	return 2
+}
