@@ -1,0 +1,110 @@
+package main
+
+import (
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/drain"
+)
+
+func draining() map[discovery.Service]rollout.View {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	addr := netip.MustParseAddrPort("10.0.0.1:80")
+	blue := discovery.Instance{ID: "b1", Colour: discovery.Blue, Addr: addr, Health: discovery.Passing, Drain: "http://10.0.0.1:81"}
+	green := discovery.Instance{ID: "g1", Colour: discovery.Green, Addr: netip.MustParseAddrPort("10.0.0.2:80"), Health: discovery.Warning, Drain: "http://10.0.0.2:81"}
+	state := rollout.NewState("chat", discovery.Blue)
+	state.Epoch = 1
+	state.Members = map[discovery.InstanceID]rollout.Member{
+		"b1": {ID: "b1", Colour: discovery.Blue, Addr: addr, Drain: blue.Drain, Ceiling: new(40), Counted: true, Evicted: 5},
+		"b1@10.0.0.9:80/blue": {ID: "b1", Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.0.9:80"),
+			Drain: "http://10.0.0.9:81", Departed: at},
+		"g1": {ID: "g1", Colour: discovery.Green, Addr: green.Addr, Drain: green.Drain, Counted: true},
+	}
+	state.Rollout = &rollout.Rollout{ID: "chat-1", From: discovery.Blue, To: discovery.Green, Phase: rollout.Draining,
+		Paused: true, Policy: rollout.DefaultPolicy(), Started: at, Since: at, Step: 3, Total: 100}
+	return map[discovery.Service]rollout.View{"chat": {
+		State: state,
+		Seen: rollout.Seen{
+			Fleet: discovery.Fleet{Instances: []discovery.Instance{blue, green}, LeftOut: []discovery.LeftOut{{ID: "x", Reason: "no colour"}}, Err: "no answer"},
+			Instances: map[discovery.InstanceID]rollout.Sighting{
+				"b1": {At: at, Status: drain.Status{State: drain.Draining, Active: 42, Evicted: 25, Accepted: 70, Returned: new(uint64(0))}},
+				"g1": {At: at, Status: drain.Status{State: drain.Serving, Active: 18, Accepted: 18, Returned: new(uint64(17))}},
+			},
+			Proxies: []rollout.Proxy{{Node: "edge-1", Connected: true, Confirmed: true}, {Node: "edge-2", Connected: true}},
+		},
+		Wish:   rollout.Wish{Weights: map[discovery.Colour]rollout.Share{discovery.Green: rollout.Whole}},
+		Reason: rollout.Reason{Code: rollout.Paused, Text: "paused"},
+	}}
+}
+
+func proxies() []api.Proxy {
+	return []api.Proxy{{Node: "edge-1", Connected: true, NackCount: 2}, {Node: "edge-2", Connected: true}}
+}
+
+func TestMetrics(t *testing.T) {
+	reg := prometheus.NewPedanticRegistry()
+	reg.MustRegister(newMetrics(draining, proxies))
+	if problems, err := testutil.GatherAndLint(reg); err != nil || len(problems) > 0 {
+		t.Fatalf("lint: %v, %v", problems, err)
+	}
+	rec := httptest.NewRecorder()
+	promhttp.HandlerFor(reg, promhttp.HandlerOpts{}).ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
+	if rec.Code != 200 {
+		t.Fatalf("scrape: %d %s", rec.Code, rec.Body)
+	}
+	for _, want := range []string{
+		`sluice_connections{colour="blue",instance="b1",service="chat"} 42`,
+		`sluice_connections{colour="green",instance="g1",service="chat"} 18`,
+		`sluice_ceiling{colour="blue",instance="b1",service="chat"} 40`,
+		`sluice_evicted_total{colour="blue",instance="b1",service="chat"} 25`,
+		`sluice_returned_total{colour="green",instance="g1",service="chat"} 17`,
+		`sluice_drain_error{colour="blue",instance="b1@10.0.0.9:80",service="chat"} 0`,
+		`sluice_rollout_evicted{service="chat"} 20`,
+		`sluice_outstanding{service="chat"} 3`,
+		`sluice_phase{phase="draining",service="chat"} 1`,
+		`sluice_phase{phase="steady",service="chat"} 0`,
+		`sluice_paused{service="chat"} 1`,
+		`sluice_waiting{reason="paused",service="chat"} 1`,
+		`sluice_weight{colour="green",service="chat"} 1`,
+		`sluice_weight{colour="blue",service="chat"} 0`,
+		`sluice_instances{colour="green",health="warning",service="chat"} 1`,
+		`sluice_instances{colour="green",health="passing",service="chat"} 0`,
+		`sluice_departed{colour="blue",service="chat"} 1`,
+		`sluice_left_out{service="chat"} 1`,
+		`sluice_discovery_error{service="chat"} 1`,
+		`sluice_discovery_suspect{service="chat"} 0`,
+		`sluice_proxies{service="chat",state="connected"} 2`,
+		`sluice_proxies{service="chat",state="confirmed"} 1`,
+		`sluice_nacks_total{node="edge-1"} 2`,
+		`sluice_withheld{node="edge-2"} 0`,
+	} {
+		if !strings.Contains(rec.Body.String(), want+"\n") {
+			t.Errorf("missing %s", want)
+		}
+	}
+	// What is not known has no sample.
+	if strings.Contains(rec.Body.String(), `sluice_connections{colour="blue",instance="b1@10.0.0.9:80"`) {
+		t.Error("an instance that never answered has a count")
+	}
+}
+
+// A label that is no UTF-8 must not end the process.
+func TestMetricsSurviveBadNames(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(newMetrics(draining, func() []api.Proxy { return []api.Proxy{{Node: "\xff"}} }))
+	rec := httptest.NewRecorder()
+	promhttp.HandlerFor(reg, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}).ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
+	if rec.Code != 200 || !strings.Contains(rec.Body.String(), "sluice_paused") {
+		t.Errorf("scrape: %d %s", rec.Code, rec.Body)
+	}
+}
