@@ -2,11 +2,11 @@ package xds
 
 import (
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	"github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
+	gcpstream "github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
 )
 
 // deltaWire speaks the incremental protocol.
-type deltaWire struct{ stream.DeltaStream }
+type deltaWire struct{ gcpstream.DeltaStream }
 
 func (deltaWire) wholeState() bool { return false }
 

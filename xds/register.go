@@ -11,7 +11,7 @@ import (
 	routes "github.com/envoyproxy/go-control-plane/envoy/service/route/v3"
 	runtimes "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
 	secrets "github.com/envoyproxy/go-control-plane/envoy/service/secret/v3"
-	"github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
+	gcpstream "github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
 	gcp "github.com/envoyproxy/go-control-plane/pkg/server/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -41,11 +41,11 @@ func (s *Server) Register(g *grpc.Server) {
 // handlers is what go-control-plane's services call.
 type handlers struct{ s *Server }
 
-func (h handlers) DeltaStreamHandler(s stream.DeltaStream, typeURL string) error {
+func (h handlers) DeltaStreamHandler(s gcpstream.DeltaStream, typeURL string) error {
 	return h.s.serve(s.Context(), deltaWire{s}, typeURL)
 }
 
-func (h handlers) StreamHandler(s stream.Stream, typeURL string) error {
+func (h handlers) StreamHandler(s gcpstream.Stream, typeURL string) error {
 	return h.s.serve(s.Context(), sotwWire{s}, typeURL)
 }
 

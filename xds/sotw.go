@@ -6,7 +6,7 @@ import (
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
-	"github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
+	gcpstream "github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
@@ -15,7 +15,7 @@ import (
 // responses contain everything (listeners, clusters), where leaving out is
 // removing, the version that we give such a response therefore lists its content,
 // and comes back with the first request of the next stream.
-type sotwWire struct{ stream.Stream }
+type sotwWire struct{ gcpstream.Stream }
 
 func (sotwWire) wholeState() bool { return true }
 
