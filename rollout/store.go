@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+
+	"github.com/sluice-proxy/sluice/discovery"
 )
 
 // Stored is one service's state as a store holds it. A state is stored before
@@ -20,37 +22,50 @@ type Stored struct {
 // read again before deciding anything.
 var ErrConflict = errors.New("the stored state was changed by someone else")
 
-// DecodeState reads a stored state strictly: JSON that ends where it should, no
-// unknown keys, and a state that Check accepts.
+// EncodeState writes what DecodeState reads.
+func EncodeState(s State) ([]byte, error) {
+	data, err := json.Marshal(s)
+	if err != nil {
+		return nil, fmt.Errorf("state of %s: %w", s.Service, err)
+	}
+	return append(data, '\n'), nil
+}
+
+// DecodeState reads a stored state strictly: one JSON value, no unknown keys, and
+// a state that Check accepts. Its error says what to do; what it refuses must
+// never be overwritten.
 func DecodeState(data []byte) (State, error) {
 	// The format comes first: a newer state may well have unknown keys, and then
-	// the way out is the newer program. Unmarshal refuses trailing garbage.
+	// the way out is the newer program.
 	var head struct {
 		Format int `json:"format"`
 	}
-	if err := json.Unmarshal(data, &head); err != nil {
-		return State{}, fmt.Errorf("no state in JSON: %w", err)
-	}
-	if head.Format > Format {
+	err := json.Unmarshal(data, &head) // refuses trailing garbage, too
+	if err == nil && head.Format > Format {
 		return State{}, State{Format: head.Format}.Check()
 	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
 	var s State
-	if err := dec.Decode(&s); err != nil {
-		return State{}, fmt.Errorf("no state in JSON: %w", err)
+	if err == nil {
+		dec := json.NewDecoder(bytes.NewReader(data))
+		dec.DisallowUnknownFields()
+		err = dec.Decode(&s)
 	}
-	if err := s.Check(); err != nil {
-		return State{}, err
+	if err == nil {
+		err = s.Check()
+	}
+	if err != nil {
+		return State{}, fmt.Errorf("%w; %s", err, wayOut)
 	}
 	return s.Clone(), nil
 }
 
-// EncodeState is what DecodeState reads.
-func EncodeState(s State) ([]byte, error) {
-	data, err := json.Marshal(s)
-	if err != nil {
-		return nil, fmt.Errorf("encode the state of %s: %w", s.Service, err)
+// DecodeStateOf is DecodeState for a store that keeps service's state there.
+func DecodeStateOf(service discovery.Service, data []byte) (State, error) {
+	s, err := DecodeState(data)
+	if err == nil && s.Service != service {
+		return State{}, fmt.Errorf("it is the state of service %s; %s", s.Service, wayOut)
 	}
-	return append(data, '\n'), nil
+	return s, err
 }
+
+const wayOut = "restore it from a backup, or move it away to start its service anew on the configured live colour"
