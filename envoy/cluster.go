@@ -86,7 +86,7 @@ func protocol(http2 bool) *upstreamv3.HttpProtocolOptions {
 		UpstreamProtocolOptions: &upstreamv3.HttpProtocolOptions_UseDownstreamProtocolConfig{
 			UseDownstreamProtocolConfig: &upstreamv3.HttpProtocolOptions_UseDownstreamHttpConfig{
 				HttpProtocolOptions:  &corev3.Http1ProtocolOptions{},
-				Http2ProtocolOptions: &corev3.Http2ProtocolOptions{AllowConnect: true},
+				Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
 			},
 		},
 	}

@@ -52,18 +52,16 @@ type Service struct {
 	// TCP: raw connections; Domains, Prefix and HTTP2 have no meaning then.
 	TCP bool
 	// Domains are the host names it answers to, without port, in any case, with
-	// a wildcard only at one end ("*.example.com", "example.*"); empty means all.
+	// a wildcard only at one end ("*.example.com", "example.*"); empty means all. The most
+	// specific domain wins, whole: a host that some service names is answered
+	// by the services that name it and by no others.
 	Domains []string
 	// Prefix is the path it is reached under: "/chat" is /chat and all below it,
 	// and not /chatroom. Empty means "/". The longest one wins.
 	Prefix string
-	// HTTP2: the instances speak HTTP/2 without TLS as well as HTTP/1.1, so the
-	// proxy talks to them as the client talks to it; gRPC needs this. Otherwise
-	// they are spoken to in HTTP/1.1 only, and a WebSocket that a browser opens
-	// over HTTP/2 (extended CONNECT) reaches them as an ordinary upgrade. With
-	// HTTP2 it reaches them as extended CONNECT, which few servers accept: give
-	// gRPC and WebSockets two services, or the listener of WebSockets no TLS, in
-	// which browsers do not offer HTTP/2.
+	// HTTP2: the instances speak HTTP/2 without TLS as well as HTTP/1.1, and are
+	// spoken to as the client speaks: gRPC needs this, and WebSockets still reach
+	// them as HTTP/1.1 upgrades. Otherwise they are spoken to in HTTP/1.1 only.
 	HTTP2 bool
 }
 

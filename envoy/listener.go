@@ -62,8 +62,11 @@ func httpFilter(l Listener) *listenerv3.Filter {
 			{Name: "envoy.filters.http.router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: packed(&routerv3.Router{})}},
 		},
 		UpgradeConfigs: []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
+		// Without allow_connect a browser opens a WebSocket over HTTP/1.1 even where
+		// it has an HTTP/2 connection. With it, it sends an extended CONNECT, which
+		// carries no Sec-WebSocket-Key; Envoy passes it on as an upgrade without
+		// one, and every server refuses that.
 		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
-			AllowConnect:                true,
 			MaxConcurrentStreams:        wrapperspb.UInt32(streams),
 			InitialStreamWindowSize:     wrapperspb.UInt32(streamWindow),
 			InitialConnectionWindowSize: wrapperspb.UInt32(connectionWindow),

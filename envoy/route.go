@@ -13,7 +13,6 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout"
 )
 
 // routes is the one RouteConfiguration of an HTTP listener, named as the
@@ -67,10 +66,9 @@ func route(s Routed) *routev3.Route {
 		Match: match,
 		Action: &routev3.Route_Route{Route: &routev3.RouteAction{
 			ClusterSpecifier: &routev3.RouteAction_WeightedClusters{WeightedClusters: &routev3.WeightedCluster{
-				// Constant order and total: with a hash policy, raising green only
+				// Constant order and sum: with a hash policy, raising green only
 				// ever moves users towards green.
-				Clusters:    []*routev3.WeightedCluster_ClusterWeight{weight(discovery.Green), weight(discovery.Blue)},
-				TotalWeight: wrapperspb.UInt32(uint32(rollout.Whole)),
+				Clusters: []*routev3.WeightedCluster_ClusterWeight{weight(discovery.Green), weight(discovery.Blue)},
 			}},
 			Timeout:     durationpb.New(0),
 			IdleTimeout: durationpb.New(0),
