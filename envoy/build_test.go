@@ -1,0 +1,287 @@
+package envoy
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// setting is one configured world.
+type setting struct {
+	config Config
+	wishes rollout.Wishes
+}
+
+func addr(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+
+func wish(blue, green rollout.Share, blues, greens []rollout.Endpoint) rollout.Wish {
+	return rollout.Wish{
+		Weights:   map[discovery.Colour]rollout.Share{discovery.Blue: blue, discovery.Green: green},
+		Endpoints: map[discovery.Colour][]rollout.Endpoint{discovery.Blue: blues, discovery.Green: greens},
+	}
+}
+
+// worlds are the settings whose resources are golden files.
+func worlds() map[string]setting {
+	at := func(last int, draining bool) rollout.Endpoint {
+		return rollout.Endpoint{ID: discovery.InstanceID(fmt.Sprint(last)), Addr: addr(fmt.Sprintf("10.0.0.%d:9001", last)), Draining: draining}
+	}
+	retired := wish(0, 0, []rollout.Endpoint{at(9, true)}, nil)
+	retired.Retired = true
+	gone := wish(10_000, 0, nil, nil)
+	gone.Gone = true
+	return map[string]setting{
+		"minimal": {
+			Config{Listeners: []Listener{{Name: "web", Addr: addr("0.0.0.0:8080")}}, Services: []Service{{Name: "chat", Listener: "web"}}},
+			rollout.Wishes{"chat": wish(10_000, 0, []rollout.Endpoint{at(1, false), at(2, false)}, nil)},
+		},
+		"rollout": {
+			Config{
+				Listeners: []Listener{
+					{Name: "web", Addr: addr("[::]:443"), TLS: &TLS{"/etc/tls/tls.crt", "/etc/tls/tls.key"}, AccessLog: "/dev/stdout"},
+					{Name: "raw", Addr: addr("0.0.0.0:5222"), AccessLog: "/dev/stdout"},
+				},
+				Services: []Service{
+					{Name: "chat", Listener: "web", Domains: []string{"Chat.example.com", "*.chat.example.com"}, Prefix: "/ws"},
+					{Name: "Feeds.v2_x", Listener: "web", Domains: []string{"chat.example.com"}, Prefix: "/ws/feeds/", HTTP2: true},
+					{Name: "pages", Listener: "web"},
+					{Name: "xmpp", Listener: "raw", TCP: true},
+				},
+			},
+			rollout.Wishes{
+				"chat": wish(9_500, 500, []rollout.Endpoint{at(1, false), at(2, true)}, []rollout.Endpoint{at(3, false)}),
+				"Feeds.v2_x": wish(0, 10_000, []rollout.Endpoint{at(1, true), {ID: "6", Addr: addr("[fd00::1]:80")}},
+					[]rollout.Endpoint{{ID: "4", Addr: addr("[::ffff:10.0.0.4]:80")}, {ID: "twin", Addr: addr("10.0.0.4:80"), Draining: true}}),
+				"pages": wish(10_000, 0, nil, nil),
+				"xmpp":  wish(0, 10_000, []rollout.Endpoint{at(7, true)}, []rollout.Endpoint{at(8, false)}),
+			},
+		},
+		"leaving": {
+			Config{
+				Listeners: []Listener{{Name: "web", Addr: addr("127.0.0.1:80")}, {Name: "raw", Addr: addr("127.0.0.1:81"), TCP: true}},
+				Services:  []Service{{Name: "retired", Listener: "web"}, {Name: "gone", Listener: "web", Prefix: "/gone"}},
+			},
+			rollout.Wishes{"retired": retired, "gone": gone, "unconfigured": retired},
+		},
+		"faults": {
+			Config{
+				Listeners: []Listener{{Name: "web", Addr: addr("127.0.0.1:80")}},
+				Services: []Service{
+					{Name: "right", Listener: "web"}, {Name: "unknown", Listener: "web", Prefix: "/u"},
+					{Name: "light", Listener: "web", Prefix: "/l"}, {Name: "portless", Listener: "web", Prefix: "/p"},
+					{Name: "one", Listener: "web", Prefix: "/same"}, {Name: "other", Listener: "web", Prefix: "/same/"},
+				},
+			},
+			rollout.Wishes{
+				"right": wish(10_000, 0, []rollout.Endpoint{at(1, false)}, nil), "light": wish(4_000, 4_000, nil, nil),
+				"portless": wish(10_000, 0, []rollout.Endpoint{{ID: "p1", Addr: addr("10.0.0.1:0")}}, nil),
+				"one":      wish(10_000, 0, nil, nil), "other": wish(10_000, 0, nil, nil),
+			},
+		},
+	}
+}
+
+// print shows resources and errors as the golden files have them.
+func print(t *testing.T, rs []Resource, errs map[discovery.Service]error) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	for _, s := range slices.Sorted(maps.Keys(errs)) {
+		fmt.Fprintf(&out, "error: %v\n", errs[s])
+	}
+	for _, r := range rs {
+		fmt.Fprintf(&out, "--- %s, of %q, after %v\n", r.Ref(), r.Service, r.After)
+		b, err := protojson.Marshal(r.Message)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// protojson puts spaces at random.
+		if err := json.Indent(&out, b, "", "  "); err != nil {
+			t.Fatal(err)
+		}
+		out.WriteByte('\n')
+	}
+	return out.Bytes()
+}
+
+func TestGolden(t *testing.T) {
+	for name, w := range worlds() {
+		t.Run(name, func(t *testing.T) {
+			rs, errs := Build(w.config, w.wishes)
+			got := print(t, rs, errs)
+			file := filepath.Join("testdata", name+".txt")
+			if *update {
+				if err := os.WriteFile(file, got, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("not as in %s; look at the difference after go test ./envoy -update\n%s", file, got)
+			}
+			if refusals := Safe(nil, rs, May{}); len(refusals) > 0 {
+				t.Errorf("the guard refuses it: %v", refusals)
+			}
+		})
+	}
+}
+
+// shuffled is the same world, told in another order.
+func shuffled(r *rand.Rand, w setting) setting {
+	ls, ss := slices.Clone(w.config.Listeners), slices.Clone(w.config.Services)
+	r.Shuffle(len(ls), func(i, j int) { ls[i], ls[j] = ls[j], ls[i] })
+	r.Shuffle(len(ss), func(i, j int) { ss[i], ss[j] = ss[j], ss[i] })
+	for i, s := range ss {
+		ss[i].Domains = slices.Clone(s.Domains)
+		r.Shuffle(len(s.Domains), func(a, b int) { ss[i].Domains[a], ss[i].Domains[b] = ss[i].Domains[b], ss[i].Domains[a] })
+	}
+	wishes := rollout.Wishes{}
+	for name, wish := range w.wishes {
+		es := map[discovery.Colour][]rollout.Endpoint{}
+		for c, of := range wish.Endpoints {
+			es[c] = slices.Clone(of)
+			r.Shuffle(len(of), func(i, j int) { es[c][i], es[c][j] = es[c][j], es[c][i] })
+		}
+		wish.Endpoints = es
+		wishes[name] = wish
+	}
+	return setting{Config{ls, ss}, wishes}
+}
+
+func encoded(t *testing.T, rs []Resource) []byte {
+	t.Helper()
+	var out []byte
+	for _, r := range rs {
+		b, err := proto.MarshalOptions{Deterministic: true}.Marshal(r.Message)
+		if err != nil {
+			t.Fatalf("%s: %v", r.Ref(), err)
+		}
+		out = fmt.Appendf(out, "%s %s %v %d\n%s", r.Ref(), r.Service, r.After, len(b), b)
+	}
+	return out
+}
+
+func TestEqualWorldsGiveEqualBytes(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for name, w := range worlds() {
+		rs, _ := Build(w.config, w.wishes)
+		want := encoded(t, rs)
+		for range 50 {
+			again := shuffled(r, w)
+			rs, _ := Build(again.config, again.wishes)
+			if !bytes.Equal(encoded(t, rs), want) {
+				t.Fatalf("%s: another order gives other bytes", name)
+			}
+		}
+	}
+}
+
+// A service with a fault is left out, and the others are as if it were not there.
+func TestFaultsStayAlone(t *testing.T) {
+	w := worlds()["faults"]
+	got, errs := Build(w.config, w.wishes)
+	for s, part := range map[discovery.Service]string{
+		"unknown": "nothing is known yet", "light": "sum to 80%", "portless": "instance p1", "one": "services one and other both answer to */same", "other": "services one and other",
+	} {
+		if errs[s] == nil || !strings.Contains(errs[s].Error(), part) {
+			t.Errorf("error of %s is %v, want %q in it", s, errs[s], part)
+		}
+	}
+	if len(errs) != 5 {
+		t.Errorf("errors: %v", errs)
+	}
+	alone, _ := Build(Config{w.config.Listeners, w.config.Services[:1]}, rollout.Wishes{"right": w.wishes["right"]})
+	if !bytes.Equal(encoded(t, got), encoded(t, alone)) {
+		t.Error("a service beside faulty ones is not built as it is alone")
+	}
+}
+
+func TestConfigFaults(t *testing.T) {
+	web := Listener{Name: "web", Addr: addr("127.0.0.1:80")}
+	for want, c := range map[string]Config{
+		"has no name":                   {Listeners: []Listener{{Addr: web.Addr}}},
+		"port above 0":                  {Listeners: []Listener{{Name: "web"}}},
+		"must be printable":             {Listeners: []Listener{{Name: "a\xff", Addr: web.Addr}}},
+		"listener web is there twice":   {Listeners: []Listener{web, web}},
+		"both listen at 127.0.0.1:80":   {Listeners: []Listener{web, {Name: "x", Addr: addr("[::ffff:127.0.0.1]:80")}}},
+		"TLS needs the absolute paths":  {Listeners: []Listener{{Name: "web", Addr: web.Addr, TLS: &TLS{Certificate: "/a"}}}},
+		"access log \"x\"":              {Listeners: []Listener{{Name: "web", Addr: web.Addr, AccessLog: "x"}}},
+		"there is no listener \"raw\"":  {Services: []Service{{Name: "a", Listener: "raw"}}},
+		"service a is there twice":      {Listeners: []Listener{web}, Services: []Service{{Name: "a", Listener: "web"}, {Name: "a", Listener: "web", Prefix: "/b"}}},
+		"carries raw TCP":               {Listeners: []Listener{web}, Services: []Service{{Name: "a", Listener: "web"}, {Name: "b", Listener: "web", TCP: true}}},
+		"are both on TCP listener web":  {Listeners: []Listener{web}, Services: []Service{{Name: "a", Listener: "web", TCP: true}, {Name: "b", Listener: "web", TCP: true}}},
+		"prefix \"a\" must begin":       {Listeners: []Listener{web}, Services: []Service{{Name: "a", Listener: "web", Prefix: "a"}}},
+		"leave the port out":            {Listeners: []Listener{web}, Services: []Service{{Name: "a", Listener: "web", Domains: []string{"a.example:80"}}}},
+		"\"a.*.example\" is no domain":  {Listeners: []Listener{web}, Services: []Service{{Name: "a", Listener: "web", Domains: []string{"a.*.example"}}}},
+		"both answer to a.example/ on":  {Listeners: []Listener{web}, Services: []Service{{Name: "a", Listener: "web", Domains: []string{"A.example"}}, {Name: "b", Listener: "web", Domains: []string{"b", "a.example"}}}},
+		"service a: listener web: its ": {Listeners: []Listener{{Name: "web"}}, Services: []Service{{Name: "a", Listener: "web"}}},
+	} {
+		if err := c.Check(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Check says %v, want %q in it", err, want)
+		}
+		rs, _ := Build(c, nil)
+		encoded(t, rs) // whatever is wrong, what is built can be sent
+	}
+	if err := worlds()["rollout"].config.Check(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNeeds(t *testing.T) {
+	w := worlds()["rollout"]
+	rs, _ := Build(w.config, w.wishes)
+	built := index(rs)
+	for _, s := range w.config.Services {
+		needs := Needs(s)
+		if len(needs) != 3 {
+			t.Errorf("%s needs %v", s.Name, needs)
+		}
+		for _, ref := range needs {
+			if built[ref] == nil {
+				t.Errorf("%s needs %s, which is not built", s.Name, ref)
+			}
+		}
+	}
+}
+
+// Different names give different clusters, in letters that stats can carry.
+func FuzzClusterName(f *testing.F) {
+	f.Add("a", "a-blue")
+	f.Add("a.b", "a_2eb")
+	f.Add("a_", "a__")
+	f.Add("Ä", "_c3_84")
+	f.Fuzz(func(t *testing.T, a, b string) {
+		for _, c := range discovery.Colours {
+			for _, d := range discovery.Colours {
+				x, y := ClusterName(discovery.Service(a), c), ClusterName(discovery.Service(b), d)
+				if (x == y) != (a == b && c == d) {
+					t.Errorf("%q %s is %s, %q %s is %s", a, c, x, b, d, y)
+				}
+				if i := strings.IndexFunc(x, func(r rune) bool {
+					return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyz0123456789_-", r)
+				}); i >= 0 {
+					t.Errorf("%q is named %q", a, x)
+				}
+			}
+		}
+	})
+}
