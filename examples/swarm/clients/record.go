@@ -1,6 +1,10 @@
 package clients
 
 import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/coder/websocket"
@@ -52,6 +56,17 @@ type Counts struct {
 	Total    int            `json:"total"`
 	Instance map[string]int `json:"instance"`
 	Colour   map[string]int `json:"colour"`
+}
+
+// String is like "5 connected: chat-b1 2, chat-b2 3".
+func (c Counts) String() string {
+	var held []string
+	for _, name := range slices.Sorted(maps.Keys(c.Instance)) {
+		if n := c.Instance[name]; n > 0 {
+			held = append(held, fmt.Sprintf("%s %d", name, n))
+		}
+	}
+	return fmt.Sprintf("%d connected: %s", c.Total, strings.Join(held, ", "))
 }
 
 func (c *Counts) add(h Hello, n int) {

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -42,10 +43,10 @@ func newServer(t *testing.T) *server {
 			return
 		}
 		defer c.CloseNow()
-		_ = c.Write(r.Context(), websocket.MessageText, []byte(`{"instance":"chat-b1","colour":"blue","version":"v1"}`))
 		s.mu.Lock()
 		s.conns = append(s.conns, c)
 		s.mu.Unlock()
+		_ = c.Write(r.Context(), websocket.MessageText, []byte(`{"instance":"chat-b1","colour":"blue","version":"v1"}`))
 		for {
 			typ, b, err := c.Read(r.Context())
 			if err != nil {
@@ -64,7 +65,7 @@ func (s *server) url() string { return "ws" + strings.TrimPrefix(s.URL, "http") 
 func (s *server) take(n int) []*websocket.Conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	conns := s.conns[len(s.conns)-n:]
+	conns := slices.Clone(s.conns[len(s.conns)-n:])
 	s.conns = s.conns[:len(s.conns)-n]
 	return conns
 }

@@ -29,8 +29,7 @@ func (s *Swarm) Connected() Counts {
 func (s *Swarm) WaitFor(ctx context.Context, ok func(Counts) bool) error {
 	err := s.wait(ctx, func() bool { return ok(s.counts) })
 	if err != nil {
-		c := s.Connected()
-		return fmt.Errorf("waiting for clients: %d of %d connected, %v: %w%s", c.Total, s.opt.Clients, c.Instance, err, s.lastTrouble())
+		return fmt.Errorf("waiting for %d clients, %s: %w%s", s.opt.Clients, s.Connected(), err, s.lastTrouble())
 	}
 	return nil
 }
