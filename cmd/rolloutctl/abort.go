@@ -1,0 +1,31 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/sluice-proxy/sluice/rollout"
+)
+
+func (c *cli) abort() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "abort",
+		Short: "Go back to the live colour, paced like the way there",
+		Args:  cobra.NoArgs,
+	}
+	wait := addWait(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		client, service, err := c.dial(cmd.Context())
+		if err != nil {
+			return err
+		}
+		answer, err := client.Abort(cmd.Context(), service)
+		if err != nil {
+			return err
+		}
+		if err := c.answer(answer); err != nil || !*wait || answer.Rollout == "" {
+			return err
+		}
+		return c.await(cmd.Context(), client, service, answer.Rollout, rollout.Aborted)
+	}
+	return cmd
+}

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/api"
+)
+
+// appears is how long an accepted rollout may take to show in the status.
+const appears = 30 * time.Second
+
+// await follows a rollout to its end. An end other than want is an error, and so
+// is an interruption, which leaves the rollout going.
+func (c *cli) await(ctx context.Context, client *api.Client, service discovery.Service, id string, want rollout.Outcome) error {
+	v := c.viewer(true)
+	record, err := c.ending(ctx, client, service, id, v)
+	v.close()
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("no longer waiting; rollout %s goes on: rolloutctl watch shows it, rolloutctl abort ends it", id)
+	case err != nil:
+		return err
+	case record.Outcome != want:
+		return fmt.Errorf("rollout %s ended as %s: %s is live", id, record.Outcome, live(record))
+	case c.json():
+		return c.printJSON(record)
+	}
+	return c.printf("%s: rollout %s is %s: %s is live, %d evicted, %s returned, %s never back, in %s\n", service, id, record.Outcome, live(record),
+		record.Evicted, number(record.Returned), number(record.NeverBack), short(record.Ended.Sub(record.Started)))
+}
+
+// live is the colour that a finished rollout ended at. An abort swaps From and
+// To, so that To is where it went in the end.
+func live(r rollout.Record) discovery.Colour { return r.To }
+
+// ending shows the rollout until it is finished and returns its record.
+func (c *cli) ending(ctx context.Context, client *api.Client, service discovery.Service, id string, v viewer) (rollout.Record, error) {
+	var appeared bool
+	var first time.Time
+	for world, err := range follow(ctx, client, service, true, v.notice) {
+		if err != nil {
+			return rollout.Record{}, err
+		}
+		if first.IsZero() {
+			first = world.At
+		}
+		if len(world.Services) != 1 {
+			return rollout.Record{}, fmt.Errorf("service %s is gone, and with it what became of rollout %s", service, id)
+		}
+		if err := v.show(world); err != nil {
+			return rollout.Record{}, err
+		}
+		st := world.Services[0]
+		if st.Rollout != nil && st.Rollout.ID == id {
+			appeared = true
+			continue
+		}
+		if st.Last != nil && st.Last.ID == id {
+			return *st.Last, nil
+		}
+		// Not under way and not the last one: it ended before others, or the
+		// answer was faster than the view.
+		past, err := client.History(ctx, service)
+		if err != nil {
+			continue // the watch will say what is wrong
+		}
+		if i := slices.IndexFunc(past, func(r rollout.Record) bool { return r.ID == id }); i >= 0 {
+			return past[i], nil
+		}
+		if appeared || world.At.Sub(first) > appears {
+			return rollout.Record{}, fmt.Errorf("rollout %s is neither under way nor remembered; rolloutctl history shows what is", id)
+		}
+	}
+	return rollout.Record{}, context.Cause(ctx)
+}

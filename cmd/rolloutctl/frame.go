@@ -1,0 +1,151 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+
+	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/api"
+)
+
+// frame is what a terminal of width × height cells shows: never more rows than
+// height, never a row wider than width.
+func frame(w api.World, notice string, width, height int) []row {
+	rows := []row{}
+	switch len(w.Services) {
+	case 0:
+		if !w.At.IsZero() {
+			rows = append(rows, row{"rolloutd has no service yet; add one to its configuration", plain})
+		}
+	case 1:
+		rows = detail(w, width, height)
+	default:
+		for i, text := range grid(summary(w)) {
+			rows = append(rows, row{text, heading(i)})
+		}
+	}
+	if notice != "" {
+		// The notice must not fall off the end.
+		rows = append(rows[:min(len(rows), height-1)], row{clean(notice), red})
+	}
+	rows = rows[:min(len(rows), height)]
+	for i := range rows {
+		rows[i].text = cut(rows[i].text, width)
+	}
+	return rows
+}
+
+// detail is one service: the head always, then as much of the instances as fits.
+func detail(w api.World, width, height int) []row {
+	s := w.Services[0]
+	top := head(w, width)
+	for _, t := range troubles(s) {
+		top = append(top, row{clean(t), red})
+	}
+	var sides []row
+	for i, text := range grid(colourRows(s)) {
+		sides = append(sides, row{text, heading(i)})
+	}
+	all := grid(instanceRows(s.Instances))
+	roomy := len(top)+len(sides)+len(all)+2 <= height
+	if len(top)+len(sides)+3 > height {
+		// Too small for everything: the troubles give way first.
+		top = top[:max(min(len(top), height-len(sides)-3), min(len(top), 4))]
+	}
+	rows := top
+	if roomy {
+		rows = append(rows, row{})
+	}
+	rows = append(rows, sides...)
+	if roomy {
+		rows = append(rows, row{})
+	}
+	left := height - len(rows)
+	for i, text := range all {
+		if i == left-1 && i < len(all)-1 {
+			return append(rows, row{fmt.Sprintf("… and %s more", count(len(all)-i, "instance")), faint})
+		}
+		rows = append(rows, row{text, heading(i)})
+	}
+	return rows
+}
+
+func heading(i int) style {
+	if i == 0 {
+		return faint
+	}
+	return plain
+}
+
+// head says where the rollout is, how far, how fast, and why it waits.
+func head(w api.World, width int) []row {
+	s := w.Services[0]
+	r := s.Rollout
+	why := row{clean(s.Reason.Text), plain}
+	if s.Reason.Waiting() {
+		why.style = yellow
+	}
+	proxies := fmt.Sprintf("proxies %d connected, %d confirmed", s.Proxies.Connected, s.Proxies.Confirmed)
+	if r == nil {
+		title := fmt.Sprintf("%s  %s  %s live", s.Service, phase(s), s.Live)
+		if s.Last != nil {
+			title += fmt.Sprintf("  last %s %s", s.Last.ID, s.Last.Outcome)
+		}
+		return []row{{clean(title), bold}, why, {proxies, plain}}
+	}
+	title := fmt.Sprintf("%s  %s  %s → %s  %s", s.Service, phase(s), r.From, r.To, r.ID)
+	numbers := fmt.Sprintf("held %s  evicted %d  outstanding %s  pace %s", number(r.Held), r.Evicted, number(r.Outstanding), r.Policy.Funnel)
+	times := fmt.Sprintf("eta %s  step %d  %s", ahead(r.ETA, w.At), r.Step, proxies)
+	return []row{{clean(title), bold}, {bar(*r, width), green}, {clean(numbers), plain}, {clean(times), plain}, why}
+}
+
+// bar is how much of what From held when the funnel started is gone.
+func bar(r api.Rollout, width int) string {
+	share := 0.0
+	switch {
+	case r.Phase == rollout.Soaking:
+		share = 1
+	case r.Phase == rollout.Draining && r.Total > 0 && r.Held != nil:
+		share = 1 - float64(min(*r.Held, r.Total))/float64(r.Total)
+	case r.Phase == rollout.Draining && r.Total > 0:
+		share = min(1, float64(r.Evicted)/float64(r.Total))
+	}
+	label := fmt.Sprintf(" %3.0f%% of %d", 100*share, r.Total)
+	cells := max(width-len(label)-2, 4)
+	full := int(share * float64(cells))
+	return "[" + strings.Repeat("█", full) + strings.Repeat("░", cells-full) + "]" + label
+}
+
+// grid is a table as lines of text.
+func grid(rows [][]string) []string {
+	var b bytes.Buffer
+	_ = table(&b, rows) // a buffer takes everything
+	return strings.Split(strings.TrimRight(b.String(), "\n"), "\n")
+}
+
+// cut shortens text to as many cells as there are.
+func cut(text string, width int) string {
+	used := 0
+	end := 0 // where to cut if an ellipsis has to follow
+	for i, r := range text {
+		if used < width {
+			end = i
+		}
+		if used += cells(r); used > width {
+			return text[:end] + "…"
+		}
+	}
+	return text
+}
+
+// cells is how many cells a terminal gives a rune: two to East Asian characters
+// and pictures.
+func cells(r rune) int {
+	switch {
+	case r >= 0x1100 && r <= 0x115f, r >= 0x2e80 && r <= 0xa4cf, r >= 0xac00 && r <= 0xd7a3,
+		r >= 0xf900 && r <= 0xfaff, r >= 0xfe30 && r <= 0xfe6f, r >= 0xff00 && r <= 0xff60, r >= 0x1f300 && r <= 0x3fffd:
+		return 2
+	}
+	return 1
+}

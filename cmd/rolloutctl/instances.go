@@ -1,0 +1,83 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/api"
+)
+
+func (c *cli) instances() *cobra.Command {
+	return &cobra.Command{
+		Use:   "instances [SERVICE]",
+		Short: "List the instances, what they hold and what they were told",
+		Args:  atMostOne("a service"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := c.named(args); err != nil {
+				return err
+			}
+			client, err := c.client()
+			if err != nil {
+				return err
+			}
+			all, err := client.Instances(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if c.service != "" {
+				if all = slices.DeleteFunc(all, func(s api.ServiceInstances) bool { return s.Service != discovery.Service(c.service) }); len(all) == 0 {
+					return &rollout.Refusal{Code: rollout.UnknownService, Text: fmt.Sprintf("no service is called %q; rolloutctl status lists them", c.service)}
+				}
+			}
+			if c.json() {
+				return c.printJSON(all)
+			}
+			return c.printInstances(all)
+		},
+	}
+}
+
+func (c *cli) printInstances(all []api.ServiceInstances) error {
+	var b bytes.Buffer
+	rows := [][]string{{"SERVICE", "INSTANCE", "COLOUR", "ADDRESS", "VERSION", "HEALTH", "STATE", "HELD", "CEILING", "CAPACITY", "EVICTED", "ACCEPTED", "RETURNED"}}
+	for _, s := range all {
+		for _, i := range s.Instances {
+			rows = append(rows, []string{string(s.Service), string(i.ID), string(i.Colour), i.Addr.String(), i.Version, health(i), i.State,
+				number(i.Held), number(i.Ceiling), optional(i.Capacity), number(i.Evicted), number(i.Accepted), number(i.Returned)})
+		}
+	}
+	_ = table(&b, rows) // a buffer takes everything
+	for _, s := range all {
+		for _, i := range s.Instances {
+			if i.Error != "" {
+				fmt.Fprintf(&b, "%s: instance %s: %s\n", s.Service, clean(string(i.ID)), clean(i.Error))
+			}
+		}
+		for _, l := range s.LeftOut {
+			fmt.Fprintf(&b, "%s: left out %s: %s\n", s.Service, clean(string(l.ID)), clean(l.Reason))
+		}
+	}
+	_, err := c.out.Write(b.Bytes())
+	return err
+}
+
+// instanceRows is the short form, with what the current rollout evicted.
+func instanceRows(instances []api.Instance) [][]string {
+	rows := [][]string{{"INSTANCE", "COLOUR", "HEALTH", "STATE", "HELD", "CEILING", "EVICTED"}}
+	for _, i := range instances {
+		rows = append(rows, []string{string(i.ID), string(i.Colour), health(i), i.State, number(i.Held), number(i.Ceiling), fmt.Sprint(i.EvictedByRollout)})
+	}
+	return rows
+}
+
+func health(i api.Instance) string {
+	if i.Departed {
+		return "departed"
+	}
+	return string(i.Health)
+}

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"encoding"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/sluice-proxy/sluice/rollout"
+)
+
+// overrides are the flags that change the policy for one promotion.
+type overrides struct {
+	flags              *pflag.FlagSet
+	close              int
+	every, grace, soak rollout.Duration
+	canary             rollout.Share
+}
+
+func addOverrides(cmd *cobra.Command) *overrides {
+	o := &overrides{flags: cmd.Flags()}
+	o.flags.IntVar(&o.close, "close", 0, "most `CONNECTIONS` to close per step, fleet-wide")
+	o.flags.Var(text{&o.every}, "every", "`DURATION` of a step, such as 3s")
+	o.flags.Var(text{&o.grace}, "grace", "`DURATION` for connections to end by themselves before the funnel starts")
+	o.flags.Var(text{&o.canary}, "canary", "`SHARE` of new connections that the target gets first, such as 5%")
+	o.flags.Var(text{&o.soak}, "soak", "`DURATION` for which the canary share is held")
+	return o
+}
+
+// given returns what was set on the command line.
+func (o *overrides) given() rollout.Overrides {
+	return rollout.Overrides{
+		Close: given(o, "close", &o.close), Every: given(o, "every", &o.every), Grace: given(o, "grace", &o.grace),
+		Canary: given(o, "canary", &o.canary), Soak: given(o, "soak", &o.soak),
+	}
+}
+
+func given[T any](o *overrides, name string, v *T) *T {
+	if !o.flags.Changed(name) {
+		return nil
+	}
+	return v
+}
+
+// text is a flag whose value knows its own text form.
+type text struct{ encoding.TextUnmarshaler }
+
+func (t text) Set(s string) error { return t.UnmarshalText([]byte(s)) }
+func (t text) Type() string       { return "text" }
+func (t text) String() string     { return "" }

@@ -1,0 +1,29 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/api"
+)
+
+func (c *cli) pace() *cobra.Command {
+	return &cobra.Command{
+		Use:     "pace CLOSE/EVERY",
+		Short:   "Change the cap of the running rollout",
+		Example: "  rolloutctl pace 500/3s",
+		Args:    one("the pace, such as 500/3s"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			funnel, err := rollout.ParseFunnel(args[0])
+			if err != nil {
+				return &usageError{err.Error()}
+			}
+			return c.command(cmd, func(ctx context.Context, client *api.Client, s discovery.Service) (rollout.Answer, error) {
+				return client.SetPace(ctx, s, funnel)
+			})
+		},
+	}
+}

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/api"
+)
+
+func (c *cli) promote() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "promote COLOUR",
+		Short: "Move the service to a colour, at the pace of its policy",
+		Example: `  rolloutctl promote green --wait
+  rolloutctl promote green --canary 5% --soak 2m --close 500 --every 3s`,
+		Args:      one("the colour: blue or green"),
+		ValidArgs: colours,
+	}
+	over := addOverrides(cmd)
+	force := cmd.Flags().Bool("force", false, "promote although the plan has problems; this is recorded")
+	wait := addWait(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		client, service, err := c.dial(cmd.Context())
+		if err != nil {
+			return err
+		}
+		answer, err := client.Promote(cmd.Context(), service, api.Promotion{Target: args[0], Overrides: over.given(), Force: *force})
+		if err != nil {
+			return err
+		}
+		if err := c.answer(answer); err != nil || !*wait || answer.Rollout == "" {
+			return err
+		}
+		return c.await(cmd.Context(), client, service, answer.Rollout, rollout.Done)
+	}
+	return cmd
+}
+
+func addWait(cmd *cobra.Command) *bool {
+	return cmd.Flags().Bool("wait", false, "follow the rollout to its end and exit by its outcome")
+}

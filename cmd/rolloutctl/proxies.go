@@ -1,0 +1,64 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sluice-proxy/sluice/rollout/api"
+)
+
+func (c *cli) proxies() *cobra.Command {
+	return &cobra.Command{
+		Use:   "proxies",
+		Short: "List the Envoys, what they acknowledged and what they refused",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := c.client()
+			if err != nil {
+				return err
+			}
+			all, err := client.Proxies(cmd.Context())
+			switch {
+			case err != nil:
+				return err
+			case c.json():
+				return c.printJSON(all)
+			case len(all) == 0:
+				return c.printf("no proxy has connected yet; rolloutctl bootstrap --node NAME prints what an Envoy needs\n")
+			}
+			return c.printProxies(all, time.Now())
+		},
+	}
+}
+
+func (c *cli) printProxies(all []api.Proxy, now time.Time) error {
+	var b bytes.Buffer
+	rows := [][]string{{"PROXY", "STATE", "SINCE", "ADDRESS", "AGENT", "HOLDS", "REFUSED", "WITHHELD"}}
+	for _, p := range all {
+		state := "lost"
+		if p.Connected {
+			state = "connected"
+		}
+		var holds []string
+		for _, h := range p.Holds {
+			holds = append(holds, fmt.Sprintf("%d %s", h.Resources, h.Type))
+		}
+		rows = append(rows, []string{p.Node, state, moment(p.Since, now), p.Address, p.UserAgent, strings.Join(holds, ", "),
+			fmt.Sprint(p.NackCount), fmt.Sprint(len(p.Withheld))})
+	}
+	_ = table(&b, rows) // a buffer takes everything
+	for _, p := range all {
+		for _, n := range p.Nacks {
+			fmt.Fprintf(&b, "%s refused %s at %s: %s\n", clean(p.Node), clean(strings.TrimSpace(n.Type+" "+strings.Join(n.Names, ", "))), moment(n.At, now), clean(n.Message))
+		}
+		for _, w := range p.Withheld {
+			fmt.Fprintf(&b, "%s is not sent %s: %s\n", clean(p.Node), clean(w.Ref), clean(w.Why))
+		}
+	}
+	_, err := c.out.Write(b.Bytes())
+	return err
+}

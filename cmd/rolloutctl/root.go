@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/api"
+)
+
+const (
+	exitDone = iota
+	exitFailed
+	exitUsage
+	exitNoServer
+)
+
+// usageError is a mistake in the command line.
+type usageError struct{ text string }
+
+func (e *usageError) Error() string { return e.text }
+
+func usagef(format string, args ...any) error {
+	return &usageError{fmt.Sprintf(format, args...)}
+}
+
+// cli is what the verbs share: the global flags and where output goes.
+type cli struct {
+	out, err  io.Writer
+	server    string
+	tokenFile string
+	output    string
+	service   string
+}
+
+// run is the whole program: it prints at most one sentence about an error and
+// returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	c := &cli{out: stdout, err: stderr}
+	running := false // everything that goes wrong before is wrong usage
+	root := &cobra.Command{
+		Use:   "rolloutctl",
+		Short: "Move live connections from one release to the next, in small, even steps",
+		Long: `rolloutctl shows what rolloutd does and tells it what to do.
+
+Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 3 no server.`,
+		SilenceUsage:       true,
+		SilenceErrors:      true,
+		DisableSuggestions: true,
+		PersistentPreRunE: func(cmd *cobra.Command, args []string) error {
+			if c.output != "text" && c.output != "json" {
+				return fmt.Errorf("-o is %q; use text or json", c.output)
+			}
+			running = true
+			return nil
+		},
+	}
+	flags := root.PersistentFlags()
+	flags.StringVar(&c.server, "server", env("SLUICE_SERVER", "http://127.0.0.1:18001"), "`URL` of rolloutd's API (environment: SLUICE_SERVER)")
+	flags.StringVar(&c.tokenFile, "token-file", env("SLUICE_TOKEN_FILE", ""), "`FILE` that holds the API's token (environment: SLUICE_TOKEN_FILE)")
+	flags.StringVarP(&c.output, "output", "o", "text", "`FORMAT` of the output: text or json")
+	flags.StringVar(&c.service, "service", "", "`NAME` of the service; may be left out when there is one")
+	root.AddCommand(c.status(), c.plan(), c.promote(), c.watch(), c.pause(), c.resume(), c.abort(), c.pace(),
+		c.history(), c.proxies(), c.instances(), c.bootstrap(), c.validate(), c.version())
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return exitDone
+	}
+	_, wrong := errors.AsType[*usageError](err)
+	switch {
+	case wrong || !running:
+		_, _ = fmt.Fprintf(stderr, "rolloutctl: %v (see %s --help)\n", err, cmd.CommandPath())
+		return exitUsage
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		err = errors.New("interrupted before there was an answer; rolloutctl status shows what holds")
+	}
+	_, _ = fmt.Fprintf(stderr, "rolloutctl: %v\n", err)
+	if errors.Is(err, api.ErrNoServer) {
+		return exitNoServer
+	}
+	return exitFailed
+}
+
+func env(name, otherwise string) string {
+	if v := os.Getenv(name); v != "" {
+		return v
+	}
+	return otherwise
+}
+
+func (c *cli) json() bool { return c.output == "json" }
+
+func (c *cli) client() (*api.Client, error) {
+	token := ""
+	if c.tokenFile != "" {
+		data, err := os.ReadFile(c.tokenFile)
+		if err != nil {
+			return nil, fmt.Errorf("token file: %w", err)
+		}
+		if token = strings.TrimSpace(string(data)); token == "" {
+			return nil, fmt.Errorf("token file %s is empty; it must hold the token", c.tokenFile)
+		}
+	}
+	client, err := api.NewClient(c.server, token)
+	if err != nil {
+		return nil, &usageError{err.Error()}
+	}
+	return client, nil
+}
+
+// dial returns the client and the service that is meant: the named one, or the
+// only one there is.
+func (c *cli) dial(ctx context.Context) (*api.Client, discovery.Service, error) {
+	client, err := c.client()
+	if err != nil || c.service != "" {
+		return client, discovery.Service(c.service), err
+	}
+	world, err := client.Status(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	names := make([]string, len(world.Services))
+	for i, s := range world.Services {
+		names[i] = string(s.Service)
+	}
+	switch len(names) {
+	case 0:
+		return nil, "", errors.New("rolloutd has no service yet; add one to its configuration")
+	case 1:
+		return client, world.Services[0].Service, nil
+	}
+	return nil, "", usagef("there are %d services (%s); name one with --service", len(names), strings.Join(names, ", "))
+}
+
+// named takes the service from the argument, where a verb has one.
+func (c *cli) named(args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if c.service != "" && c.service != args[0] {
+		return usagef("--service says %s and the argument %s; name one service", c.service, args[0])
+	}
+	c.service = args[0]
+	return nil
+}
+
+// command is a verb that tells rolloutd something and prints its answer.
+func (c *cli) command(cmd *cobra.Command, do func(context.Context, *api.Client, discovery.Service) (rollout.Answer, error)) error {
+	client, service, err := c.dial(cmd.Context())
+	if err != nil {
+		return err
+	}
+	answer, err := do(cmd.Context(), client, service)
+	if err != nil {
+		return err
+	}
+	return c.answer(answer)
+}
+
+func (c *cli) answer(a rollout.Answer) error {
+	if c.json() {
+		return c.printJSON(a)
+	}
+	return c.printf("%s\n", a.Text)
+}

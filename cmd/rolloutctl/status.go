@@ -1,0 +1,161 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/api"
+)
+
+func (c *cli) status() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status [SERVICE]",
+		Short: "Show what every service, or one, is doing and why",
+		Args:  atMostOne("a service"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := c.named(args); err != nil {
+				return err
+			}
+			client, err := c.client()
+			if err != nil {
+				return err
+			}
+			if c.service != "" {
+				st, err := client.Service(cmd.Context(), discovery.Service(c.service))
+				if err != nil {
+					return err
+				}
+				return c.printStatus(st, time.Now())
+			}
+			world, err := client.Status(cmd.Context())
+			switch {
+			case err != nil:
+				return err
+			case c.json():
+				return c.printJSON(world)
+			case len(world.Services) == 1:
+				return c.printStatus(world.Services[0], world.At)
+			}
+			return table(c.out, summary(world))
+		},
+	}
+}
+
+// summary is one row per service.
+func summary(w api.World) [][]string {
+	rows := [][]string{{"SERVICE", "PHASE", "LIVE", "ROLLOUT", "HELD", "EVICTED", "OUTSTANDING", "ETA", "WHY"}}
+	for _, s := range w.Services {
+		row := []string{string(s.Service), phase(s), string(s.Live), "", "", "", "", "", s.Reason.Text}
+		if r := s.Rollout; r != nil {
+			row[3] = fmt.Sprintf("%s to %s", r.ID, r.To)
+			row[4], row[5], row[6] = number(r.Held), fmt.Sprint(r.Evicted), number(r.Outstanding)
+			if r.ETA != nil {
+				row[7] = moment(*r.ETA, w.At)
+			}
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+// phase is the phase and what stands beside it.
+func phase(s api.Status) string {
+	text := string(s.Phase)
+	if s.Rollout != nil && s.Rollout.Aborting {
+		text += " (" + string(s.Rollout.Phase) + ")"
+	}
+	if s.Paused {
+		text += ", paused"
+	}
+	if s.Retired {
+		text += ", retired"
+	}
+	return text
+}
+
+func (c *cli) printStatus(s api.Status, now time.Time) error {
+	if c.json() {
+		return c.printJSON(s)
+	}
+	var b bytes.Buffer
+	rows := [][2]string{{"service", string(s.Service)}, {"phase", phase(s)}, {"live", string(s.Live)}, {"why", s.Reason.Text}}
+	if s.Rollout != nil {
+		rows = append(rows, rolloutFacts(*s.Rollout, now)...)
+	} else {
+		rows = append(rows, [2]string{"pace", s.Policy.Funnel.String()})
+	}
+	if l := s.Last; l != nil {
+		rows = append(rows, [2]string{"last rollout", fmt.Sprintf("%s to %s, %s at %s", l.ID, l.To, l.Outcome, moment(l.Ended, now))})
+	}
+	rows = append(rows, [2]string{"proxies", fmt.Sprintf("%d connected, %d confirmed", s.Proxies.Connected, s.Proxies.Confirmed)})
+	for _, trouble := range troubles(s) {
+		rows = append(rows, [2]string{"trouble", trouble})
+	}
+	_ = facts(&b, rows) // a buffer takes everything
+	b.WriteByte('\n')
+	_ = table(&b, colourRows(s))
+	b.WriteByte('\n')
+	_ = table(&b, instanceRows(s.Instances))
+	_, err := c.out.Write(b.Bytes())
+	return err
+}
+
+func rolloutFacts(r api.Rollout, now time.Time) [][2]string {
+	id := fmt.Sprintf("%s, %s to %s, started %s", r.ID, r.From, r.To, moment(r.Started, now))
+	if r.Forced {
+		id += ", forced"
+	}
+	rows := [][2]string{
+		{"rollout", id},
+		{"pace", r.Policy.Funnel.String()},
+		{"held", fmt.Sprintf("%s of %d", number(r.Held), r.Total)},
+		{"evicted", fmt.Sprint(r.Evicted)},
+		{"returned", number(r.Returned)},
+		{"outstanding", number(r.Outstanding)},
+		{"never back", number(r.NeverBack)},
+		{"step", fmt.Sprint(r.Step)},
+	}
+	if r.NextStepAt != nil {
+		rows = append(rows, [2]string{"next step", ahead(r.NextStepAt, now)})
+	}
+	return append(rows, [2]string{"eta", ahead(r.ETA, now)}, [2]string{"left behind", strings.Join(r.LeftBehind, ", ")})
+}
+
+// troubles are the sentences that an operator should not miss.
+func troubles(s api.Status) []string {
+	var all []string
+	if s.Discovery.Error != "" {
+		all = append(all, "discovery: "+s.Discovery.Error)
+	}
+	if s.Discovery.Suspect != "" {
+		all = append(all, "discovery: "+s.Discovery.Suspect)
+	}
+	if s.Proxies.Unpublished != "" {
+		all = append(all, "not published: "+s.Proxies.Unpublished)
+	}
+	for _, n := range s.Proxies.Nacks {
+		all = append(all, fmt.Sprintf("proxy %s refused: %s", n.Node, n.Message))
+	}
+	for _, l := range s.LeftOut {
+		all = append(all, fmt.Sprintf("left out %s: %s", l.ID, l.Reason))
+	}
+	for _, i := range s.Instances {
+		if i.Error != "" {
+			all = append(all, fmt.Sprintf("instance %s: %s", i.ID, i.Error))
+		}
+	}
+	return all
+}
+
+func colourRows(s api.Status) [][]string {
+	rows := [][]string{{"COLOUR", "SHARE", "HEALTHY", "ACTIVE", "NEW/S"}}
+	for _, col := range s.Colours {
+		rows = append(rows, []string{string(col.Colour), col.Weight.String(), fmt.Sprintf("%d of %d", col.Healthy, col.Instances), number(col.Active), rate(col.NewPerSecond)})
+	}
+	return rows
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/api"
+)
+
+func (c *cli) watch() *cobra.Command {
+	return &cobra.Command{
+		Use:   "watch [SERVICE]",
+		Short: "Show what happens while it happens, until Ctrl-C",
+		Args:  atMostOne("a service"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := c.named(args); err != nil {
+				return err
+			}
+			client, err := c.client()
+			if err != nil {
+				return err
+			}
+			ctx := cmd.Context()
+			v := c.viewer(false)
+			for world, err := range follow(ctx, client, discovery.Service(c.service), false, v.notice) {
+				if err == nil {
+					err = v.show(world)
+				}
+				if ctx.Err() != nil {
+					break
+				}
+				if err != nil {
+					v.close()
+					return err
+				}
+			}
+			v.close()
+			_, err = fmt.Fprintln(c.err, "rolloutctl: no longer watching; what is under way goes on by itself")
+			return err
+		},
+	}
+}
+
+// viewer shows the world again and again.
+type viewer interface {
+	show(api.World) error
+	notice(string)
+	close()
+}
+
+// viewer chooses how: JSON lines, redrawn in place on a terminal, else one line
+// per change. A command that waits keeps its JSON output for its results and
+// shows the lines on stderr.
+func (c *cli) viewer(waiting bool) viewer {
+	switch file, ok := c.out.(*os.File); {
+	case c.json() && waiting:
+		return &lines{out: c.err, err: c.err}
+	case c.json():
+		return jsonLines{out: c.out, err: c.err}
+	case ok && term.IsTerminal(int(file.Fd())) && os.Getenv("TERM") != "dumb":
+		return newScreen(file)
+	}
+	return &lines{out: c.out, err: c.err}
+}
+
+type jsonLines struct{ out, err io.Writer }
+
+func (j jsonLines) show(w api.World) error { return json.NewEncoder(j.out).Encode(w) }
+func (j jsonLines) notice(s string)        { _, _ = fmt.Fprintln(j.err, "rolloutctl: "+s) }
+func (j jsonLines) close()                 {}
+
+// lines prints a service's line when it differs from the one before; when only
+// numbers do, at most once a second of the server's time.
+type lines struct {
+	out, err io.Writer
+	last     map[discovery.Service]printed
+}
+
+type printed struct {
+	line string
+	kind string
+	at   time.Time
+}
+
+func (l *lines) show(w api.World) error {
+	if l.last == nil {
+		l.last = map[discovery.Service]printed{}
+	}
+	for _, s := range w.Services {
+		p := printed{line: line(s, w.At), kind: fmt.Sprint(phase(s), s.Live, s.Reason.Code), at: w.At}
+		if was, ok := l.last[s.Service]; ok && (p.line == was.line || p.kind == was.kind && w.At.Sub(was.at) < time.Second) {
+			continue
+		}
+		l.last[s.Service] = p
+		if _, err := fmt.Fprintf(l.out, "%s %s\n", w.At.Local().Format(time.RFC3339), p.line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *lines) notice(s string) { _, _ = fmt.Fprintln(l.err, "rolloutctl: "+s) }
+func (l *lines) close()          {}
+
+// line is a service in one line: phase, numbers, reason.
+func line(s api.Status, now time.Time) string {
+	text := fmt.Sprintf("%s %s, %s live", s.Service, phase(s), s.Live)
+	if r := s.Rollout; r != nil {
+		text = fmt.Sprintf("%s %s, %s to %s", s.Service, phase(s), r.From, r.To)
+		if r.Phase == rollout.Draining || r.Phase == rollout.Soaking {
+			text += fmt.Sprintf(", held %s of %d, evicted %d, outstanding %s", number(r.Held), r.Total, r.Evicted, number(r.Outstanding))
+		}
+		text += ", pace " + r.Policy.Funnel.String()
+		if r.ETA != nil {
+			text += ", eta " + moment(r.ETA.Round(time.Second), now)
+		}
+	}
+	if s.Reason.Text != "" {
+		text += ": " + s.Reason.Text
+	}
+	return clean(text)
+}
