@@ -88,11 +88,11 @@ func (r *reading) checkListeners(listeners []Listener) {
 	if len(listeners) == 0 {
 		r.refuse("listeners", "is missing; there must be at least one")
 	}
-	names, addresses := map[string]int{}, map[string]int{}
+	names, addresses := map[string]string{}, map[string]string{}
 	for i, l := range listeners {
 		key := fmt.Sprintf("listeners[%d]", i)
 		r.checkName(key+".name", l.Name)
-		r.checkUnique(key+".name", l.Name, i, names)
+		r.checkUnique(key+".name", l.Name, names)
 		switch a := l.Address; {
 		case !a.IsValid():
 			r.refuse(key+".address", "is missing; write IP:port, such as 0.0.0.0:8080")
@@ -101,7 +101,7 @@ func (r *reading) checkListeners(listeners []Listener) {
 		case a.Addr().Zone() != "":
 			r.refuse(key+".address", "%s has a zone, which Envoy does not take", a)
 		default:
-			r.checkUnique(key+".address", a.String(), i, addresses)
+			r.checkUnique(key+".address", a.String(), addresses)
 		}
 		if l.TLS != nil {
 			r.checkPath(key+".tls.certificate", l.TLS.Certificate)
@@ -137,14 +137,14 @@ func (r *reading) checkName(key, name string) {
 	}
 }
 
-// checkUnique reports whether value, entry i's, is the first of its kind.
-func (r *reading) checkUnique(key, value string, i int, seen map[string]int) bool {
-	first, twice := seen[value]
-	if twice && value != "" {
-		r.refuse(key, "%s is entry %d's already", value, first)
+// checkUnique reports whether key is the first to have this value; seen maps
+// values to their keys.
+func (r *reading) checkUnique(key, value string, seen map[string]string) bool {
+	if first, twice := seen[value]; twice && value != "" {
+		r.refuse(key, "%s stands at %s already", value, first)
 		return false
 	}
-	seen[value] = i
+	seen[value] = key
 	return true
 }
 

@@ -44,13 +44,17 @@ func (s source) problem(key, text string) Problem {
 type reading struct {
 	source
 	nodes    int
+	unread   []string // keys whose value has another shape than it must have
 	problems Problems
 	notes    Problems
 }
 
-// refuse records a problem; the first one of a key counts.
+// refuse records a problem. The first one of a key counts, and none of what is
+// below an unread key does.
 func (r *reading) refuse(key, format string, args ...any) {
-	if !slices.ContainsFunc(r.problems, func(p Problem) bool { return p.Key == key }) {
+	known := slices.ContainsFunc(r.problems, func(p Problem) bool { return p.Key == key })
+	below := slices.ContainsFunc(r.unread, func(u string) bool { return u == "" || strings.HasPrefix(key, u+".") })
+	if !known && !below {
 		r.problems = append(r.problems, r.problem(key, fmt.Sprintf(format, args...)))
 	}
 }
@@ -101,7 +105,8 @@ func (r *reading) value(n *yaml.Node, key string, v reflect.Value) {
 
 func (r *reading) mapping(n *yaml.Node, key string, v reflect.Value) {
 	if n.Kind != yaml.MappingNode {
-		r.refuse(key, "is %s; it has keys of its own: %s", kind(n), strings.Join(keys(v.Type()), ", "))
+		r.refuse(key, "is %s; it must be a mapping with the keys %s", kind(n), strings.Join(keys(v.Type()), ", "))
+		r.unread = append(r.unread, key)
 		return
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {

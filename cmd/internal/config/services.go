@@ -10,7 +10,7 @@ import (
 // use is what a listener carries so far.
 type use struct {
 	services int
-	tcp      int
+	tcp      discovery.Service // empty: none
 	routes   map[string]discovery.Service
 }
 
@@ -24,13 +24,16 @@ func (r *reading) checkServices(c *Config) {
 		uses[l.Name] = &use{routes: map[string]discovery.Service{}}
 		listeners = append(listeners, l.Name)
 	}
-	names, inConsul := map[string]int{}, map[string]int{}
+	names, inConsul := map[string]string{}, map[string]string{}
 	homeless := false
 	for i, s := range c.Services {
 		key := fmt.Sprintf("services[%d]", i)
 		r.checkName(key+".name", string(s.Name))
-		if r.checkUnique(key+".name", string(s.Name), i, names) {
-			r.checkUnique(key+".consul_service", s.ConsulService, i, inConsul)
+		if r.checkUnique(key+".name", string(s.Name), names) {
+			r.checkUnique(key+".consul_service", s.ConsulService, inConsul)
+		}
+		if strings.ContainsAny(s.ConsulService, "/?# ") {
+			r.refuse(key+".consul_service", "%q is no service of Consul's; it holds no /, ?, # or space", s.ConsulService)
 		}
 		if c.Discovery.Consul == nil && s.ConsulService != string(s.Name) {
 			r.refuse(key+".consul_service", "has no effect, because the instances come from a file; remove it")
@@ -56,8 +59,8 @@ func (r *reading) checkServices(c *Config) {
 		switch u := uses[l.Name]; {
 		case u.services == 0 && !homeless:
 			r.refuse(key, "no service uses listener %q; remove it or give it one", l.Name)
-		case u.tcp > 0 && u.services > 1:
-			r.refuse(key, "listener %q carries a TCP service and %d others; a TCP service needs a listener for itself", l.Name, u.services-1)
+		case u.tcp != "" && u.services > 1:
+			r.refuse(key, "listener %q carries TCP service %s and others; a TCP service needs a listener for itself", l.Name, u.tcp)
 		}
 	}
 }
@@ -67,7 +70,7 @@ func (r *reading) checkRoutes(key string, s Service, u *use) {
 	u.services++
 	switch s.Protocol {
 	case TCP:
-		u.tcp++
+		u.tcp = s.Name
 		if r.given(key + ".domains") {
 			r.refuse(key+".domains", "a TCP service has none; remove it")
 		}

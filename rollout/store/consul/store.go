@@ -67,7 +67,7 @@ func (s *Store) Load(ctx context.Context) (map[discovery.Service]rollout.Stored,
 	for _, p := range pairs {
 		service, data, err := s.decode(p)
 		if err != nil {
-			return nil, fmt.Errorf("Consul key %s cannot be used: %w", p.Key, err)
+			return nil, fmt.Errorf("state in Consul key %s cannot be used: %w", p.Key, err)
 		}
 		all[service] = rollout.Stored{Data: data, Version: strconv.FormatUint(p.ModifyIndex, 10)}
 	}
@@ -119,7 +119,7 @@ func (s *Store) Replace(ctx context.Context, service discovery.Service, old roll
 	case !ok:
 		return fail(refused(answer.Errors))
 	case len(answer.Results) != 1 || answer.Results[0].KV == nil:
-		return fail(errors.New("Consul's answer names no version"))
+		return fail(errors.New("the answer names no version"))
 	}
 	return rollout.Stored{Data: next, Version: strconv.FormatUint(answer.Results[0].KV.ModifyIndex, 10)}, nil
 }
@@ -134,7 +134,7 @@ func refused(errs api.TxnErrors) error {
 	for _, e := range errs {
 		all = append(all, errors.New(e.What))
 	}
-	return fmt.Errorf("Consul refused: %w", errors.Join(all...))
+	return fmt.Errorf("refused: %w", errors.Join(all...))
 }
 
 func (s *Store) key(service discovery.Service) string {
