@@ -149,14 +149,14 @@ func FuzzBelieve(f *testing.F) {
 		var missingSince []time.Time // when each reading began to miss exactly what it misses
 		var missingBefore []InstanceID
 		for ; len(data) >= 2; data = data[2:] {
-			var set string
+			var set strings.Builder
 			for i := range 8 {
 				if data[0]&(1<<i) != 0 {
-					set += string(rune('a' + i))
+					set.WriteString(string(rune('a' + i)))
 				}
 			}
 			now = now.Add(time.Duration(data[1]&0x7f) * time.Second)
-			read, before := fleet(set), believed
+			read, before := fleet(set.String()), believed
 			sure := data[1]&0x80 != 0
 			missing := absent(before, read)
 			if !slices.Equal(missing, missingBefore) {

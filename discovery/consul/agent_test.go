@@ -60,16 +60,17 @@ func (a *agent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	wait, _ := time.ParseDuration(q.Get("wait"))
 	deadline := time.After(wait + wait/16)
 	a.mu.Lock()
-	asked := name
+	var asked strings.Builder
+	asked.WriteString(name)
 	for _, key := range []string{"index", "wait"} {
 		if q.Has(key) {
-			asked += " " + key + "=" + q.Get(key)
+			asked.WriteString(" " + key + "=" + q.Get(key))
 		}
 	}
 	if q.Has("consistent") {
-		asked += " consistent"
+		asked.WriteString(" consistent")
 	}
-	a.asked = append(a.asked, asked)
+	a.asked = append(a.asked, asked.String())
 	for over := false; !over && (a.hangs || (index > 0 && index >= a.index && a.status == 0 && !a.hasty)); {
 		changed := a.changed
 		a.mu.Unlock()
@@ -100,7 +101,7 @@ func (a *agent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // has no colour.
 func entries(instances string) []*api.ServiceEntry {
 	all := []*api.ServiceEntry{}
-	for _, id := range strings.Fields(instances) {
+	for id := range strings.FieldsSeq(instances) {
 		e := &api.ServiceEntry{Node: &api.Node{Node: "n1", Address: "10.0.0.1"}}
 		name := strings.TrimRight(id, "!?")
 		port, _ := strconv.Atoi(name[1:])

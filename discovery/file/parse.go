@@ -166,6 +166,8 @@ func resolve(n *yaml.Node) *yaml.Node {
 var (
 	lineOf     = regexp.MustCompile(`^(?:yaml: )?line (\d+): `)
 	unknownKey = regexp.MustCompile(`field (\S+) not found in type \S+`)
+	goTypes    = strings.NewReplacer("map[discovery.Service][]file.entry", "a map of services", "[]file.entry", "a list of instances",
+		"file.entry", "an instance", "file.document", "a map with services")
 )
 
 // located puts path and line in front of what YAML has to say.
@@ -176,7 +178,8 @@ func located(path string, err error) error {
 	}
 	var all []error
 	for _, text := range texts {
-		text = unknownKey.ReplaceAllString(text, `unknown key $1`)
+		text = strings.Join(strings.Fields(text), " ")
+		text = goTypes.Replace(unknownKey.ReplaceAllString(text, `unknown key $1`))
 		if m := lineOf.FindStringSubmatch(text); m != nil {
 			text = m[1] + ": " + text[len(m[0]):]
 		} else {

@@ -51,8 +51,7 @@ func StartConsulAt(ctx context.Context, addr netip.AddrPort, dir string) (*Consu
 		"-http-port="+strconv.Itoa(int(addr.Port())), "-server-port="+strconv.Itoa(int(ports[0])),
 		"-serf-lan-port="+strconv.Itoa(int(ports[1])), "-serf-wan-port="+strconv.Itoa(int(ports[2])),
 		"-dns-port=-1", "-grpc-port=-1", "-grpc-tls-port=-1", "-disable-host-node-id=true",
-		"-hcl=disable_update_check = true", "-hcl=performance { raft_multiplier = 1 }", "-hcl=leave_on_terminate = false",
-		"-hcl=telemetry { disable_hostname = true }")
+		"-hcl=disable_update_check = true", "-hcl=performance { raft_multiplier = 1 }", "-hcl=leave_on_terminate = false")
 	if err != nil {
 		return nil, err
 	}
