@@ -86,9 +86,18 @@ func protocol(http2 bool) *upstreamv3.HttpProtocolOptions {
 		UpstreamProtocolOptions: &upstreamv3.HttpProtocolOptions_UseDownstreamProtocolConfig{
 			UseDownstreamProtocolConfig: &upstreamv3.HttpProtocolOptions_UseDownstreamHttpConfig{
 				HttpProtocolOptions:  &corev3.Http1ProtocolOptions{},
-				Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
+				Http2ProtocolOptions: windows(),
 			},
 		},
+	}
+}
+
+// windows bounds what HTTP/2 may have in flight: Envoy's own default is 256 MiB
+// for each stream.
+func windows() *corev3.Http2ProtocolOptions {
+	return &corev3.Http2ProtocolOptions{
+		InitialStreamWindowSize:     wrapperspb.UInt32(64 << 10),
+		InitialConnectionWindowSize: wrapperspb.UInt32(1 << 20),
 	}
 }
 

@@ -2,7 +2,9 @@ package envoy
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -116,15 +118,25 @@ func (g *guard) valid(r Resource) {
 	case *clusterv3.Cluster:
 		g.cluster(r, m)
 	case *endpointv3.ClusterLoadAssignment:
-		for _, l := range m.Endpoints {
-			for _, e := range l.LbEndpoints {
-				if h := e.HealthStatus; h != corev3.HealthStatus_HEALTHY && h != corev3.HealthStatus_DRAINING {
-					g.refuse(EndpointUnfit, r, "has an endpoint that is %s; an endpoint is HEALTHY, or DRAINING to keep its connections", h)
-				}
-				if err := dialable(at(e)); err != nil {
-					g.refuse(EndpointUnfit, r, "has an endpoint that Envoy refuses: %v", err)
-				}
+		g.fit(r, m)
+	}
+}
+
+// fit: every endpoint can be connected to, once, and is not declared dead.
+func (g *guard) fit(r Resource, m *endpointv3.ClusterLoadAssignment) {
+	seen := map[netip.AddrPort]bool{}
+	for _, l := range m.Endpoints {
+		for _, e := range l.LbEndpoints {
+			if h := e.HealthStatus; h != corev3.HealthStatus_HEALTHY && h != corev3.HealthStatus_DRAINING {
+				g.refuse(EndpointUnfit, r, "has an endpoint that is %s; an endpoint is HEALTHY, or DRAINING to keep its connections", h)
 			}
+			if err := dialable(at(e)); err != nil {
+				g.refuse(EndpointUnfit, r, "has an endpoint that Envoy refuses: %v", err)
+			}
+			if seen[at(e)] {
+				g.refuse(EndpointUnfit, r, "names endpoint %s twice, and Envoy would take either; name it once", at(e))
+			}
+			seen[at(e)] = true
 		}
 	}
 }
@@ -176,8 +188,9 @@ func (g *guard) endpoints(was Resource, now *Resource) {
 	if now != nil {
 		stays = identities(now.Message)
 	}
-	for addr, before := range old {
-		after, ok := stays[addr]
+	for _, addr := range slices.SortedFunc(maps.Keys(old), netip.AddrPort.Compare) {
+		before, after := old[addr], stays[addr]
+		ok := after != nil
 		switch {
 		case ok && !proto.Equal(before, after):
 			g.refuse(EndpointChanged, was, "would describe endpoint %s otherwise than before, and Envoy would lose sight of its connections; keep its locality and host name", addr)

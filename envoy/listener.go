@@ -14,14 +14,9 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-const (
-	// streams is how many a client may have open in one HTTP/2 connection: more
-	// than the 100 that edge proxies like, because ours stay open.
-	streams = 1000
-	// streamWindow and connectionWindow bound what HTTP/2 may have in flight.
-	streamWindow     = 64 << 10
-	connectionWindow = 1 << 20
-)
+// streams is how many a client may have open in one HTTP/2 connection: more than
+// the 100 that edge proxies like, because ours stay open.
+const streams = 1000
 
 // listener holds nothing that a rollout, a service or a certificate's content
 // can change: its bytes stay the same for as long as it exists.
@@ -61,16 +56,8 @@ func httpFilter(l Listener) *listenerv3.Filter {
 			}},
 			{Name: "envoy.filters.http.router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: packed(&routerv3.Router{})}},
 		},
-		UpgradeConfigs: []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
-		// Without allow_connect a browser opens a WebSocket over HTTP/1.1 even where
-		// it has an HTTP/2 connection. With it, it sends an extended CONNECT, which
-		// carries no Sec-WebSocket-Key; Envoy passes it on as an upgrade without
-		// one, and every server refuses that.
-		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
-			MaxConcurrentStreams:        wrapperspb.UInt32(streams),
-			InitialStreamWindowSize:     wrapperspb.UInt32(streamWindow),
-			InitialConnectionWindowSize: wrapperspb.UInt32(connectionWindow),
-		},
+		UpgradeConfigs:       []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
+		Http2ProtocolOptions: http2(),
 		// A silent stream is a live stream; keepalive finds the dead ones.
 		StreamIdleTimeout:   durationpb.New(0),
 		DelayedCloseTimeout: durationpb.New(time.Second),
@@ -86,6 +73,16 @@ func httpFilter(l Listener) *listenerv3.Filter {
 		Name:       "envoy.filters.network.http_connection_manager",
 		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: packed(m)},
 	}
+}
+
+// http2 leaves allow_connect out. Without it a browser opens a WebSocket over
+// HTTP/1.1 even where it has an HTTP/2 connection. With it, it sends an extended
+// CONNECT, which carries no Sec-WebSocket-Key; Envoy passes that on as an
+// HTTP/1.1 upgrade without a key, and every server refuses it.
+func http2() *corev3.Http2ProtocolOptions {
+	o := windows()
+	o.MaxConcurrentStreams = wrapperspb.UInt32(streams)
+	return o
 }
 
 func tcpFilter(name string) *listenerv3.Filter {
