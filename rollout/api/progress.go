@@ -18,8 +18,8 @@ func lookRollout(v rollout.View, instances []Instance, now time.Time) *Rollout {
 	evicted, back, exact := rollout.Moved(v.State, v.Seen)
 	out.Evicted = evicted
 	if exact {
-		out.Returned = new(back)
-		out.Outstanding = new(evicted - min(evicted, back))
+		back = min(back, evicted) // others may return too
+		out.Returned, out.Outstanding = new(back), new(evicted-back)
 	}
 	if out.Outstanding != nil && r.Phase == rollout.Soaking &&
 		(*out.Outstanding == 0 || !now.Before(r.Since.Add(r.Policy.ReturnTimeout.D()))) {

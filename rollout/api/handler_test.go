@@ -1,0 +1,183 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
+)
+
+// server is a program around the handler that keeps the last command.
+func server(did *rollout.Command) Server {
+	return Server{
+		Views: func() (map[discovery.Service]rollout.View, <-chan struct{}) {
+			return map[discovery.Service]rollout.View{"chat": view()}, nil
+		},
+		Do: func(_ context.Context, c rollout.Command) (rollout.Answer, error) {
+			*did = c
+			return rollout.Answer{Text: "done", Rollout: "chat-1"}, nil
+		},
+		Plan: func(s discovery.Service, c discovery.Colour, o rollout.Overrides) (rollout.Plan, error) {
+			return rollout.Plan{Service: s, To: c, Policy: o.Over(rollout.DefaultPolicy())}, nil
+		},
+		Proxies: func() []Proxy { return nil },
+		Ready:   func() error { return nil },
+		Metrics: http.NotFoundHandler(),
+	}
+}
+
+func call(h http.Handler, method, path, body string, headers ...string) (int, string) {
+	req := httptest.NewRequest(method, path, strings.NewReader(body))
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	rec := httptest.NewRecorder()
+	h.ServeHTTP(rec, req)
+	return rec.Code, rec.Body.String()
+}
+
+func TestCommands(t *testing.T) {
+	every := rollout.Duration(3 * time.Second)
+	for path, c := range map[string]struct {
+		body string
+		want rollout.Command
+	}{
+		"promote": {`{"target":"green","close":500,"every":"3s","canary":"5%","soak":"2m","grace":"1s","force":true}`, rollout.Promote{}},
+		"pause":   {``, rollout.Pause{Service: "chat"}},
+		"resume":  {`{}`, rollout.Resume{Service: "chat"}},
+		"abort":   {` `, rollout.Abort{Service: "chat"}},
+		"pace":    {`{"close":500,"every":"3s"}`, rollout.SetPace{Service: "chat", Funnel: rollout.Funnel{Close: 500, Every: every}}},
+	} {
+		var did rollout.Command
+		code, text := call(server(&did).Handler(), "POST", "/v1/services/chat/"+path, c.body)
+		if code != 200 || !strings.Contains(text, `"rollout":"chat-1"`) {
+			t.Errorf("%s: %d %s", path, code, text)
+		}
+		p, promote := did.(rollout.Promote)
+		switch {
+		case !promote && did != c.want:
+			t.Errorf("%s did %+v, want %+v", path, did, c.want)
+		case promote:
+			o := p.Overrides
+			if p.Service != "chat" || p.Target != discovery.Green || !p.Force || *o.Close != 500 || *o.Every != every || *o.Canary != 500 || o.Soak.D() != 2*time.Minute || o.Grace.D() != time.Second {
+				t.Errorf("promote did %+v", p)
+			}
+		}
+	}
+}
+
+func TestBadRequests(t *testing.T) {
+	for _, c := range []struct {
+		method, path, body string
+		code               int
+		text               string
+	}{
+		{"POST", "promote", ``, 400, "the body is empty"},
+		{"POST", "promote", `{"target":"purple"}`, 400, `\"purple\" is no colour`},
+		{"POST", "promote", `{"target":"green","closed":1}`, 400, "closed"},
+		{"POST", "promote", `{"target":"green"}{}`, 400, "something follows"},
+		{"POST", "promote", `{"target":"green","every":3}`, 400, "every"},
+		{"POST", "promote", `{"target":"` + strings.Repeat("x", 70<<10) + `"}`, 400, "too large"},
+		{"POST", "pause", `{"why":"x"}`, 400, "why"},
+		{"POST", "pace", `{"close":0,"every":"3s"}`, 400, "at least 1"},
+		{"GET", "plan", "", 400, "target is missing"},
+		{"GET", "plan?target=green&close=x", "", 400, "close"},
+		{"GET", "plan?target=green&speed=1", "", 400, "speed"},
+		{"GET", "plan?target=green&target=blue", "", 400, "target is given 2 times"},
+		{"DELETE", "promote", "", 405, ""},
+		{"GET", "nothing", "", 404, ""},
+	} {
+		var did rollout.Command
+		code, text := call(server(&did).Handler(), c.method, "/v1/services/chat/"+c.path, c.body)
+		if code != c.code || !strings.Contains(text, c.text) || did != nil {
+			t.Errorf("%s %s %.40s: %d %s, did %v; want %d with %q", c.method, c.path, c.body, code, text, did, c.code, c.text)
+		}
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	for code, want := range map[rollout.Code]int{
+		rollout.UnknownService: 404, rollout.BadRequest: 400, rollout.NotReady: 503, rollout.NotStored: 503,
+		rollout.InProgress: 409, rollout.NoRollout: 409, rollout.NoTarget: 409, rollout.Infeasible: 409,
+	} {
+		s := server(new(rollout.Command))
+		s.Do = func(context.Context, rollout.Command) (rollout.Answer, error) {
+			return rollout.Answer{}, &rollout.Refusal{Code: code, Text: "because"}
+		}
+		got, text := call(s.Handler(), "POST", "/v1/services/chat/pause", "")
+		if got != want || text != `{"error":{"code":"`+string(code)+`","text":"because"}}`+"\n" {
+			t.Errorf("%s: %d %s, want %d", code, got, text, want)
+		}
+	}
+	if code, text := call(server(nil).Handler(), "GET", "/v1/services/nope", ""); code != 404 || !strings.Contains(text, "there is chat") {
+		t.Errorf("unknown service: %d %s", code, text)
+	}
+}
+
+func TestToken(t *testing.T) {
+	s := server(new(rollout.Command))
+	s.Token = "secret"
+	h := s.Handler()
+	for _, path := range []string{"/v1/status", "/v1/version", "/v1/watch", "/metrics", "/v1/services/chat"} {
+		for _, header := range []string{"", "Bearer", "Bearer ", "Bearer secre", "Bearer secrets", "Basic secret", "secret"} {
+			code, text := call(h, "GET", path, "", "Authorization", header)
+			if code != 401 || !strings.Contains(text, `"unauthorized"`) {
+				t.Errorf("%s with %q: %d %s", path, header, code, text)
+			}
+		}
+	}
+	if code, _ := call(h, "GET", "/v1/status", "", "Authorization", "Bearer secret"); code != 200 {
+		t.Errorf("with the token: %d", code)
+	}
+	for _, path := range []string{"/healthz", "/readyz"} {
+		if code, _ := call(h, "GET", path, ""); code != 200 {
+			t.Errorf("%s without a token: %d", path, code)
+		}
+	}
+}
+
+func TestReady(t *testing.T) {
+	s := server(new(rollout.Command))
+	s.Ready = func() error { return errors.New("chat is not read from Consul yet") }
+	for path, want := range map[string]int{"/healthz": 200, "/readyz": 503, "/v1/status": 503, "/v1/watch": 503, "/v1/services/chat": 503, "/v1/version": 200, "/v1/proxies": 200} {
+		code, text := call(s.Handler(), "GET", path, "")
+		if code != want || want == 503 && !strings.Contains(text, "chat is not read") {
+			t.Errorf("%s: %d %s, want %d", path, code, text, want)
+		}
+	}
+}
+
+// A page that the operator's browser shows must not be able to promote.
+func TestCrossOrigin(t *testing.T) {
+	var did rollout.Command
+	code, _ := call(server(&did).Handler(), "POST", "/v1/services/chat/abort", "", "Sec-Fetch-Site", "cross-site")
+	if code != 403 || did != nil {
+		t.Errorf("a cross-site abort: %d, did %v", code, did)
+	}
+}
+
+func TestNoServer(t *testing.T) {
+	ts := httptest.NewServer(http.NotFoundHandler())
+	client, err := NewClient(ts.URL, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Status(t.Context()); err == nil || !strings.Contains(err.Error(), "no rolloutd of this version") || errors.Is(err, ErrNoServer) {
+		t.Errorf("another program at the address: %v", err)
+	}
+	ts.Close()
+	if _, err := client.Status(t.Context()); !errors.Is(err, ErrNoServer) {
+		t.Errorf("nobody at the address: %v", err)
+	}
+	for _, bad := range []string{"", "127.0.0.1:18001", "ftp://x", "http://"} {
+		if _, err := NewClient(bad, ""); err == nil {
+			t.Errorf("NewClient(%q) gives no error", bad)
+		}
+	}
+}

@@ -1,0 +1,178 @@
+package api
+
+import (
+	"encoding/json"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/drain"
+)
+
+var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+
+func after(d time.Duration) time.Time { return noon.Add(d) }
+
+// view is a service in the middle of draining: b1 and b2 hold 60 and 40 of 200,
+// their orders say 55 and 40; g1 has taken 100, 90 of them returned.
+func view() rollout.View {
+	state := rollout.NewState("chat", discovery.Blue)
+	state.Epoch = 1
+	seen := rollout.Seen{Instances: map[discovery.InstanceID]rollout.Sighting{}, Proxies: []rollout.Proxy{
+		{Node: "edge-1", Connected: true, Confirmed: true}, {Node: "edge-2", Connected: true, Nack: "bad weight"}, {Node: "edge-3"}}}
+	add := func(id discovery.InstanceID, c discovery.Colour, addr string, ceiling *int, st drain.Status) {
+		in := discovery.Instance{ID: id, Colour: c, Addr: netip.MustParseAddrPort(addr), Health: discovery.Passing, Drain: "http://" + addr, Capacity: 500, Version: "v1"}
+		seen.Fleet.Instances = append(seen.Fleet.Instances, in)
+		state.Members[id] = rollout.Member{ID: id, Colour: c, Addr: in.Addr, Drain: in.Drain, Ceiling: ceiling, Counted: true, Evicted: 1000, Returned: 7}
+		seen.Instances[id] = rollout.Sighting{At: noon, Status: st, PerSecond: 1.5}
+	}
+	add("b1", discovery.Blue, "10.0.0.1:80", new(55), drain.Status{State: drain.Draining, Active: 60, Evicted: 1040, Returned: new(uint64(7))})
+	add("b2", discovery.Blue, "10.0.0.2:80", new(40), drain.Status{State: drain.Draining, Active: 40, Evicted: 1060, Returned: new(uint64(7))})
+	add("g1", discovery.Green, "10.0.0.3:80", nil, drain.Status{State: drain.Serving, Active: 100, Accepted: 100, Evicted: 1000, Returned: new(uint64(97))})
+	state.Rollout = &rollout.Rollout{
+		ID: "chat-1", From: discovery.Blue, To: discovery.Green, Phase: rollout.Draining, Started: after(-time.Minute), Since: after(-50 * time.Second),
+		Settled: after(-49 * time.Second), Step: 10, StepAt: after(2 * time.Second), Total: 200, Policy: rollout.DefaultPolicy(),
+	}
+	state.Rollout.Policy.Funnel = rollout.Funnel{Close: 10, Every: rollout.Duration(3 * time.Second)}
+	return rollout.View{
+		State: state, Seen: seen,
+		Wish:   rollout.Wish{Weights: map[discovery.Colour]rollout.Share{discovery.Green: rollout.Whole, discovery.Blue: 0}},
+		Reason: rollout.Reason{Code: rollout.IsDraining, Text: "draining"},
+		Policy: rollout.DefaultPolicy(),
+	}
+}
+
+func TestLookDraining(t *testing.T) {
+	s := Look(view(), noon)
+	r := s.Rollout
+	if s.Phase != rollout.Draining || r.Evicted != 100 || *r.Returned != 90 || *r.Outstanding != 10 || *r.Held != 100 || r.NeverBack != nil {
+		t.Errorf("phase %s, evicted %d, returned %d, outstanding %d, held %d, never back %v", s.Phase, r.Evicted, *r.Returned, *r.Outstanding, *r.Held, r.NeverBack)
+	}
+	if !r.NextStepAt.Equal(after(2 * time.Second)) {
+		t.Errorf("next step at %s", r.NextStepAt)
+	}
+	// 95 are left when the running step is over: 10 more steps of 3 s.
+	if want := after(32 * time.Second); !r.ETA.Equal(want) {
+		t.Errorf("eta %s, want %s", r.ETA, want)
+	}
+	blue, green := s.Colours[0], s.Colours[1]
+	if blue.Colour != discovery.Blue || *blue.Active != 100 || blue.Instances != 2 || blue.Healthy != 2 || *blue.NewPerSecond != 3 || blue.Weight != 0 {
+		t.Errorf("blue is %+v", blue)
+	}
+	if *green.Active != 100 || green.Weight != rollout.Whole {
+		t.Errorf("green is %+v", green)
+	}
+	if s.Proxies.Connected != 2 || s.Proxies.Confirmed != 1 || len(s.Proxies.Nacks) != 1 || s.Proxies.Nacks[0].Node != "edge-2" {
+		t.Errorf("proxies are %+v", s.Proxies)
+	}
+	var ids []discovery.InstanceID
+	for _, i := range s.Instances {
+		ids = append(ids, i.ID)
+	}
+	if b1 := s.Instances[0]; !slices.Equal(ids, []discovery.InstanceID{"b1", "b2", "g1"}) || *b1.Held != 60 || *b1.Ceiling != 55 || *b1.Evicted != 1040 || b1.EvictedByRollout != 40 || b1.Capacity != 500 {
+		t.Errorf("instances %v, first %+v", ids, b1)
+	}
+}
+
+func TestLookETA(t *testing.T) {
+	change := func(do func(*rollout.View)) rollout.View { v := view(); do(&v); return v }
+	for name, c := range map[string]struct {
+		view rollout.View
+		want *time.Time
+	}{
+		"paused":        {change(func(v *rollout.View) { v.State.Rollout.Paused = true }), nil},
+		"waiting":       {change(func(v *rollout.View) { v.Reason.Code = rollout.TargetSick }), nil},
+		"unknown count": {change(func(v *rollout.View) { delete(v.Seen.Instances, "b1") }), nil},
+		"in grace": {change(func(v *rollout.View) {
+			v.State.Rollout.Step, v.State.Rollout.StepAt = 0, time.Time{}
+			v.State.Rollout.Policy.Grace = rollout.Duration(time.Minute)
+			v.Reason.Code = rollout.InGrace
+		}), new(after(11*time.Second + 30*time.Second))},
+		"canary": {change(func(v *rollout.View) {
+			r := v.State.Rollout
+			r.Phase, r.Settled, r.StepAt, r.Policy.Soak = rollout.Shifting, after(-10*time.Second), time.Time{}, rollout.Duration(30*time.Second)
+			r.Policy.Grace = rollout.Duration(5 * time.Second)
+		}), new(after(25*time.Second + 30*time.Second))},
+		"confirming": {change(func(v *rollout.View) { v.State.Rollout.Phase = rollout.Confirming }), new(after(30 * time.Second))},
+		"soaking":    {change(func(v *rollout.View) { v.State.Rollout.Phase = rollout.Soaking }), new(after(10 * time.Second))},
+		"last step out": {change(func(v *rollout.View) {
+			for _, id := range []discovery.InstanceID{"b1", "b2"} {
+				m := v.State.Members[id]
+				m.Ceiling = new(0)
+				v.State.Members[id] = m
+			}
+		}), new(after(2 * time.Second))},
+	} {
+		got := Look(c.view, noon).Rollout.ETA
+		if (got == nil) != (c.want == nil) || got != nil && !got.Equal(*c.want) {
+			t.Errorf("%s: eta %v, want %v", name, got, c.want)
+		}
+	}
+}
+
+func TestLookUnknown(t *testing.T) {
+	v := view()
+	g1 := v.Seen.Instances["g1"]
+	g1.Status.Returned = nil
+	v.Seen.Instances["g1"] = g1
+	if r := Look(v, noon).Rollout; r.Returned != nil || r.Outstanding != nil || r.NeverBack != nil || r.Evicted != 100 {
+		t.Errorf("green cannot tell returning clients, but: %v returned, %v outstanding", r.Returned, r.Outstanding)
+	}
+	delete(v.Seen.Instances, "g1")
+	s := Look(v, noon)
+	if s.Colours[1].Active != nil || s.Colours[1].NewPerSecond != nil || s.Instances[2].Held != nil || s.Instances[2].Evicted != nil {
+		t.Errorf("nobody said what green holds, but: %+v, %+v", s.Colours[1], s.Instances[2])
+	}
+	text, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back Status
+	if err := json.Unmarshal(text, &back); err != nil || back.Rollout.ID != "chat-1" || back.Instances[2].Held != nil {
+		t.Errorf("reading back: %v, %+v", err, back.Rollout)
+	}
+}
+
+func TestLookNeverBack(t *testing.T) {
+	v := view()
+	v.State.Rollout.Phase = rollout.Soaking
+	if r := Look(v, noon).Rollout; r.NeverBack != nil {
+		t.Errorf("never back is %d while they may still come", *r.NeverBack)
+	}
+	if r := Look(v, after(10*time.Second)).Rollout; r.NeverBack == nil || *r.NeverBack != 10 {
+		t.Errorf("never back is %v after the return timeout, want 10", r.NeverBack)
+	}
+}
+
+// A dead process holds nothing; one that merely does not answer holds what it said.
+func TestLookDeadInstance(t *testing.T) {
+	v := view()
+	b1 := v.Seen.Instances["b1"]
+	b1.Refused, b1.Err = true, "connection refused"
+	v.Seen.Instances["b1"] = b1
+	if held := Look(v, noon).Instances[0].Held; *held != 60 {
+		t.Errorf("a healthy instance whose endpoint refuses holds %d, want what it said: 60", *held)
+	}
+	v.Seen.Fleet.Instances[0].Health = discovery.Critical
+	if s := Look(v, noon); *s.Instances[0].Held != 0 || *s.Colours[0].Active != 40 || s.Colours[0].Healthy != 1 {
+		t.Errorf("a dead instance holds %d, blue %+v", *s.Instances[0].Held, s.Colours[0])
+	}
+}
+
+func TestLookSteadyAndAborting(t *testing.T) {
+	v := view()
+	v.State.Rollout.Aborting = true
+	v.State.Rollout.From, v.State.Rollout.To = discovery.Green, discovery.Blue
+	if s := Look(v, noon); s.Phase != Aborting || s.Rollout.Phase != rollout.Draining {
+		t.Errorf("aborting shows as %s (%s)", s.Phase, s.Rollout.Phase)
+	}
+	v.State.Rollout = nil
+	v.State.History = []rollout.Record{{ID: "chat-1", Outcome: rollout.Done, Events: []rollout.Event{{Text: "x"}}}}
+	s := Look(v, noon)
+	if s.Phase != rollout.Steady || s.Rollout != nil || s.Last.ID != "chat-1" || s.Last.Events != nil || v.State.History[0].Events == nil {
+		t.Errorf("steady shows as %s, last %+v", s.Phase, s.Last)
+	}
+}
