@@ -1,0 +1,257 @@
+package sluice_test
+
+import (
+	"bytes"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"iter"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/sluice-proxy/sluice/"
+
+// room is a package's place in the house. The first one that matches a folder
+// counts; a folder that none matches has no place yet.
+type room struct {
+	dir     string   // a folder, or a pattern for path.Match
+	ours    []string // patterns of our packages that it may import
+	foreign []string // prefixes of other modules that it may import, beside the standard library
+	// Tests may import what the code may, their own package, examples/fleet,
+	// any other module, and these of ours.
+	tests []string
+	why   string
+}
+
+var anything = []string{""}
+
+var house = []room{
+	{dir: "discovery",
+		why: "discovery says which instances there are, so everything else can build on it and it builds on nothing"},
+	{dir: "discovery/consul", ours: []string{"discovery"}, foreign: []string{"github.com/hashicorp/consul/api"},
+		why: "an adapter translates into its parent's words and knows nothing else of the house"},
+	{dir: "discovery/file", ours: []string{"discovery"}, foreign: []string{"go.yaml.in/yaml/v3"},
+		why: "an adapter translates into its parent's words and knows nothing else of the house"},
+	{dir: "rollout", ours: []string{"discovery", "rollout/drain"},
+		why: "rollout decides and must not know who stores, serves or publishes; it is linked into rolloutctl, too"},
+	{dir: "rollout/drain",
+		why: "authors link rollout/drain into their own servers, so it brings the standard library only"},
+	{dir: "rollout/api", ours: []string{"rollout", "discovery", "rollout/drain"},
+		why: "the operator's words are rollout's; whoever speaks HTTP needs no store and no Envoy"},
+	{dir: "rollout/store/*", ours: []string{"rollout", "discovery"}, foreign: []string{"github.com/hashicorp/consul/api", "github.com/google/renameio/v2"},
+		why: "a store keeps bytes by compare-and-swap and knows nothing of drains or proxies"},
+	{dir: "envoy", ours: []string{"discovery", "rollout"}, foreign: []string{"github.com/envoyproxy/go-control-plane/envoy", "google.golang.org/protobuf"},
+		why: "envoy is a pure translation from wishes to resources; how they are told is xds's business"},
+	{dir: "envoy/bootstrap",
+		why: "rolloutctl prints a bootstrap and must start in under 50 ms, without Envoy's protos"},
+	{dir: "xds", foreign: []string{"github.com/envoyproxy/go-control-plane", "google.golang.org"},
+		why: "xds tells resources and knows nothing of services or rollouts"},
+	{dir: "cmd/internal/*", ours: []string{"discovery", "rollout"}, foreign: anything,
+		why: "what the commands share is words; the wiring is the commands' own"},
+	{dir: "cmd/rolloutctl", ours: []string{"cmd/internal/*", "discovery", "rollout", "rollout/*", "envoy/bootstrap"}, foreign: anything, tests: []string{"examples/*", "examples/*/*"},
+		why: "rolloutctl must start in under 50 ms, without Envoy's protos, gRPC and the adapters"},
+	{dir: "cmd/*", ours: []string{"cmd/internal/*", "discovery", "discovery/*", "rollout", "rollout/*", "rollout/store/*", "envoy", "envoy/*", "xds"}, foreign: anything, tests: []string{"examples/*", "examples/*/*"},
+		why: "everything meets in cmd, but the product does not need its examples"},
+	{dir: "examples/*", ours: []string{"discovery", "discovery/*", "rollout", "rollout/*", "envoy/*", "examples/*", "examples/*/*"}, foreign: anything, tests: []string{"envoy", "xds", "rollout/store/*"},
+		why: "an example uses what anybody could use, and runs the programs as processes"},
+	{dir: "examples/*/*", ours: []string{"rollout/drain", "examples/*", "examples/*/*"}, foreign: anything,
+		why: "an example uses what anybody could use, and runs the programs as processes"},
+	{dir: ".", why: "the root holds no code, only this test"},
+}
+
+// drainTests: what the tests of rollout/drain try it with.
+var drainTests = []string{"github.com/coder/websocket", "github.com/gorilla/websocket"}
+
+// TestImportDirection reads the files: a test that ran `go list` would be cached
+// and go blind.
+func TestImportDirection(t *testing.T) {
+	for _, f := range sources(t) {
+		at := slices.IndexFunc(house, func(r room) bool { return matches(r.dir, f.dir()) })
+		if at < 0 {
+			t.Errorf("%s has no place in the house: give its folder a line here, with what it may import and why", f.path)
+			continue
+		}
+		for _, spec := range f.ast.Imports {
+			name, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !house[at].allows(f, name) {
+				t.Errorf("%s imports %s, but %s", f.path, name, house[at].why)
+			}
+		}
+	}
+}
+
+func (r room) allows(f source, name string) bool {
+	under := func(prefix string) bool {
+		return prefix == "" || name == prefix || strings.HasPrefix(name, prefix+"/")
+	}
+	if own, ours := strings.CutPrefix(name+"/", module); ours {
+		own = strings.TrimSuffix(own, "/")
+		allowed := r.ours
+		if f.isTest() {
+			allowed = slices.Concat(r.ours, r.tests, []string{f.dir(), "examples/fleet"})
+		}
+		return slices.ContainsFunc(allowed, func(pattern string) bool { return matches(pattern, own) })
+	}
+	first, _, _ := strings.Cut(name, "/")
+	switch {
+	case !strings.Contains(first, "."): // the standard library
+		return true
+	case !f.isTest():
+		return slices.ContainsFunc(r.foreign, under)
+	case r.dir == "rollout/drain":
+		return slices.ContainsFunc(drainTests, under)
+	}
+	return true
+}
+
+func TestPackagesSayWhatTheyAre(t *testing.T) {
+	documented := map[string]bool{}
+	for _, f := range sources(t) {
+		if !f.isTest() {
+			documented[f.dir()] = documented[f.dir()] || f.ast.Doc != nil
+		}
+	}
+	for dir, ok := range documented {
+		if !ok {
+			t.Errorf("%s has no package comment: say in one sentence what it is for", dir)
+		}
+	}
+}
+
+func TestPackagesAreNamedForWhatTheyHold(t *testing.T) {
+	empty := []string{"util", "utils", "common", "helper", "helpers", "type", "types", "manager", "misc"}
+	for _, f := range sources(t) {
+		for _, name := range []string{path.Base(f.dir()), f.ast.Name.Name} {
+			if slices.Contains(empty, name) {
+				t.Errorf("%s: %q says nothing; a function without a home is a missing noun", f.path, name)
+			}
+		}
+	}
+}
+
+// longFiles may have more than 400 lines, each for a reason.
+var longFiles = map[string]string{}
+
+func TestFilesAreOneIdea(t *testing.T) {
+	long := map[string]bool{}
+	for _, f := range sources(t) {
+		if f.lines <= 400 {
+			continue
+		}
+		long[f.path] = true
+		if longFiles[f.path] == "" {
+			t.Errorf("%s has %d lines; a file is one idea in at most 400", f.path, f.lines)
+		}
+	}
+	for name := range longFiles {
+		if !long[name] {
+			t.Errorf("%s needs no exception any more", name)
+		}
+	}
+}
+
+// TestDecisionsReadNoClock: what chooses is a function of its inputs, now among
+// them. Otherwise neither a restart nor a simulation would decide the same.
+func TestDecisionsReadNoClock(t *testing.T) {
+	pure := map[string]bool{"rollout/step.go": false, "rollout/pace.go": false, "rollout/plan.go": false}
+	clock := []string{"Now", "Since", "Until", "After", "AfterFunc", "Sleep", "Tick", "NewTimer", "NewTicker"}
+	for _, f := range sources(t) {
+		if _, listed := pure[f.path]; !listed {
+			continue
+		}
+		pure[f.path] = true
+		for on, name := range f.selectors() {
+			if on == "time" && slices.Contains(clock, name) {
+				t.Errorf("%s uses time.%s; a decision reads no clock, it is given now", f.path, name)
+			}
+		}
+	}
+	for name, found := range pure {
+		if !found {
+			t.Errorf("%s is not there; name the file in which its decisions are now", name)
+		}
+	}
+}
+
+// TestNothingIsSkipped: a skipped test is a promise that nobody checks.
+func TestNothingIsSkipped(t *testing.T) {
+	for _, f := range sources(t) {
+		for _, name := range f.selectors() {
+			if f.isTest() && slices.Contains([]string{"Skip", "Skipf", "SkipNow"}, name) {
+				t.Errorf("%s skips a test; fail with a sentence that says what is missing", f.path)
+			}
+		}
+	}
+}
+
+// source is one Go file of the tree.
+type source struct {
+	path  string
+	lines int
+	ast   *ast.File
+}
+
+func (s source) dir() string  { return path.Dir(s.path) }
+func (s source) isTest() bool { return strings.HasSuffix(s.path, "_test.go") }
+
+// selectors yields x, y for every x.y in the file.
+func (s source) selectors() iter.Seq2[string, string] {
+	return func(yield func(on, name string) bool) {
+		for n := range ast.Preorder(s.ast) {
+			sel, ok := n.(*ast.SelectorExpr)
+			if !ok {
+				continue
+			}
+			if on, ok := sel.X.(*ast.Ident); ok && !yield(on.Name, sel.Sel.Name) {
+				return
+			}
+		}
+	}
+}
+
+func sources(t *testing.T) []source {
+	t.Helper()
+	var all []source
+	tree := os.DirFS(".")
+	err := fs.WalkDir(tree, ".", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && name != "." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata"):
+			return fs.SkipDir
+		case d.IsDir() || path.Ext(name) != ".go":
+			return nil
+		}
+		text, err := fs.ReadFile(tree, name)
+		if err != nil {
+			return err
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), name, text, parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		all = append(all, source{path: name, lines: bytes.Count(text, []byte("\n")), ast: parsed})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) < 20 {
+		t.Fatalf("found %d Go files; this test must run in the root of the tree", len(all))
+	}
+	return all
+}
+
+func matches(pattern, dir string) bool {
+	ok, err := path.Match(pattern, dir)
+	return ok && err == nil
+}
