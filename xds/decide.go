@@ -64,7 +64,7 @@ func (h *holding) decide(now *published, name string) (verdict, string) {
 	case r == nil && once:
 		return nothing, fmt.Sprintf("proxy %s keeps %s; restart that Envoy to take it away", h.p.node, Ref{h.typeURL, name})
 	case r == nil:
-		if why := h.p.neededBy(Ref{h.typeURL, name}, now, h.s.fills); why != "" {
+		if why := h.p.neededBy(Ref{h.typeURL, name}, now); why != "" {
 			return wait, why
 		}
 		if partial {

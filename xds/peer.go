@@ -3,6 +3,7 @@ package xds
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -126,7 +127,7 @@ func (p *peer) retry(from *stream) {
 
 // neededBy says which resource keeps the proxy from being told to remove ref, or
 // "". p.mu is held.
-func (p *peer) neededBy(ref Ref, now *published, fills map[string]bool) string {
+func (p *peer) neededBy(ref Ref, now *published) string {
 	for _, user := range now.users[ref.Type] {
 		if h := p.types[user]; user != ref.Type && (h == nil || h.owner == nil) {
 			return fmt.Sprintf("proxy %s has not said which %s it holds, and one may use %s", p.node, kind(user), ref)
@@ -145,7 +146,7 @@ func (p *peer) neededBy(ref Ref, now *published, fills map[string]bool) string {
 			if r.needs(ref) {
 				return fmt.Sprintf("proxy %s still uses %s in %s", p.node, ref, r.Ref)
 			}
-			if r.Body == nil && !fills[typeURL] {
+			if r.Body == nil && slices.Contains(now.users[ref.Type], typeURL) {
 				return fmt.Sprintf("proxy %s holds a version of %s that is not known here and may use %s", p.node, r.Ref, ref)
 			}
 		}

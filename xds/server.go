@@ -41,7 +41,7 @@ type Server struct {
 	writeOnce      map[string]bool
 	onePerResponse map[string]bool
 	resend         map[string]string
-	fills          map[string]bool // the types that follow another: they need nothing themselves
+	fills          map[string]bool // the types that follow another
 
 	publish sync.Mutex // orders publishers
 	now     atomic.Pointer[published]

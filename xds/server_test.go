@@ -1,0 +1,386 @@
+package xds_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	clusters "github.com/envoyproxy/go-control-plane/envoy/service/cluster/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	routes "github.com/envoyproxy/go-control-plane/envoy/service/route/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/sluice-proxy/sluice/xds"
+)
+
+func TestNothingIsAnsweredBeforeTheFirstPublish(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t)
+		c := w.client("edge-1")
+		defer c.close()
+		c.ask(cds)
+		c.ask(eds, "a")
+		c.hears()
+		w.Publish(nil)
+		c.hears("CDS", "EDS -a") // an empty wildcard, and "there is none"
+		w.Publish([]xds.Resource{res(t, eds, "a", 1)})
+		c.hears("EDS +a:1")
+	})
+}
+
+func TestAReconnectWithEqualVersionsIsSentNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		set := []xds.Resource{res(t, cds, "a", 1), res(t, eds, "a", 1), res(t, lds, "web", 1), res(t, rds, "web", 1, ref(cds, "a"))}
+		all := map[xds.Ref]string{}
+		for _, r := range set {
+			all[r.Ref] = r.Version
+		}
+		w := start(t, set...)
+		c := w.client("edge-1")
+		everything := func() {
+			c.ask(cds)
+			c.ask(eds, "a")
+			c.ask(lds)
+			c.ask(rds, "web")
+		}
+		everything()
+		c.hears("CDS +a:1", "EDS +a:1", "LDS +web:1", "RDS +web:1")
+		if !w.proxy("edge-1").Holds(all) {
+			t.Error("the proxy acknowledged everything and does not count as holding it")
+		}
+		for _, server := range []*world{w, start(t, set...)} { // the same process, and one that knows nothing of it
+			c.close()
+			c.connect(server)
+			everything()
+			c.hears()
+			if p := server.proxy("edge-1"); !p.Holds(all) || !p.Connected || p.Streams != 1 {
+				t.Errorf("after the reconnect: %+v", p)
+			}
+		}
+		c.close()
+		if p := w.proxy("edge-1"); p.Connected || p.Lost.IsZero() || !p.Holds(all) {
+			t.Errorf("after it left: %+v", p)
+		}
+	})
+}
+
+func TestNothingIsRemovedThatThisProcessDidNotPublish(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, res(t, cds, "a", 1), res(t, lds, "web", 1), res(t, rds, "web", 1), res(t, rds, "gone", 1), res(t, cds, "gone", 1))
+		c := w.client("edge-1")
+		defer c.close()
+		for _, typeURL := range []string{cds, eds, lds, rds} {
+			c.held[typeURL] = map[string]string{"old": "0123456789abcdef"}
+		}
+		c.ask(cds, "*", "old")
+		c.ask(eds, "old")
+		c.ask(lds)
+		c.ask(rds, "old", "gone")
+		c.hears("CDS +a:1 +gone:1", "LDS +web:1", "RDS +gone:1")
+		c.ask(rds, "old") // asked again, still claimed
+		c.hears()
+		w.Publish([]xds.Resource{res(t, cds, "a", 1)})
+		c.hears("CDS -gone", "RDS -gone") // but not "old" of any type, nor the listener
+		if p := w.proxy("edge-1"); !p.Holds(map[xds.Ref]string{ref(cds, "old"): "", ref(lds, "old"): "", ref(lds, "web"): ""}) {
+			t.Errorf("holds %v", p.Acknowledged)
+		}
+	})
+}
+
+func TestAWriteOnceResourceIsNeverSentAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, res(t, lds, "web", 1))
+		c := w.client("edge-1")
+		defer c.close()
+		c.ask(lds)
+		c.hears("LDS +web:1")
+		withheld := func(want string) {
+			t.Helper()
+			synctest.Wait()
+			got := w.proxy("edge-1").Withheld
+			if want == "" && len(got) == 0 {
+				return
+			}
+			if len(got) != 1 || got[0].Ref != ref(lds, "web") || got[0].Why != want {
+				t.Errorf("withheld %+v, want %q", got, want)
+			}
+		}
+		w.Publish([]xds.Resource{res(t, lds, "web", 2), res(t, lds, "tcp", 1)})
+		c.hears("LDS +tcp:1")
+		withheld("proxy edge-1 keeps Listener web as it is; restart that Envoy to give it the new one")
+		w.Publish([]xds.Resource{res(t, lds, "tcp", 1)})
+		c.hears()
+		withheld("proxy edge-1 keeps Listener web; restart that Envoy to take it away")
+		w.Publish([]xds.Resource{res(t, lds, "web", 1), res(t, lds, "tcp", 1)})
+		c.hears()
+		withheld("")
+
+		c.close() // a reconnect, which claims
+		w.Publish([]xds.Resource{res(t, lds, "web", 2), res(t, lds, "tcp", 1)})
+		c.connect(w)
+		c.ask(lds)
+		c.hears()
+		withheld("proxy edge-1 keeps Listener web as it is; restart that Envoy to give it the new one")
+		c.close() // a restart, which claims nothing
+		clear(c.held)
+		c.connect(w)
+		c.ask(lds)
+		c.hears("LDS +tcp:1", "LDS +web:2")
+		withheld("")
+	})
+}
+
+func TestAResourceWaitsForWhatItNeeds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, res(t, cds, "a", 1), res(t, rds, "web", 1, ref(cds, "a")))
+		c := w.client("edge-1")
+		defer c.close()
+		c.hold[cds] = true
+		c.ask(rds, "web")
+		c.ask(cds)
+		c.hears("CDS +a:1")
+		if got := w.proxy("edge-1").Withheld; len(got) != 1 ||
+			got[0].Why != "RouteConfiguration web waits until proxy edge-1 has acknowledged Cluster a" {
+			t.Errorf("withheld %+v", got)
+		}
+		c.release(cds)
+		c.hears("RDS +web:1")
+		if got := w.proxy("edge-1").Withheld; len(got) != 0 {
+			t.Errorf("withheld %+v", got)
+		}
+		// Make before break: the new cluster, the route, and the old cluster last.
+		c.hold[cds], c.hold[rds] = true, true
+		w.Publish([]xds.Resource{res(t, cds, "b", 1), res(t, rds, "web", 2, ref(cds, "b"))})
+		c.hears("CDS +b:1")
+		c.release(cds)
+		c.hears("RDS +web:2")
+		if got := w.proxy("edge-1").Withheld; len(got) != 1 || got[0].Why != "proxy edge-1 still uses Cluster a in RouteConfiguration web" {
+			t.Errorf("withheld %+v", got)
+		}
+		c.release(rds)
+		c.hears("CDS -a")
+	})
+}
+
+func TestARemovalWaitsUntilAReconnectedProxyHasSaidWhatItHolds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, res(t, cds, "a", 1), res(t, cds, "b", 1), res(t, rds, "web", 1, ref(cds, "a")))
+		c := w.client("edge-1")
+		defer c.close()
+		c.ask(cds)
+		c.ask(rds, "web")
+		c.hears("CDS +a:1 +b:1", "RDS +web:1")
+		c.close()
+		w.Publish([]xds.Resource{res(t, cds, "b", 1), res(t, rds, "web", 2, ref(cds, "b"))})
+		c.connect(w)
+		c.hold[rds] = true
+		c.ask(cds)
+		c.hears()
+		c.ask(rds, "web")
+		c.hears("RDS +web:2")
+		c.release(rds)
+		c.hears("CDS -a")
+	})
+}
+
+func TestAClusterIsFollowedByItsEndpoints(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, res(t, cds, "a", 1), res(t, cds, "b", 1), res(t, eds, "a", 1), res(t, eds, "b", 1))
+		c := w.client("edge-1")
+		defer c.close()
+		c.ask(cds)
+		c.hears("CDS +a:1 +b:1")
+		c.ask(eds, "a", "b")
+		c.hears("EDS +a:1", "EDS +b:1")
+		w.Publish([]xds.Resource{res(t, cds, "a", 2), res(t, cds, "b", 1), res(t, eds, "a", 1), res(t, eds, "b", 1)})
+		c.hears("CDS +a:2", "EDS +a:1")
+		w.Publish([]xds.Resource{res(t, cds, "a", 3), res(t, cds, "b", 1), res(t, eds, "a", 2), res(t, eds, "b", 2)})
+		c.hears("CDS +a:3", "EDS +a:2", "EDS +b:2")
+
+		c.close() // the cluster changes while it is away: its endpoints are equal, but have to follow
+		w.Publish([]xds.Resource{res(t, cds, "a", 4), res(t, cds, "b", 1), res(t, eds, "a", 2), res(t, eds, "b", 2)})
+		c.connect(w)
+		c.ask(cds)
+		c.ask(eds, "a", "b")
+		c.hears("CDS +a:4", "EDS +a:2")
+	})
+}
+
+func TestABadResourceIsRefusedAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, res(t, rds, "a", 1), res(t, rds, "b", 1), res(t, rds, "c", 1))
+		c := w.client("edge-1")
+		defer c.close()
+		c.refuse = func(_, name string, n uint32) bool { return name == "b" && n == 1 }
+		c.ask(rds, "a", "b", "c")
+		c.hears("RDS +a:1", "RDS +b:1", "RDS +c:1")
+		p := w.proxy("edge-1")
+		if len(p.Nacks) != 1 || p.NackCount != 1 || p.Nacks[0].Message != "b:1 is bad" || strings.Join(p.Nacks[0].Names, " ") != "b" || p.Nacks[0].Version != res(t, rds, "b", 1).Version {
+			t.Errorf("refusals: %d, %+v", p.NackCount, p.Nacks)
+		}
+		w.Publish([]xds.Resource{res(t, rds, "a", 2), res(t, rds, "b", 1), res(t, rds, "c", 1)})
+		c.hears("RDS +a:2") // the refused version is not sent again
+		if p := w.proxy("edge-1"); len(p.Nacks) != 1 || p.Holds(map[xds.Ref]string{ref(rds, "b"): ""}) {
+			t.Errorf("the refusal is not settled by others' acknowledgements: %+v", p.Nacks)
+		}
+		w.Publish([]xds.Resource{res(t, rds, "a", 2), res(t, rds, "b", 2), res(t, rds, "c", 1)})
+		c.hears("RDS +b:2")
+		if p := w.proxy("edge-1"); len(p.Nacks) != 0 || p.NackCount != 1 {
+			t.Errorf("refusals after the acknowledgement: %d, %+v", p.NackCount, p.Nacks)
+		}
+		if strings.Count(w.logs.String(), "proxy refused a response") != 1 || strings.Count(w.logs.String(), "proxy connected") != 1 {
+			t.Errorf("log:\n%s", w.logs)
+		}
+	})
+}
+
+func TestARefusedResponseOfSeveralIsSentAgainOneByOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, res(t, cds, "a", 1), res(t, cds, "b", 1), res(t, cds, "c", 1))
+		c := w.client("edge-1")
+		defer c.close()
+		c.refuse = func(_, name string, n uint32) bool { return name == "b" }
+		c.ask(cds)
+		c.hears("CDS +a:1 +b:1 +c:1", "CDS +a:1", "CDS +b:1", "CDS +c:1")
+		if p := w.proxy("edge-1"); p.NackCount != 2 || len(p.Nacks) != 1 || strings.Join(p.Nacks[0].Names, " ") != "b" ||
+			!p.Holds(map[xds.Ref]string{ref(cds, "a"): "", ref(cds, "c"): ""}) {
+			t.Errorf("%+v", p)
+		}
+		w.Publish([]xds.Resource{res(t, cds, "a", 1), res(t, cds, "c", 1)}) // the bad one is taken back
+		c.hears()
+		if p := w.proxy("edge-1"); len(p.Nacks) != 0 {
+			t.Errorf("refusals: %+v", p.Nacks)
+		}
+	})
+}
+
+func TestAnAnswerCountsForExactlyItsResponse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, res(t, eds, "a", 1), res(t, eds, "b", 1))
+		c := w.client("edge-1")
+		defer c.close()
+		c.hold[eds] = true
+		c.ask(eds, "a", "b")
+		c.hears("EDS +a:1", "EDS +b:1")
+		holds := func(name string) bool {
+			synctest.Wait()
+			return w.proxy("edge-1").Holds(map[xds.Ref]string{ref(eds, name): ""})
+		}
+		c.send(&discovery.DeltaDiscoveryRequest{TypeUrl: eds, ResponseNonce: "99"})
+		if holds("a") || holds("b") {
+			t.Error("an unknown nonce acknowledged something")
+		}
+		c.send(c.kept[1])
+		if holds("a") || !holds("b") {
+			t.Error("the second response's nonce acknowledges exactly the second")
+		}
+		c.unsubscribe(eds, "a")
+		c.send(c.kept[0]) // late
+		if holds("a") {
+			t.Error("a late answer brought back what is no longer subscribed")
+		}
+		c.kept = nil
+		c.hold[eds] = false
+		c.ask(eds, "b") // subscribed again without having been dropped: the protocol wants an answer
+		c.hears("EDS +b:1")
+		c.unsubscribe(eds, "b")
+		if holds("b") {
+			t.Error("an unsubscribed name still counts")
+		}
+		w.Publish([]xds.Resource{res(t, eds, "a", 2), res(t, eds, "b", 2)})
+		c.hears()
+	})
+}
+
+func TestTheNewestStreamIsTheProxy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, res(t, cds, "a", 1))
+		old, young := w.client("edge-1"), w.client("edge-1")
+		defer young.close()
+		old.ask(cds)
+		old.hears("CDS +a:1")
+		young.ask(cds)
+		young.hears("CDS +a:1")
+		if p := w.proxy("edge-1"); p.Streams != 2 {
+			t.Errorf("%d streams", p.Streams)
+		}
+		w.Publish([]xds.Resource{res(t, cds, "a", 2)})
+		old.hears()
+		young.hears("CDS +a:2")
+		old.close()
+		if p := w.proxy("edge-1"); !p.Connected || p.Streams != 1 || !p.Lost.IsZero() || !p.Holds(map[xds.Ref]string{ref(cds, "a"): res(t, cds, "a", 2).Version}) {
+			t.Errorf("after the old stream's end: %+v", p)
+		}
+		// A stale stream that outlives the newest has to start over.
+		third := w.client("edge-1")
+		third.ask(cds)
+		third.hears("CDS +a:2")
+		third.close()
+		if status.Code(young.err) != codes.Unavailable {
+			t.Errorf("the stale stream ended with %v", young.err)
+		}
+	})
+}
+
+func TestPerTypeServices(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, res(t, cds, "a", 1), res(t, rds, "web", 1, ref(cds, "a")))
+		c, r := &client{t: t, node: "edge-1", held: map[string]map[string]string{}}, &client{t: t, node: "edge-1", held: map[string]map[string]string{}}
+		c.open(w, func(ctx context.Context, conn *grpc.ClientConn) (deltaStream, error) {
+			return clusters.NewClusterDiscoveryServiceClient(conn).DeltaClusters(ctx)
+		})
+		r.open(w, func(ctx context.Context, conn *grpc.ClientConn) (deltaStream, error) {
+			return routes.NewRouteDiscoveryServiceClient(conn).DeltaRoutes(ctx)
+		})
+		defer r.close()
+		r.ask("", "web")
+		r.hears()
+		c.ask("")
+		c.hears("CDS +a:1")
+		r.hears("RDS +web:1") // woken by the other stream's acknowledgement
+		if p := w.proxy("edge-1"); p.Streams != 2 || len(p.Acknowledged) != 2 {
+			t.Errorf("%+v", p)
+		}
+		c.close()
+		if p := w.proxy("edge-1"); !p.Connected {
+			t.Error("one of two streams is left, and the proxy counts as lost")
+		}
+	})
+}
+
+func TestALostProxyIsForgottenAfterAnHour(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, res(t, cds, "a", 1))
+		c := w.client("edge-1")
+		c.ask(cds)
+		c.hears("CDS +a:1")
+		<-w.Changed()
+		c.close()
+		<-w.Changed()
+		time.Sleep(time.Hour - time.Second)
+		if n := len(w.Proxies()); n != 1 {
+			t.Errorf("%d proxies after less than an hour", n)
+		}
+		time.Sleep(2 * time.Second)
+		if n := len(w.Proxies()); n != 0 {
+			t.Errorf("%d proxies after more than an hour", n)
+		}
+	})
+}
+
+func TestAStreamWithoutANodeIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t)
+		c := w.client("")
+		c.ask(cds)
+		synctest.Wait()
+		if status.Code(c.err) != codes.InvalidArgument {
+			t.Errorf("ended with %v", c.err)
+		}
+		c.close()
+	})
+}
