@@ -1,0 +1,151 @@
+package drain
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestLastWordOfAnEpoch(t *testing.T) {
+	g := New(Options{})
+	order := func(epoch, step uint64) func() (Status, error) {
+		return func() (Status, error) { return g.order(Order{Rollout: "r", Epoch: epoch, Step: step}) }
+	}
+	release := func(epoch uint64) func() (Status, error) {
+		return func() (Status, error) { return g.release(Release{Rollout: "r", Epoch: epoch}) }
+	}
+	for i, tc := range []struct {
+		do    func() (Status, error)
+		stale bool
+		epoch uint64
+		step  uint64
+		state State
+	}{
+		{release(0), false, 0, 0, Serving},
+		{order(3, 5), false, 3, 5, Drained},
+		{order(3, 5), false, 3, 5, Drained},
+		{order(3, 4), true, 3, 5, Drained},
+		{order(2, 9), true, 3, 5, Drained},
+		{release(2), true, 3, 5, Drained},
+		{order(3, 6), false, 3, 6, Drained},
+		{release(3), false, 3, 0, Serving},
+		{release(3), false, 3, 0, Serving},
+		{order(3, 7), true, 3, 0, Serving},
+		{order(2, 7), true, 3, 0, Serving},
+		{order(4, 1), false, 4, 1, Drained},
+		{release(9), false, 9, 0, Serving},
+		{release(4), true, 9, 0, Serving},
+		{order(9, 99), true, 9, 0, Serving},
+		{order(10, 0), false, 10, 0, Drained},
+	} {
+		_, err := tc.do()
+		if _, got := errors.AsType[*stale](err); got != tc.stale {
+			t.Errorf("%d: error %v, want stale %v", i, err, tc.stale)
+		}
+		if s := g.Status(); s.Epoch != tc.epoch || s.Step != tc.step || s.State != tc.state {
+			t.Errorf("%d: status %+v, want epoch %d step %d %s", i, s, tc.epoch, tc.step, tc.state)
+		}
+	}
+}
+
+func TestReleaseStopsTheFunnel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(t, Options{}, 10)
+		mustOrder(t, c.Gate, 1, new(0), 10*time.Second, 0)
+		c.after(2500 * time.Millisecond)
+		if s, err := c.release(Release{Rollout: "r", Epoch: 1}); err != nil || s.State != Serving || s.Ceiling != nil {
+			t.Errorf("release: %+v, %v; want serving", s, err)
+		}
+		if closes := c.after(time.Hour); len(closes) != 3 {
+			t.Errorf("%d closes, want the 3 before the release", len(closes))
+		}
+		if _, err := c.Admit(func() {}); err != nil {
+			t.Errorf("admit after the release: %v", err)
+		}
+	})
+}
+
+func TestShutdownFunnelsAtItsOwnPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(t, Options{Close: 10, Every: time.Second}, 25)
+		if err := c.Shutdown(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		closes := c.after(time.Minute)
+		if len(closes) != 25 || closes[0] >= 100*time.Millisecond {
+			t.Fatalf("closes at %v, want 25 from within the first 100ms", closes)
+		}
+		for k := 1; k < len(closes); k++ {
+			if closes[k]-closes[k-1] != 100*time.Millisecond {
+				t.Errorf("close %d came %s after the one before, want 100ms", k, closes[k]-closes[k-1])
+			}
+		}
+		if s := c.Status(); s.State != Drained || *s.Ceiling != 0 {
+			t.Errorf("status %+v, want drained to 0", s)
+		}
+		if err := c.Shutdown(t.Context()); err != nil {
+			t.Errorf("second shutdown: %v", err)
+		}
+	})
+}
+
+func TestShutdownSaysHowManyAreLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(t, Options{Close: 1, Every: time.Second}, 25)
+		ended := errors.New("the grace period is over")
+		ctx, cancel := context.WithTimeoutCause(t.Context(), 4*time.Second, ended)
+		defer cancel()
+		err := c.Shutdown(ctx)
+		if !errors.Is(err, ended) || !strings.Contains(err.Error(), "21 connections") {
+			t.Errorf("shutdown: %v, want 21 left and the cause", err)
+		}
+		if _, err := c.Admit(func() {}); err != ErrDraining {
+			t.Errorf("admit after shutdown: %v, want ErrDraining", err)
+		}
+		c.endByItself(25)
+	})
+}
+
+func TestShutdownKeepsToTheOrders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(t, Options{Close: 1000, Every: time.Second}, 10)
+		mustOrder(t, c.Gate, 1, new(8), 10*time.Second, 0) // 0s, 5s
+		done := make(chan error, 1)
+		go func() { done <- c.Shutdown(t.Context()) }()
+		if closes := c.after(time.Minute); len(closes) != 2 {
+			t.Errorf("%d closes, want the 2 that were ordered", len(closes))
+		}
+		mustOrder(t, c.Gate, 2, new(5), 3*time.Second, 0)
+		if closes := c.after(2 * time.Minute); len(closes) != 5 {
+			t.Errorf("%d closes, want the 5 that were ordered", len(closes))
+		}
+		// The rollout was called off: nobody orders any more, its own pace takes over.
+		if s, err := c.release(Release{Rollout: "r", Epoch: 1}); err != nil || s.State != Draining {
+			t.Errorf("release during shutdown: %+v, %v; want draining", s, err)
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if closes := c.after(3 * time.Minute); len(closes) != 10 {
+			t.Errorf("%d closes, want all 10", len(closes))
+		}
+	})
+}
+
+// An owner that never says Done is not waited for beyond CloseWait.
+func TestShutdownWaitsForGoodbyes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := New(Options{CloseWait: 5 * time.Second})
+		if _, err := g.Admit(func() {}); err != nil {
+			t.Fatal(err)
+		}
+		mustOrder(t, g, 1, new(0), 0, 0)
+		start := time.Now()
+		if err := g.Shutdown(t.Context()); err != nil || time.Since(start) != 5*time.Second {
+			t.Errorf("shutdown: %v after %s, want nil after 5s", err, time.Since(start))
+		}
+	})
+}
