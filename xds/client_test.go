@@ -39,7 +39,7 @@ const (
 
 func ref(typeURL, name string) xds.Ref { return xds.Ref{Type: typeURL, Name: name} }
 
-// make builds a resource whose content says n.
+// res builds a resource whose content says n.
 func res(t testing.TB, typeURL, name string, n uint32, after ...xds.Ref) xds.Resource {
 	t.Helper()
 	var m proto.Message
@@ -219,13 +219,14 @@ func (c *client) take(str deltaStream, m *discovery.DeltaDiscoveryResponse) {
 	defer c.mu.Unlock()
 	c.responses++
 	answer := &discovery.DeltaDiscoveryRequest{TypeUrl: m.TypeUrl, ResponseNonce: m.Nonce}
-	line := kinds[m.TypeUrl]
+	var line strings.Builder
+	line.WriteString(kinds[m.TypeUrl])
 	if c.held[m.TypeUrl] == nil {
 		c.held[m.TypeUrl] = map[string]string{}
 	}
 	for _, r := range m.Resources {
 		_, n := content(c.t, m.TypeUrl, r.Resource.Value)
-		line += fmt.Sprintf(" +%s:%d", r.Name, n)
+		fmt.Fprintf(&line, " +%s:%d", r.Name, n)
 		if c.refuse != nil && c.refuse(m.TypeUrl, r.Name, n) {
 			answer.ErrorDetail = &rpc.Status{Code: 3, Message: fmt.Sprintf("%s:%d is bad", r.Name, n)}
 		}
@@ -236,10 +237,10 @@ func (c *client) take(str deltaStream, m *discovery.DeltaDiscoveryResponse) {
 		}
 	}
 	for _, name := range m.RemovedResources {
-		line += " -" + name
+		line.WriteString(" -" + name)
 		delete(c.held[m.TypeUrl], name)
 	}
-	c.said = append(c.said, line)
+	c.said = append(c.said, line.String())
 	if c.hold[m.TypeUrl] {
 		c.kept = append(c.kept, answer)
 		return
@@ -280,8 +281,7 @@ func (c *client) release(typeURL string) {
 	c.kept = slices.DeleteFunc(c.kept, func(a *discovery.DeltaDiscoveryRequest) bool { return a.TypeUrl == typeURL })
 }
 
-// hears checks what has arrived since the last time. Lines starting with the
-// same type keep their order; types are compared one after the other.
+// hears checks what has arrived since the last time, in order.
 func (c *client) hears(want ...string) {
 	c.t.Helper()
 	synctest.Wait()

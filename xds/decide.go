@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -143,6 +144,23 @@ func (h *holding) write(now *published) *letter {
 	if len(h.flight) >= limit {
 		return nil
 	}
+	for {
+		l := h.gather(now, single)
+		n := len(l.changed) + len(l.removed)
+		switch {
+		case n > 0 && h.whole() && !h.complete(l):
+			continue // withheld; there may be more in the queue
+		case n == 0 && (!h.greet || len(h.waiting) > 0):
+			return nil
+		}
+		h.post(l)
+		return l
+	}
+}
+
+// gather takes from the queue what goes into one response; with nothing in it,
+// the queue is empty.
+func (h *holding) gather(now *published, single bool) *letter {
 	l := &letter{}
 	at := 0
 	for ; at < len(h.queue); at++ {
@@ -172,23 +190,13 @@ func (h *holding) write(now *published) *letter {
 	if len(h.queue) == 0 {
 		h.queue = nil
 	}
-	if h.whole() && !h.complete(now, l) {
-		return nil
-	}
-	if len(l.changed)+len(l.removed) == 0 && (!h.greet || len(h.waiting) > 0) {
-		return nil
-	}
-	h.post(l)
 	return l
 }
 
 // complete adds everything else that the proxy holds; false if that is not
 // known, so that the response would remove what nobody asked to remove.
-func (h *holding) complete(now *published, l *letter) bool {
+func (h *holding) complete(l *letter) bool {
 	names := l.names()
-	if len(names) == 0 {
-		return true
-	}
 	said := make(map[string]bool, len(names))
 	for _, name := range names {
 		said[name] = true
@@ -211,12 +219,7 @@ func (h *holding) complete(now *published, l *letter) bool {
 		}
 		return false
 	}
-	slices.SortFunc(l.all, func(a, b *Resource) int {
-		if a.Name < b.Name {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(l.all, func(a, b *Resource) int { return cmp.Compare(a.Name, b.Name) })
 	return true
 }
 
