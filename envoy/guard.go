@@ -154,11 +154,7 @@ func (g *guard) cluster(r Resource, m *clusterv3.Cluster) {
 
 // reaches: every choice has weight and names clusters that are there.
 func (g *guard) reaches(r Resource) {
-	all, err := choices(r.Message)
-	if err != nil {
-		return // valid has said so
-	}
-	for _, choice := range all {
+	for _, choice := range choices(r.Message) {
 		total := uint64(0)
 		for _, t := range choice {
 			total += t.weight
@@ -183,6 +179,9 @@ func (g *guard) listener(was Resource, now *Resource) {
 
 // endpoints: who stays keeps its identity, who goes is empty.
 func (g *guard) endpoints(was Resource, now *Resource) {
+	if now != nil && proto.Equal(was.Message, now.Message) {
+		return
+	}
 	old := identities(was.Message)
 	stays := map[netip.AddrPort]proto.Message{}
 	if now != nil {

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	"google.golang.org/protobuf/proto"
@@ -22,20 +24,17 @@ func packed(m proto.Message) *anypb.Any {
 	return a
 }
 
-// each visits a message and every message packed into it, however deep.
-func each(m proto.Message, visit func(proto.Message) error) error {
-	return protorange.Range(m.ProtoReflect(), func(v protopath.Values) error {
-		switch last := v.Index(-1); last.Step.Kind() {
-		case protopath.RootStep, protopath.AnyExpandStep:
-			return visit(last.Value.Message().Interface())
-		}
-		return nil
-	})
-}
-
-// validate applies the protos' own rules, to packed messages too.
+// validate applies the protos' own rules, to packed messages too, however deep.
 func validate(m proto.Message) error {
-	return each(m, func(m proto.Message) error {
+	if cla, ok := m.(*endpointv3.ClusterLoadAssignment); ok {
+		return cla.ValidateAll() // long, and nothing is packed in it
+	}
+	return protorange.Range(m.ProtoReflect(), func(v protopath.Values) error {
+		last := v.Index(-1)
+		if k := last.Step.Kind(); k != protopath.RootStep && k != protopath.AnyExpandStep {
+			return nil
+		}
+		m := last.Value.Message().Interface()
 		checked, ok := m.(interface{ ValidateAll() error })
 		if !ok {
 			return fmt.Errorf("%T has no rules of its own to be checked by", m)
@@ -50,48 +49,49 @@ type target struct {
 	weight  uint64
 }
 
-// choices are the weighted choices that a message makes, each a list of targets.
-func choices(m proto.Message) (all [][]target, err error) {
-	err = each(m, func(m proto.Message) error {
-		switch m := m.(type) {
-		case *routev3.RouteConfiguration:
-			for _, v := range m.VirtualHosts {
-				for _, r := range v.Routes {
-					var c []target
-					for _, w := range r.GetRoute().GetWeightedClusters().GetClusters() {
-						c = append(c, target{w.Name, uint64(w.GetWeight().GetValue())})
-					}
-					if name := r.GetRoute().GetCluster(); name != "" {
-						c = append(c, target{name, 1})
-					}
-					if r.GetRoute() != nil {
-						all = append(all, c)
-					}
+// choices are the weighted choices that a resource makes, each a list of targets.
+func choices(m proto.Message) (all [][]target) {
+	switch m := m.(type) {
+	case *routev3.RouteConfiguration:
+		for _, v := range m.VirtualHosts {
+			for _, r := range v.Routes {
+				if to := r.GetRoute(); to != nil {
+					all = append(all, routeTargets(to))
 				}
 			}
-		case *tcpv3.TcpProxy:
-			var c []target
-			for _, w := range m.GetWeightedClusters().GetClusters() {
-				c = append(c, target{w.Name, uint64(w.Weight)})
-			}
-			if name := m.GetCluster(); name != "" {
-				c = append(c, target{name, 1})
-			}
-			all = append(all, c)
 		}
-		return nil
-	})
-	return all, err
+	case *corev3.TypedExtensionConfig:
+		if to := (&tcpv3.TcpProxy{}); m.TypedConfig.UnmarshalTo(to) == nil {
+			all = append(all, tcpTargets(to))
+		}
+	}
+	return all
+}
+
+func routeTargets(r *routev3.RouteAction) (to []target) {
+	for _, w := range r.GetWeightedClusters().GetClusters() {
+		to = append(to, target{w.Name, uint64(w.GetWeight().GetValue())})
+	}
+	if name := r.GetCluster(); name != "" {
+		to = append(to, target{name, 1})
+	}
+	return to
+}
+
+func tcpTargets(p *tcpv3.TcpProxy) (to []target) {
+	for _, w := range p.GetWeightedClusters().GetClusters() {
+		to = append(to, target{w.Name, uint64(w.Weight)})
+	}
+	if name := p.GetCluster(); name != "" {
+		to = append(to, target{name, 1})
+	}
+	return to
 }
 
 // after names the clusters that a message sends connections to, sorted.
 func after(m proto.Message) []Ref {
-	all, err := choices(m)
-	if err != nil {
-		return nil // validate says so
-	}
 	names := map[string]bool{}
-	for _, c := range all {
+	for _, c := range choices(m) {
 		for _, t := range c {
 			names[t.cluster] = true
 		}

@@ -35,8 +35,6 @@ func tcp(l Listener, s Routed) Resource {
 		m.AccessLog = accessLog(l)
 		m.AccessLogOptions = &tcpv3.TcpProxy_TcpAccessLogOptions{FlushAccessLogOnConnected: true}
 	}
-	return Resource{
-		Type: ExtensionType, Name: l.Name, After: after(m),
-		Message: &corev3.TypedExtensionConfig{Name: l.Name, TypedConfig: packed(m)},
-	}
+	c := &corev3.TypedExtensionConfig{Name: l.Name, TypedConfig: packed(m)}
+	return Resource{Type: ExtensionType, Name: l.Name, Message: c, After: after(c)}
 }
