@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"maps"
 	"reflect"
-	"slices"
 	"sync"
 	"time"
 
@@ -59,7 +58,7 @@ type Controller struct {
 	views    map[discovery.Service]View
 	newer    chan struct{} // closed when views are replaced
 
-	stale    bool // configured anew: publish although the wishes are the same
+	stale bool // configured anew: publish although the wishes are the same
 
 	// Owned by Run's goroutine.
 	running   map[discovery.Service]*running
@@ -244,178 +243,6 @@ func (c *Controller) load(ctx context.Context) error {
 	return nil
 }
 
-// lookAtAll decides for every service and publishes; it returns when to look
-// again. Nothing happens before every configured service was read once.
-func (c *Controller) lookAtAll(ctx context.Context) time.Time {
-	c.mu.Lock()
-	services, snapshot, stale := c.services, c.snapshot, c.stale
-	c.mu.Unlock()
-	if snapshot == nil || services == nil {
-		return time.Time{}
-	}
-	if c.tried.IsZero() {
-		for s := range services {
-			if _, ok := snapshot[s]; !ok {
-				return time.Time{}
-			}
-		}
-	}
-	c.enroll(services, snapshot)
-	if c.tried.IsZero() {
-		// The first publish has everything: every state is stored and every wish
-		// derived before any proxy hears of one.
-		for _, name := range slices.Sorted(maps.Keys(c.running)) {
-			if err := c.prepare(ctx, name, snapshot[name]); err != nil {
-				c.ports.Logger.Error("not started yet", "service", name, "error", err)
-				return time.Now().Add(time.Second)
-			}
-		}
-	}
-	if c.tried.IsZero() || stale {
-		c.mu.Lock()
-		c.stale = false
-		c.mu.Unlock()
-		c.publish()
-	}
-	var wake time.Time
-	for _, name := range slices.Sorted(maps.Keys(c.running)) {
-		run := c.running[name]
-		fleet, configured := snapshot[name]
-		if _, ok := services[name]; ok != configured && ok {
-			continue // new in the configuration, not read yet
-		}
-		c.look(ctx, name, services, fleet)
-		if !run.wake.IsZero() && (wake.IsZero() || run.wake.Before(wake)) {
-			wake = run.wake
-		}
-	}
-	c.show()
-	return wake
-}
-
-// enroll begins to run what is configured and was never seen before.
-func (c *Controller) enroll(services map[discovery.Service]Service, snapshot discovery.Snapshot) {
-	for name, s := range services {
-		if _, ok := snapshot[name]; ok && c.running[name] == nil {
-			c.running[name] = &running{state: NewState(name, s.Live)}
-		}
-	}
-}
-
-// prepare stores the state of a service that has none yet and derives its wish.
-func (c *Controller) prepare(ctx context.Context, name discovery.Service, fleet discovery.Fleet) error {
-	run := c.running[name]
-	if run.stored.Version == "" {
-		if err := c.store(ctx, run, run.state); err != nil {
-			return err
-		}
-	}
-	c.wish(name, Wished(run.state, c.see(name, fleet)))
-	return nil
-}
-
-// look lets Step decide about one service until nothing changes: look, decide,
-// store, let it show, look again.
-func (c *Controller) look(ctx context.Context, name discovery.Service, services map[discovery.Service]Service, fleet discovery.Fleet) {
-	run := c.running[name]
-	conf, configured := services[name]
-	if !configured {
-		fleet = discovery.Fleet{}
-	}
-	for {
-		now := time.Now()
-		seen := c.see(name, fleet)
-		wish := Wished(run.state, seen)
-		again := c.refused[name] != "" && now.Sub(c.tried) >= recheck
-		if run.stored.Version != "" && (c.wish(name, wish) || again) {
-			c.publish()
-			seen = c.see(name, fleet)
-		}
-		c.watcher.set(ctx, &c.group, name, wanted(run.state, wish))
-
-		d := Step(run.state, seen, now)
-		if d.Next.Retired == configured {
-			d.Next, d.Changed = retire(d.Next, !configured), true
-		}
-		if d.Changed || run.stored.Version == "" {
-			err := c.store(ctx, run, d.Next)
-			if err == nil {
-				continue
-			}
-			d.Reason, d.Wake = reason(StoreFailing, "waiting: %v", err), run.retry
-		}
-		c.watcher.ask(name, d.Ask)
-		c.say(name, run, View{State: run.state, Seen: seen, Wish: wish, Reason: d.Reason, Policy: conf.Policy})
-		run.wake = d.Wake
-		if c.refused[name] != "" && run.wake.IsZero() {
-			run.wake = now.Add(recheck)
-		}
-		return
-	}
-}
-
-func retire(s State, retired bool) State {
-	s = s.Clone()
-	s.Retired = retired
-	if retired {
-		s.Rollout = nil
-	}
-	return s
-}
-
-// see gathers everything that is seen of a service now.
-func (c *Controller) see(name discovery.Service, fleet discovery.Fleet) Seen {
-	return Seen{
-		Fleet: fleet, Instances: c.watcher.seen(name), Proxies: c.ports.Proxies(name),
-		Watching: c.since, Unpublished: c.refused[name],
-	}
-}
-
-// wish puts a service's wish into the map that is published next and reports
-// whether it is news.
-func (c *Controller) wish(name discovery.Service, w Wish) bool {
-	if old, ok := c.published[name]; ok && reflect.DeepEqual(old, w) {
-		return false
-	}
-	next := maps.Clone(c.published)
-	if next == nil {
-		next = Wishes{}
-	}
-	next[name] = w
-	c.published = next
-	return true
-}
-
-// publish lets the wishes show.
-func (c *Controller) publish() {
-	c.tried = time.Now()
-	c.refused = c.ports.Publish(c.published)
-}
-
-// store remembers the next state before it may show. After a failure nothing is
-// tried again for a second.
-func (c *Controller) store(ctx context.Context, run *running, next State) error {
-	now := time.Now()
-	if run.failure != nil && now.Before(run.retry) {
-		return run.failure
-	}
-	if err := next.Check(); err != nil {
-		return fmt.Errorf("a decision was refused: %w", err)
-	}
-	data, err := EncodeState(next)
-	if err != nil {
-		return err
-	}
-	stored, err := c.ports.Store.Replace(ctx, next.Service, run.stored, data)
-	if err != nil {
-		run.failure = fmt.Errorf("the next state cannot be stored: %w", err)
-		run.retry = now.Add(recheck)
-		return run.failure
-	}
-	run.state, run.stored, run.failure = next, stored, nil
-	return nil
-}
-
 // command lets an operator's command change the state.
 func (c *Controller) command(ctx context.Context, command Command) (Answer, error) {
 	name := command.service()
@@ -444,28 +271,4 @@ func (c *Controller) command(ctx context.Context, command Command) (Answer, erro
 	}
 	c.ports.Logger.Info("command", "service", name, "answer", answer.Text)
 	return answer, nil
-}
-
-// say logs a reason when it changes and keeps the view.
-func (c *Controller) say(name discovery.Service, run *running, v View) {
-	was := run.view
-	run.view = v
-	if was.Reason.Code != v.Reason.Code || was.State.Phase() != v.State.Phase() {
-		c.ports.Logger.Info("rollout", "service", name, "phase", v.State.Phase(), "reason", v.Reason.Text)
-	}
-}
-
-// show hands the views to whoever watches.
-func (c *Controller) show() {
-	next := make(map[discovery.Service]View, len(c.running))
-	for name, run := range c.running {
-		if run.view.State.Service != "" {
-			next[name] = run.view
-		}
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.views = next
-	close(c.newer)
-	c.newer = make(chan struct{})
 }

@@ -154,6 +154,9 @@ type Service struct {
 	// Prefix is the start of the paths that belong to the service. Default /.
 	// A listener's services differ in domain or prefix. HTTP only.
 	Prefix string `yaml:"prefix"`
+	// HTTP2: the instances speak HTTP/2 without TLS beside HTTP/1.1; gRPC needs
+	// it. Default: HTTP/1.1 only. HTTP only.
+	HTTP2 bool `yaml:"http2"`
 	// Live is the colour that is live when the service is seen for the first
 	// time; afterwards the stored state knows. Default blue.
 	Live discovery.Colour `yaml:"live"`

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+
+	"github.com/sluice-proxy/sluice/cmd/internal/config"
+	"github.com/sluice-proxy/sluice/rollout"
+)
+
+// reload rereads the configuration whenever hup says so. What is wrong or cannot
+// change in a running program is logged, and the running configuration stays as
+// a whole.
+func reload(ctx context.Context, path string, conf *config.Config, hup <-chan os.Signal, logger *slog.Logger,
+	control *rollout.Controller, apply func(*config.Config)) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hup:
+		}
+		next, err := config.Load(path)
+		if err != nil {
+			logger.Error("reload refused", "reason", err)
+			continue
+		}
+		changes, refused := conf.Changed(next)
+		for _, p := range refused {
+			logger.Error("reload refused", "reason", p.String())
+		}
+		busy := leaving(conf, next, control)
+		for _, why := range busy {
+			logger.Error("reload refused", "reason", why)
+		}
+		if len(refused)+len(busy) > 0 {
+			continue
+		}
+		apply(next)
+		conf = next
+		logger.Info("reloaded", "changes", changes)
+	}
+}
+
+// leaving names the services that would be removed in the middle of a rollout.
+func leaving(conf, next *config.Config, control *rollout.Controller) []string {
+	var out []string
+	views, _ := control.Views()
+	for _, s := range conf.Services {
+		stays := slices.ContainsFunc(next.Services, func(n config.Service) bool { return n.Name == s.Name })
+		if r := views[s.Name].State.Rollout; !stays && r != nil {
+			out = append(out, fmt.Sprintf("service %s cannot be removed while rollout %s is %s; wait for it or abort it first", s.Name, r.ID, r.Phase))
+		}
+	}
+	return out
+}

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/sluice-proxy/sluice/cmd/internal/config"
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/drain"
+	storeconsul "github.com/sluice-proxy/sluice/rollout/store/consul"
+	storefile "github.com/sluice-proxy/sluice/rollout/store/file"
+	"github.com/sluice-proxy/sluice/xds"
+)
+
+// serve wires it all up and runs until ctx ends:
+// discovery → controller → publisher → xDS, with the operator's API beside it.
+func serve(ctx context.Context, path string, hup <-chan os.Signal, logger *slog.Logger) error {
+	conf, err := config.Load(path)
+	if err != nil {
+		return err
+	}
+	for _, n := range conf.Notes {
+		logger.Warn("configuration", "note", n.String())
+	}
+	store, closeStore, err := openStore(conf)
+	if err != nil {
+		return err
+	}
+	defer closeStore()
+	xdsListener, err := net.Listen("tcp", conf.XDS.Listen.String())
+	if err != nil {
+		return fmt.Errorf("listen for Envoys (xds.listen): %w", err)
+	}
+	defer xdsListener.Close()
+	apiListener, err := net.Listen("tcp", conf.API.Listen.String())
+	if err != nil {
+		return fmt.Errorf("listen for operators (api.listen): %w", err)
+	}
+	defer apiListener.Close()
+
+	pub := newPublisher(conf, logger)
+	orders := drain.NewClient(conf.Drain.Token)
+	defer orders.Close()
+	control := rollout.NewController(rollout.Ports{
+		Store: store, Drain: orders, Publish: pub.Publish, Proxies: pub.Proxies, Logger: logger,
+	})
+	control.Configure(services(conf))
+	source := &source{logger: logger, emit: control.Discovered}
+
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return control.Run(ctx) })
+	group.Go(func() error { return source.run(ctx, conf) })
+	group.Go(func() error { return hear(ctx, pub, control) })
+	group.Go(func() error { return serveXDS(ctx, pub.server, xdsListener) })
+	group.Go(func() error {
+		return serveAPI(ctx, operator(conf, control, pub, source), apiListener)
+	})
+	group.Go(func() error {
+		reload(ctx, path, conf, hup, logger, control, func(next *config.Config) {
+			pub.configure(next)
+			control.Configure(services(next))
+			source.follow(next)
+		})
+		return nil
+	})
+	logger.Info("started", "xds", conf.XDS.Listen, "api", conf.API.Listen, "services", len(conf.Services))
+	err = group.Wait()
+	logger.Info("stopped")
+	return err
+}
+
+func openStore(c *config.Config) (rollout.Store, func(), error) {
+	if c.State.Consul != nil {
+		s, err := storeconsul.New(storeconsul.Options{
+			Address: c.State.Consul.Address, Token: c.State.Consul.Token,
+			Datacenter: c.State.Consul.Datacenter, Prefix: c.State.Consul.Prefix,
+		})
+		return s, func() {}, err
+	}
+	s, err := storefile.Open(c.State.File)
+	if err != nil {
+		return nil, nil, err
+	}
+	return s, func() { _ = s.Close() }, nil
+}
+
+// services is the part of the configuration that the controller follows.
+func services(c *config.Config) map[discovery.Service]rollout.Service {
+	out := map[discovery.Service]rollout.Service{}
+	for _, s := range c.Services {
+		out[s.Name] = rollout.Service{Live: s.Live, Policy: s.Policy}
+	}
+	return out
+}
+
+// hear hands what the proxies acknowledge to the controller.
+func hear(ctx context.Context, pub *publisher, control *rollout.Controller) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-pub.server.Changed():
+			pub.refresh()
+			control.Notice()
+		}
+	}
+}
+
+func serveXDS(ctx context.Context, server *xds.Server, l net.Listener) error {
+	g := grpc.NewServer(xds.ServerOptions()...)
+	server.Register(g)
+	// Proxies keep what they hold when their streams end.
+	stop := context.AfterFunc(ctx, g.Stop)
+	defer stop()
+	if err := g.Serve(l); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("serve Envoys: %w", err)
+	}
+	return nil
+}
+
+// operator is what the API shows and does.
+func operator(conf *config.Config, control *rollout.Controller, pub *publisher, source *source) http.Handler {
+	registry := prometheus.NewRegistry()
+	views := func() map[discovery.Service]rollout.View {
+		all, _ := control.Views()
+		return all
+	}
+	registry.MustRegister(newMetrics(views, pub.list), collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return api.Server{
+		Views: control.Views, Do: control.Do, Plan: control.Plan, Proxies: pub.list,
+		Ready: func() error {
+			err := control.Ready()
+			if why := source.waiting(); err != nil && why != "" {
+				return errors.New(why)
+			}
+			return err
+		},
+		Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
+		Version: version, Token: conf.API.Token,
+	}.Handler()
+}
+
+func serveAPI(ctx context.Context, handler http.Handler, l net.Listener) error {
+	server := &http.Server{
+		Handler: handler, ReadHeaderTimeout: 10 * time.Second,
+		BaseContext: func(net.Listener) context.Context { return ctx },
+	}
+	var closing sync.WaitGroup
+	defer closing.Wait()
+	stop := context.AfterFunc(ctx, func() {
+		closing.Go(func() {
+			fresh, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+			defer cancel()
+			if server.Shutdown(fresh) != nil {
+				_ = server.Close()
+			}
+		})
+	})
+	defer stop()
+	if err := server.Serve(l); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("serve operators: %w", err)
+	}
+	return nil
+}

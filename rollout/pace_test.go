@@ -1,0 +1,96 @@
+package rollout
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/sluice-proxy/sluice/discovery"
+)
+
+func TestShares(t *testing.T) {
+	for _, c := range []struct {
+		n    int
+		held []int
+		want []int
+	}{
+		{10, []int{34, 33, 33}, []int{4, 3, 3}},
+		{10, []int{3, 0, 1}, []int{3, 0, 1}},
+		{1, []int{5, 5, 5}, []int{1, 0, 0}},
+		{4, []int{1, 1, 1, 97}, []int{0, 0, 0, 4}},
+		{0, []int{7}, []int{0}},
+		{5, nil, nil},
+	} {
+		if got := shares(c.n, c.held); !slices.Equal(got, c.want) {
+			t.Errorf("shares(%d, %v) = %v, want %v", c.n, c.held, got, c.want)
+		}
+	}
+}
+
+func FuzzShares(f *testing.F) {
+	f.Add(10, []byte{34, 33, 33})
+	f.Fuzz(func(t *testing.T, n int, raw []byte) {
+		n = min(n, 1<<30)
+		held, total := make([]int, len(raw)), 0
+		for i, b := range raw {
+			held[i] = int(b) * 31
+			total += held[i]
+		}
+		sum := 0
+		for i, s := range shares(n, held) {
+			if s < 0 || s > held[i] {
+				t.Fatalf("instance %d holds %d and is to close %d", i, held[i], s)
+			}
+			if total > 0 && n > 0 && n <= total {
+				if exact := float64(n) * float64(held[i]) / float64(total); float64(s) <= exact-1 || float64(s) >= exact+1 {
+					t.Fatalf("instance %d: %d closes for a quota of %f", i, s, exact)
+				}
+			}
+			sum += s
+		}
+		if want := min(max(n, 0), total); sum != want {
+			t.Fatalf("%d closes were shared out, want %d", sum, want)
+		}
+	})
+}
+
+// The promise of the pace on the real Step: the closes of a whole fleet come at
+// even distances, whatever its size. The bounds are the issue's; measured peaks
+// are far from what instances with one common offset give (30 times the mean).
+func TestFleetClosesEvenly(t *testing.T) {
+	for _, fleet := range []int{3, 200, 2000} {
+		t.Run(fmt.Sprintf("%d instances", fleet), func(t *testing.T) {
+			w := newWorld(t, fleet, fleet, 20*1000, 2)
+			one, every := 1000, Duration(3*time.Second)
+			promote := Promote{Service: "chat", Target: discovery.Green, Overrides: Overrides{Close: &one, Every: &every}}
+			w.run(5*time.Second, func() bool { return w.now.Sub(epoch) >= 4*time.Second })
+			began := w.now
+			if err := w.do(promote); err != nil {
+				t.Fatal(err)
+			}
+			if !w.run(5*time.Minute, w.steady) {
+				t.Fatalf("not done after 5 minutes: %s", w.reason.Text)
+			}
+			if len(w.evictions) != 20_000 || w.held(discovery.Blue) != 0 {
+				t.Fatalf("%d evictions, blue holds %d", len(w.evictions), w.held(discovery.Blue))
+			}
+			for _, c := range []struct {
+				window time.Duration
+				most   float64
+			}{{100 * time.Millisecond, 1.2}, {time.Second, 1.05}, {3 * time.Second, 1.01}} {
+				mean := 1000 * c.window.Seconds() / 3
+				got := float64(peak(w.evictions, c.window)) / mean
+				t.Logf("%v: %.3f of the even share", c.window, got)
+				if got > c.most {
+					t.Errorf("in %v: %.3f times the even share, want at most %.2f", c.window, got, c.most)
+				}
+			}
+			takes := w.evictions[len(w.evictions)-1].at.Sub(began)
+			plan := settle + Funnel{Close: 1000, Every: every}.finishes(20_000)
+			if diff := takes.Seconds()/plan.Seconds() - 1; diff > 0.1 || diff < -0.1 {
+				t.Errorf("took %v, planned %v", takes, plan)
+			}
+		})
+	}
+}

@@ -1,0 +1,411 @@
+package rollout
+
+import (
+	"container/heap"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/drain"
+)
+
+// world is a simulated fleet in virtual time: the real Step and the real Wished,
+// instances that follow orders as the drain contract says, clients that come
+// back, proxies that acknowledge late.
+type world struct {
+	t     testing.TB
+	now   time.Time
+	queue events
+	seq   int
+
+	state     State
+	instances map[discovery.InstanceID]*instance
+	proxies   map[string]*proxy
+	fleetErr  string
+	watching  time.Time
+	storeDown bool
+	unclear   bool // green never tells returns
+
+	latency  time.Duration // of one request to an instance, one way
+	comeBack func() time.Duration
+
+	dirty     bool // something was seen since the last look
+	due       time.Time
+	reason    Reason
+	evictions []eviction
+	refused   int
+	byColour  map[discovery.Colour][]*instance // made when the first client arrives
+	turn      int
+}
+
+type instance struct {
+	discovery.Instance
+	gone      bool // deregistered
+	dead      bool // the process does not exist
+	deaf      bool // its endpoint does not answer
+	status    drain.Status
+	returned  uint64
+	running   int // number of the order that runs, so that a replaced one stops
+	sight     Sighting
+	nextAsk   time.Time
+	inFlight  bool
+	lastOrder drain.Order
+}
+
+type proxy struct {
+	delay     time.Duration
+	connected bool
+	lost      time.Time
+	told      string // what it was sent last
+	heard     string // what it acknowledged
+	weights   map[discovery.Colour]Share
+}
+
+type eviction struct {
+	at   time.Time
+	from discovery.Colour
+}
+
+type event struct {
+	at  time.Time
+	seq int
+	do  func()
+}
+
+type events []event
+
+func (q events) Len() int { return len(q) }
+func (q events) Less(i, j int) bool {
+	return q[i].at.Before(q[j].at) || q[i].at.Equal(q[j].at) && q[i].seq < q[j].seq
+}
+func (q events) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q *events) Push(x any)   { *q = append(*q, x.(event)) }
+func (q *events) Pop() any {
+	last := (*q)[len(*q)-1]
+	*q = (*q)[:len(*q)-1]
+	return last
+}
+
+var epoch = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+
+func newWorld(t testing.TB, blue, green, connections, proxies int) *world {
+	w := &world{
+		t: t, now: epoch, watching: epoch, state: NewState("chat", discovery.Blue),
+		byColour: map[discovery.Colour][]*instance{}, instances: map[discovery.InstanceID]*instance{}, proxies: map[string]*proxy{},
+		latency: time.Millisecond, comeBack: func() time.Duration { return 200 * time.Millisecond },
+	}
+	for i := range blue {
+		in := w.add(discovery.Blue, i)
+		in.status.Active = connections/blue + min(1, max(0, connections%blue-i))
+		in.status.Accepted = uint64(in.status.Active)
+	}
+	for i := range green {
+		w.add(discovery.Green, i)
+	}
+	for i := range proxies {
+		w.proxies[fmt.Sprintf("edge-%d", i+1)] = &proxy{connected: true, delay: time.Duration(i+1) * 20 * time.Millisecond}
+	}
+	return w
+}
+
+func (w *world) add(c discovery.Colour, i int) *instance {
+	host := byte(1)
+	if c == discovery.Green {
+		host = 2
+	}
+	addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, host, byte(i >> 8), byte(i)}), 9000)
+	in := &instance{Instance: discovery.Instance{
+		ID: discovery.InstanceID(fmt.Sprintf("chat-%s%04d", c[:1], i+1)), Colour: c, Addr: addr,
+		Health: discovery.Passing, Drain: "http://" + addr.String(),
+	}, status: drain.Status{State: drain.Serving}}
+	w.instances[in.ID] = in
+	return in
+}
+
+func (w *world) at(d time.Duration, do func()) {
+	w.seq++
+	heap.Push(&w.queue, event{at: w.now.Add(d), seq: w.seq, do: do})
+}
+
+// run lets virtual time pass until done holds or d is over, looking as the
+// controller does: whenever something happened or was to happen.
+func (w *world) run(d time.Duration, done func() bool) bool {
+	end := w.now.Add(d)
+	w.dirty = true
+	for !done() {
+		if w.dirty || !w.due.IsZero() && !w.due.After(w.now) {
+			w.dirty = false
+			w.due = w.look()
+		}
+		wake, next := w.due, end
+		if len(w.queue) > 0 && w.queue[0].at.Before(next) {
+			next = w.queue[0].at
+		}
+		if !wake.IsZero() && wake.Before(next) {
+			next = wake
+		}
+		if next.After(w.now) {
+			w.now = next
+		}
+		for len(w.queue) > 0 && !w.queue[0].at.After(w.now) {
+			heap.Pop(&w.queue).(event).do()
+		}
+		if !w.now.Before(end) {
+			return done()
+		}
+	}
+	return true
+}
+
+func (w *world) steady() bool { return w.state.Rollout == nil }
+
+// look is the controller's look, without its goroutines.
+func (w *world) look() time.Time {
+	for range 50 {
+		w.publish()
+		d := Step(w.state, w.seen(), w.now)
+		w.reason = d.Reason
+		if d.Changed {
+			if err := d.Next.Check(); err != nil {
+				w.t.Fatalf("a decision no state may have: %v", err)
+			}
+			if w.storeDown {
+				return w.now.Add(time.Second)
+			}
+			w.remember(d.Next)
+			continue
+		}
+		w.talk(d.Ask)
+		return w.wake(d.Wake)
+	}
+	w.t.Fatalf("Step never comes to rest: %v", w.reason)
+	return time.Time{}
+}
+
+func (w *world) wake(t time.Time) time.Time {
+	if !t.IsZero() && !t.After(w.now) {
+		t = w.now.Add(time.Millisecond)
+	}
+	for _, in := range w.instances {
+		if !in.inFlight && in.nextAsk.After(w.now) && (t.IsZero() || in.nextAsk.Before(t)) {
+			t = in.nextAsk
+		}
+	}
+	return t
+}
+
+func (w *world) remember(s State) {
+	data, err := EncodeState(s)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if w.state, err = DecodeState(data); err != nil {
+		w.t.Fatalf("a state that cannot be read back: %v\n%s", err, data)
+	}
+}
+
+// restart is rolloutd dying and starting again: only the state survives.
+func (w *world) restart() {
+	w.watching = w.now
+	for _, in := range w.instances {
+		in.sight, in.inFlight, in.nextAsk = Sighting{}, false, w.now
+	}
+}
+
+func (w *world) fleet() discovery.Fleet {
+	f := discovery.Fleet{Err: w.fleetErr}
+	for _, in := range w.instances {
+		if !in.gone {
+			f.Instances = append(f.Instances, in.Instance)
+		}
+	}
+	slices.SortFunc(f.Instances, func(a, b discovery.Instance) int {
+		return strings.Compare(string(a.ID), string(b.ID))
+	})
+	return f
+}
+
+func (w *world) wished() string { return fmt.Sprint(weights(w.state)) }
+
+// half is what Wished needs of what is seen.
+func (w *world) half() Seen {
+	s := Seen{Fleet: w.fleet(), Instances: map[discovery.InstanceID]Sighting{}, Watching: w.watching}
+	for id, in := range w.instances {
+		s.Instances[id] = in.sight
+	}
+	return s
+}
+
+func (w *world) seen() Seen {
+	s := w.half()
+	want := w.wished()
+	for node, p := range w.proxies {
+		s.Proxies = append(s.Proxies, Proxy{Node: node, Connected: p.connected, Lost: p.lost, Confirmed: p.connected && p.heard == want})
+	}
+	slices.SortFunc(s.Proxies, func(a, b Proxy) int {
+		return strings.Compare(a.Node, b.Node)
+	})
+	return s
+}
+
+// publish has each connected proxy hear the wishes after its delay.
+func (w *world) publish() {
+	want, weights := w.wished(), weights(w.state)
+	for _, p := range w.proxies {
+		if p.connected && p.heard != want && p.told != want {
+			p.told = want
+			w.at(p.delay, func() {
+				if p.connected && p.told == want {
+					p.heard, p.weights, w.dirty = want, weights, true
+				}
+			})
+		}
+	}
+}
+
+// talk tells and asks the instances as the watcher does.
+func (w *world) talk(ask []discovery.InstanceID) {
+	wish := Wished(w.state, w.half())
+	for key, told := range wanted(w.state, wish) {
+		in := w.instances[key]
+		news := !in.sight.At.IsZero() && in.sight.Err == "" && !shows(in.sight.Status, told.wish)
+		if in == nil || in.inFlight || !news && w.now.Before(in.nextAsk) && !slices.Contains(ask, key) {
+			continue
+		}
+		in.inFlight = true
+		in.nextAsk = w.now.Add(told.every)
+		sent := w.watching
+		w.at(w.latency, func() { w.arrive(in, told, news) })
+		w.at(2*w.latency, func() {
+			if sent != w.watching {
+				return // whoever asked does not live any more
+			}
+			in.inFlight, w.dirty = false, true
+			var err error
+			if in.dead || in.deaf {
+				err = fmt.Errorf("no answer")
+			}
+			in.sight = sighted(in.sight, in.answer(w), err, w.now)
+			in.sight.Refused = in.dead
+		})
+	}
+}
+
+func (in *instance) answer(w *world) drain.Status {
+	s := in.status
+	if !w.unclear {
+		returned := in.returned
+		s.Returned = &returned
+	}
+	if s.State == drain.Draining && s.Active == 0 {
+		s.State = drain.Drained
+	}
+	return s
+}
+
+// arrive is the instance's side of the contract.
+func (w *world) arrive(in *instance, told told, news bool) {
+	if in.dead || in.deaf || !news {
+		return
+	}
+	switch o := told.wish.Drain; {
+	case o == nil:
+		in.status.State, in.status.Ceiling, in.status.Epoch = drain.Serving, nil, told.wish.Serve.Epoch
+		in.running++
+	case o.Epoch < in.status.Epoch || o.Epoch == in.status.Epoch && o.Step < in.status.Step:
+		w.t.Fatalf("%s got the order %d.%d after %d.%d", in.ID, o.Epoch, o.Step, in.status.Epoch, in.status.Step)
+	case o.Epoch == in.status.Epoch && o.Step == in.status.Step && in.status.State != drain.Serving:
+	default:
+		in.status.State, in.status.Rollout, in.status.Epoch, in.status.Step = drain.Draining, o.Rollout, o.Epoch, o.Step
+		in.status.Ceiling, in.lastOrder = o.Ceiling, *o
+		in.running++
+		if o.Ceiling != nil && in.status.Active > *o.Ceiling {
+			n := in.status.Active - *o.Ceiling
+			for k := range n {
+				at := time.Duration(o.StartMS)*time.Millisecond + time.Duration(k)*time.Duration(o.OverMS)*time.Millisecond/time.Duration(n)
+				run := in.running
+				w.at(at, func() {
+					if in.running == run && !in.dead && in.status.Active > *o.Ceiling {
+						w.evict(in)
+					}
+				})
+			}
+		}
+	}
+}
+
+// evict closes one connection; its client comes back where the proxies send it.
+func (w *world) evict(in *instance) {
+	in.status.Active--
+	in.status.Evicted++
+	w.evictions = append(w.evictions, eviction{w.now, in.Colour})
+	for node, p := range w.proxies {
+		if p.connected && p.weights[in.Colour] != 0 {
+			w.t.Fatalf("%s closed a connection while proxy %s still sends %s of new ones to %s", in.ID, node, p.weights[in.Colour], in.Colour)
+		}
+	}
+	w.at(w.comeBack(), func() { w.arriveClient(in.Colour.Other(), true) })
+}
+
+// arriveClient puts a client on the colour's next instance that takes it.
+func (w *world) arriveClient(c discovery.Colour, returning bool) {
+	if w.byColour[c] == nil {
+		for _, in := range w.instances {
+			w.byColour[in.Colour] = append(w.byColour[in.Colour], in)
+		}
+		for _, all := range w.byColour {
+			slices.SortFunc(all, func(a, b *instance) int { return strings.Compare(string(a.ID), string(b.ID)) })
+		}
+	}
+	all := w.byColour[c]
+	for range all {
+		w.turn++
+		in := all[w.turn%len(all)]
+		if !in.dead && !in.gone && in.Health.Serves() && in.status.State == drain.Serving {
+			in.status.Active++
+			in.status.Accepted++
+			if returning {
+				in.returned++
+			}
+			return
+		}
+	}
+	w.refused++
+	w.at(time.Second, func() { w.arriveClient(favoured(w.state), returning) })
+}
+
+func (w *world) do(c Command) error {
+	policy := DefaultPolicy()
+	policy.Funnel = Funnel{Close: 10, Every: Duration(3 * time.Second)}
+	next, _, err := c.apply(policy, w.state, w.seen(), w.now)
+	if err == nil && !w.storeDown {
+		w.remember(next)
+	}
+	return err
+}
+
+func (w *world) held(c discovery.Colour) int {
+	n := 0
+	for _, in := range w.instances {
+		if in.Colour == c && !in.dead {
+			n += in.status.Active
+		}
+	}
+	return n
+}
+
+// peak is the most evictions in any window of length d, half open.
+func peak(all []eviction, d time.Duration) int {
+	most, from := 0, 0
+	for i := range all {
+		for all[i].at.Sub(all[from].at) >= d {
+			from++
+		}
+		most = max(most, i-from+1)
+	}
+	return most
+}
