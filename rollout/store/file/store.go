@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 
@@ -22,8 +23,11 @@ import (
 )
 
 // suffix ends the name of every state file. What else lies in the folder is left
-// alone, except half-written files, whose names start with a dot.
+// alone, except half-written files.
 const suffix = ".json"
+
+// halfWritten is what renameio calls a file until it is complete.
+var halfWritten = regexp.MustCompile(`^\..*\.json\d+$`)
 
 // Store is a folder of states. Methods may be called concurrently.
 type Store struct {
@@ -61,7 +65,7 @@ func (s *Store) sweep() error {
 		return fmt.Errorf("state folder %s: %w", s.dir, err)
 	}
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), ".") || !strings.Contains(e.Name(), suffix) {
+		if !halfWritten.MatchString(e.Name()) {
 			continue
 		}
 		if err := os.Remove(filepath.Join(s.dir, e.Name())); err != nil {

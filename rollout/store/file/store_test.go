@@ -91,7 +91,10 @@ func TestHalfWrittenFilesAreNoStates(t *testing.T) {
 	s := open(t, dir)
 	replace(t, s, "chat", rollout.Stored{}, state(t, "chat", 1))
 	plant(t, s, ".chat.json123456", state(t, "chat", 2)[:20]) // as renameio names it
-	plant(t, s, "README", []byte("not ours"))
+	others := []string{"README", ".#chat.json", ".chat.json.swp"}
+	for _, name := range others {
+		plant(t, s, name, []byte("not ours"))
+	}
 	if all := load(t, s); len(all) != 1 {
 		t.Fatalf("got %d states; want 1", len(all))
 	}
@@ -102,8 +105,10 @@ func TestHalfWrittenFilesAreNoStates(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, ".chat.json123456")); !os.IsNotExist(err) {
 		t.Errorf("the half-written file is still there: %v", err)
 	}
-	if _, err := os.Stat(filepath.Join(dir, "README")); err != nil {
-		t.Errorf("a file that is not ours was touched: %v", err)
+	for _, name := range others {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			t.Errorf("a file that is not ours was touched: %v", err)
+		}
 	}
 }
 
