@@ -10,7 +10,7 @@ func (c *cli) abort() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "abort",
 		Short: "Go back to the live colour, paced like the way there",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 	}
 	wait := addWait(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

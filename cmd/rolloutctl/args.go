@@ -25,3 +25,11 @@ func atMostOne(what string) cobra.PositionalArgs {
 		return nil
 	}
 }
+
+// noArgs is for verbs that say everything with flags.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%s takes no argument, but %q is given", cmd.Name(), args[0])
+	}
+	return nil
+}

@@ -25,18 +25,21 @@ func (c *cli) await(ctx context.Context, client *api.Client, service discovery.S
 		return fmt.Errorf("no longer waiting; rollout %s goes on: rolloutctl watch shows it, rolloutctl abort ends it", id)
 	case err != nil:
 		return err
-	case record.Outcome != want:
-		return fmt.Errorf("rollout %s ended as %s: %s is live", id, record.Outcome, live(record))
-	case c.json():
+	case record.Outcome == want:
+	case want == rollout.Done:
+		return fmt.Errorf("rollout %s was aborted: %s is live", id, record.To)
+	default:
+		return fmt.Errorf("rollout %s was done before it could go back: %s is live", id, record.To)
+	}
+	if c.json() {
 		return c.printJSON(record)
 	}
-	return c.printf("%s: rollout %s is %s: %s is live, %d evicted, %s returned, %s never back, in %s\n", service, id, record.Outcome, live(record),
-		record.Evicted, number(record.Returned), number(record.NeverBack), short(record.Ended.Sub(record.Started)))
+	outcome := fmt.Sprintf("%s: rollout %s is %s: %s is live, %d evicted", service, id, record.Outcome, record.To, record.Evicted)
+	if record.Returned != nil && record.NeverBack != nil {
+		outcome += fmt.Sprintf(", %d returned, %d never back", *record.Returned, *record.NeverBack)
+	}
+	return c.printf("%s, in %s\n", outcome, short(record.Ended.Sub(record.Started)))
 }
-
-// live is the colour that a finished rollout ended at. An abort swaps From and
-// To, so that To is where it went in the end.
-func live(r rollout.Record) discovery.Colour { return r.To }
 
 // ending shows the rollout until it is finished and returns its record.
 func (c *cli) ending(ctx context.Context, client *api.Client, service discovery.Service, id string, v viewer) (rollout.Record, error) {

@@ -16,7 +16,7 @@ func (c *cli) bootstrap() *cobra.Command {
 		Use:     "bootstrap --node NAME",
 		Short:   "Print what an Envoy starts with; asks no server",
 		Example: "  rolloutctl bootstrap --node edge-1 --xds rolloutd.internal:18000 > envoy.yaml",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 	}
 	cmd.Flags().StringVar(&o.Node, "node", "", "`NAME` of the Envoy, unique among all that one rolloutd serves")
 	cmd.Flags().StringVar(&o.Cluster, "cluster", "edge", "`NAME` of the group the Envoy belongs to")

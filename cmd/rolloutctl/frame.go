@@ -16,7 +16,7 @@ func frame(w api.World, notice string, width, height int) []row {
 	switch len(w.Services) {
 	case 0:
 		if !w.At.IsZero() {
-			rows = append(rows, row{"rolloutd has no service yet; add one to its configuration", plain})
+			rows = append(rows, row{noService, plain})
 		}
 	case 1:
 		rows = detail(w, width, height)

@@ -70,7 +70,11 @@ func (c *cli) printInstances(all []api.ServiceInstances) error {
 func instanceRows(instances []api.Instance) [][]string {
 	rows := [][]string{{"INSTANCE", "COLOUR", "HEALTH", "STATE", "HELD", "CEILING", "EVICTED"}}
 	for _, i := range instances {
-		rows = append(rows, []string{string(i.ID), string(i.Colour), health(i), i.State, number(i.Held), number(i.Ceiling), fmt.Sprint(i.EvictedByRollout)})
+		evicted := none
+		if i.Evicted != nil {
+			evicted = number(&i.EvictedByRollout)
+		}
+		rows = append(rows, []string{string(i.ID), string(i.Colour), health(i), i.State, number(i.Held), number(i.Ceiling), evicted})
 	}
 	return rows
 }

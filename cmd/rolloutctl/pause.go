@@ -14,7 +14,7 @@ func (c *cli) pause() *cobra.Command {
 	return &cobra.Command{
 		Use:   "pause",
 		Short: "Close nothing more until resume; the routing stays as it is",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.command(cmd, func(ctx context.Context, client *api.Client, s discovery.Service) (rollout.Answer, error) {
 				return client.Pause(ctx, s)

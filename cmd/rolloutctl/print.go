@@ -16,6 +16,8 @@ import (
 // none stands where there is no value, or where it is not known.
 const none = "–"
 
+const noService = "rolloutd has no service yet; add one to its configuration"
+
 func (c *cli) printf(format string, args ...any) error {
 	_, err := fmt.Fprintf(c.out, format, args...)
 	return err

@@ -15,7 +15,7 @@ func (c *cli) proxies() *cobra.Command {
 	return &cobra.Command{
 		Use:   "proxies",
 		Short: "List the Envoys, what they acknowledged and what they refused",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := c.client()
 			if err != nil {

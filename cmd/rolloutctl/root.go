@@ -135,7 +135,7 @@ func (c *cli) dial(ctx context.Context) (*api.Client, discovery.Service, error) 
 	}
 	switch len(names) {
 	case 0:
-		return nil, "", errors.New("rolloutd has no service yet; add one to its configuration")
+		return nil, "", errors.New(noService)
 	case 1:
 		return client, world.Services[0].Service, nil
 	}

@@ -38,6 +38,8 @@ func (c *cli) status() *cobra.Command {
 				return err
 			case c.json():
 				return c.printJSON(world)
+			case len(world.Services) == 0:
+				return c.printf("%s\n", noService)
 			case len(world.Services) == 1:
 				return c.printStatus(world.Services[0], world.At)
 			}

@@ -14,7 +14,7 @@ func (c *cli) version() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print rolloutctl's version; asks no server",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			v := api.Version{Version: "unknown"}
 			if info, ok := debug.ReadBuildInfo(); ok {

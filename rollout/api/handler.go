@@ -50,7 +50,7 @@ func (s Server) Handler() http.Handler {
 	v1.HandleFunc("GET /v1/status", s.ready(s.status))
 	v1.HandleFunc("GET /v1/watch", s.watch)
 	v1.HandleFunc("GET /v1/instances", s.ready(s.instances))
-	v1.HandleFunc("GET /v1/proxies", func(w http.ResponseWriter, r *http.Request) { say(w, append([]Proxy{}, s.Proxies()...)) })
+	v1.HandleFunc("GET /v1/proxies", s.proxies)
 	v1.HandleFunc("GET /v1/services/{service}", s.ready(s.service))
 	v1.HandleFunc("GET /v1/services/{service}/plan", s.ready(s.plan))
 	v1.HandleFunc("GET /v1/services/{service}/history", s.ready(s.history))
@@ -161,6 +161,16 @@ func (s Server) instances(w http.ResponseWriter, r *http.Request) {
 		out = append(out, ServiceInstances{Service: st.Service, Instances: st.Instances, LeftOut: st.LeftOut})
 	}
 	say(w, out)
+}
+
+func (s Server) proxies(w http.ResponseWriter, r *http.Request) {
+	all := append([]Proxy{}, s.Proxies()...)
+	for i, p := range all {
+		all[i].Holds = append([]Holding{}, p.Holds...)
+		all[i].Nacks = append([]Nack{}, p.Nacks...)
+		all[i].Withheld = append([]Withheld{}, p.Withheld...)
+	}
+	say(w, all)
 }
 
 func (s Server) plan(w http.ResponseWriter, r *http.Request) {
