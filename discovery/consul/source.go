@@ -124,8 +124,10 @@ func (s *Source) Waiting() map[discovery.Service]string {
 
 // Run calls emit with the whole world once every service has been read, and again
 // whenever it has changed; calls do not overlap, and no two in a row are equal.
-// While Consul cannot be read the last good world stays, with Err. It returns the
-// cause of ctx's end.
+// While Consul cannot be read the last good world stays, with Err. A service that
+// can never be read (a token that may not see it) keeps the first emit waiting:
+// on a reload, end the Source before this one only then. It returns the cause of
+// ctx's end.
 func (s *Source) Run(ctx context.Context, emit func(discovery.Snapshot)) error {
 	defer s.closing()
 	ctx, cancel := context.WithCancel(ctx)
