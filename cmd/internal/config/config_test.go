@@ -41,7 +41,7 @@ func TestSmall(t *testing.T) {
 }
 
 func sameService(a, b Service) bool {
-	return a.Name == b.Name && a.Listener == b.Listener && a.Protocol == b.Protocol && a.Prefix == b.Prefix &&
+	return a.Name == b.Name && a.Listener == b.Listener && a.Protocol == b.Protocol && a.Prefix == b.Prefix && a.HTTP2 == b.HTTP2 &&
 		a.Live == b.Live && a.ConsulService == b.ConsulService && a.Policy == b.Policy && strings.Join(a.Domains, " ") == strings.Join(b.Domains, " ")
 }
 
@@ -71,7 +71,7 @@ func TestFull(t *testing.T) {
 	seven.Funnel.Close = 7
 	for i, want := range []Service{
 		{Name: "chat", Listener: "web", Protocol: HTTP, Domains: []string{"chat.example.com", "*.chat.example.com"}, Prefix: "/socket", Live: discovery.Green, ConsulService: "chat-v2", Policy: calm},
-		{Name: "feed", Listener: "web", Protocol: HTTP, Domains: []string{"chat.example.com"}, Prefix: "/feed", Live: discovery.Blue, ConsulService: "feed", Policy: calm},
+		{Name: "feed", Listener: "web", Protocol: HTTP, Domains: []string{"chat.example.com"}, Prefix: "/feed", HTTP2: true, Live: discovery.Blue, ConsulService: "feed", Policy: calm},
 		{Name: "rest", Listener: "web6", Protocol: HTTP, Domains: []string{"*"}, Prefix: "/", Live: discovery.Blue, ConsulService: "rest", Policy: seven},
 		{Name: "broker", Listener: "mqtt", Protocol: TCP, Live: discovery.Blue, ConsulService: "broker", Policy: rollout.DefaultPolicy()},
 	} {
@@ -108,33 +108,35 @@ func TestBroken(t *testing.T) {
 func TestProblems(t *testing.T) {
 	const head = "discovery: {file: instances.yaml}\nlisteners: [{name: web, address: '0.0.0.0:8080'}]\n"
 	for name, test := range map[string]struct{ yaml, want string }{
-		"empty file":     {"", "x.yaml: discovery: is missing; name file or consul\nx.yaml: listeners: is missing; there must be at least one\nx.yaml: services: is missing; there must be at least one"},
-		"syntax":         {head + "services: [", "x.yaml:3: no YAML: "},
-		"tab":            {"discovery:\n\tfile: x", "x.yaml:2: no YAML: found character that cannot start any token"},
-		"two documents":  {head + "services: [{name: chat}]\n---\na: 1", "x.yaml:4: a second document starts here"},
-		"a list":         {"- a", "x.yaml: is a list; it must be a mapping with the keys discovery, "},
-		"unknown alias":  {"discovery: *x", "no YAML: unknown anchor 'x' referenced"},
-		"no colour":      {head + "services:\n  - name: chat\n    live: Green", `x.yaml:5: services[0].live: "Green" is no colour`},
-		"issue's line":   {head + "services:\n - name: chat\n   policy:\n    funnel:\n     close: 0", "x.yaml:7: services[0].policy.funnel.close: close is 0; a step must close at least 1 connection"},
-		"short funnel":   {head + "services: [{name: chat, policy: {funnel: 0/3s}}]", "x.yaml:3: services[0].policy.funnel: close is 0;"},
-		"text for int":   {head + "services: [{name: chat, policy: {funnel: {close: many}}}]", `services[0].policy.funnel.close: is "many"; it must be a whole number`},
-		"huge int":       {head + "services: [{name: chat, policy: {funnel: {close: 99999999999999999999}}}]", "services[0].policy.funnel.close: "},
-		"map for text":   {head + "services: [{name: {}}]", "services[0].name: is a mapping; it must be text"},
-		"no list":        {head + "services: chat", `services: is "chat"; it must be a list`},
-		"no listener":    {head + "services: [{name: chat, listener: wbe}]", `there is no listener "wbe"; name one of web`},
-		"which listener": {"discovery: {consul: {}}\nlisteners: [{name: a, address: '0.0.0.0:1'}, {name: b, address: '0.0.0.0:2'}]\nservices: [{name: chat}]", "services[0].listener: is missing; name one of a, b"},
-		"idle listener":  {"discovery: {consul: {}}\nlisteners: [{name: a, address: '0.0.0.0:1'}, {name: b, address: '0.0.0.0:2'}]\nservices: [{name: chat, listener: a}]", `listeners[1]: no service uses listener "b"`},
-		"same route":     {head + "services: [{name: a, domains: [X.org]}, {name: b, domains: [y.org, x.ORG]}]", `services[1].domains[1]: x.org/ of listener "web" belongs to service a already`},
-		"default route":  {head + "services: [{name: a}, {name: b}]", `*/ of listener "web" belongs to service a already`},
-		"same in Consul": {"discovery: {consul: {}}\nlisteners: [{name: web, address: '0.0.0.0:1'}]\nservices: [{name: a}, {name: b, prefix: /b, consul_service: a}]", "services[1].consul_service: a stands at services[0].consul_service already"},
-		"no Consul":      {head + "services: [{name: a, consul_service: b}]", "services[0].consul_service: has no effect"},
-		"two TCP":        {head + "services: [{name: a, protocol: tcp}, {name: b, protocol: tcp}]", `listeners[0]: listener "web" carries TCP service b and others`},
-		"odd address":    {"discovery: {consul: {address: nowhere}}\n" + head[34:] + "services: [{name: a}]", `discovery.consul.address: "nowhere" is no address of Consul`},
-		"same address":   {head + "xds: {listen: '127.0.0.1:7'}\napi: {listen: '127.0.0.1:7'}\nservices: [{name: a}]", "api.listen: 127.0.0.1:7 is xds.listen too"},
-		"open api":       {head + "api: {listen: '0.0.0.0:7'}\nservices: [{name: a}]", "x.yaml:3: api.token_file: is missing; 0.0.0.0:7 can be reached from other machines"},
-		"no token":       {head + "drain: {token_file: nowhere}\nservices: [{name: a}]", "drain.token_file: stat nowhere: no such file or directory; it must hold the token"},
-		"token folder":   {head + "drain: {token_file: testdata}\nservices: [{name: a}]", "drain.token_file: testdata is not a regular file; it must hold the token"},
-		"long token":     {head + "drain: {token_file: testdata/small.yaml}\nservices: [{name: a}]", "drain.token_file: testdata/small.yaml holds more than one word"},
+		"empty file":      {"", "x.yaml: discovery: is missing; name file or consul\nx.yaml: listeners: is missing; there must be at least one\nx.yaml: services: is missing; there must be at least one"},
+		"syntax":          {head + "services: [", "x.yaml:3: no YAML: "},
+		"tab":             {"discovery:\n\tfile: x", "x.yaml:2: no YAML: found character that cannot start any token"},
+		"two documents":   {head + "services: [{name: chat}]\n---\na: 1", "x.yaml:4: a second document starts here"},
+		"a list":          {"- a", "x.yaml: is a list; it must be a mapping with the keys discovery, "},
+		"unknown alias":   {"discovery: *x", "no YAML: unknown anchor 'x' referenced"},
+		"no colour":       {head + "services:\n  - name: chat\n    live: Green", `x.yaml:5: services[0].live: "Green" is no colour`},
+		"issue's line":    {head + "services:\n - name: chat\n   policy:\n    funnel:\n     close: 0", "x.yaml:7: services[0].policy.funnel.close: close is 0; a step must close at least 1 connection"},
+		"short funnel":    {head + "services: [{name: chat, policy: {funnel: 0/3s}}]", "x.yaml:3: services[0].policy.funnel: close is 0;"},
+		"text for int":    {head + "services: [{name: chat, policy: {funnel: {close: many}}}]", `services[0].policy.funnel.close: is "many"; it must be a whole number`},
+		"odd bool":        {head + "services: [{name: chat, http2: maybe}]", `services[0].http2: is "maybe"; it must be true or false`},
+		"TCP over HTTP/2": {head + "services: [{name: chat, protocol: tcp, http2: true}]", "services[0].http2: a TCP service has none"},
+		"huge int":        {head + "services: [{name: chat, policy: {funnel: {close: 99999999999999999999}}}]", "services[0].policy.funnel.close: "},
+		"map for text":    {head + "services: [{name: {}}]", "services[0].name: is a mapping; it must be text"},
+		"no list":         {head + "services: chat", `services: is "chat"; it must be a list`},
+		"no listener":     {head + "services: [{name: chat, listener: wbe}]", `there is no listener "wbe"; name one of web`},
+		"which listener":  {"discovery: {consul: {}}\nlisteners: [{name: a, address: '0.0.0.0:1'}, {name: b, address: '0.0.0.0:2'}]\nservices: [{name: chat}]", "services[0].listener: is missing; name one of a, b"},
+		"idle listener":   {"discovery: {consul: {}}\nlisteners: [{name: a, address: '0.0.0.0:1'}, {name: b, address: '0.0.0.0:2'}]\nservices: [{name: chat, listener: a}]", `listeners[1]: no service uses listener "b"`},
+		"same route":      {head + "services: [{name: a, domains: [X.org]}, {name: b, domains: [y.org, x.ORG]}]", `services[1].domains[1]: x.org/ of listener "web" belongs to service a already`},
+		"default route":   {head + "services: [{name: a}, {name: b}]", `*/ of listener "web" belongs to service a already`},
+		"same in Consul":  {"discovery: {consul: {}}\nlisteners: [{name: web, address: '0.0.0.0:1'}]\nservices: [{name: a}, {name: b, prefix: /b, consul_service: a}]", "services[1].consul_service: a stands at services[0].consul_service already"},
+		"no Consul":       {head + "services: [{name: a, consul_service: b}]", "services[0].consul_service: has no effect"},
+		"two TCP":         {head + "services: [{name: a, protocol: tcp}, {name: b, protocol: tcp}]", `listeners[0]: listener "web" carries TCP service b and others`},
+		"odd address":     {"discovery: {consul: {address: nowhere}}\n" + head[34:] + "services: [{name: a}]", `discovery.consul.address: "nowhere" is no address of Consul`},
+		"same address":    {head + "xds: {listen: '127.0.0.1:7'}\napi: {listen: '127.0.0.1:7'}\nservices: [{name: a}]", "api.listen: 127.0.0.1:7 is xds.listen too"},
+		"open api":        {head + "api: {listen: '0.0.0.0:7'}\nservices: [{name: a}]", "x.yaml:3: api.token_file: is missing; 0.0.0.0:7 can be reached from other machines"},
+		"no token":        {head + "drain: {token_file: nowhere}\nservices: [{name: a}]", "drain.token_file: stat nowhere: no such file or directory; it must hold the token"},
+		"token folder":    {head + "drain: {token_file: testdata}\nservices: [{name: a}]", "drain.token_file: testdata is not a regular file; it must hold the token"},
+		"long token":      {head + "drain: {token_file: testdata/small.yaml}\nservices: [{name: a}]", "drain.token_file: testdata/small.yaml holds more than one word"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := parse("x.yaml", []byte(test.yaml))

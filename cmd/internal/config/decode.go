@@ -155,6 +155,10 @@ func (r *reading) scalar(n *yaml.Node, key string, v reflect.Value) {
 			return
 		}
 		v.SetInt(int64(number))
+	case v.Kind() == reflect.Bool && (n.Value == "true" || n.Value == "false") && tag == "!!bool":
+		v.SetBool(n.Value == "true")
+	case v.Kind() == reflect.Bool:
+		r.refuse(key, "is %s; it must be true or false", kind(n))
 	case v.Kind() == reflect.Int:
 		r.refuse(key, "is %s; it must be a whole number", kind(n))
 	default:

@@ -102,6 +102,9 @@ func (d *difference) services(old *Config) {
 		if s.Listener != n.Listener || s.Prefix != n.Prefix || !slices.Equal(s.Domains, n.Domains) {
 			d.change("service %s has new routes", n.Name)
 		}
+		if s.HTTP2 != n.HTTP2 {
+			d.change("service %s has http2 %t", n.Name, n.HTTP2)
+		}
 		if s.Policy != n.Policy {
 			d.change("service %s has a new policy, for its next rollout", n.Name)
 		}

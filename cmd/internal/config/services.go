@@ -71,11 +71,10 @@ func (r *reading) checkRoutes(key string, s Service, u *use) {
 	switch s.Protocol {
 	case TCP:
 		u.tcp = s.Name
-		if r.given(key + ".domains") {
-			r.refuse(key+".domains", "a TCP service has none; remove it")
-		}
-		if r.given(key + ".prefix") {
-			r.refuse(key+".prefix", "a TCP service has none; remove it")
+		for _, name := range []string{"domains", "prefix", "http2"} {
+			if r.given(key + "." + name) {
+				r.refuse(key+"."+name, "a TCP service has none; remove it")
+			}
 		}
 		return
 	case HTTP:
