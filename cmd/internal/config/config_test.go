@@ -3,8 +3,11 @@ package config
 import (
 	"errors"
 	"flag"
+	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -81,6 +84,25 @@ func TestFull(t *testing.T) {
 	}
 	if text := c.Notes.Error(); !strings.Contains(text, "full.yaml:17: listeners[0].tls.certificate: ") || !strings.Contains(text, "every Envoy must have it") {
 		t.Errorf("notes: %s", text)
+	}
+}
+
+// TestFullHasEveryKey keeps the example complete, and with it the decoder.
+func TestFullHasEveryKey(t *testing.T) {
+	c, err := Load("testdata/full.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for prefix, of := range map[string]reflect.Type{
+		"discovery.consul": reflect.TypeFor[Consul](), "xds": reflect.TypeFor[XDS](), "api": reflect.TypeFor[API](), "drain": reflect.TypeFor[Drain](),
+		"listeners": reflect.TypeFor[Listener](), "services": reflect.TypeFor[Service](), "services[0].policy": reflect.TypeFor[rollout.Policy](),
+	} {
+		for _, name := range keys(of) {
+			given := func(key string) bool { return strings.HasPrefix(key, prefix) && strings.HasSuffix(key, "."+name) }
+			if !slices.ContainsFunc(slices.Collect(maps.Keys(c.source.lines)), given) {
+				t.Errorf("testdata/full.yaml has no %s of %s", name, prefix)
+			}
+		}
 	}
 }
 
