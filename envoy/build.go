@@ -79,7 +79,7 @@ func Build(c Config, w rollout.Wishes) ([]Resource, map[discovery.Service]error)
 		services[s.Name] = s
 	}
 	var out []Resource
-	routed := map[string][]Routed{} // by listener
+	at := map[string][]routed{} // by listener
 	for _, name := range slices.Sorted(maps.Keys(services)) {
 		s := services[name]
 		if errs[name] != nil {
@@ -96,7 +96,7 @@ func Build(c Config, w rollout.Wishes) ([]Resource, map[discovery.Service]error)
 		}
 		out = append(out, own...)
 		if s.Listener != "" && !wish.Retired {
-			routed[s.Listener] = append(routed[s.Listener], Routed{s, wish.Weights})
+			at[s.Listener] = append(at[s.Listener], routed{s, wish.Weights})
 		}
 	}
 	for _, l := range c.listeners() {
@@ -107,7 +107,7 @@ func Build(c Config, w rollout.Wishes) ([]Resource, map[discovery.Service]error)
 		if l.TLS != nil {
 			out = append(out, secret(l))
 		}
-		switch on := routed[l.Name]; {
+		switch on := at[l.Name]; {
 		case !l.TCP:
 			out = append(out, routes(l.Name, on))
 		case len(on) > 0:
@@ -118,8 +118,8 @@ func Build(c Config, w rollout.Wishes) ([]Resource, map[discovery.Service]error)
 	return out, errs
 }
 
-// Routed is a service that gets new connections, and at which shares.
-type Routed struct {
+// routed is a service that gets new connections, and at which shares.
+type routed struct {
 	Service
 	Weights map[discovery.Colour]rollout.Share
 }
@@ -143,11 +143,11 @@ func build(s Service, w rollout.Wish, known bool) ([]Resource, error) {
 			return nil, fmt.Errorf("service %s: %w", s.Name, err)
 		}
 		if s.Listener != "" {
-			alone := Routed{s, w.Weights}
+			alone := routed{s, w.Weights}
 			if s.TCP {
 				check = append(check, tcp(Listener{Name: s.Listener}, alone))
 			} else {
-				check = append(check, routes(s.Listener, []Routed{alone}))
+				check = append(check, routes(s.Listener, []routed{alone}))
 			}
 		}
 	}

@@ -155,11 +155,12 @@ func shuffled(r *rand.Rand, w setting) setting {
 		r.Shuffle(len(s.Domains), func(a, b int) { ss[i].Domains[a], ss[i].Domains[b] = ss[i].Domains[b], ss[i].Domains[a] })
 	}
 	wishes := rollout.Wishes{}
-	for name, wish := range w.wishes {
+	for _, name := range slices.Sorted(maps.Keys(w.wishes)) {
+		wish := w.wishes[name]
 		es := map[discovery.Colour][]rollout.Endpoint{}
-		for c, of := range wish.Endpoints {
-			es[c] = slices.Clone(of)
-			r.Shuffle(len(of), func(i, j int) { es[c][i], es[c][j] = es[c][j], es[c][i] })
+		for _, c := range discovery.Colours {
+			es[c] = slices.Clone(wish.Endpoints[c])
+			r.Shuffle(len(es[c]), func(i, j int) { es[c][i], es[c][j] = es[c][j], es[c][i] })
 		}
 		wish.Endpoints = es
 		wishes[name] = wish

@@ -3,6 +3,7 @@ package envoy
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -47,13 +48,31 @@ func randomWorld(r *rand.Rand) setting {
 	return shuffled(r, w)
 }
 
+// next is w with a little changed, or another world.
+func next(r *rand.Rand, w setting) setting {
+	w = shuffled(r, w)
+	other := randomWorld(r)
+	switch r.IntN(6) {
+	case 0:
+		return other
+	case 1:
+		maps.Copy(w.wishes, other.wishes)
+	case 2:
+		names := slices.Sorted(maps.Keys(w.wishes))
+		for _, s := range names[:min(1, len(names))] {
+			w.wishes[s] = randomWish(r)
+		}
+	}
+	return w
+}
+
 func randomWish(r *rand.Rand) rollout.Wish {
 	share := rollout.Share(r.IntN(3) * 5000)
 	w := wish(rollout.Whole-share, share, nil, nil)
 	if r.IntN(10) == 0 {
 		w.Weights[discovery.Blue] = rollout.Share(r.IntN(20_000) - 10_000)
 	}
-	for c := range w.Endpoints {
+	for _, c := range discovery.Colours {
 		for i := range r.IntN(5) {
 			e := rollout.Endpoint{ID: discovery.InstanceID(fmt.Sprint(i)), Draining: r.IntN(2) == 0}
 			e.Addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(r.IntN(6))}), 80)
@@ -70,10 +89,14 @@ func randomWish(r *rand.Rand) rollout.Wish {
 
 // spoil does to a set what a wrong builder could.
 func spoil(r *rand.Rand, rs []Resource) []Resource {
-	if len(rs) == 0 {
+	kind := Types[r.IntN(len(Types))]
+	i := r.IntN(len(rs) + 1)
+	for i < len(rs) && rs[i].Type != kind {
+		i++
+	}
+	if i == len(rs) {
 		return rs
 	}
-	i := r.IntN(len(rs))
 	switch m := rs[i].Message.(type) {
 	case *clusterv3.Cluster:
 		if r.IntN(2) == 0 {
@@ -103,7 +126,7 @@ func spoil(r *rand.Rand, rs []Resource) []Resource {
 		for _, v := range m.VirtualHosts {
 			for _, route := range v.Routes {
 				for _, c := range route.GetRoute().GetWeightedClusters().Clusters {
-					if r.IntN(3) == 0 {
+					if r.IntN(2) == 0 {
 						c.Weight.Value = 0
 					} else if r.IntN(6) == 0 {
 						c.Name += "x"
@@ -196,8 +219,9 @@ func FuzzSafe(f *testing.F) {
 	f.Fuzz(func(t *testing.T, seed uint64) {
 		r := rand.New(rand.NewPCG(seed, 7))
 		var published []Resource
+		var w setting
 		for range 20 {
-			w := randomWorld(r)
+			w = next(r, w)
 			next, _ := Build(w.config, w.wishes)
 			again := shuffled(r, w)
 			if rs, _ := Build(again.config, again.wishes); !bytes.Equal(encoded(t, rs), encoded(t, next)) {

@@ -51,6 +51,11 @@ func (s set) weights() []*routev3.WeightedCluster_ClusterWeight {
 
 var nobody = May{Holds: func(string, netip.AddrPort) bool { return false }}
 
+// only says that one endpoint of chat-blue holds connections, and no other.
+func only(at string) May {
+	return May{Holds: func(cluster string, a netip.AddrPort) bool { return cluster == "chat-blue" && a == addr(at) }}
+}
+
 func TestSafe(t *testing.T) {
 	for name, c := range map[string]struct {
 		spoil func(*set)
@@ -71,7 +76,9 @@ func TestSafe(t *testing.T) {
 			e, _ := endpoints("new", discovery.Blue, nil)
 			*s = append(*s, cluster(svc, discovery.Blue), e)
 		}, May{}, nil},
-		"empty endpoint removed": {func(s *set) { s.endpoints("chat-blue").LbEndpoints = s.endpoints("chat-blue").LbEndpoints[:1] }, nobody, nil},
+		"empty endpoint removed":   {func(s *set) { s.endpoints("chat-blue").LbEndpoints = s.endpoints("chat-blue").LbEndpoints[:1] }, nobody, nil},
+		"the other endpoint holds": {func(s *set) { s.endpoints("chat-blue").LbEndpoints = s.endpoints("chat-blue").LbEndpoints[:1] }, only("10.0.0.1:9001"), nil},
+		"this endpoint holds":      {func(s *set) { s.endpoints("chat-blue").LbEndpoints = s.endpoints("chat-blue").LbEndpoints[:1] }, only("10.0.0.2:9001"), []Rule{EndpointRemoved}},
 		"empty service removed": {func(s *set) {
 			for _, c := range discovery.Colours {
 				s.drop(ClusterType, ClusterName("xmpp", c))

@@ -17,11 +17,11 @@ import (
 
 // routes is the one RouteConfiguration of an HTTP listener, named as the
 // listener. What matches no service gets 404.
-func routes(listener string, services []Routed) Resource {
-	slices.SortFunc(services, func(a, b Routed) int {
+func routes(listener string, services []routed) Resource {
+	slices.SortFunc(services, func(a, b routed) int {
 		return cmp.Or(cmp.Compare(len(b.prefix()), len(a.prefix())), strings.Compare(a.prefix(), b.prefix()), cmp.Compare(a.Name, b.Name))
 	})
-	of := map[string][]Routed{} // by host, in the order above
+	of := map[string][]routed{} // by host, in the order above
 	for _, s := range services {
 		for _, h := range s.hosts() {
 			of[h] = append(of[h], s)
@@ -51,7 +51,7 @@ func routes(listener string, services []Routed) Resource {
 
 // route sends one service's requests to its colours by weight. A plain request
 // and a stream that lasts for days look alike here, so no timeout ends either.
-func route(s Routed) *routev3.Route {
+func route(s routed) *routev3.Route {
 	weight := func(c discovery.Colour) *routev3.WeightedCluster_ClusterWeight {
 		return &routev3.WeightedCluster_ClusterWeight{
 			Name: ClusterName(s.Name, c), Weight: wrapperspb.UInt32(uint32(s.Weights[c])),
