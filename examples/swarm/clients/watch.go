@@ -11,6 +11,9 @@ import (
 	"github.com/coder/websocket"
 )
 
+// Size is how many clients there are, connected or not.
+func (s *Swarm) Size() int { return s.opt.Clients }
+
 // Records returns everything that happened so far, in the order of time.
 func (s *Swarm) Records() []Record {
 	s.mu.Lock()

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/sluice-proxy/sluice/examples/fleet"
+	"github.com/sluice-proxy/sluice/examples/swarm/clients"
+	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/api"
+)
+
+// experiment is what the flags say.
+type experiment struct {
+	clients   int
+	cap       rollout.Funnel
+	reconnect clients.Reconnect
+	out       string
+	bin       fleet.Bin
+	progress  *progress
+}
+
+const (
+	calm    = 3 * time.Second // of undisturbed connections before a run
+	watched = 3 * time.Second // after the last return: nobody may be disconnected again
+	setUp   = time.Minute     // for starting everything
+)
+
+// run raises a fresh fleet, moves every client from blue to green in the way of
+// that name, and ends everything again.
+func (e experiment) run(ctx context.Context, name string) (recording, error) {
+	r := recording{name: name, clients: e.clients, funnel: e.cap}
+	ctx, cancel := context.WithCancelCause(ctx)
+	s := &stage{dir: filepath.Join(e.out, "logs", name)}
+	defer s.strike()
+	defer cancel(nil)
+
+	e.progress.say("starting 6 chat processes, rolloutd and two Envoys")
+	starting, done := context.WithTimeoutCause(ctx, setUp, fmt.Errorf("not up within %s; read the logs in %s", setUp, s.dir))
+	defer done()
+	if err := s.raise(starting, e, name == funnel); err != nil {
+		return r, err
+	}
+	s.guard(ctx, name == funnel, cancel)
+
+	swarm, err := clients.New(clients.Options{
+		Clients: e.clients, URLs: []string{"ws://" + s.web.String() + "/ws"},
+		Reconnect: e.reconnect, Ping: 20 * time.Second, Seed: 1,
+	})
+	if err != nil {
+		return r, err
+	}
+	var running sync.WaitGroup
+	defer running.Wait()
+	swarming, leave := context.WithCancel(ctx)
+	defer leave()
+	running.Go(func() { _ = swarm.Run(swarming) })
+	running.Go(func() { e.progress.follow(swarming, swarm) })
+	if err := e.gather(ctx, swarm); err != nil {
+		return r, err
+	}
+
+	if name == storm {
+		r.began, err = e.storm(ctx, s, swarm)
+	} else {
+		r.began, err = e.funnel(ctx, s, swarm)
+	}
+	if err != nil {
+		return r, err
+	}
+	if err := pause(ctx, watched); err != nil {
+		return r, err
+	}
+	r.records = swarm.Records()
+	return r, nil
+}
+
+// gather waits until every client is connected to blue and proves that the
+// connections work.
+func (e experiment) gather(ctx context.Context, swarm *clients.Swarm) error {
+	limit := setUp + time.Duration(e.clients)*5*time.Millisecond
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not connected within %s", limit))
+	defer cancel()
+	if err := swarm.WaitFor(ctx, func(c clients.Counts) bool { return c.Colour["blue"] == e.clients }); err != nil {
+		return err
+	}
+	if err := swarm.Check(ctx); err != nil {
+		return err
+	}
+	return pause(ctx, calm)
+}
+
+// storm sends new connections to green, as a plain blue/green release does, and
+// stops the blue processes.
+func (e experiment) storm(ctx context.Context, s *stage, swarm *clients.Swarm) (time.Time, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, 2*time.Minute, errors.New("not moved within 2 minutes"))
+	defer cancel()
+	if _, err := s.ctl.Ctl(ctx, "promote", "green"); err != nil {
+		return time.Time{}, err
+	}
+	err := s.await(ctx, "new connections to go to green", func(st api.Status) bool { return st.Phase == rollout.Draining })
+	if err != nil {
+		return time.Time{}, err
+	}
+	began := time.Now()
+	s.stopBlue()
+	return began, swarm.WaitFor(ctx, e.moved)
+}
+
+// funnel promotes green and waits until rolloutctl says that it is done.
+func (e experiment) funnel(ctx context.Context, s *stage, swarm *clients.Swarm) (time.Time, error) {
+	steps := (e.clients + e.cap.Close - 1) / e.cap.Close
+	limit := time.Duration(steps)*e.cap.Every.D() + 2*time.Minute
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not moved within %s", limit))
+	defer cancel()
+	began := time.Now()
+	if _, err := s.ctl.Ctl(ctx, "promote", "green", "--wait",
+		"--close", strconv.Itoa(e.cap.Close), "--every", e.cap.Every.String()); err != nil {
+		return began, errors.Join(context.Cause(ctx), err)
+	}
+	return began, swarm.WaitFor(ctx, e.moved)
+}
+
+func (e experiment) moved(c clients.Counts) bool { return c.Colour["green"] == e.clients }
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

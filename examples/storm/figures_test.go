@@ -1,0 +1,155 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluice-proxy/sluice/examples/swarm/clients"
+	"github.com/sluice-proxy/sluice/rollout"
+)
+
+var epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func at(seconds float64) time.Time {
+	return epoch.Add(time.Duration(math.Round(seconds * float64(time.Second))))
+}
+
+func joined(client int, s float64, colour string) clients.Record {
+	return clients.Record{At: at(s), Client: client, Kind: clients.Joined, Hello: clients.Hello{Instance: "chat-" + colour, Colour: colour}}
+}
+
+func left(client int, s float64, colour string, code int) clients.Record {
+	r := joined(client, s, colour)
+	r.Kind = clients.Left
+	r.Code = -1
+	if code != 0 {
+		r.Code = 1012
+	}
+	return r
+}
+
+// moves is a run in which client i leaves blue at leave(i) and is back on green
+// after back seconds.
+func moves(name string, n int, code int, leave func(int) float64, back float64) recording {
+	r := recording{name: name, clients: n, funnel: rollout.Funnel{Close: 10, Every: rollout.Duration(3 * time.Second)}, began: at(-0.7)}
+	for i := range n {
+		r.records = append(r.records, joined(i, -5, "blue"), left(i, leave(i), "blue", code), joined(i, leave(i)+back, "green"))
+	}
+	r.records = sorted(r.records)
+	return r
+}
+
+// spread is the funnel's pace: 10 every 3 s.
+func spread(i int) float64 { return float64(i) * 0.3 }
+
+func TestFiguresOfAFunnel(t *testing.T) {
+	r := moves(funnel, 100, 1012, spread, 0.25)
+	f := r.measure()
+	want := figures{
+		Name: funnel, Clients: 100, SecondsToMove: 29.95, SecondsFromCommand: 30.65,
+		PeakReconnects: 4, PeakEvictions: 10, DisconnectMax: 1, DisconnectAvg: 1,
+	}
+	if f != want {
+		t.Errorf("got  %+v\nwant %+v", f, want)
+	}
+	if err := f.broken(r.funnel); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestFiguresOfAStorm(t *testing.T) {
+	r := moves(storm, 100, 0, func(int) float64 { return 0 }, 0.5)
+	f := r.measure()
+	if f.Unplanned != 100 || f.PeakReconnects != 100 || f.PeakEvictions != 100 || f.SecondsToMove != 0.5 {
+		t.Errorf("%+v", f)
+	}
+	if err := f.broken(r.funnel); err != nil {
+		t.Error("a storm promises nothing but that all are back:", err)
+	}
+}
+
+func TestPeakIsExact(t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 7))
+	for range 200 {
+		var moments []time.Time
+		for s := 0.0; len(moments) < 60; s += rng.Float64() {
+			moments = append(moments, at(s))
+		}
+		want := 0
+		for i := range moments {
+			n := 0
+			for _, u := range moments[i:] {
+				if u.Sub(moments[i]) < 3*time.Second {
+					n++
+				}
+			}
+			want = max(want, n)
+		}
+		if got := peak(moments, 3*time.Second); got != want {
+			t.Fatalf("peak %d, want %d", got, want)
+		}
+	}
+	if got := peak([]time.Time{at(0), at(1)}, time.Second); got != 1 {
+		t.Errorf("moments exactly a window apart: peak %d, want 1", got)
+	}
+}
+
+func TestBrokenPromises(t *testing.T) {
+	for name, change := range map[string]struct {
+		want string
+		make func(recording) recording
+	}{
+		"cap": {"the cap is 10", func(recording) recording {
+			return moves(funnel, 100, 1012, func(i int) float64 { return float64(i) * 0.25 }, 0.2)
+		}},
+		"unplanned": {"were not the funnel's", func(recording) recording { return moves(funnel, 100, 0, spread, 0.2) }},
+		"twice": {"not exactly once each", func(r recording) recording {
+			r.records = append(r.records, left(3, 60, "green", 1012), joined(3, 61, "green"))
+			return r
+		}},
+		"never": {"not exactly once each", func(r recording) recording { // one stayed, one went twice
+			r.clients++
+			r.records = append(r.records, joined(100, 50, "green"))
+			return r
+		}},
+		"lost": {"1 of 100 clients are not back", func(r recording) recording {
+			r.records = r.records[:len(r.records)-1]
+			return r
+		}},
+		"on blue": {"1 of 100 clients are not back", func(r recording) recording {
+			r.records = append(r.records, left(3, 60, "green", 1012), joined(3, 61, "blue"))
+			return r
+		}},
+	} {
+		r := change.make(moves(funnel, 100, 1012, spread, 0.25))
+		err := r.measure().broken(r.funnel)
+		if err == nil || !strings.Contains(err.Error(), change.want) {
+			t.Errorf("%s: %v, want one that says %q", name, err, change.want)
+		}
+	}
+	for limit, want := range map[int]int{10: 11, 99: 100, 1000: 1010} {
+		if got := allowed(limit); got != want {
+			t.Errorf("allowed(%d) is %d, want %d", limit, got, want)
+		}
+	}
+}
+
+func TestSeries(t *testing.T) {
+	r := moves(funnel, 10, 1012, spread, 0.25)
+	last := func(line []point) float64 { return line[len(line)-1].y }
+	blue, green := r.connections("blue", -3, 10, 100*time.Millisecond), r.connections("green", -3, 10, 100*time.Millisecond)
+	if blue[0].y != 10 || last(blue) != 0 || green[0].y != 0 || last(green) != 10 {
+		t.Errorf("blue %v\ngreen %v", blue, green)
+	}
+	var got strings.Builder
+	for _, bar := range r.reconnects(-3, 5) {
+		fmt.Fprintf(&got, "%g:%g ", bar.x, bar.y)
+	}
+	if want := "-3:0 -2:0 -1:0 0:3 1:3 2:4 3:0 4:0 "; got.String() != want {
+		t.Errorf("reconnects %s, want %s", got.String(), want)
+	}
+}

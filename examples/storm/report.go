@@ -1,0 +1,131 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"html/template"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"text/tabwriter"
+
+	"github.com/sluice-proxy/sluice/rollout"
+)
+
+// row is one line of the table: the same figure of every run.
+type row struct {
+	Label  string
+	Values []string
+}
+
+// table is what is printed and shown on the page.
+func table(runs []figures, limit rollout.Funnel) []row {
+	number := func(n int) string { return strconv.Itoa(n) }
+	secs := func(s float64) string { return fmt.Sprintf("%.1f", s) }
+	lines := []struct {
+		label string
+		value func(figures) string
+	}{
+		{"", func(f figures) string { return f.Name }},
+		{"clients", func(f figures) string { return number(f.Clients) }},
+		{"seconds to move, first disconnect to last return", func(f figures) string { return secs(f.SecondsToMove) }},
+		{"seconds from the command to the last return", func(f figures) string { return secs(f.SecondsFromCommand) }},
+		{"most reconnects in one second", func(f figures) string { return number(f.PeakReconnects) }},
+		{fmt.Sprintf("most disconnects in any %s (the cap is %d)", limit.Every, limit.Close), func(f figures) string { return number(f.PeakEvictions) }},
+		{"disconnects per client, most", func(f figures) string { return number(f.DisconnectMax) }},
+		{"disconnects per client, mean", func(f figures) string { return fmt.Sprintf("%.2f", f.DisconnectAvg) }},
+		{"disconnects that were not the funnel's", func(f figures) string { return number(f.Unplanned) }},
+		{"attempts to connect that were refused", func(f figures) string { return number(f.Refused) }},
+		{"clients never back", func(f figures) string { return number(f.NeverBack) }},
+	}
+	var rows []row
+	for _, line := range lines {
+		r := row{Label: line.label}
+		for _, f := range runs {
+			r.Values = append(r.Values, line.value(f))
+		}
+		rows = append(rows, r)
+	}
+	return rows
+}
+
+func printTable(w io.Writer, rows []row) error {
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
+	for _, r := range rows {
+		fmt.Fprintf(t, "%-50s\t", r.Label)
+		for _, v := range r.Values {
+			fmt.Fprintf(t, "%s\t", v)
+		}
+		fmt.Fprintln(t)
+	}
+	return t.Flush()
+}
+
+// document is storm.json.
+type document struct {
+	Funnel rollout.Funnel    `json:"funnel"`
+	Runs   []figures         `json:"runs"`
+	Fields map[string]string `json:"fields"`
+}
+
+// writeFiles writes storm.json, storm.png and storm.html into dir.
+func writeFiles(dir string, runs []recording, all []figures, limit rollout.Funnel) error {
+	doc, err := json.MarshalIndent(document{Funnel: limit, Runs: all, Fields: fields}, "", "  ")
+	if err != nil {
+		return err
+	}
+	var png, html bytes.Buffer
+	if err := writePNG(&png, runs); err != nil {
+		return fmt.Errorf("draw storm.png: %w", err)
+	}
+	if err := writePage(&html, runs, table(all, limit)); err != nil {
+		return fmt.Errorf("draw storm.html: %w", err)
+	}
+	for name, content := range map[string][]byte{"storm.json": append(doc, '\n'), "storm.png": png.Bytes(), "storm.html": html.Bytes()} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var page = template.Must(template.New("page").Parse(`<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Storm and funnel</title>
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; color: #1f2933; background: #fff; max-width: 1250px; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; margin: 0 0 .25rem; }
+table { border-collapse: collapse; margin: 1.5rem 0; }
+th, td { padding: .3rem .9rem; border-bottom: 1px solid #e3e7ec; text-align: right; font-variant-numeric: tabular-nums; }
+th:first-child { text-align: left; font-weight: normal; }
+thead th { font-weight: 600; }
+svg { width: 100%; height: auto; }
+</style>
+<h1>Storm and funnel</h1>
+<p>The same clients move from blue to green through two Envoys: first the blue processes simply stop, then the funnel lets the connections go.</p>
+<table>
+{{range $i, $r := .Rows}}{{if eq $i 0}}<thead>{{end}}<tr><th scope="row">{{$r.Label}}</th>{{range $r.Values}}{{if eq $i 0}}<th scope="col">{{.}}</th>{{else}}<td>{{.}}</td>{{end}}{{end}}</tr>
+{{if eq $i 0}}</thead>{{end}}{{end}}</table>
+{{.Chart}}
+</html>
+`))
+
+// writePage writes one page that needs nothing else.
+func writePage(w io.Writer, runs []recording, rows []row) error {
+	var svg bytes.Buffer
+	if err := writeSVG(&svg, runs); err != nil {
+		return err
+	}
+	chart := svg.Bytes()
+	if i := bytes.Index(chart, []byte("<svg")); i > 0 {
+		chart = chart[i:] // HTML has no XML declaration
+	}
+	return page.Execute(w, struct {
+		Rows  []row
+		Chart template.HTML
+	}{rows, template.HTML(chart)})
+}

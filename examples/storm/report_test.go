@@ -1,0 +1,91 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"image/png"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestFiles(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 1))
+	runs := []recording{
+		moves(storm, 100, 0, func(int) float64 { return rng.Float64() }, 0.5),
+		moves(funnel, 100, 1012, spread, 0.25),
+	}
+	all := []figures{runs[0].measure(), runs[1].measure()}
+	dir := t.TempDir()
+	if err := writeFiles(dir, runs, all, runs[1].funnel); err != nil {
+		t.Fatal(err)
+	}
+	read := func(name string) []byte {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+
+	img, err := png.Decode(bytes.NewReader(read("storm.png")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	painted := map[[3]uint32]int{}
+	for x := range img.Bounds().Dx() {
+		for y := range img.Bounds().Dy() {
+			r, g, b, _ := img.At(x, y).RGBA()
+			painted[[3]uint32{r >> 8, g >> 8, b >> 8}]++
+		}
+	}
+	for name, c := range map[string][3]uint32{"blue": {0x25, 0x63, 0xeb}, "green": {0x16, 0xa3, 0x4a}, "orange": {0xea, 0x58, 0x0c}} {
+		if painted[c] < 500 {
+			t.Errorf("%d pixels of the chart are %s", painted[c], name)
+		}
+	}
+
+	var doc struct {
+		Runs []map[string]any `json:"runs"`
+	}
+	if err := json.Unmarshal(read("storm.json"), &doc); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"name", "clients", "seconds_to_move", "peak_reconnects_per_s", "peak_evictions_per_window",
+		"disconnects_per_client_max", "disconnects_per_client_mean", "unplanned_disconnects", "never_back"} {
+		if _, ok := doc.Runs[1][key]; !ok {
+			t.Errorf("storm.json has no %s", key)
+		}
+	}
+	if doc.Runs[0]["name"] != "storm" || doc.Runs[1]["name"] != "funnel" {
+		t.Errorf("runs: %v", doc.Runs)
+	}
+
+	page := string(read("storm.html"))
+	if !strings.Contains(page, "<svg") || !strings.Contains(page, "29.9") {
+		t.Error("the page has no chart or no table")
+	}
+	for _, outside := range []string{"src=", "<link", "@import", "url("} {
+		if strings.Contains(page, outside) {
+			t.Errorf("the page needs something from outside: %s", outside)
+		}
+	}
+}
+
+func TestTable(t *testing.T) {
+	r := moves(funnel, 100, 1012, spread, 0.25)
+	var b strings.Builder
+	if err := printTable(&b, table([]figures{r.measure(), r.measure()}, r.funnel)); err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.SplitSeq(strings.TrimRight(b.String(), "\n"), "\n") {
+		if len(line) > 80 {
+			t.Errorf("wider than a terminal: %q", line)
+		}
+	}
+	if !strings.Contains(b.String(), "most disconnects in any 3s (the cap is 10)") {
+		t.Error(b.String())
+	}
+}
