@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
@@ -21,8 +23,13 @@ func frame(w api.World, notice string, width, height int) []row {
 	case 1:
 		rows = detail(w, width, height)
 	default:
-		for i, text := range grid(summary(w)) {
-			rows = append(rows, row{text, heading(i)})
+		services := slices.Clone(w.Services)
+		slices.SortStableFunc(services, func(a, b api.Status) int { return last(a.Rollout == nil) - last(b.Rollout == nil) })
+		for _, st := range services {
+			rows = append(rows, head(st, w.At, width, false)...)
+		}
+		if len(rows) > height {
+			rows = append(rows[:height-1], row{"… and more; watch SERVICE shows one", faint})
 		}
 	}
 	if notice != "" {
@@ -39,7 +46,7 @@ func frame(w api.World, notice string, width, height int) []row {
 // detail is one service: the head always, then as much of the instances as fits.
 func detail(w api.World, width, height int) []row {
 	s := w.Services[0]
-	top := head(w, width)
+	top := head(s, w.At, width, true)
 	for _, t := range troubles(s) {
 		top = append(top, row{clean(t), red})
 	}
@@ -47,11 +54,11 @@ func detail(w api.World, width, height int) []row {
 	for i, text := range grid(colourRows(s)) {
 		sides = append(sides, row{text, heading(i)})
 	}
-	all := grid(instanceRows(s.Instances))
+	all := grid(instanceCells(s, width))
 	roomy := len(top)+len(sides)+len(all)+2 <= height
 	if len(top)+len(sides)+3 > height {
 		// Too small for everything: the troubles give way first.
-		top = top[:max(min(len(top), height-len(sides)-3), min(len(top), 4))]
+		top = top[:max(min(len(top), height-len(sides)-3), min(len(top), 5))]
 	}
 	rows := top
 	if roomy {
@@ -64,7 +71,7 @@ func detail(w api.World, width, height int) []row {
 	left := height - len(rows)
 	for i, text := range all {
 		if i == left-1 && i < len(all)-1 {
-			return append(rows, row{fmt.Sprintf("… and %s more", count(len(all)-i, "instance")), faint})
+			return append(rows, row{fmt.Sprintf("… and %d more", len(all)-i), faint})
 		}
 		rows = append(rows, row{text, heading(i)})
 	}
@@ -78,9 +85,33 @@ func heading(i int) style {
 	return plain
 }
 
+// instanceCells puts the side that lets go first, and leaves out of a narrow
+// terminal what is not about connections.
+func instanceCells(s api.Status, width int) [][]string {
+	instances := slices.Clone(s.Instances)
+	if s.Rollout != nil {
+		slices.SortStableFunc(instances, func(a, b api.Instance) int {
+			return last(a.Colour != s.Rollout.From) - last(b.Colour != s.Rollout.From)
+		})
+	}
+	rows := instanceRows(instances)
+	if width < 60 {
+		for i, r := range rows {
+			rows[i] = append(r[:1], r[4:]...)
+		}
+	}
+	return rows
+}
+
+func last(yes bool) int {
+	if yes {
+		return 1
+	}
+	return 0
+}
+
 // head says where the rollout is, how far, how fast, and why it waits.
-func head(w api.World, width int) []row {
-	s := w.Services[0]
+func head(s api.Status, now time.Time, width int, withBar bool) []row {
 	r := s.Rollout
 	why := row{clean(s.Reason.Text), plain}
 	if s.Reason.Waiting() {
@@ -92,12 +123,39 @@ func head(w api.World, width int) []row {
 		if s.Last != nil {
 			title += fmt.Sprintf("  last %s %s", s.Last.ID, s.Last.Outcome)
 		}
-		return []row{{clean(title), bold}, why, {proxies, plain}}
+		return append([]row{{clean(title), bold}}, append(wrap(why, width, 3), row{proxies, plain})...)
 	}
-	title := fmt.Sprintf("%s  %s  %s → %s  %s", s.Service, phase(s), r.From, r.To, r.ID)
-	numbers := fmt.Sprintf("held %s  evicted %d  outstanding %s  pace %s", number(r.Held), r.Evicted, number(r.Outstanding), r.Policy.Funnel)
-	times := fmt.Sprintf("eta %s  step %d  %s", ahead(r.ETA, w.At), r.Step, proxies)
-	return []row{{clean(title), bold}, {bar(*r, width), green}, {clean(numbers), plain}, {clean(times), plain}, why}
+	rows := []row{{clean(fmt.Sprintf("%s  %s  %s → %s  %s", s.Service, phase(s), r.From, r.To, r.ID)), bold}}
+	if withBar {
+		rows = append(rows, row{bar(*r, width), green})
+	}
+	numbers := []string{"held " + number(r.Held), fmt.Sprintf("evicted %d", r.Evicted), "outstanding " + number(r.Outstanding),
+		"pace " + r.Policy.Funnel.String(), "eta " + ahead(r.ETA, now)}
+	if width >= 60 {
+		numbers = append(numbers, fmt.Sprintf("step %d", r.Step), proxies)
+	}
+	return append(append(rows, flow(numbers, "  ", width, 6, plain)...), wrap(why, width, 3)...)
+}
+
+// wrap breaks a sentence into rows at its spaces, so that the reason for waiting
+// can be read on a narrow terminal.
+func wrap(r row, width, most int) []row {
+	return flow(strings.Fields(r.text), " ", width, most, r.style)
+}
+
+// flow puts words into rows of at most width cells; the last of most rows takes
+// all that is left.
+func flow(words []string, gap string, width, most int, look style) []row {
+	var rows []row
+	for _, word := range words {
+		n := len(rows)
+		if n > 0 && (n == most || cellsOf(rows[n-1].text)+len(gap)+cellsOf(word) <= width) {
+			rows[n-1].text += gap + word
+			continue
+		}
+		rows = append(rows, row{word, look})
+	}
+	return rows
 }
 
 // bar is how much of what From held when the funnel started is gone.
@@ -137,6 +195,14 @@ func cut(text string, width int) string {
 		}
 	}
 	return text
+}
+
+func cellsOf(text string) int {
+	n := 0
+	for _, r := range text {
+		n += cells(r)
+	}
+	return n
 }
 
 // cells is how many cells a terminal gives a rune: two to East Asian characters

@@ -67,7 +67,7 @@ func (s *screen) draw() error {
 // close gives the cursor back below what was drawn.
 func (s *screen) close() {
 	if s.drawn > 0 {
-		_, _ = s.file.WriteString("\r\n" + showCursor)
+		_, _ = s.file.WriteString(showCursor + "\r\n")
 	}
 }
 
