@@ -40,7 +40,7 @@ race: tools ## all tests under the race detector
 fuzz: check-go ## fuzz the promises and the parsers, FUZZTIME each (60s)
 	@set -e; for t in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | sort); do \
 	  for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$t | awk '{print $$2}'); do \
-	    echo "fuzz $$f ($$(dirname $$t))"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$(dirname $$t); done; done
+	    echo "fuzz $$f ($$(dirname $$t))"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$(dirname $$t); done; done
 
 lint: check-go ## vet, staticcheck, gofmt, go fix, and govulncheck where its database can be had
 	@test -z "$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go'))" || { echo "lint: gofmt these files:"; gofmt -l $$(git ls-files -co --exclude-standard '*.go'); exit 1; }

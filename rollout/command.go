@@ -109,7 +109,7 @@ func (c Promote) apply(policy Policy, s State, seen Seen, now time.Time) (State,
 	}
 	s.Rollout.note(now, event)
 	for key, m := range s.Members {
-		m.Counted, m.Evicted, m.Returned, m.Ceiling, m.Start = false, 0, 0, nil, 0
+		m.Counted, m.Evicted, m.Returned, m.Ceiling, m.Share, m.Start = false, 0, 0, nil, 0, 0
 		s.Members[key] = m
 	}
 	text := fmt.Sprintf("%s: rollout %s moves %d connections from %s to %s in about %s",
@@ -180,13 +180,11 @@ func (c Abort) apply(_ Policy, s State, seen Seen, now time.Time) (State, Answer
 	for key, m := range d.s.Members {
 		d.fold(key, m)
 	}
-	d.hold()
+	d.restep(now)
 	share := weights(d.s)[r.From]
 	r = d.s.Rollout
 	d.s.Epoch++
 	r.From, r.To, r.Aborting, r.Paused, r.Weight = r.To, r.From, true, false, share
-	// StepAt stays: the first step of the way back keeps its distance from the
-	// last one of the way there.
 	r.Step, r.Total = 0, 0
 	d.enter(Opening, "abort: back to "+string(r.To))
 	return d.s, Answer{Text: fmt.Sprintf("%s: rollout %s goes back to %s at %s", s.Service, r.ID, r.To, r.Policy.Funnel), Rollout: r.ID}, nil

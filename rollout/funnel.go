@@ -160,12 +160,14 @@ func (d *decider) step(o oldSide) Reason {
 		}
 		n = min(n, room)
 	}
+	every := r.Policy.Funnel.Every.D()
+	part := shares(n, o.counts)
+	first := starts(part, every)
+	late := delay(d.lastSchedule(), schedule(part, first, every), r.Policy.Funnel.Close+1, every)
 	d.touch()
 	r = d.s.Rollout
 	r.Step++
-	r.StepAt = d.now.Add(r.Policy.Funnel.Every.D())
-	part := shares(n, o.counts)
-	first := starts(part, r.Policy.Funnel.Every.D())
+	r.StepAt = d.now.Add(late + every)
 	d.hold()
 	for i, key := range o.held {
 		m := d.s.Members[key]
@@ -174,18 +176,30 @@ func (d *decider) step(o oldSide) Reason {
 			m = d.s.Members[key]
 		}
 		ceiling := o.counts[i] - part[i]
-		m.Ceiling, m.Start = &ceiling, Duration(first[i])
+		m.Ceiling, m.Share, m.Start = &ceiling, part[i], Duration(late+first[i])
 		d.put(key, m)
 	}
 	d.wakeBy(r.StepAt)
 	return reason(IsDraining, "letting %s go", r.Policy.Funnel)
 }
 
+// lastSchedule is when within the step that ends now closes came.
+func (d *decider) lastSchedule() []time.Duration {
+	var part []int
+	var first []time.Duration
+	for _, m := range d.s.Members {
+		if m.Share > 0 {
+			part, first = append(part, m.Share), append(first, m.Start.D())
+		}
+	}
+	return schedule(part, first, d.s.Rollout.Policy.Funnel.Every.D())
+}
+
 // hold takes the ceilings away: everybody keeps what it has.
 func (d *decider) hold() {
 	for key, m := range d.s.Members {
-		if m.Ceiling != nil || m.Start != 0 {
-			m.Ceiling, m.Start = nil, 0
+		if m.Ceiling != nil || m.Share != 0 {
+			m.Ceiling, m.Share, m.Start = nil, 0, 0
 			d.put(key, m)
 		}
 	}

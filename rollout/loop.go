@@ -121,6 +121,23 @@ func (c *Controller) look(ctx context.Context, name discovery.Service, services 
 	}
 }
 
+// reload reads one service's state again.
+func (c *Controller) reload(ctx context.Context, name discovery.Service) (*running, error) {
+	all, err := c.ports.Store.Load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	stored, ok := all[name]
+	if !ok {
+		return nil, fmt.Errorf("no state of %s is stored", name)
+	}
+	s, err := DecodeStateOf(name, stored.Data)
+	if err != nil {
+		return nil, err
+	}
+	return &running{state: s, stored: stored}, nil
+}
+
 func retire(s State, retired bool) State {
 	s = s.Clone()
 	s.Retired = retired
@@ -177,6 +194,10 @@ func (c *Controller) store(ctx context.Context, run *running, next State) error 
 	if err != nil {
 		run.failure = fmt.Errorf("the next state cannot be stored: %w", err)
 		run.retry = now.Add(recheck)
+		// Whatever failed, what is stored may be another state now, even this one.
+		if again, lerr := c.reload(ctx, next.Service); lerr == nil {
+			run.state, run.stored = again.state, again.stored
+		}
 		return run.failure
 	}
 	run.state, run.stored, run.failure = next, stored, nil

@@ -56,3 +56,31 @@ func starts(shares []int, every time.Duration) []time.Duration {
 	}
 	return out
 }
+
+// schedule lists when the closes of a step come, in order: the k-th of an
+// instance at its start + k · every / its share.
+func schedule(shares []int, starts []time.Duration, every time.Duration) []time.Duration {
+	var out []time.Duration
+	for i, s := range shares {
+		for k := range s {
+			out = append(out, starts[i]+time.Duration(k)*every/time.Duration(s))
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// delay is how much later than at the end of the last step the next has to begin
+// so that no window of length every holds more than limit closes. Shares change
+// from step to step, and with them the pattern of the closes; inside a step there
+// are at most limit of them, so only windows across the border count: of all
+// closes in order, the one limit places after another has to be every later.
+func delay(last, next []time.Duration, limit int, every time.Duration) time.Duration {
+	var d time.Duration
+	for i, at := range last {
+		if j := i + limit - len(last); j >= 0 && j < len(next) {
+			d = max(d, at-next[j])
+		}
+	}
+	return d
+}

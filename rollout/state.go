@@ -73,7 +73,9 @@ type Member struct {
 	Departed time.Time `json:"departed,omitzero"`
 	// Ceiling is what the current order says; nil: hold.
 	Ceiling *int `json:"ceiling,omitempty"`
-	// Start is when within the step the first close comes.
+	// Share is how many closes the current step gives it, and Start when within
+	// the step the first of them comes.
+	Share int      `json:"share,omitempty"`
 	Start Duration `json:"start,omitempty"`
 	// Counted: Evicted and Returned are the instance's totals when the rollout
 	// began to count; later totals minus these are the rollout's own.

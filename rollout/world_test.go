@@ -60,9 +60,9 @@ type proxy struct {
 	delay     time.Duration
 	connected bool
 	lost      time.Time
-	told      string // what it was sent last
-	heard     string // what it acknowledged
-	weights   map[discovery.Colour]Share
+	told      string                        // what it was sent last
+	heard     string                        // what it acknowledged
+	open      map[discovery.InstanceID]bool // whom it sends new connections to
 }
 
 type eviction struct {
@@ -229,7 +229,25 @@ func (w *world) fleet() discovery.Fleet {
 	return f
 }
 
-func (w *world) wished() string { return fmt.Sprint(weights(w.state)) }
+// wished is what the proxies should hear: weights, and who is closed to new
+// connections.
+func (w *world) wished() (string, map[discovery.InstanceID]bool) {
+	var text strings.Builder
+	share := weights(w.state)
+	fmt.Fprint(&text, share)
+	open := map[discovery.InstanceID]bool{}
+	wish := Wished(w.state, w.half())
+	for _, c := range discovery.Colours {
+		for _, e := range wish.Endpoints[c] {
+			if e.Draining {
+				text.WriteString(string(e.ID))
+			} else {
+				open[e.ID] = share[c] > 0
+			}
+		}
+	}
+	return text.String(), open
+}
 
 // half is what Wished needs of what is seen.
 func (w *world) half() Seen {
@@ -242,7 +260,7 @@ func (w *world) half() Seen {
 
 func (w *world) seen() Seen {
 	s := w.half()
-	want := w.wished()
+	want, _ := w.wished()
 	for node, p := range w.proxies {
 		s.Proxies = append(s.Proxies, Proxy{Node: node, Connected: p.connected, Lost: p.lost, Confirmed: p.connected && p.heard == want})
 	}
@@ -254,13 +272,13 @@ func (w *world) seen() Seen {
 
 // publish has each connected proxy hear the wishes after its delay.
 func (w *world) publish() {
-	want, weights := w.wished(), weights(w.state)
+	want, open := w.wished()
 	for _, p := range w.proxies {
 		if p.connected && p.heard != want && p.told != want {
 			p.told = want
 			w.at(p.delay, func() {
 				if p.connected && p.told == want {
-					p.heard, p.weights, w.dirty = want, weights, true
+					p.heard, p.open, w.dirty = want, open, true
 				}
 			})
 		}
@@ -293,89 +311,6 @@ func (w *world) talk(ask []discovery.InstanceID) {
 			in.sight.Refused = in.dead
 		})
 	}
-}
-
-func (in *instance) answer(w *world) drain.Status {
-	s := in.status
-	if !w.unclear {
-		returned := in.returned
-		s.Returned = &returned
-	}
-	if s.State == drain.Draining && s.Active == 0 {
-		s.State = drain.Drained
-	}
-	return s
-}
-
-// arrive is the instance's side of the contract.
-func (w *world) arrive(in *instance, told told, news bool) {
-	if in.dead || in.deaf || !news {
-		return
-	}
-	switch o := told.wish.Drain; {
-	case o == nil:
-		in.status.State, in.status.Ceiling, in.status.Epoch = drain.Serving, nil, told.wish.Serve.Epoch
-		in.running++
-	case o.Epoch < in.status.Epoch || o.Epoch == in.status.Epoch && o.Step < in.status.Step:
-		w.t.Fatalf("%s got the order %d.%d after %d.%d", in.ID, o.Epoch, o.Step, in.status.Epoch, in.status.Step)
-	case o.Epoch == in.status.Epoch && o.Step == in.status.Step && in.status.State != drain.Serving:
-	default:
-		in.status.State, in.status.Rollout, in.status.Epoch, in.status.Step = drain.Draining, o.Rollout, o.Epoch, o.Step
-		in.status.Ceiling, in.lastOrder = o.Ceiling, *o
-		in.running++
-		if o.Ceiling != nil && in.status.Active > *o.Ceiling {
-			n := in.status.Active - *o.Ceiling
-			for k := range n {
-				at := time.Duration(o.StartMS)*time.Millisecond + time.Duration(k)*time.Duration(o.OverMS)*time.Millisecond/time.Duration(n)
-				run := in.running
-				w.at(at, func() {
-					if in.running == run && !in.dead && in.status.Active > *o.Ceiling {
-						w.evict(in)
-					}
-				})
-			}
-		}
-	}
-}
-
-// evict closes one connection; its client comes back where the proxies send it.
-func (w *world) evict(in *instance) {
-	in.status.Active--
-	in.status.Evicted++
-	w.evictions = append(w.evictions, eviction{w.now, in.Colour})
-	for node, p := range w.proxies {
-		if p.connected && p.weights[in.Colour] != 0 {
-			w.t.Fatalf("%s closed a connection while proxy %s still sends %s of new ones to %s", in.ID, node, p.weights[in.Colour], in.Colour)
-		}
-	}
-	w.at(w.comeBack(), func() { w.arriveClient(in.Colour.Other(), true) })
-}
-
-// arriveClient puts a client on the colour's next instance that takes it.
-func (w *world) arriveClient(c discovery.Colour, returning bool) {
-	if w.byColour[c] == nil {
-		for _, in := range w.instances {
-			w.byColour[in.Colour] = append(w.byColour[in.Colour], in)
-		}
-		for _, all := range w.byColour {
-			slices.SortFunc(all, func(a, b *instance) int { return strings.Compare(string(a.ID), string(b.ID)) })
-		}
-	}
-	all := w.byColour[c]
-	for range all {
-		w.turn++
-		in := all[w.turn%len(all)]
-		if !in.dead && !in.gone && in.Health.Serves() && in.status.State == drain.Serving {
-			in.status.Active++
-			in.status.Accepted++
-			if returning {
-				in.returned++
-			}
-			return
-		}
-	}
-	w.refused++
-	w.at(time.Second, func() { w.arriveClient(favoured(w.state), returning) })
 }
 
 func (w *world) do(c Command) error {

@@ -160,7 +160,7 @@ func (p *publisher) may(wishes rollout.Wishes) envoy.May {
 		for c, endpoints := range wish.Endpoints {
 			addrs := map[netip.AddrPort]bool{}
 			for _, e := range endpoints {
-				addrs[e.Addr] = true
+				addrs[netip.AddrPortFrom(e.Addr.Addr().Unmap(), e.Addr.Port())] = true
 			}
 			members[envoy.ClusterName(name, c)] = addrs
 		}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/sluice-proxy/sluice/cmd/internal/config"
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/discovery/consul"
@@ -20,62 +22,77 @@ type adapter interface {
 	Waiting() map[discovery.Service]string
 }
 
-// source runs the adapter that the configuration names, and another one in its
-// place when the services change; what was known last goes along.
+// source runs the adapter that the configuration names. When the services change
+// a new one takes over, with what was known last; the old one goes on until the
+// new one has read everything, so that one service that cannot be read does not
+// keep the others from being seen.
 type source struct {
 	logger *slog.Logger
 	emit   func(discovery.Snapshot)
+	next   chan *config.Config // capacity 1: the newest configuration, a level
 
 	mu      sync.Mutex
-	now     adapter
-	next    *config.Config
-	replace context.CancelFunc
+	now     adapter // the newest one
+	emitted adapter // whose snapshot is last
 	last    discovery.Snapshot
+}
+
+func newSource(logger *slog.Logger, emit func(discovery.Snapshot)) *source {
+	return &source{logger: logger, emit: emit, next: make(chan *config.Config, 1)}
 }
 
 // run discovers until ctx ends.
 func (s *source) run(ctx context.Context, conf *config.Config) error {
+	group, ctx := errgroup.WithContext(ctx)
+	stopOld := func() {}
 	for {
-		life, cancel := context.WithCancel(ctx)
 		a, err := s.adapter(conf)
 		if err != nil {
-			cancel()
 			return fmt.Errorf("discovery: %w", err)
 		}
 		s.mu.Lock()
-		s.now, s.replace = a, cancel
-		if s.next != nil {
-			cancel() // a newer configuration came meanwhile
-		}
+		s.now = a
 		s.mu.Unlock()
-		err = a.Run(life, s.keep)
-		replaced := life.Err() != nil
-		cancel()
-		if ctx.Err() != nil {
+		life, stop := context.WithCancel(ctx)
+		defer stop()
+		old := stopOld
+		group.Go(func() error {
+			err := a.Run(life, func(snapshot discovery.Snapshot) {
+				old()
+				s.keep(a, snapshot)
+			})
+			if life.Err() == nil {
+				return fmt.Errorf("discovery: %w", err)
+			}
 			return nil
+		})
+		stopOld = func() { old(); stop() }
+		select {
+		case <-ctx.Done():
+			return group.Wait()
+		case conf = <-s.next:
 		}
-		if !replaced {
-			return fmt.Errorf("discovery: %w", err)
-		}
-		s.mu.Lock()
-		conf, s.next = s.next, nil
-		s.mu.Unlock()
 	}
 }
 
 // follow has the source go on with another configuration.
 func (s *source) follow(conf *config.Config) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.next = conf
-	if s.replace != nil {
-		s.replace()
+	select {
+	case <-s.next:
+	default:
 	}
+	s.next <- conf
 }
 
-func (s *source) keep(snapshot discovery.Snapshot) {
+// keep hands a snapshot on, unless it comes from an adapter that was replaced by
+// one which has read everything.
+func (s *source) keep(a adapter, snapshot discovery.Snapshot) {
 	s.mu.Lock()
-	s.last = snapshot
+	if s.emitted != nil && s.emitted != a && s.now != a {
+		s.mu.Unlock()
+		return
+	}
+	s.emitted, s.last = a, snapshot
 	s.mu.Unlock()
 	s.emit(snapshot)
 }

@@ -60,7 +60,7 @@ func serve(ctx context.Context, path string, hup <-chan os.Signal, logger *slog.
 		Store: store, Drain: orders, Publish: pub.Publish, Proxies: pub.Proxies, Logger: logger,
 	})
 	control.Configure(services(conf))
-	source := &source{logger: logger, emit: control.Discovered}
+	source := newSource(logger, control.Discovered)
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return control.Run(ctx) })
