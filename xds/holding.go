@@ -108,7 +108,7 @@ func (h *holding) begin(st *stream, claims map[string]string) error {
 	for name, version := range claims {
 		h.held[name] = &Resource{Ref: Ref{h.typeURL, name}, Version: version}
 	}
-	for name := range h.again {
+	for _, name := range slices.Sorted(maps.Keys(h.again)) {
 		h.add(name)
 	}
 	return nil
@@ -348,4 +348,5 @@ func (h *holding) settle(name string) {
 	if len(h.nack.Names) == 0 {
 		h.nack = nil
 	}
+	h.s.notify()
 }

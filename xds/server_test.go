@@ -250,8 +250,10 @@ func TestARefusedResponseOfSeveralIsSentAgainOneByOne(t *testing.T) {
 			!p.Holds(map[xds.Ref]string{ref(cds, "a"): "", ref(cds, "c"): ""}) {
 			t.Errorf("%+v", p)
 		}
+		<-w.Changed()
 		w.Publish([]xds.Resource{res(t, cds, "a", 1), res(t, cds, "c", 1)}) // the bad one is taken back
 		c.hears()
+		<-w.Changed() // nothing was sent, but the refusal is settled
 		if p := w.proxy("edge-1"); len(p.Nacks) != 0 {
 			t.Errorf("refusals: %+v", p.Nacks)
 		}
