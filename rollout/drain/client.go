@@ -82,7 +82,7 @@ func (c *Client) Release(ctx context.Context, base string, r Release) (Status, e
 }
 
 func (c *Client) do(ctx context.Context, method, base string, body any) (Status, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("no answer within %s", c.Timeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("no answer within %s: %w", c.Timeout, context.DeadlineExceeded))
 	defer cancel()
 	s, err := c.roundTrip(ctx, method, base, body)
 	if err == nil {

@@ -94,21 +94,21 @@ func (g *Gate) allowed(r *http.Request) (code int, err error) {
 	return 0, nil
 }
 
-// decode reads exactly one JSON value without unknown fields.
+// decode reads exactly one JSON value without unknown fields; code is that of err.
 func decode(body io.Reader, v any) (code int, err error) {
 	d := json.NewDecoder(body)
 	d.DisallowUnknownFields()
 	err = d.Decode(v)
 	if err == nil {
-		if _, more := d.Token(); !errors.Is(more, io.EOF) {
+		switch _, err = d.Token(); {
+		case errors.Is(err, io.EOF):
+			return 0, nil
+		case err == nil:
 			err = errors.New("something follows the JSON object")
 		}
 	}
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return http.StatusRequestEntityTooLarge, fmt.Errorf("the body is larger than %d bytes", maxBody)
 	}
-	if err != nil {
-		return http.StatusBadRequest, fmt.Errorf("the body is not what /drain takes: %w", err)
-	}
-	return 0, nil
+	return http.StatusBadRequest, fmt.Errorf("the body is not what /drain takes: %w", err)
 }

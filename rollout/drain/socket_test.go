@@ -1,0 +1,98 @@
+package drain
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// wire is a socket whose peer notes what it reads. Use it in a bubble.
+type wire struct {
+	*socket
+	gate *Gate
+	got  bytes.Buffer
+	peer net.Conn
+}
+
+func newWire(t *testing.T) *wire {
+	near, far := net.Pipe()
+	w := &wire{gate: New(Options{}), peer: far}
+	w.socket = &socket{stream: stream{Conn: near}}
+	conn, err := w.gate.admit(w.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.conn = conn
+	go func() { _, _ = io.Copy(&w.got, far) }()
+	return w
+}
+
+func (w *wire) write(t *testing.T, p []byte) {
+	t.Helper()
+	if n, err := w.Write(p); n != len(p) || err != nil {
+		t.Fatalf("write returned %d, %v; want %d, nil", n, err, len(p))
+	}
+}
+
+func (w *wire) evict(t *testing.T) {
+	t.Helper()
+	mustOrder(t, w.gate, 1, new(0), 0, 0)
+	time.Sleep(time.Nanosecond)
+	synctest.Wait()
+}
+
+// Wherever the eviction falls, the goodbye stands behind the frame (or the
+// response head) that was under way, and nothing after it.
+func TestGoodbyeStandsBetweenTwoFrames(t *testing.T) {
+	before := slices.Concat([]byte(upgraded), frame(0x81, 3), frame(0x02, 200))
+	after := slices.Concat(frame(0x80, 4), frame(0x81, 1))
+	all := slices.Concat(before, after)
+	for cut := range len(all) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWire(t)
+			if cut > 0 {
+				w.write(t, all[:cut])
+			}
+			w.evict(t)
+			w.write(t, all[cut:])
+			w.write(t, frame(0x81, 9))
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			end := 0
+			for _, at := range boundaries(all, false, 1) {
+				if end = at; at >= cut {
+					break
+				}
+			}
+			if want := string(all[:end]) + goodbye1012; w.got.String() != want {
+				t.Fatalf("evicted after %d bytes the peer read %q, want %q", cut, w.got.String(), want)
+			}
+			if s := w.gate.Status(); s.Evicted != 1 || w.gate.closing != 0 {
+				t.Fatalf("status %+v with %d closing, want 1 evicted and gone", s, w.gate.closing)
+			}
+		})
+	}
+}
+
+func TestNoSecondCloseFrame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(t)
+		own := slices.Concat([]byte(upgraded), frame(0x88, 2))
+		w.write(t, own)
+		w.evict(t)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if !bytes.Equal(w.got.Bytes(), own) {
+			t.Errorf("the peer read %q, want the application's close frame only", w.got.Bytes())
+		}
+		if w.gate.closing != 0 {
+			t.Errorf("%d closing after CloseWait", w.gate.closing)
+		}
+	})
+}
