@@ -32,12 +32,18 @@ func TestSmallFleetKeepsTheCap(t *testing.T) {
 func FuzzPromises(f *testing.F) {
 	f.Add([]byte{0, 40, 1, 20, 2, 30, 3, 50})
 	f.Add([]byte{0, 60, 5, 10, 5, 10, 3, 40, 5, 3, 5, 9, 5, 60})
+	f.Add([]byte{150, 60, 0, 250, 0, 250, 0, 250, 5, 250, 1, 50, 2, 50})
 	f.Add([]byte{0, 20, 6, 30, 7, 10, 8, 10, 9, 90, 10, 40, 11, 9, 12, 40, 13, 30, 4, 77})
 	f.Fuzz(func(t *testing.T, story []byte) {
 		if len(story) > 60 {
 			story = story[:60]
 		}
 		s := newStory(t)
+		if len(story) > 0 && story[0] >= 128 {
+			for _, in := range s.byColourAll(discovery.Green) {
+				in.Capacity = 20 // 60 for the 90 that are to come
+			}
+		}
 		for len(story) >= 2 {
 			s.act(story[0], int(story[1]))
 			s.run(time.Duration(story[1]) * 37 * time.Millisecond)
@@ -140,7 +146,7 @@ func (s *story) cap(n int) { s.caps = append(s.caps, capAt{s.now, n}) }
 func (s *story) heal() {
 	s.storeDown, s.fleetErr = false, ""
 	for _, in := range s.instances {
-		in.deaf = false
+		in.deaf, in.Capacity = false, 0
 		if in.dead {
 			in.gone = true
 		}
@@ -176,7 +182,8 @@ func (s *story) byColourAll(c discovery.Colour) []*instance {
 func (s *story) check() {
 	s.t.Helper()
 	// 1. At most the cap, and one at an edge. An order takes a few ms to arrive,
-	// not always the same. (3., never onto the dead, is held at each eviction.)
+	// not always the same. (3., never onto the dead, and 4., never past the room,
+	// are held at each eviction; 6. is that nothing else evicts.)
 	const every = 3*time.Second - 5*time.Millisecond
 	from := 0
 	for i, e := range s.evictions {

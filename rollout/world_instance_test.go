@@ -62,6 +62,10 @@ func (w *world) evict(in *instance) {
 			w.t.Fatalf("%s closed a connection while proxy %s still sends it new ones", in.ID, node)
 		}
 	}
+	w.outstanding++
+	if room, known := w.capacity(in.Colour.Other()); known && w.organic == 0 && w.held(in.Colour.Other())+w.outstanding > room {
+		w.t.Fatalf("%s closed a connection although %s holds %d of %d and %d are on their way", in.ID, in.Colour.Other(), w.held(in.Colour.Other()), room, w.outstanding)
+	}
 	w.at(w.comeBack(), func() { w.arriveClient(in.Colour.Other(), true) })
 }
 
@@ -84,10 +88,27 @@ func (w *world) arriveClient(c discovery.Colour, returning bool) {
 			in.status.Accepted++
 			if returning {
 				in.returned++
+				w.outstanding--
+			} else {
+				w.organic++
 			}
 			return
 		}
 	}
 	w.refused++
 	w.at(time.Second, func() { w.arriveClient(favoured(w.state), returning) })
+}
+
+// capacity is what a colour has room for, if all of its instances declare it.
+func (w *world) capacity(c discovery.Colour) (int, bool) {
+	total := 0
+	for _, in := range w.instances {
+		if in.Colour == c && in.Capacity == 0 {
+			return 0, false
+		}
+		if in.Colour == c && in.well() && in.Health.Serves() {
+			total += in.Capacity
+		}
+	}
+	return total, true
 }

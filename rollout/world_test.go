@@ -38,8 +38,10 @@ type world struct {
 	reason    Reason
 	evictions []eviction
 	refused   int
-	byColour  map[discovery.Colour][]*instance // made when the first client arrives
-	turn      int
+	// clients on their way back, and those that came without having been evicted
+	outstanding, organic int
+	byColour             map[discovery.Colour][]*instance // made when the first client arrives
+	turn                 int
 }
 
 type instance struct {
