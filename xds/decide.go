@@ -19,6 +19,7 @@ const (
 	nothing verdict = iota // until its content changes
 	wait                   // until an acknowledgement
 	send
+	repeat // what it holds
 	remove
 )
 
@@ -81,6 +82,9 @@ func (h *holding) decide(now *published, name string) (verdict, string) {
 		}
 		return nothing, ""
 	case h.refused[name] == r.Version:
+		if _, again := h.again[name]; again && have != nil && have.Body != nil {
+			return repeat, ""
+		}
 		return nothing, ""
 	case have != nil && once:
 		return nothing, fmt.Sprintf("proxy %s keeps %s as it is; restart that Envoy to give it the new one", h.p.node, r.Ref)
@@ -178,6 +182,8 @@ func (h *holding) gather(now *published, single bool) *letter {
 			h.waiting[name] = struct{}{}
 		case send:
 			l.changed = append(l.changed, now.of(h.typeURL).byName[name])
+		case repeat:
+			l.changed = append(l.changed, h.held[name])
 		case remove:
 			l.removed = append(l.removed, name)
 		}

@@ -299,7 +299,7 @@ func (h *holding) answer(nonce, message string, refused bool) {
 
 func (h *holding) accept(l *letter) {
 	for _, r := range l.changed {
-		if h.wants(r.Name) {
+		if h.wants(r.Name) && h.held[r.Name] != r { // a repetition settles nothing
 			h.held[r.Name] = r
 			delete(h.refused, r.Name)
 			h.settle(r.Name)

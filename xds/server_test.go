@@ -210,6 +210,25 @@ func TestAClusterIsFollowedByItsEndpoints(t *testing.T) {
 	})
 }
 
+func TestAClusterIsFollowedByTheEndpointsThatItHoldsIfItRefusedTheNewest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, res(t, cds, "a", 1), res(t, eds, "a", 1))
+		c := w.client("edge-1")
+		defer c.close()
+		c.refuse = func(typeURL, _ string, n uint32) bool { return typeURL == eds && n == 2 }
+		c.ask(cds)
+		c.ask(eds, "a")
+		c.hears("CDS +a:1", "EDS +a:1")
+		w.Publish([]xds.Resource{res(t, cds, "a", 1), res(t, eds, "a", 2)})
+		c.hears("EDS +a:2")
+		w.Publish([]xds.Resource{res(t, cds, "a", 2), res(t, eds, "a", 2)})
+		c.hears("CDS +a:2", "EDS +a:1")
+		if p := w.proxy("edge-1"); len(p.Nacks) != 1 || p.NackCount != 1 || !p.Holds(map[xds.Ref]string{ref(eds, "a"): res(t, eds, "a", 1).Version}) {
+			t.Errorf("%+v", p)
+		}
+	})
+}
+
 func TestABadResourceIsRefusedAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := start(t, res(t, rds, "a", 1), res(t, rds, "b", 1), res(t, rds, "c", 1))
