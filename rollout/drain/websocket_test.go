@@ -292,6 +292,33 @@ func TestWebSocketThatIsStuck(t *testing.T) {
 	})
 }
 
+// One that is evicted before the library has taken it over is let through the
+// handshake, and told then.
+func TestWebSocketEvictedInItsHandshake(t *testing.T) {
+	eachLibrary(t, func(t *testing.T, lib library, how func(*httptest.Server)) {
+		arrived, goOn := make(chan struct{}), make(chan struct{})
+		i := newInstance(t, patient, how, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			close(arrived)
+			<-goOn
+			if r.Context().Err() != nil {
+				t.Error("the context of the handshake was cancelled")
+			}
+			lib.echo(w, r)
+		}))
+		go func() {
+			<-arrived
+			i.order(t, 1, 0)
+			for i.Status().Evicted == 0 && t.Context().Err() == nil {
+				time.Sleep(time.Millisecond)
+			}
+			close(goOn)
+		}()
+		_, _, err := i.dial(t).Read(t.Context())
+		mustBeTold1012(t, err)
+		i.emptied(t)
+	})
+}
+
 // rawUpgrade sends the request of an upgrade and reads nothing.
 func (i *instance) rawUpgrade(t *testing.T, protocol string) net.Conn {
 	t.Helper()
