@@ -244,17 +244,22 @@ func TestScreenLeavesNothingBehind(t *testing.T) {
 	reading.Go(term.run)
 	s := newScreen(term.File)
 	all := scenes()
-	for _, name := range []string{"many", "troubled", "draining", "empty"} {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for _, name := range []string{"many", "troubled", "steady", "done", "services", "empty"} {
 		if err := s.show(all[name]); err != nil {
 			t.Fatal(err)
 		}
+		want := strings.TrimRight(render(frame(all[name], "", 80, 24)), "\n") + "\n"
+		lines := strings.Split(want, "\n")
+		for i, l := range lines {
+			lines[i] = strings.TrimRight(l, " ")
+		}
+		want = strings.Join(lines, "\n")
+		if got := term.await(ctx, want); got != want {
+			t.Errorf("%s shows\n%s\nwant\n%s", name, got, want)
+		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	got := term.await(ctx, "no service yet")
 	_ = term.File.Close()
 	reading.Wait()
-	if got != noService+"\n" {
-		t.Errorf("left on the terminal:\n%s", got)
-	}
 }
