@@ -50,7 +50,7 @@ func (e experiment) run(ctx context.Context, name string) (recording, error) {
 
 	swarm, err := clients.New(clients.Options{
 		Clients: e.clients, URLs: []string{"ws://" + s.web.String() + "/ws"},
-		Reconnect: e.reconnect, Ping: 20 * time.Second, Seed: 1,
+		Reconnect: e.reconnect, Ping: e.ping(), Seed: 1,
 	})
 	if err != nil {
 		return r, err
@@ -65,6 +65,7 @@ func (e experiment) run(ctx context.Context, name string) (recording, error) {
 		return r, err
 	}
 
+	swarm.SlowestEcho() // while they connected does not count
 	if name == storm {
 		r.began, err = e.storm(ctx, s, swarm)
 	} else {
@@ -76,8 +77,14 @@ func (e experiment) run(ctx context.Context, name string) (recording, error) {
 	if err := pause(ctx, watched); err != nil {
 		return r, err
 	}
-	r.records = swarm.Records()
-	return r, nil
+	r.records, r.slowestEcho = swarm.Records(), swarm.SlowestEcho()
+	return r, clients.WriteRecords(filepath.Join(s.dir, "records.jsonl"), r.records)
+}
+
+// ping is rare for each client, and often enough across all to notice when the
+// way through Envoy is slow.
+func (e experiment) ping() time.Duration {
+	return min(time.Minute, time.Duration(e.clients)*50*time.Millisecond)
 }
 
 // gather waits until every client is connected to blue and proves that the

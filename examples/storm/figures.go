@@ -18,6 +18,9 @@ type recording struct {
 	funnel  rollout.Funnel
 	// began is when the operator acted: the stop of the blue processes, or promote.
 	began time.Time
+	// slowestEcho is the longest that a message and its echo took meanwhile: the
+	// error of the clock that the clients are.
+	slowestEcho time.Duration
 	// records are in the order of time.
 	records []clients.Record
 }
@@ -40,6 +43,8 @@ type figures struct {
 	Unplanned int `json:"unplanned_disconnects"`
 	// NeverBack counts the clients that are not connected to green at the end.
 	NeverBack int `json:"never_back"`
+	// SlowestEcho is how long a message and its echo took at most, in milliseconds.
+	SlowestEcho int `json:"slowest_echo_ms"`
 	// Refused counts the attempts to connect that did not succeed.
 	Refused int `json:"refused_attempts"`
 }
@@ -52,6 +57,7 @@ var fields = map[string]string{
 	"peak_evictions_per_window":  "most disconnects in any window of length every",
 	"unplanned_disconnects":      "disconnects without the funnel's close code 1012",
 	"never_back":                 "clients that are not connected to green at the end",
+	"slowest_echo_ms":            "the longest that a message through Envoy and its echo took: disconnects may be seen late by as much",
 	"refused_attempts":           "attempts to connect that did not succeed",
 	"disconnects_per_client_max": "over all clients, those never disconnected included; likewise the mean",
 }
@@ -83,7 +89,7 @@ func (r recording) returns() (at []time.Time) {
 }
 
 func (r recording) measure() figures {
-	f := figures{Name: r.name, Clients: r.clients}
+	f := figures{Name: r.name, Clients: r.clients, SlowestEcho: int(r.slowestEcho.Milliseconds())}
 	left, back := r.disconnects(), r.returns()
 	if len(left) > 0 && len(back) > 0 {
 		last := back[len(back)-1]
@@ -134,10 +140,13 @@ func peak(at []time.Time, window time.Duration) int {
 	return most
 }
 
-// allowed is the most disconnects that the clients may see in a window of the
-// cap: one more at the window's edge, and where closes are only milliseconds
-// apart one per cent for the different ways they take to the clients.
-func allowed(limit int) int { return limit + max(1, limit/100) }
+// allowed is the most disconnects that the clients may see in a window: the cap,
+// one more at the window's edge, and what the cap allows in the time by which one
+// disconnect may be seen later than another.
+func (f figures) allowed(limit rollout.Funnel) int {
+	late := time.Duration(f.SlowestEcho) * time.Millisecond
+	return limit.Close + 1 + int(time.Duration(limit.Close)*late/limit.Every.D())
+}
 
 // broken names the first promise that the run did not keep; nil when it kept all.
 func (f figures) broken(limit rollout.Funnel) error {
@@ -150,8 +159,9 @@ func (f figures) broken(limit rollout.Funnel) error {
 		return fmt.Errorf("%s: %d disconnects were not the funnel's", f.Name, f.Unplanned)
 	case f.DisconnectMax != 1 || f.DisconnectAvg != 1:
 		return fmt.Errorf("%s: clients were disconnected up to %d times and %g times on average, not exactly once each", f.Name, f.DisconnectMax, f.DisconnectAvg)
-	case f.PeakEvictions > allowed(limit.Close):
-		return fmt.Errorf("%s: %d clients were disconnected within %s, the cap is %d", f.Name, f.PeakEvictions, limit.Every, limit.Close)
+	case f.PeakEvictions > f.allowed(limit):
+		return fmt.Errorf("%s: %d clients were disconnected within %s, the cap is %d (%d as seen at the clients, with echoes of up to %d ms)",
+			f.Name, f.PeakEvictions, limit.Every, limit.Close, f.allowed(limit), f.SlowestEcho)
 	}
 	return nil
 }

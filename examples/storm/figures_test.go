@@ -131,9 +131,13 @@ func TestBrokenPromises(t *testing.T) {
 			t.Errorf("%s: %v, want one that says %q", name, err, change.want)
 		}
 	}
-	for limit, want := range map[int]int{10: 11, 99: 100, 1000: 1010} {
-		if got := allowed(limit); got != want {
-			t.Errorf("allowed(%d) is %d, want %d", limit, got, want)
+}
+
+func TestAllowed(t *testing.T) {
+	every := rollout.Duration(3 * time.Second)
+	for _, c := range []struct{ limit, echo, want int }{{10, 0, 11}, {10, 299, 11}, {1000, 0, 1001}, {1000, 30, 1011}} {
+		if got := (figures{SlowestEcho: c.echo}).allowed(rollout.Funnel{Close: c.limit, Every: every}); got != c.want {
+			t.Errorf("cap %d, slowest echo %d ms: %d allowed, want %d", c.limit, c.echo, got, c.want)
 		}
 	}
 }

@@ -38,6 +38,7 @@ func table(runs []figures, limit rollout.Funnel) []row {
 		{"disconnects per client, mean", func(f figures) string { return fmt.Sprintf("%.2f", f.DisconnectAvg) }},
 		{"disconnects that were not the funnel's", func(f figures) string { return number(f.Unplanned) }},
 		{"attempts to connect that were refused", func(f figures) string { return number(f.Refused) }},
+		{"slowest echo through Envoy, milliseconds", func(f figures) string { return number(f.SlowestEcho) }},
 		{"clients never back", func(f figures) string { return number(f.NeverBack) }},
 	}
 	var rows []row

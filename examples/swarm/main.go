@@ -5,7 +5,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -57,7 +56,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil || *records == "" {
 		return err
 	}
-	return write(*records, swarm.Records())
+	return clients.WriteRecords(*records, swarm.Records())
 }
 
 // report prints a line per second in which something changed.
@@ -76,18 +75,4 @@ func report(ctx context.Context, swarm *clients.Swarm, out io.Writer) {
 		}
 		last = line
 	}
-}
-
-func write(path string, records []clients.Record) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	enc := json.NewEncoder(f)
-	for _, r := range records {
-		if err := enc.Encode(r); err != nil {
-			return errors.Join(err, f.Close())
-		}
-	}
-	return f.Close()
 }

@@ -1,8 +1,11 @@
 package clients
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -49,6 +52,18 @@ type Record struct {
 // "service restart" (1012).
 func (r Record) Planned() bool {
 	return r.Kind == Left && r.Code == websocket.StatusServiceRestart
+}
+
+// WriteRecords writes records to a file, one JSON object a line.
+func WriteRecords(path string, records []Record) error {
+	var b bytes.Buffer
+	lines := json.NewEncoder(&b)
+	for _, r := range records {
+		if err := lines.Encode(r); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(path, b.Bytes(), 0o644)
 }
 
 // Counts is how many clients are connected, and to what.

@@ -13,7 +13,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"strings"
+	"strconv"
 	"sync"
 	"time"
 
@@ -34,7 +34,7 @@ type Options struct {
 	// Handshake is how long a handshake, the hello included, may take. Default 10 s.
 	Handshake time.Duration
 	// Ping is how often each connected client sends a message that the instance
-	// echoes; 0 is never.
+	// echoes (see SlowestEcho); 0 is never.
 	Ping time.Duration
 	// Seed makes the delays repeatable.
 	Seed uint64
@@ -54,6 +54,7 @@ type Swarm struct {
 	conns   []*websocket.Conn // by client; nil while it is not connected
 	check   uint64            // the newest Check
 	unheard map[int]bool      // clients whose answer it still waits for
+	slowest time.Duration     // echo of a ping since the last SlowestEcho
 	changed chan struct{}     // closed at the next change; nil when nobody waits
 }
 
@@ -195,9 +196,7 @@ func (s *Swarm) stay(ctx context.Context, i int, conn *websocket.Conn) error {
 		if _, err := io.Copy(io.Discard, r); err != nil {
 			return err
 		}
-		if nonce, ok := strings.CutPrefix(string(b[:n]), checkPrefix); ok {
-			s.answered(i, nonce)
-		}
+		s.heard(i, string(b[:n]))
 	}
 }
 
@@ -216,7 +215,7 @@ func (s *Swarm) ping(ctx context.Context) {
 		conn := s.conns[i]
 		s.mu.Unlock()
 		if conn != nil {
-			send(ctx, conn, "ping")
+			send(ctx, conn, pingPrefix+strconv.FormatInt(time.Now().UnixNano(), 10))
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -140,6 +141,12 @@ func TestEndOfRunIsNoDisconnect(t *testing.T) {
 	run.Go(func() { _ = s.Run(ctx) })
 	if err := s.WaitAll(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+	for s.SlowestEcho() == 0 {
+		if t.Context().Err() != nil {
+			t.Fatal("no ping was echoed")
+		}
+		runtime.Gosched()
 	}
 	stop()
 	run.Wait()

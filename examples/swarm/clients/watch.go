@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/coder/websocket"
@@ -42,7 +43,11 @@ func (s *Swarm) WaitAll(ctx context.Context) error {
 	return s.WaitFor(ctx, func(c Counts) bool { return c.Total == s.opt.Clients })
 }
 
-const checkPrefix = "check "
+// What clients send begins with one of these.
+const (
+	pingPrefix  = "ping "  // and the time at which it was sent
+	checkPrefix = "check " // and the number of the Check
+)
 
 // Check proves that connections work: every connected client sends a message and
 // hears its echo. The error says how many did not; a client that is disconnected
@@ -71,13 +76,29 @@ func (s *Swarm) Check(ctx context.Context) error {
 	return nil
 }
 
-func (s *Swarm) answered(i int, nonce string) {
+// heard takes an echo.
+func (s *Swarm) heard(i int, text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if nonce == strconv.FormatUint(s.check, 10) {
+	if sent, ok := strings.CutPrefix(text, pingPrefix); ok {
+		if ns, err := strconv.ParseInt(sent, 10, 64); err == nil {
+			s.slowest = max(s.slowest, time.Since(time.Unix(0, ns)))
+		}
+	}
+	if text == checkPrefix+strconv.FormatUint(s.check, 10) {
 		delete(s.unheard, i)
 		s.wake()
 	}
+}
+
+// SlowestEcho is the longest that a ping and its echo took since it was last
+// asked: what is seen at the clients may be late by about as much.
+func (s *Swarm) SlowestEcho() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	slowest := s.slowest
+	s.slowest = 0
+	return slowest
 }
 
 func (s *Swarm) joined(i int, conn *websocket.Conn, h Hello) {
