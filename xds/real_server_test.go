@@ -61,4 +61,3 @@ func (s *realServer) await(ctx context.Context, set []xds.Resource) {
 	}
 	s.until(ctx, func(p xds.Proxy) bool { return p.Holds(all) })
 }
-
