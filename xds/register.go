@@ -8,6 +8,7 @@ import (
 	endpoints "github.com/envoyproxy/go-control-plane/envoy/service/endpoint/v3"
 	extensions "github.com/envoyproxy/go-control-plane/envoy/service/extension/v3"
 	listeners "github.com/envoyproxy/go-control-plane/envoy/service/listener/v3"
+	load "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
 	routes "github.com/envoyproxy/go-control-plane/envoy/service/route/v3"
 	runtimes "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
 	secrets "github.com/envoyproxy/go-control-plane/envoy/service/secret/v3"
@@ -36,6 +37,7 @@ func (s *Server) Register(g *grpc.Server) {
 	runtimes.RegisterRuntimeDiscoveryServiceServer(g, all)
 	extensions.RegisterExtensionConfigDiscoveryServiceServer(g, all)
 	secrets.RegisterSecretDiscoveryServiceServer(g, all)
+	load.RegisterLoadReportingServiceServer(g, silent{})
 }
 
 // handlers is what go-control-plane's services call.
