@@ -20,11 +20,14 @@ import (
 	"github.com/sluice-proxy/sluice/rollout/drain"
 )
 
+// errUsage: the command line was wrong, and that was said.
+var errUsage = errors.New("wrong usage")
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	switch err := run(ctx, os.Args[1:], os.Stderr); {
-	case errors.Is(err, flag.ErrHelp):
+	case errors.Is(err, errUsage):
 		os.Exit(2)
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "chat:", err)
@@ -54,8 +57,11 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	flags.IntVar(&s.close, "close", 100, "on SIGTERM without orders: connections to close per --every")
 	flags.DurationVar(&s.every, "every", time.Second, "see --close")
 	flags.DurationVar(&s.grace, "grace", time.Minute, "on SIGTERM: the longest to wait until empty")
-	if err := flags.Parse(args); err != nil {
-		return flag.ErrHelp
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return nil
+	case err != nil:
+		return errUsage // flags has told why
 	}
 	if flags.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q; chat has flags only, see --help", flags.Arg(0))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -128,7 +129,7 @@ func (e experiment) funnel(ctx context.Context, s *stage, swarm *clients.Swarm) 
 	began := time.Now()
 	if _, err := s.ctl.Ctl(ctx, "promote", "green", "--wait",
 		"--close", strconv.Itoa(e.cap.Close), "--every", e.cap.Every.String()); err != nil {
-		return began, errors.Join(context.Cause(ctx), err)
+		return began, cmp.Or(context.Cause(ctx), err)
 	}
 	return began, swarm.WaitFor(ctx, e.moved)
 }

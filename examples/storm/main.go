@@ -29,11 +29,14 @@ const (
 	funnel = "funnel"
 )
 
+// errUsage: the command line was wrong, and that was said.
+var errUsage = errors.New("wrong usage")
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	switch err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); {
-	case errors.Is(err, flag.ErrHelp):
+	case errors.Is(err, errUsage):
 		os.Exit(2)
 	case ctx.Err() != nil:
 		fmt.Fprintln(os.Stderr, "storm: interrupted; everything it started is ended")
@@ -45,17 +48,20 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	e := experiment{reconnect: clients.Reconnect{Base: time.Second, Max: 10 * time.Second}}
+	e := experiment{reconnect: clients.Reconnect{Base: 500 * time.Millisecond, Max: 10 * time.Second}}
 	every := 3 * time.Second
 	flags := flag.NewFlagSet("storm", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.IntVar(&e.clients, "clients", 100, "how many clients")
 	flags.IntVar(&e.cap.Close, "close", 10, "the cap: connections closed per --every, across the fleet")
 	flags.DurationVar(&every, "every", every, "see --close")
-	flags.TextVar(&e.reconnect, "reconnect", e.reconnect, "how clients reconnect: at-once, uniform:5s or backoff:1s..10s (with full jitter)")
+	flags.TextVar(&e.reconnect, "reconnect", e.reconnect, "how clients reconnect: at-once, uniform:5s or backoff:500ms..10s (with full jitter)")
 	flags.StringVar(&e.out, "out", "out", "folder for storm.json, storm.png, storm.html and logs/")
-	if err := flags.Parse(args); err != nil {
-		return flag.ErrHelp
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return nil
+	case err != nil:
+		return errUsage // flags has told why
 	}
 	e.cap.Every = rollout.Duration(every)
 	if err := e.prepare(flags.Args()); err != nil {

@@ -19,11 +19,14 @@ import (
 	"github.com/sluice-proxy/sluice/examples/swarm/clients"
 )
 
+// errUsage: the command line was wrong, and that was said.
+var errUsage = errors.New("wrong usage")
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	switch err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); {
-	case errors.Is(err, flag.ErrHelp):
+	case errors.Is(err, errUsage):
 		os.Exit(2)
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "swarm:", err)
@@ -41,8 +44,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.IntVar(&opt.Dials, "dials", 128, "most handshakes under way at once")
 	flags.DurationVar(&opt.Ping, "ping", 30*time.Second, "how often each client sends a message; 0 is never")
 	records := flags.String("records", "", "file to write every disconnect and return to, as JSON lines")
-	if err := flags.Parse(args); err != nil {
-		return flag.ErrHelp
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return nil
+	case err != nil:
+		return errUsage // flags has told why
 	}
 	opt.URLs = strings.Split(*urls, ",")
 	swarm, err := clients.New(opt)
