@@ -65,7 +65,7 @@ func serve(ctx context.Context, path string, hup <-chan os.Signal, logger *slog.
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return control.Run(ctx) })
 	group.Go(func() error { return source.run(ctx, conf) })
-	group.Go(func() error { return hear(ctx, pub, control) })
+	group.Go(func() error { return hear(ctx, pub, control.Notice) })
 	group.Go(func() error { return serveXDS(ctx, pub.server, xdsListener) })
 	group.Go(func() error {
 		return serveAPI(ctx, operator(conf, control, pub, source), apiListener)
@@ -108,15 +108,15 @@ func services(c *config.Config) map[discovery.Service]rollout.Service {
 	return out
 }
 
-// hear hands what the proxies acknowledge to the controller.
-func hear(ctx context.Context, pub *publisher, control *rollout.Controller) error {
+// hear takes over what the proxies acknowledge and gives notice of it.
+func hear(ctx context.Context, pub *publisher, notice func()) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-pub.server.Changed():
 			pub.refresh()
-			control.Notice()
+			notice()
 		}
 	}
 }
