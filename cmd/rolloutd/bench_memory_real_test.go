@@ -1,0 +1,131 @@
+//go:build real
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/examples/fleet"
+	"github.com/sluice-proxy/sluice/rollout"
+)
+
+// manyServices are ten on one listener, told apart by their prefix.
+func manyServices(b *testing.B) (rest string, names []discovery.Service) {
+	var text strings.Builder
+	fmt.Fprintf(&text, "listeners: [{name: web, address: %q}]\nservices:\n", got(fleet.FreeAddr())(b))
+	for i := range 10 {
+		name := discovery.Service(fmt.Sprint("chat-", i))
+		names = append(names, name)
+		fmt.Fprintf(&text, "  - {name: %s, prefix: /%s}\n", name, name)
+	}
+	return text.String(), names
+}
+
+// BenchmarkMemory is the memory of a rolloutd process, and the CPU time it takes,
+// while nothing happens: 10 services × 100 instances, whose drain endpoints all
+// answer at addresses of their own, and one real Envoy.
+func BenchmarkMemory(b *testing.B) {
+	const window = 10 * time.Second // five rounds of asking every instance
+	ctx, cancel := context.WithTimeout(b.Context(), 3*time.Minute)
+	defer cancel()
+	dir := b.TempDir()
+	rest, names := manyServices(b)
+	path := filepath.Join(dir, "fleet.yaml")
+	writeFleet(b, path, names, gates(b, 1000))
+	bin := got(fleet.BuildBin(ctx, b.TempDir()))(b)
+	d := got(fleet.StartRolloutd(ctx, fleet.RolloutdOptions{Bin: bin, Dir: dir, Discovery: fmt.Sprintf("{file: %q}", path), Rest: rest}))(b)
+	b.Cleanup(func() { d.Stop(5 * time.Second) })
+	envoy, _, err := fleet.StartEnvoy(ctx, fleet.EnvoyOptions{Node: "edge-0", XDS: d.XDS, Dir: dir})
+	must(b, err)
+	b.Cleanup(envoy.Kill)
+	client := got(d.Client())(b)
+	must(b, d.Await(ctx, func(ctx context.Context) error {
+		world, err := client.Status(ctx)
+		if err != nil {
+			return err
+		}
+		for _, s := range world.Services {
+			for _, i := range s.Instances {
+				if i.Held == nil {
+					return fmt.Errorf("instance %s has not answered yet", i.ID)
+				}
+			}
+			if s.Proxies.Confirmed != 1 || len(s.Instances) != 100 {
+				return fmt.Errorf("%s has %d instances and %d confirmations", s.Service, len(s.Instances), s.Proxies.Confirmed)
+			}
+		}
+		return nil
+	}))
+	var cpu time.Duration
+	for b.Loop() {
+		before := cpuTime(b, d.PID())
+		select {
+		case <-time.After(window):
+		case <-d.Done():
+			b.Fatal(d.Log())
+		}
+		cpu = cpuTime(b, d.PID()) - before
+	}
+	b.ReportMetric(memory(b, d.PID(), "VmRSS:"), "rss-MB")
+	b.ReportMetric(memory(b, d.PID(), "VmHWM:"), "peak-MB")
+	b.ReportMetric(float64(cpu.Milliseconds())/window.Seconds(), "cpu-ms/s")
+	b.ReportMetric(0, "ns/op")
+}
+
+// memory reads a figure of a process, in units of 10⁶ bytes.
+func memory(b *testing.B, pid int, key string) float64 {
+	b.Helper()
+	status := got(os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)))(b)
+	_, rest, _ := strings.Cut(string(status), key)
+	kib := got(strconv.Atoi(strings.Fields(rest)[0]))(b)
+	return float64(kib) * 1024 / 1e6
+}
+
+// cpuTime is what a process has used, user and system.
+func cpuTime(b *testing.B, pid int) time.Duration {
+	b.Helper()
+	stat := got(os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)))(b)
+	// The name, in brackets, may hold blanks; utime is the twelfth field after it.
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	ticks := got(strconv.Atoi(string(fields[11])))(b) + got(strconv.Atoi(string(fields[12])))(b)
+	return time.Duration(ticks) * 10 * time.Millisecond // USER_HZ is 100 on Linux
+}
+
+// BenchmarkLook is what one look of the controller at 10 services × 100 instances
+// costs, when there is nothing to decide.
+func BenchmarkLook(b *testing.B) {
+	ctx, cancel := context.WithTimeout(b.Context(), 3*time.Minute)
+	defer cancel()
+	rest, names := manyServices(b)
+	path := filepath.Join(b.TempDir(), "fleet.yaml")
+	writeFleet(b, path, names, gates(b, 1000))
+	p := startBenched(b, fmt.Sprintf("{file: %q}", path), rest)
+	for answered := 0; answered < 1000; {
+		views, newer := p.control.Views()
+		answered = 0
+		for _, v := range views {
+			answered += len(v.Seen.Instances)
+		}
+		select {
+		case <-newer:
+		case <-ctx.Done():
+			b.Fatalf("%d of 1000 instances have answered", answered)
+		}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		// A command that changes nothing; the loop takes the next one after a look.
+		if _, err := p.control.Do(ctx, rollout.Promote{Service: names[0], Target: discovery.Blue}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
