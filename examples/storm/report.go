@@ -33,7 +33,7 @@ func table(runs []figures, limit rollout.Funnel) []row {
 		{"seconds to move, first disconnect to last return", func(f figures) string { return secs(f.SecondsToMove) }},
 		{"seconds from the command to the last return", func(f figures) string { return secs(f.SecondsFromCommand) }},
 		{"most reconnects in one second", func(f figures) string { return number(f.PeakReconnects) }},
-		{fmt.Sprintf("most disconnects in any %s (the cap is %d)", limit.Every, limit.Close), func(f figures) string { return number(f.PeakEvictions) }},
+		{fmt.Sprintf("most disconnects in any %s (cap %d, %d at an edge)", limit.Every, limit.Close, limit.Close+1), func(f figures) string { return number(f.PeakEvictions) }},
 		{"disconnects per client, most", func(f figures) string { return number(f.DisconnectMax) }},
 		{"disconnects per client, mean", func(f figures) string { return fmt.Sprintf("%.2f", f.DisconnectAvg) }},
 		{"disconnects that were not the funnel's", func(f figures) string { return number(f.Unplanned) }},
@@ -125,6 +125,7 @@ func writePage(w io.Writer, runs []recording, rows []row) error {
 	if i := bytes.Index(chart, []byte("<svg")); i > 0 {
 		chart = chart[i:] // HTML has no XML declaration
 	}
+	chart = bytes.ReplaceAll(chart, []byte("font-family:Liberation Sans"), []byte("font-family:'Liberation Sans',Arial,Helvetica,sans-serif"))
 	return page.Execute(w, struct {
 		Rows  []row
 		Chart template.HTML
