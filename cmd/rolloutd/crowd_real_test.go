@@ -183,10 +183,11 @@ type callers struct {
 }
 
 // call is one established connection. stay returns when it ends: nil when it
-// was the server that ended it in its protocol's own way.
+// was the server that ended it in its protocol's own way. end ends it.
 type call struct {
 	hello clients.Hello
 	stay  func() error
+	end   func()
 }
 
 func (c *callers) run(ctx context.Context) {
@@ -282,8 +283,9 @@ func (w *world) stream(ctx context.Context, returning bool) (call, error) {
 		res.Body.Close()
 		return call{}, fmt.Errorf("%s %q: %w", res.Status, event+data, err)
 	}
+	x.end = func() { res.Body.Close() }
 	x.stay = func() error {
-		defer res.Body.Close()
+		defer x.end()
 		_, err := io.Copy(io.Discard, lines)
 		return err
 	}
@@ -305,9 +307,9 @@ func (w *world) call(ctx context.Context, returning bool) (call, error) {
 		c.Close()
 		return call{}, fmt.Errorf("hello %q: %w", hello, err)
 	}
+	x.end = func() { stop(); c.Close() }
 	x.stay = func() error {
-		defer stop()
-		defer c.Close()
+		defer x.end()
 		for {
 			_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
 			if _, err := fmt.Fprintln(c, "still there?"); err != nil {

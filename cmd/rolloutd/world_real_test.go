@@ -30,7 +30,7 @@ const (
 )
 
 // patience is how long a test waits for anything.
-const patience = 40 * time.Second
+const patience = time.Minute
 
 var built struct {
 	once sync.Once
@@ -219,9 +219,12 @@ func (w *world) awaitReason(s discovery.Service, c rollout.Code) api.Status {
 }
 
 // done waits for the end of a rollout and returns what is remembered of it.
-func (w *world) done(s discovery.Service, id string) rollout.Record {
+func (w *world) done(s discovery.Service, id string) (r rollout.Record) {
 	w.t.Helper()
-	return *w.await(s, "the end of "+id, func(st api.Status) bool { return st.Last != nil && st.Last.ID == id }).Last
+	w.await(s, "the end of "+id, func(st api.Status) bool { return st.Last != nil && st.Last.ID == id })
+	all, err := w.api.History(w.ctx, s)
+	w.must(err)
+	return all[len(all)-1]
 }
 
 // phase is that of the rollout, also while it goes back.
@@ -265,7 +268,18 @@ func (w *world) stateFile(s discovery.Service) string {
 // ask does one plain request through Envoy and returns which instance answered.
 func (w *world) ask(host string) string {
 	w.t.Helper()
-	req, err := http.NewRequestWithContext(w.ctx, http.MethodGet, "http://"+w.web.String()+"/", nil)
+	return strings.TrimSpace(w.get(w.web, "/", host))
+}
+
+// page is what an HTTP server answers at a path.
+func (w *world) page(at netip.AddrPort, path string) string {
+	w.t.Helper()
+	return w.get(at, path, at.String())
+}
+
+func (w *world) get(at netip.AddrPort, path, host string) string {
+	w.t.Helper()
+	req, err := http.NewRequestWithContext(w.ctx, http.MethodGet, "http://"+at.String()+path, nil)
 	w.must(err)
 	req.Host = host
 	res, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
@@ -273,5 +287,5 @@ func (w *world) ask(host string) string {
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
 	w.must(err)
-	return strings.TrimSpace(string(b))
+	return string(b)
 }
