@@ -27,11 +27,14 @@ const (
 
 // absorb takes what is in discovery into the members: new ones are added, those
 // that left are marked departed, departed ones that are proven empty are
-// forgotten. It also remembers every proxy that connected.
+// forgotten. A drain endpoint is one process: a departed member whose endpoint an
+// instance in discovery has now is that instance under its former name or colour,
+// and is forgotten too. It also remembers every proxy that connected.
 func (d *decider) absorb() {
 	present := make(map[discovery.InstanceID]bool, len(d.seen.Fleet.Instances))
+	claimed := make(map[string]bool, len(d.seen.Fleet.Instances))
 	for _, in := range d.seen.Fleet.Instances {
-		present[in.ID] = true
+		present[in.ID], claimed[in.Drain] = true, in.Drain != ""
 		m, known := d.s.Members[in.ID]
 		if known && m.Colour == in.Colour && m.Addr == in.Addr {
 			if !m.Departed.IsZero() || m.Drain != in.Drain {
@@ -40,7 +43,9 @@ func (d *decider) absorb() {
 			}
 			continue
 		}
-		if known {
+		if known && claimed[m.Drain] {
+			d.fold(in.ID, m) // what it holds is seen through whoever has its endpoint now
+		} else if known {
 			// The same id with another colour or address is another member: the
 			// connections of the former one are still where they were.
 			m.Departed = d.now
@@ -61,7 +66,7 @@ func (d *decider) absorb() {
 		case m.Departed.IsZero():
 			m.Departed = d.now
 			d.put(key, m)
-		case d.departedEmpty(key, m):
+		case claimed[m.Drain] || d.departedEmpty(key, m):
 			d.fold(key, m)
 			d.drop(key)
 		}
