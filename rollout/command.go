@@ -177,8 +177,13 @@ func (c Abort) apply(_ Policy, s State, seen Seen, now time.Time) (State, Answer
 	}
 	d := decider{s: s, seen: seen, now: now}
 	d.touch()
+	// What was evicted and returned so far is kept, and counted on from the same
+	// answers: a client that is on its way now comes back in between.
 	for key, m := range d.s.Members {
-		d.fold(key, m)
+		if sight := seen.Instances[key]; m.Counted && !sight.At.IsZero() {
+			d.fold(key, m)
+			d.count(key, sight.Status)
+		}
 	}
 	d.restep(now)
 	share := weights(d.s)[r.From]

@@ -267,8 +267,12 @@ func (c *Controller) command(ctx context.Context, command Command) (Answer, erro
 	}
 	run.failure = nil // an operator's command is tried at once
 	if err := c.store(ctx, run, next); err != nil {
-		return Answer{}, refuse(NotStored, "%s: nothing was changed: %v; mend the store and try again", name, err)
+		return Answer{}, notStored(name, err)
 	}
 	c.ports.Logger.Info("command", "service", name, "answer", answer.Text)
 	return answer, nil
+}
+
+func notStored(service discovery.Service, err error) *Refusal {
+	return refuse(NotStored, "%s: nothing was changed: %v; mend the store and try again", service, err)
 }

@@ -16,6 +16,8 @@ func (d *decider) draining() Reason {
 	if r.Settled.IsZero() {
 		return d.closeGates()
 	}
+	d.countNew()
+	r = d.s.Rollout
 	old := d.oldSide()
 	if old.empty() {
 		d.enter(Soaking, fmt.Sprintf("%s is empty", r.From))
@@ -25,15 +27,20 @@ func (d *decider) draining() Reason {
 		d.wakeBy(end)
 		return reason(InGrace, "waiting: %s connections may end by themselves until %s", r.From, clock(end))
 	}
+	if why, ok := d.targetWell(); !ok {
+		if why.Code == TargetSick && d.closing() {
+			d.touch()
+			d.restep(d.now) // what this step has not closed yet would have nowhere to go
+		}
+		return why
+	}
 	if why, ok := d.confirmed(); !ok {
 		return why
 	}
-	if why, ok := d.targetWell(); !ok {
-		return why
-	}
+	r = d.s.Rollout
 	if d.now.Before(r.StepAt) {
 		d.wakeBy(r.StepAt)
-		return reason(IsDraining, "letting %s go", r.Policy.Funnel)
+		return r.letting(IsDraining)
 	}
 	if len(old.held) == 0 {
 		return d.wait(d.stuck(old))
@@ -42,6 +49,10 @@ func (d *decider) draining() Reason {
 		return why
 	}
 	return d.step(d.oldSide())
+}
+
+func (r *Rollout) letting(c Code) Reason {
+	return reason(c, "%s lets at most %s go every %s", r.From, counted(r.Policy.Funnel.Close, "connection", "connections"), r.Policy.Funnel.Every)
 }
 
 // closeGates waits until every old instance that answers refuses new
@@ -63,16 +74,35 @@ func (d *decider) closeGates() Reason {
 	for _, key := range d.side(r.From) {
 		d.s.Rollout.Total += d.seen.Instances[key].Status.Active
 	}
-	d.s.Rollout.note(d.now, fmt.Sprintf("%s holds %d connections; letting %s go", r.From, d.s.Rollout.Total, r.Policy.Funnel))
+	d.s.Rollout.note(d.now, fmt.Sprintf("%s holds %s; letting %s go", r.From, counted(d.s.Rollout.Total, "connection", "connections"), r.Policy.Funnel))
 	for _, c := range discovery.Colours {
 		for _, key := range d.side(c) {
-			if sight := d.seen.Instances[key]; !sight.At.IsZero() {
+			if sight := d.seen.Instances[key]; !sight.At.IsZero() && !d.s.Members[key].Counted {
 				d.count(key, sight.Status)
 			}
 		}
 	}
 	d.wake = d.now
-	return reason(IsDraining, "letting %s go", r.Policy.Funnel)
+	return r.letting(IsDraining)
+}
+
+// countNew counts instances that joined the side that takes over meanwhile.
+func (d *decider) countNew() {
+	for _, key := range d.side(d.s.Rollout.To) {
+		if sight := d.seen.Instances[key]; !sight.At.IsZero() && !d.s.Members[key].Counted {
+			d.count(key, sight.Status)
+		}
+	}
+}
+
+// closing reports whether the running step may still close connections.
+func (d *decider) closing() bool {
+	for _, m := range d.s.Members {
+		if m.Ceiling != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // gated reports whether the instance has said in this epoch that it refuses new
@@ -145,7 +175,7 @@ func (d *decider) fresh(o oldSide) (Reason, bool) {
 		return Reason{}, true
 	}
 	d.wakeBy(d.now.Add(recheck))
-	return reason(FreshCounts, "letting %s go", r.Policy.Funnel), false
+	return r.letting(FreshCounts), false
 }
 
 // step orders the next closes: at most the cap, at most what the other side has
@@ -156,7 +186,7 @@ func (d *decider) step(o oldSide) Reason {
 	n := r.Policy.Funnel.Close
 	if room, known := d.room(); known {
 		if room <= 0 {
-			return d.wait(reason(NoRoom, "waiting: %s is full", r.To))
+			return d.wait(reason(NoRoom, "waiting: %s has no room for more; add %s instances, or abort", r.To, r.To))
 		}
 		n = min(n, room)
 	}
@@ -180,7 +210,7 @@ func (d *decider) step(o oldSide) Reason {
 		d.put(key, m)
 	}
 	d.wakeBy(r.StepAt)
-	return reason(IsDraining, "letting %s go", r.Policy.Funnel)
+	return r.letting(IsDraining)
 }
 
 // lastSchedule is when within the step that ends now closes came.

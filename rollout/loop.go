@@ -192,7 +192,7 @@ func (c *Controller) store(ctx context.Context, run *running, next State) error 
 	}
 	stored, err := c.ports.Store.Replace(ctx, next.Service, run.stored, data)
 	if err != nil {
-		run.failure = fmt.Errorf("the next state cannot be stored: %w", err)
+		run.failure = unstored(err)
 		run.retry = now.Add(recheck)
 		// Whatever failed, what is stored may be another state now, even this one.
 		if again, lerr := c.reload(ctx, next.Service); lerr == nil {
@@ -203,6 +203,8 @@ func (c *Controller) store(ctx context.Context, run *running, next State) error 
 	run.state, run.stored, run.failure = next, stored, nil
 	return nil
 }
+
+func unstored(err error) error { return fmt.Errorf("the next state cannot be stored: %w", err) }
 
 // say logs a reason when it changes and keeps the view.
 func (c *Controller) say(name discovery.Service, run *running, v View) {

@@ -15,7 +15,7 @@ type Reason struct {
 // Waiting reports whether the rollout would go on if this were not so.
 func (r Reason) Waiting() bool {
 	switch r.Code {
-	case IsSteady, IsShifting, IsDraining, IsSoaking, IsRetired:
+	case IsSteady, IsShifting, IsDraining, IsSoaking, IsRetired, FreshCounts:
 		return false
 	}
 	return true

@@ -1,7 +1,9 @@
 package rollout
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -97,8 +99,10 @@ func (d *decider) wakeBy(t time.Time) {
 func (d *decider) advance() Reason {
 	r := d.s.Rollout
 	switch {
+	case d.s.Retired && len(d.s.Members) == 0:
+		return reason(IsRetired, "%s left the configuration and is empty", d.s.Service)
 	case d.s.Retired:
-		return reason(IsRetired, "left the configuration; %d members are not proven empty", len(d.s.Members))
+		return reason(IsRetired, "%s left the configuration; %s not proven empty yet", d.s.Service, counted(len(d.s.Members), "instance is", "instances are"))
 	case r == nil:
 		return d.steady()
 	case r.Paused:
@@ -120,7 +124,7 @@ func (d *decider) advance() Reason {
 
 func (d *decider) steady() Reason {
 	if len(d.s.Members) > 0 && len(d.open(d.s.Live)) == 0 {
-		return d.wait(reason(NoHealthyLive, "%s has no healthy instance; new connections get 503", d.s.Live))
+		return d.wait(reason(NoHealthyLive, "%s has no healthy instance, new connections get 503; start some, or promote %s", d.s.Live, d.s.Live.Other()))
 	}
 	return reason(IsSteady, "all new connections go to %s", d.s.Live)
 }
@@ -146,7 +150,7 @@ func (d *decider) opening() Reason {
 		fresh := !sight.At.Before(r.Since)
 		patient := d.now.Sub(r.Since) < instancePatience || sight.Err == ""
 		if patient && (!fresh || sight.refusing()) {
-			closed = string(key)
+			closed = cmp.Or(closed, string(key))
 			if !fresh {
 				d.ask = append(d.ask, key)
 			}
@@ -156,7 +160,7 @@ func (d *decider) opening() Reason {
 	case closed != "":
 		return d.wait(reason(TargetClosed, "waiting: %s instance %s has not said yet that it takes new connections", r.To, closed))
 	case len(d.open(r.To)) == 0:
-		return d.wait(reason(TargetSick, "waiting: %s has no healthy instance that takes new connections", r.To))
+		return d.wait(reason(TargetSick, "waiting: %s has no healthy instance that takes new connections; start some, or abort", r.To))
 	}
 	if why, ok := d.confirmed(); !ok {
 		return why
@@ -232,7 +236,7 @@ func (d *decider) confirmed() (Reason, bool) {
 		}
 	}
 	if len(behind) > 0 {
-		return d.wait(reason(Unconfirmed, "waiting: %s not acknowledged yet by %s", counted(len(behind), "proxy has", "proxies have"), names(behind))), false
+		return d.wait(reason(Unconfirmed, "waiting: %s not acknowledged yet: %s", counted(len(behind), "proxy has", "proxies have"), names(behind))), false
 	}
 	for _, node := range d.s.Proxies {
 		i := slices.IndexFunc(d.seen.Proxies, func(p Proxy) bool { return p.Node == node })
@@ -273,21 +277,37 @@ func (d *decider) targetWell() (Reason, bool) {
 		}
 	}
 	if len(d.open(r.To)) == 0 {
-		return d.wait(reason(TargetSick, "waiting: %s has no healthy instance that takes new connections", r.To)), false
+		return d.wait(reason(TargetSick, "waiting: %s has no healthy instance that takes new connections; start some, or abort", r.To)), false
 	}
 	return Reason{}, true
 }
 
 func (d *decider) soaking() Reason {
 	r := d.s.Rollout
+	d.countNew()
+	if key, ok := d.uncertain(); ok {
+		return d.wait(reason(FreshCounts, "%s is empty; waiting: %s has not said yet what it let go and saw return", r.From, key))
+	}
+	r = d.s.Rollout
 	evicted, returned, exact := Moved(d.s, d.seen)
 	end := r.Since.Add(r.Policy.ReturnTimeout.D())
 	if exact && returned < evicted && d.now.Before(end) {
 		d.wakeBy(end)
-		return d.wait(reason(IsSoaking, "%s not back yet; waiting until %s", counted(int(evicted-returned), "evicted client is", "evicted clients are"), clock(end)))
+		return d.wait(reason(IsSoaking, "%s not back yet; soaking until %s", counted(int(evicted-returned), "evicted client is", "evicted clients are"), clock(end)))
 	}
 	d.finish(evicted, returned, exact)
 	return reason(IsSteady, "all new connections go to %s", d.s.Live)
+}
+
+// uncertain names an instance whose counts are not known, as after a restart.
+func (d *decider) uncertain() (discovery.InstanceID, bool) {
+	patient := d.now.Sub(latest(d.s.Rollout.Since, d.seen.Watching)) < instancePatience
+	for _, key := range slices.Sorted(maps.Keys(d.s.Members)) {
+		if d.s.Members[key].Counted && d.seen.Instances[key].At.IsZero() && patient {
+			return key, true
+		}
+	}
+	return "", false
 }
 
 // finish ends the rollout and remembers it.
