@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -19,6 +20,14 @@ func (in *instance) answer(w *world) drain.Status {
 		s.State = drain.Drained
 	}
 	return s
+}
+
+// silence is how the drain client says that a dead or deaf instance gave no answer.
+func (in *instance) silence() error {
+	if in.dead {
+		return fmt.Errorf("drain %s: dial tcp %s: connect: connection refused", in.Drain, in.Addr)
+	}
+	return fmt.Errorf("drain %s: no answer within 2s", in.Drain)
 }
 
 // arrive is the instance's side of the contract.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -26,6 +27,9 @@ type world struct {
 	instances map[discovery.InstanceID]*instance
 	proxies   map[string]*proxy
 	fleetErr  string
+	suspect   string
+	unpub     string // why the proxies are told nothing
+	rests     func() // called whenever a look comes to rest
 	watching  time.Time
 	storeDown bool
 	unclear   bool // green never tells returns
@@ -60,6 +64,7 @@ type instance struct {
 
 type proxy struct {
 	delay     time.Duration
+	nack      string // why it refuses what it is told
 	connected bool
 	lost      time.Time
 	told      string                        // what it was sent last
@@ -176,16 +181,25 @@ func (w *world) look() time.Time {
 				w.t.Fatalf("a decision no state may have: %v", err)
 			}
 			if w.storeDown {
+				w.reason = reason(StoreFailing, "waiting: %v", unstored(syscall.ENOSPC))
+				w.rest()
 				return w.now.Add(time.Second)
 			}
 			w.remember(d.Next)
 			continue
 		}
+		w.rest()
 		w.talk(d.Ask)
 		return w.wake(d.Wake)
 	}
 	w.t.Fatalf("Step never comes to rest: %v", w.reason)
 	return time.Time{}
+}
+
+func (w *world) rest() {
+	if w.rests != nil {
+		w.rests()
+	}
 }
 
 func (w *world) wake(t time.Time) time.Time {
@@ -219,7 +233,7 @@ func (w *world) restart() {
 }
 
 func (w *world) fleet() discovery.Fleet {
-	f := discovery.Fleet{Err: w.fleetErr}
+	f := discovery.Fleet{Err: w.fleetErr, Suspect: w.suspect}
 	for _, in := range w.instances {
 		if !in.gone {
 			f.Instances = append(f.Instances, in.Instance)
@@ -262,9 +276,13 @@ func (w *world) half() Seen {
 
 func (w *world) seen() Seen {
 	s := w.half()
+	s.Unpublished = w.unpub
 	want, _ := w.wished()
 	for node, p := range w.proxies {
 		s.Proxies = append(s.Proxies, Proxy{Node: node, Connected: p.connected, Lost: p.lost, Confirmed: p.connected && p.heard == want})
+		if p.nack != "" && p.heard != want {
+			s.Proxies[len(s.Proxies)-1].Nack = p.nack
+		}
 	}
 	slices.SortFunc(s.Proxies, func(a, b Proxy) int {
 		return strings.Compare(a.Node, b.Node)
@@ -276,10 +294,10 @@ func (w *world) seen() Seen {
 func (w *world) publish() {
 	want, open := w.wished()
 	for _, p := range w.proxies {
-		if p.connected && p.heard != want && p.told != want {
+		if w.unpub == "" && p.connected && p.heard != want && p.told != want {
 			p.told = want
 			w.at(p.delay, func() {
-				if p.connected && p.told == want {
+				if p.connected && p.told == want && p.nack == "" {
 					p.heard, p.open, w.dirty = want, open, true
 				}
 			})
@@ -292,7 +310,7 @@ func (w *world) talk(ask []discovery.InstanceID) {
 	wish := Wished(w.state, w.half())
 	for key, told := range wanted(w.state, wish) {
 		in := w.instances[key]
-		news := !in.sight.At.IsZero() && in.sight.Err == "" && !shows(in.sight.Status, told.wish)
+		news := in != nil && !in.sight.At.IsZero() && in.sight.Err == "" && !shows(in.sight.Status, told.wish)
 		if in == nil || in.inFlight || !news && w.now.Before(in.nextAsk) && !slices.Contains(ask, key) {
 			continue
 		}
@@ -307,7 +325,7 @@ func (w *world) talk(ask []discovery.InstanceID) {
 			in.inFlight, w.dirty = false, true
 			var err error
 			if in.dead || in.deaf {
-				err = fmt.Errorf("no answer")
+				err = in.silence()
 			}
 			in.sight = sighted(in.sight, in.answer(w), err, w.now)
 			in.sight.Refused = in.dead
