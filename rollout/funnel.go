@@ -197,7 +197,7 @@ func (d *decider) step(o oldSide) Reason {
 	d.touch()
 	r = d.s.Rollout
 	r.Step++
-	r.StepAt = d.now.Add(late + every)
+	r.StepAt = d.now.Add(late + every + pauseAfter(every))
 	d.hold()
 	for i, key := range o.held {
 		m := d.s.Members[key]
@@ -212,6 +212,12 @@ func (d *decider) step(o oldSide) Reason {
 	d.wakeBy(r.StepAt)
 	return r.letting(IsDraining)
 }
+
+// pauseAfter is a short pause between steps: the last close of a step is due only
+// half a distance before its end, and one that comes a little late should be
+// seen in the counts of the next. Without it thousands of connections left a
+// few over for a step of their own.
+func pauseAfter(every time.Duration) time.Duration { return min(every/100, 10*time.Millisecond) }
 
 // lastSchedule is when within the step that ends now closes came.
 func (d *decider) lastSchedule() []time.Duration {
