@@ -124,39 +124,13 @@ func (c *crowd) quiet(s discovery.Service, d time.Duration) {
 }
 
 // kept checks what was promised about one rollout on what its clients went
-// through since it began: nobody was disconnected but by the funnel, at most
-// once there and once back; never more than the cap at once; and the rollout
-// knows of each.
+// through since it began, and that the rollout knows of each.
 func (c *crowd) kept(s discovery.Service, since time.Time, f rollout.Funnel, r rollout.Record) {
 	c.w.t.Helper()
-	type once struct {
-		client int
-		colour string
-	}
-	times := map[once]int{}
 	left := c.left(s, since)
-	for _, l := range left {
-		if !l.Planned() {
-			c.w.t.Errorf("%s client %d was disconnected from %s by something else than the funnel: %s (%d)", s, l.Client, l.Hello.Instance, l.Cause, l.Code)
-		}
-		if times[once{l.Client, l.Hello.Colour}]++; times[once{l.Client, l.Hello.Colour}] == 2 {
-			c.w.t.Errorf("%s client %d was disconnected from %s twice in one rollout", s, l.Client, l.Hello.Colour)
-		}
-	}
+	c.gently(left, f)
 	if uint64(len(left)) != r.Evicted {
 		c.w.t.Errorf("%s: %d clients were disconnected, and rollout %s says that it evicted %d", s, len(left), r.ID, r.Evicted)
-	}
-	// What is seen at a client may come late on a busy machine.
-	late := f.Every.D() / 5
-	for i := range left {
-		n := 0
-		for j := i; j < len(left) && left[j].At.Sub(left[i].At) < f.Every.D()-late; j++ {
-			n++
-		}
-		if n > f.Close+1 {
-			c.w.t.Errorf("%s: %d clients were disconnected within %s from %s on; the cap is %s", s, n, f.Every.D()-late, left[i].At, f)
-			break
-		}
 	}
 	refused := 0
 	for _, x := range c.records(s, since) {
@@ -168,6 +142,37 @@ func (c *crowd) kept(s discovery.Service, since time.Time, f rollout.Funnel, r r
 		}
 	}
 	c.w.t.Logf("%s: %d disconnected, %d refused", s, len(left), refused)
+}
+
+// gently checks that clients were disconnected by the funnel only, at most once
+// from either colour, and never more than the cap at once.
+func (c *crowd) gently(left []clients.Record, f rollout.Funnel) {
+	c.w.t.Helper()
+	type once struct {
+		client int
+		colour string
+	}
+	times := map[once]int{}
+	for _, l := range left {
+		if !l.Planned() {
+			c.w.t.Errorf("client %d was disconnected from %s by something else than the funnel: %s (%d)", l.Client, l.Hello.Instance, l.Cause, l.Code)
+		}
+		if times[once{l.Client, l.Hello.Colour}]++; times[once{l.Client, l.Hello.Colour}] == 2 {
+			c.w.t.Errorf("client %d was disconnected from %s twice in one rollout", l.Client, l.Hello.Colour)
+		}
+	}
+	// What is seen at a client may come late on a busy machine.
+	late := f.Every.D() / 5
+	for i := range left {
+		n := 0
+		for j := i; j < len(left) && left[j].At.Sub(left[i].At) < f.Every.D()-late; j++ {
+			n++
+		}
+		if n > f.Close+1 {
+			c.w.t.Errorf("%d clients were disconnected within %s from %s on; the cap is %s", n, f.Every.D()-late, left[i].At, f)
+			return
+		}
+	}
 }
 
 // callers are clients that speak no WebSocket. Whoever is disconnected comes
