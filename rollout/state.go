@@ -133,7 +133,8 @@ const (
 	Aborted Outcome = "aborted"
 )
 
-// Record is a finished rollout.
+// Record is a finished rollout. From and To are as it was asked for, also when it
+// was aborted and ended where it began.
 type Record struct {
 	ID      string           `json:"id"`
 	From    discovery.Colour `json:"from"`

@@ -327,7 +327,7 @@ func (d *decider) finish(evicted, returned uint64, exact bool) {
 		rec.Returned, rec.NeverBack = &back, &never
 	}
 	if r.Aborting {
-		rec.Outcome = Aborted
+		rec.Outcome, rec.From, rec.To = Aborted, r.To, r.From
 	}
 	d.s.Live = r.To
 	d.s.Rollout = nil

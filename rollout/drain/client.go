@@ -24,6 +24,9 @@ import (
 type Client struct {
 	// Timeout bounds each request. Default 2s; set it before the first one.
 	Timeout time.Duration
+	// Dial connects to an instance. Nil is the machine's network; set it before
+	// the first request.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	token string
 	http  *http.Client
@@ -40,22 +43,29 @@ func (r *Refused) Error() string { return fmt.Sprintf("refused with %d: %s", r.C
 // NewClient returns a client that sends the bearer token, or none if it is
 // empty. It keeps at most one idle connection per instance.
 func NewClient(token string) *Client {
-	return &Client{
-		Timeout: 2 * time.Second,
-		token:   token,
-		http: &http.Client{
-			Transport: &http.Transport{
-				DialContext:            (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext,
-				MaxIdleConnsPerHost:    1,
-				IdleConnTimeout:        30 * time.Second,
-				ReadBufferSize:         1 << 10,
-				WriteBufferSize:        1 << 10,
-				MaxResponseHeaderBytes: 16 << 10,
-				DisableCompression:     true,
-			},
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	c := &Client{Timeout: 2 * time.Second, token: token}
+	c.http = &http.Client{
+		Transport: &http.Transport{
+			DialContext:            c.dial,
+			MaxIdleConnsPerHost:    1,
+			IdleConnTimeout:        30 * time.Second,
+			ReadBufferSize:         1 << 10,
+			WriteBufferSize:        1 << 10,
+			MaxResponseHeaderBytes: 16 << 10,
+			DisableCompression:     true,
 		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
+	return c
+}
+
+var network = net.Dialer{KeepAlive: 15 * time.Second}
+
+func (c *Client) dial(ctx context.Context, proto, addr string) (net.Conn, error) {
+	if c.Dial != nil {
+		return c.Dial(ctx, proto, addr)
+	}
+	return network.DialContext(ctx, proto, addr)
 }
 
 // Close closes idle connections.
@@ -82,7 +92,7 @@ func (c *Client) Release(ctx context.Context, base string, r Release) (Status, e
 }
 
 func (c *Client) do(ctx context.Context, method, base string, body any) (Status, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("no answer within %s: %w", c.Timeout, context.DeadlineExceeded))
+	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, silence(c.Timeout))
 	defer cancel()
 	s, err := c.roundTrip(ctx, method, base, body)
 	if err == nil {
@@ -97,6 +107,12 @@ func (c *Client) do(ctx context.Context, method, base string, body any) (Status,
 	}
 	return Status{}, fmt.Errorf("drain %s: %w", base, err)
 }
+
+// silence is that no answer came in time; it is a context.DeadlineExceeded.
+type silence time.Duration
+
+func (s silence) Error() string { return "no answer within " + time.Duration(s).String() }
+func (s silence) Unwrap() error { return context.DeadlineExceeded }
 
 func (c *Client) roundTrip(ctx context.Context, method, base string, body any) (Status, error) {
 	var sent io.Reader
