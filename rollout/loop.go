@@ -47,9 +47,10 @@ func (c *Controller) lookAtAll(ctx context.Context) time.Time {
 	var wake time.Time
 	for _, name := range slices.Sorted(maps.Keys(c.running)) {
 		run := c.running[name]
-		fleet, configured := snapshot[name]
-		if _, ok := services[name]; ok != configured && ok {
-			continue // new in the configuration, not read yet
+		_, configured := services[name]
+		fleet, read := snapshot[name]
+		if configured && !read {
+			continue // new in the configuration
 		}
 		c.look(ctx, name, services, fleet)
 		if !run.wake.IsZero() && (wake.IsZero() || run.wake.Before(wake)) {
@@ -121,21 +122,26 @@ func (c *Controller) look(ctx context.Context, name discovery.Service, services 
 	}
 }
 
-// reload reads one service's state again.
-func (c *Controller) reload(ctx context.Context, name discovery.Service) (*running, error) {
+// reload reads again what is stored of a service, after storing failed: it may be
+// another state now, even the one that failed. If there is none any more, as in a
+// Consul that was started empty, what is remembered here still holds and is
+// stored anew, unless somebody else is faster.
+func (c *Controller) reload(ctx context.Context, name discovery.Service, run *running) {
 	all, err := c.ports.Store.Load(ctx)
 	if err != nil {
-		return nil, err
+		return
 	}
 	stored, ok := all[name]
 	if !ok {
-		return nil, fmt.Errorf("no state of %s is stored", name)
+		if run.stored.Version != "" {
+			c.ports.Logger.Warn("the stored state is gone and is stored anew", "service", name)
+		}
+		run.stored = Stored{}
+		return
 	}
-	s, err := DecodeStateOf(name, stored.Data)
-	if err != nil {
-		return nil, err
+	if s, err := DecodeStateOf(name, stored.Data); err == nil {
+		run.state, run.stored = s, stored
 	}
-	return &running{state: s, stored: stored}, nil
 }
 
 func retire(s State, retired bool) State {
@@ -194,10 +200,7 @@ func (c *Controller) store(ctx context.Context, run *running, next State) error 
 	if err != nil {
 		run.failure = unstored(err)
 		run.retry = now.Add(recheck)
-		// Whatever failed, what is stored may be another state now, even this one.
-		if again, lerr := c.reload(ctx, next.Service); lerr == nil {
-			run.state, run.stored = again.state, again.stored
-		}
+		c.reload(ctx, next.Service, run)
 		return run.failure
 	}
 	run.state, run.stored, run.failure = next, stored, nil
