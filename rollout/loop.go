@@ -213,7 +213,7 @@ func unstored(err error) error { return fmt.Errorf("the next state cannot be sto
 func (c *Controller) say(name discovery.Service, run *running, v View) {
 	was := run.view
 	run.view = v
-	if was.Reason.Code != v.Reason.Code || was.State.Phase() != v.State.Phase() {
+	if was.Reason.Code != v.Reason.Code && was.Reason.Text != v.Reason.Text || was.State.Phase() != v.State.Phase() {
 		c.ports.Logger.Info("rollout", "service", name, "phase", v.State.Phase(), "reason", v.Reason.Text)
 	}
 }
