@@ -48,6 +48,7 @@ type Controller struct {
 	ports    Ports
 	watcher  *watcher
 	notices  chan struct{} // capacity 1: something was seen, look again
+	counts   chan struct{} // capacity 1: only counts were seen, look again within glance
 	commands chan request
 	since    time.Time
 
@@ -96,12 +97,13 @@ func NewController(ports Ports) *Controller {
 	c := &Controller{
 		ports:    ports,
 		notices:  make(chan struct{}, 1),
+		counts:   make(chan struct{}, 1),
 		commands: make(chan request),
 		newer:    make(chan struct{}),
 		running:  map[discovery.Service]*running{},
 		refused:  map[discovery.Service]string{},
 	}
-	c.watcher = newWatcher(ports.Drain, c.Notice)
+	c.watcher = newWatcher(ports.Drain, c.Notice, func() { raise(c.counts) })
 	return c
 }
 
@@ -123,9 +125,12 @@ func (c *Controller) Discovered(s discovery.Snapshot) {
 }
 
 // Notice says that something may have changed, such as a proxy's acknowledgement.
-func (c *Controller) Notice() {
+func (c *Controller) Notice() { raise(c.notices) }
+
+// raise sets a level.
+func raise(level chan struct{}) {
 	select {
-	case c.notices <- struct{}{}:
+	case level <- struct{}{}:
 	default:
 	}
 }
@@ -199,6 +204,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	c.since = time.Now()
 	wake := time.NewTimer(0)
 	defer wake.Stop()
+	var looked, next time.Time // the last look and the next, zero: when something is noticed
 	// One thing at a time: a command, something seen, or time passed.
 	for {
 		select {
@@ -208,11 +214,18 @@ func (c *Controller) Run(ctx context.Context) error {
 			answer, err := c.command(r.ctx, r.command)
 			r.reply <- reply{answer, err}
 		case <-c.notices:
-			// A large fleet's answers come in crowds: one look for all of them.
-			crowd(ctx)
+			crowd(ctx, looked)
+		case <-c.counts:
+			if soon := time.Now().Add(glance); next.IsZero() || soon.Before(next) {
+				next = soon
+				wake.Reset(glance)
+			}
+			continue
 		case <-wake.C:
 		}
-		if next := c.lookAtAll(ctx); next.IsZero() {
+		next = c.lookAtAll(ctx)
+		looked = time.Now()
+		if next.IsZero() {
 			wake.Stop()
 		} else {
 			wake.Reset(max(time.Until(next), time.Millisecond))
@@ -220,11 +233,16 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 }
 
-// crowd waits a moment, so that what is noticed together is looked at once.
-func crowd(ctx context.Context) {
+// glance is how late counts that no decision waits for are looked at: a large
+// fleet answers all the time.
+const glance = 250 * time.Millisecond
+
+// crowd waits until the last look is a moment ago: a large fleet's answers come
+// in crowds, and what is noticed together is looked at once.
+func crowd(ctx context.Context, looked time.Time) {
 	select {
 	case <-ctx.Done():
-	case <-time.After(2 * time.Millisecond):
+	case <-time.After(time.Until(looked.Add(2 * time.Millisecond))):
 	}
 }
 

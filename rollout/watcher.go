@@ -22,12 +22,6 @@ const (
 	askFailing  = time.Second
 )
 
-// target names one member of one service.
-type target struct {
-	service discovery.Service
-	key     discovery.InstanceID
-}
-
 // told is what a target should be told and how often it is asked.
 type told struct {
 	base  string
@@ -40,11 +34,19 @@ type told struct {
 // The wished map is a level: it is said again until the instance shows it.
 type watcher struct {
 	client *drain.Client
-	notice func() // called when a sighting changed
+	notice func() // called when somebody may wait for what was said
+	counts func() // called when nothing but counts changed
 
-	mu        sync.Mutex
-	talkers   map[target]*talker
-	sightings map[target]Sighting
+	mu       sync.Mutex
+	services map[discovery.Service]*watched
+}
+
+// watched is the members of one service; guarded by watcher.mu.
+type watched struct {
+	talkers   map[discovery.InstanceID]*talker
+	sightings map[discovery.InstanceID]Sighting
+	// shown is a copy of sightings, never changed once made; nil when it is old.
+	shown map[discovery.InstanceID]Sighting
 }
 
 // talker is the way to one instance's goroutine; told is guarded by watcher.mu.
@@ -54,8 +56,8 @@ type talker struct {
 	cancel context.CancelFunc
 }
 
-func newWatcher(client *drain.Client, notice func()) *watcher {
-	return &watcher{client: client, notice: notice, talkers: map[target]*talker{}, sightings: map[target]Sighting{}}
+func newWatcher(client *drain.Client, notice, counts func()) *watcher {
+	return &watcher{client: client, notice: notice, counts: counts, services: map[discovery.Service]*watched{}}
 }
 
 // set replaces the whole map of what a service's members are told. Talkers run
@@ -63,21 +65,26 @@ func newWatcher(client *drain.Client, notice func()) *watcher {
 func (w *watcher) set(ctx context.Context, group *sync.WaitGroup, service discovery.Service, next map[discovery.InstanceID]told) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for t, talk := range w.talkers {
-		if want, ok := next[t.key]; t.service == service && (!ok || want.base != talk.told.base) {
+	f := w.services[service]
+	if f == nil {
+		f = &watched{talkers: map[discovery.InstanceID]*talker{}, sightings: map[discovery.InstanceID]Sighting{}}
+		w.services[service] = f
+	}
+	for key, talk := range f.talkers {
+		if want, ok := next[key]; !ok || want.base != talk.told.base {
 			talk.cancel()
-			delete(w.talkers, t)
-			delete(w.sightings, t)
+			delete(f.talkers, key)
+			delete(f.sightings, key)
+			f.shown = nil
 		}
 	}
 	for key, want := range next {
-		t := target{service, key}
-		talk, ok := w.talkers[t]
+		talk, ok := f.talkers[key]
 		if !ok {
 			life, cancel := context.WithCancel(ctx)
 			talk = &talker{told: want, wake: make(chan struct{}, 1), cancel: cancel}
-			w.talkers[t] = talk
-			group.Go(func() { w.talk(life, t, talk) })
+			f.talkers[key] = talk
+			group.Go(func() { w.talk(life, f, key, talk) })
 			continue
 		}
 		if talk.told != want {
@@ -112,43 +119,48 @@ func (w *watcher) ask(service discovery.Service, keys []discovery.InstanceID) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, key := range keys {
-		if talk, ok := w.talkers[target{service, key}]; ok {
+		if talk, ok := w.services[service].talkers[key]; ok {
 			talk.poke()
 		}
 	}
 }
 
-// seen returns what the members of a service said last.
+// seen returns what the members of a service said last; it is not to be changed.
 func (w *watcher) seen(service discovery.Service) map[discovery.InstanceID]Sighting {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	out := make(map[discovery.InstanceID]Sighting, len(w.sightings))
-	for t, sight := range w.sightings {
-		if t.service == service {
-			out[t.key] = sight
-		}
+	f := w.services[service]
+	if f == nil {
+		return nil
 	}
-	return out
+	if f.shown == nil {
+		f.shown = maps.Clone(f.sightings)
+	}
+	return f.shown
 }
 
-func (w *watcher) talk(ctx context.Context, t target, talk *talker) {
-	for {
+func (w *watcher) talk(ctx context.Context, f *watched, key discovery.InstanceID, talk *talker) {
+	for asked := true; ; {
 		w.mu.Lock()
-		told, last := talk.told, w.sightings[t]
+		told, last := talk.told, f.sightings[key]
 		w.mu.Unlock()
 
-		status, err := w.say(ctx, told, last)
+		status, err := apart(func() (drain.Status, error) { return w.say(ctx, told, last) })
 		if ctx.Err() != nil {
 			return
 		}
 		next := sighted(last, status, err, time.Now())
 		w.mu.Lock()
-		if w.talkers[t] == talk {
-			w.sightings[t] = next
+		if f.talkers[key] == talk {
+			f.sightings[key], f.shown = next, nil
 		}
 		again := err == nil && !shows(status, told.wish)
 		w.mu.Unlock()
-		w.notice()
+		if asked || news(last, next) {
+			w.notice()
+		} else {
+			w.counts()
+		}
 
 		// An instance is asked at its own moments, so that a large fleet's
 		// answers do not come all at once.
@@ -164,9 +176,28 @@ func (w *watcher) talk(ctx context.Context, t target, talk *talker) {
 		case <-ctx.Done():
 			return
 		case <-talk.wake:
+			asked = true
 		case <-time.After(pause):
+			asked = false
 		}
 	}
+}
+
+// apart runs ask in a goroutine of its own and waits for it. An HTTP request takes
+// a deep stack for a moment: this way the stacks of the talkers, which wait nearly
+// all the time, stay small (measured: 5 of 70 MB with 1000 instances).
+func apart(ask func() (drain.Status, error)) (s drain.Status, err error) {
+	var asking sync.WaitGroup
+	asking.Go(func() { s, err = ask() })
+	asking.Wait()
+	return s, err
+}
+
+// news reports whether an instance says more than new counts.
+func news(last, next Sighting) bool {
+	a, b := last.Status, next.Status
+	return a.State != b.State || a.Rollout != b.Rollout || a.Epoch != b.Epoch || a.Step != b.Step ||
+		(last.Err == "") != (next.Err == "") || last.Refused != next.Refused
 }
 
 // say tells an instance what it does not show yet, or asks.
