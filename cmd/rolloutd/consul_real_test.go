@@ -64,11 +64,12 @@ func TestRealConsul(t *testing.T) {
 }
 
 // TestRealConsulEmpty: Consul is killed in the middle of a rollout and started
-// again with nothing in it. Envoy keeps what it has, and the rollout waits until
-// the instances are registered again.
+// again with nothing in it, the state included. Envoy keeps what it has, and the
+// rollout waits until the instances are registered again.
 func TestRealConsulEmpty(t *testing.T) {
 	agent := startConsul(t, t.TempDir())
-	w := start(t, plan{chats: 2, policy: halfPolicy, discovery: "{consul: {address: " + agent.HTTP.String() + "}}"})
+	where := "{consul: {address: " + agent.HTTP.String() + "}}"
+	w := start(t, plan{chats: 2, policy: halfPolicy, discovery: where, state: where})
 	w.register(agent.HTTP, discovery.Blue)
 	w.register(agent.HTTP, discovery.Green)
 	e := w.startEnvoy("edge-1", w.ctl.XDS)
@@ -105,6 +106,9 @@ func TestRealConsulEmpty(t *testing.T) {
 
 	w.register(agent.HTTP, discovery.Blue)
 	w.register(agent.HTTP, discovery.Green)
+	w.await(chat, "it to go on", func(st api.Status) bool { return st.Reason.Code == rollout.IsDraining })
+	w.ctl.Kill()
+	w.must(w.ctl.Start(w.ctx))
 	c.on(chat, discovery.Green)
 	r := w.done(chat, id)
 	if r.Outcome != rollout.Done {
