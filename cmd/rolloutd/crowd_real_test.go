@@ -26,7 +26,7 @@ type crowd struct {
 	lines        *callers
 }
 
-// gather connects a crowd and waits until all are there.
+// gather begins to connect a crowd; on waits for it.
 func (w *world) gather(sockets int) *crowd {
 	w.t.Helper()
 	c := &crowd{w: w,
@@ -69,13 +69,20 @@ func (c *crowd) on(s discovery.Service, colour discovery.Colour) {
 	c.works()
 }
 
-// works has every WebSocket that is connected say something and hear it again.
+// works has every WebSocket that is connected say something and hear it again;
+// if the funnel takes one of them meanwhile, then once more.
 func (c *crowd) works() {
 	c.w.t.Helper()
-	ctx, cancel := context.WithTimeout(c.w.ctx, 10*time.Second)
-	defer cancel()
-	c.w.must(c.idle.Check(ctx))
-	c.w.must(c.active.Check(ctx))
+	c.w.until("every WebSocket to echo", func() error {
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(c.w.ctx, 5*time.Second)
+		defer cancel()
+		err := errors.Join(c.idle.Check(ctx), c.active.Check(ctx))
+		if err != nil && len(c.left(chat, began)) == 0 {
+			c.w.t.Fatal(err)
+		}
+		return err
+	})
 }
 
 // records is what a service's clients went through since a moment, in order.
