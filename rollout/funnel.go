@@ -243,17 +243,20 @@ func (d *decider) hold() {
 
 // room is what the side that takes over can still take: Σ max(0, capacity −
 // active) over its open instances, less the evicted clients that are still on
-// their way. It is not known unless every one of them declares a capacity.
+// their way. It is not known unless every one of them declares a capacity and can say
+// what it holds.
 func (d *decider) room() (int, bool) {
 	open := d.open(d.s.Rollout.To)
 	total := 0
 	for _, key := range open {
 		in, _ := d.instance(key, d.s.Members[key])
 		sight := d.seen.Instances[key]
-		if in.Capacity <= 0 || sight.At.IsZero() {
+		switch {
+		case in.Capacity <= 0 || in.Drain == "":
 			return 0, false
+		case !sight.At.IsZero(): // who has not said yet what it holds counts as full
+			total += max(0, in.Capacity-sight.Status.Active)
 		}
-		total += max(0, in.Capacity-sight.Status.Active)
 	}
 	if evicted, returned, exact := Moved(d.s, d.seen); exact && returned < evicted {
 		total -= int(evicted - returned)
