@@ -1,0 +1,41 @@
+package rollout
+
+import (
+	"testing"
+	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/drain"
+)
+
+// What a decision may wait for is news; counts, which a large fleet changes all
+// the time, are not.
+func TestNews(t *testing.T) {
+	at := time.Unix(1, 0)
+	seen := Sighting{At: at, Status: drain.Status{State: drain.Draining, Rollout: "r", Epoch: 1, Step: 2, Active: 9}}
+	failed := sighted(seen, drain.Status{}, drain.ErrDraining, at)
+	for name, test := range map[string]struct {
+		last, next Sighting
+		want       bool
+	}{
+		"the first answer": {Sighting{}, seen, true},
+		"drained":          {seen, said(seen, func(s *drain.Status) { s.State, s.Active = drain.Drained, 0 }), true},
+		"another step":     {seen, said(seen, func(s *drain.Status) { s.Step++ }), true},
+		"another epoch":    {seen, said(seen, func(s *drain.Status) { s.Epoch++ }), true},
+		"another rollout":  {seen, said(seen, func(s *drain.Status) { s.Rollout = "" }), true},
+		"no answer":        {seen, failed, true},
+		"an answer again":  {failed, seen, true},
+		"still no answer":  {failed, sighted(failed, drain.Status{}, drain.ErrDraining, at.Add(1)), false},
+		"counts": {seen, said(seen, func(s *drain.Status) {
+			s.Active, s.Accepted, s.Evicted, s.Returned = 8, 5, 4, new(uint64(3))
+		}), false},
+	} {
+		if got := news(test.last, test.next); got != test.want {
+			t.Errorf("%s: news is %t", name, got)
+		}
+	}
+}
+
+func said(s Sighting, change func(*drain.Status)) Sighting {
+	change(&s.Status)
+	return s
+}
