@@ -24,7 +24,7 @@ func main() {
 	if os.Getenv("GOGC") == "" {
 		// Most of the memory is the stacks and buffers of idle connections, and
 		// garbage is little: collecting earlier saves more than it costs.
-		debug.SetGCPercent(50)
+		debug.SetGCPercent(40)
 	}
 	hup := make(chan os.Signal, 1) // a level: one reload reads the newest file
 	signal.Notify(hup, syscall.SIGHUP)
