@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"testing"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	xdsproto "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/sluice-proxy/sluice/envoy"
+)
+
+// listening is a proxy that hears and acknowledges as Envoy does, over delta
+// xDS, and routes nothing.
+type listening struct {
+	t      *testing.T
+	stream grpc.BidiStreamingClient[xdsproto.DeltaDiscoveryRequest, xdsproto.DeltaDiscoveryResponse]
+
+	mu      sync.Mutex
+	held    map[envoy.Ref]bool
+	weights map[string]uint32 // by cluster, of the last routes
+	removed []string
+}
+
+func (p *program) listen(node string) *listening {
+	p.t.Helper()
+	conn, err := grpc.NewClient(p.xds.String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(p.t.Context())
+	stream, err := xdsproto.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	l := &listening{t: p.t, stream: stream, held: map[envoy.Ref]bool{}, weights: map[string]uint32{}}
+	var hearing sync.WaitGroup
+	p.t.Cleanup(func() { cancel(); hearing.Wait(); _ = conn.Close() })
+	for _, kind := range []string{envoy.ClusterType, envoy.ListenerType} {
+		l.send(&xdsproto.DeltaDiscoveryRequest{Node: &core.Node{Id: node, Cluster: "edge"}, TypeUrl: kind, ResourceNamesSubscribe: []string{"*"}})
+	}
+	hearing.Go(func() {
+		for {
+			m, err := stream.Recv()
+			if err != nil {
+				return
+			}
+			l.take(m)
+		}
+	})
+	return l
+}
+
+func (l *listening) send(r *xdsproto.DeltaDiscoveryRequest) { _ = l.stream.Send(r) }
+
+// take acknowledges, and subscribes to what the resources refer to.
+func (l *listening) take(m *xdsproto.DeltaDiscoveryResponse) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	follows := map[string]string{envoy.ClusterType: envoy.EndpointType, envoy.ListenerType: envoy.RouteType}
+	var names []string
+	for _, r := range m.Resources {
+		if !l.held[envoy.Ref{Type: m.TypeUrl, Name: r.Name}] {
+			names = append(names, r.Name)
+		}
+		l.held[envoy.Ref{Type: m.TypeUrl, Name: r.Name}] = true
+		if m.TypeUrl == envoy.RouteType {
+			l.routes(r)
+		}
+	}
+	l.removed = append(l.removed, m.RemovedResources...)
+	l.send(&xdsproto.DeltaDiscoveryRequest{TypeUrl: m.TypeUrl, ResponseNonce: m.Nonce})
+	if next := follows[m.TypeUrl]; next != "" && len(names) > 0 {
+		l.send(&xdsproto.DeltaDiscoveryRequest{TypeUrl: next, ResourceNamesSubscribe: names})
+	}
+}
+
+func (l *listening) routes(r *xdsproto.Resource) {
+	conf := &route.RouteConfiguration{}
+	if err := r.Resource.UnmarshalTo(conf); err != nil {
+		l.t.Error(err)
+	}
+	clear(l.weights)
+	for _, host := range conf.VirtualHosts {
+		for _, x := range host.Routes {
+			for _, c := range x.GetRoute().GetWeightedClusters().GetClusters() {
+				l.weights[c.Name] = c.Weight.GetValue()
+			}
+		}
+	}
+}
+
+// weight is the share of new connections that a cluster gets, and whether the
+// proxy has heard of it.
+func (l *listening) weight(cluster string) (uint32, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	w, ok := l.weights[cluster]
+	return w, ok
+}
+
+// lost is what it was told to forget.
+func (l *listening) lost() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.removed)
+}
+
+func (l *listening) holds(kind, name string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.held[envoy.Ref{Type: kind, Name: name}]
+}
