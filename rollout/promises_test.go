@@ -57,13 +57,12 @@ func FuzzPromises(f *testing.F) {
 // story is a world that is meddled with, and what the promises are held against.
 type story struct {
 	*world
-	t      *testing.T
-	caps   []capAt
-	abort  bool
-	begun  bool
-	spare  int
-	lost   int
-	events []string
+	t     *testing.T
+	caps  []capAt
+	abort bool
+	begun bool
+	spare int
+	lost  int
 }
 
 type capAt struct {
