@@ -39,7 +39,11 @@ func (d *decider) draining() Reason {
 	}
 	r = d.s.Rollout
 	if d.now.Before(r.StepAt) {
-		d.wakeBy(r.StepAt)
+		if room, known := d.room(); known && room < 0 && d.closing() {
+			d.touch()
+			d.restep(d.now) // the room that this step was for went away
+		}
+		d.wakeBy(d.s.Rollout.StepAt)
 		return r.letting(IsDraining)
 	}
 	if len(old.held) == 0 {
@@ -185,6 +189,9 @@ func (d *decider) step(o oldSide) Reason {
 	r := d.s.Rollout
 	n := r.Policy.Funnel.Close
 	if room, known := d.room(); known {
+		if key, ok := d.silent(); ok {
+			return d.wait(reason(FreshCounts, "waiting: how much room %s has is not known before %s says what it let go; bring it back, or deregister it", r.To, key))
+		}
 		if room <= 0 {
 			return d.wait(reason(NoRoom, "waiting: %s has no room for more; add %s instances, or abort", r.To, r.To))
 		}
@@ -234,17 +241,27 @@ func (d *decider) lastSchedule() []time.Duration {
 // hold takes the ceilings away: everybody keeps what it has.
 func (d *decider) hold() {
 	for key, m := range d.s.Members {
-		if m.Ceiling != nil || m.Share != 0 {
-			m.Ceiling, m.Share, m.Start = nil, 0, 0
+		was := m
+		m.Ceiling = nil
+		if d.answers(key) {
+			m.Share, m.Start = 0, 0 // else it may have closed its share and not said so
+		}
+		if m != was {
 			d.put(key, m)
 		}
 	}
 }
 
+func (d *decider) answers(key discovery.InstanceID) bool {
+	sight := d.seen.Instances[key]
+	return sight.Err == "" && !sight.At.IsZero()
+}
+
 // room is what the side that takes over can still take: Σ max(0, capacity −
 // active) over its open instances, less the evicted clients that are still on
-// their way. It is not known unless every one of them declares a capacity and can say
-// what it holds.
+// their way. It is not known unless every one of them declares a capacity and can
+// say what it holds. Whoever does not answer counts as full, or as having closed
+// all that it was last told to.
 func (d *decider) room() (int, bool) {
 	open := d.open(d.s.Rollout.To)
 	total := 0
@@ -258,8 +275,16 @@ func (d *decider) room() (int, bool) {
 			total += max(0, in.Capacity-sight.Status.Active)
 		}
 	}
+	if _, ok := d.silent(); ok {
+		return 0, true
+	}
 	if evicted, returned, exact := Moved(d.s, d.seen); exact && returned < evicted {
 		total -= int(evicted - returned)
+	}
+	for key, m := range d.s.Members {
+		if !d.answers(key) {
+			total -= m.Share
+		}
 	}
 	return total, len(open) > 0
 }

@@ -285,7 +285,8 @@ func (d *decider) targetWell() (Reason, bool) {
 func (d *decider) soaking() Reason {
 	r := d.s.Rollout
 	d.countNew()
-	if key, ok := d.uncertain(); ok {
+	patient := d.now.Sub(latest(r.Since, d.seen.Watching)) < instancePatience
+	if key, ok := d.silent(); ok && patient {
 		return d.wait(reason(FreshCounts, "%s is empty; waiting: %s has not said yet what it let go and saw return", r.From, key))
 	}
 	r = d.s.Rollout
@@ -299,11 +300,11 @@ func (d *decider) soaking() Reason {
 	return reason(IsSteady, "all new connections go to %s", d.s.Live)
 }
 
-// uncertain names an instance whose counts are not known, as after a restart.
-func (d *decider) uncertain() (discovery.InstanceID, bool) {
-	patient := d.now.Sub(latest(d.s.Rollout.Since, d.seen.Watching)) < instancePatience
+// silent names an instance that was counted and has said nothing since this
+// process started.
+func (d *decider) silent() (discovery.InstanceID, bool) {
 	for _, key := range slices.Sorted(maps.Keys(d.s.Members)) {
-		if d.s.Members[key].Counted && d.seen.Instances[key].At.IsZero() && patient {
+		if d.s.Members[key].Counted && d.seen.Instances[key].At.IsZero() {
 			return key, true
 		}
 	}

@@ -72,8 +72,8 @@ func (w *world) evict(in *instance) {
 		}
 	}
 	w.outstanding++
-	if room, known := w.capacity(in.Colour.Other()); known && w.organic == 0 && w.held(in.Colour.Other())+w.outstanding > room {
-		w.t.Fatalf("%s closed a connection although %s holds %d of %d and %d are on their way", in.ID, in.Colour.Other(), w.held(in.Colour.Other()), room, w.outstanding)
+	if room, known := w.room(in.Colour.Other()); known && w.organic == 0 && room < w.outstanding {
+		w.t.Fatalf("%s closed a connection although %s has room for %d and %d are on their way", in.ID, in.Colour.Other(), room, w.outstanding)
 	}
 	w.at(w.comeBack(), func() { w.arriveClient(in.Colour.Other(), true) })
 }
@@ -108,15 +108,15 @@ func (w *world) arriveClient(c discovery.Colour, returning bool) {
 	w.at(time.Second, func() { w.arriveClient(favoured(w.state), returning) })
 }
 
-// capacity is what a colour has room for, if all of its instances declare it.
-func (w *world) capacity(c discovery.Colour) (int, bool) {
+// room is what a colour has room for, if all of its instances declare it.
+func (w *world) room(c discovery.Colour) (int, bool) {
 	total := 0
 	for _, in := range w.instances {
 		if in.Colour == c && in.Capacity == 0 {
 			return 0, false
 		}
 		if in.Colour == c && in.well() && in.Health.Serves() {
-			total += in.Capacity
+			total += in.Capacity - in.status.Active
 		}
 	}
 	return total, true
