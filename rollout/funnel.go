@@ -231,7 +231,7 @@ func (d *decider) lastSchedule() []time.Duration {
 	var part []int
 	var first []time.Duration
 	for _, m := range d.s.Members {
-		if m.Share > 0 {
+		if m.Ceiling != nil && m.Share > 0 {
 			part, first = append(part, m.Share), append(first, m.Start.D())
 		}
 	}

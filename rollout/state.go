@@ -74,7 +74,8 @@ type Member struct {
 	// Ceiling is what the current order says; nil: hold.
 	Ceiling *int `json:"ceiling,omitempty"`
 	// Share is how many closes the current step gives it, and Start when within
-	// the step the first of them comes.
+	// the step the first of them comes. Without a Ceiling it is the share of an
+	// earlier step that a silent instance may have closed and not said so.
 	Share int      `json:"share,omitempty"`
 	Start Duration `json:"start,omitempty"`
 	// Counted: Evicted and Returned are the instance's totals when the rollout

@@ -138,8 +138,8 @@ func (s *teller) plan(rest string) {
 	if plan.Room != nil {
 		room = fmt.Sprint(*plan.Room)
 	}
-	s.line("plan", "%s to %s: %d connections in %d steps, about %s, %.3g per second at most, room %s",
-		plan.From, plan.To, plan.Connections, plan.Steps, plan.Takes, plan.PeakPerSecond, room)
+	s.line("plan", "%s to %s: %d connections in %s, about %s, %.3g per second at most, room %s",
+		plan.From, plan.To, plan.Connections, counted(plan.Steps, "step", "steps"), plan.Takes, plan.PeakPerSecond, room)
 	for _, x := range plan.Notes {
 		s.line("note", "%s", x)
 	}

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,14 +21,22 @@ import (
 	"github.com/sluice-proxy/sluice/rollout/api"
 )
 
-// oneService is a service on a listener at a free port.
-func oneService(b *testing.B) string {
-	return fmt.Sprintf("listeners: [{name: web, address: %q}]\nservices: [{name: chat}]\n", got(fleet.FreeAddr())(b))
+// someServices are n on one listener, told apart by their prefix.
+func someServices(b *testing.B, n int) (rest string, names []discovery.Service) {
+	var text strings.Builder
+	fmt.Fprintf(&text, "listeners: [{name: web, address: %q}]\nservices:\n", got(fleet.FreeAddr())(b))
+	for i := range n {
+		name := discovery.Service(fmt.Sprint("chat-", i))
+		names = append(names, name)
+		fmt.Fprintf(&text, "  - {name: %s, prefix: /%s}\n", name, name)
+	}
+	return text.String(), names
 }
 
 // BenchmarkRegister is the time from the registration of an instance in a real
 // Consul, or from its check turning critical, to the acknowledgement of its
-// endpoint, open or draining, by a real Envoy.
+// endpoint, open or draining, by a real Envoy. Two services grow to 100 instances
+// each: Consul answers with a whole service, so larger ones take longer.
 func BenchmarkRegister(b *testing.B) {
 	const n = 200
 	ctx, cancel := context.WithTimeout(b.Context(), 3*time.Minute)
@@ -35,32 +44,32 @@ func BenchmarkRegister(b *testing.B) {
 	agent := got(fleet.StartConsul(ctx, b.TempDir()))(b)
 	b.Cleanup(agent.Kill)
 	registry := got(consul.NewClient(&consul.Config{Address: agent.HTTP.String()}))(b).Agent()
+	rest, names := someServices(b, 2)
 	addrs := gates(b, n+2)
-	register := func(i int, colour discovery.Colour) discovery.InstanceID {
-		id := fmt.Sprintf("%s-%d", colour, i)
+	id := func(i int) discovery.InstanceID { return discovery.InstanceID(fmt.Sprint("i-", i)) }
+	register := func(i int) {
 		must(b, registry.ServiceRegister(&consul.AgentServiceRegistration{
-			ID: id, Name: "chat", Tags: []string{string(colour)}, Address: "127.0.0.1", Port: int(addrs[i].Port()),
-			Meta: map[string]string{"drain": addrs[i].String()},
-			Check: &consul.AgentServiceCheck{
-				CheckID: "check:" + id, TTL: "10m", Status: consul.HealthPassing,
-			},
+			ID: string(id(i)), Name: string(names[i%2]), Tags: []string{"blue"}, Address: "127.0.0.1", Port: int(addrs[i].Port()),
+			Meta:  map[string]string{"drain": addrs[i].String()},
+			Check: &consul.AgentServiceCheck{CheckID: "check:" + string(id(i)), TTL: "10m", Status: consul.HealthPassing},
 		}))
-		return discovery.InstanceID(id)
 	}
-	register(n, discovery.Blue)
-	register(n+1, discovery.Green)
-	p := startBenched(b, fmt.Sprintf("{consul: {address: %q}}", agent.HTTP), oneService(b))
-	p.envoys(b, ctx, 1)
+	register(n)
+	register(n + 1)
+	p := startBenched(b, fmt.Sprintf("{consul: {address: %q}}", agent.HTTP), rest)
+	p.envoys(b, ctx, 1, names...)
+	acknowledged := func(b *testing.B, i int, draining bool) time.Time {
+		return p.await(b, ctx, string(id(i)), func() bool { return p.holds(names[i%2], id(i), draining) })
+	}
 
 	b.Run("Open", func(b *testing.B) {
 		var whole, put []time.Duration
 		for b.Loop() {
 			for i := range n - len(whole) {
 				begin := time.Now()
-				id := register(i, discovery.Blue)
+				register(i)
 				put = append(put, time.Since(begin))
-				end := p.await(b, ctx, string(id), func() bool { return p.holds(id, false) })
-				whole = append(whole, end.Sub(begin))
+				whole = append(whole, acknowledged(b, i, false).Sub(begin))
 			}
 		}
 		percentiles(b, "", whole)
@@ -70,13 +79,11 @@ func BenchmarkRegister(b *testing.B) {
 		var whole []time.Duration
 		for b.Loop() {
 			for i := range n - len(whole) {
-				id := discovery.InstanceID(fmt.Sprintf("%s-%d", discovery.Blue, i))
 				begin := time.Now()
-				must(b, registry.UpdateTTL("check:"+string(id), "ill", consul.HealthCritical))
-				end := p.await(b, ctx, string(id), func() bool { return p.holds(id, true) })
-				whole = append(whole, end.Sub(begin))
-				must(b, registry.UpdateTTL("check:"+string(id), "well", consul.HealthPassing))
-				p.await(b, ctx, string(id), func() bool { return p.holds(id, false) })
+				must(b, registry.UpdateTTL("check:"+string(id(i)), "ill", consul.HealthCritical))
+				whole = append(whole, acknowledged(b, i, true).Sub(begin))
+				must(b, registry.UpdateTTL("check:"+string(id(i)), "well", consul.HealthPassing))
+				acknowledged(b, i, false)
 			}
 		}
 		percentiles(b, "", whole)
@@ -90,26 +97,27 @@ func BenchmarkPromote(b *testing.B) {
 	ctx, cancel := context.WithTimeout(b.Context(), 3*time.Minute)
 	defer cancel()
 	path := filepath.Join(b.TempDir(), "instances.yaml")
-	writeFleet(b, path, []discovery.Service{"chat"}, gates(b, 6))
-	p := startBenched(b, fmt.Sprintf("{file: %q}", path), oneService(b))
-	p.envoys(b, ctx, 2)
+	rest, names := someServices(b, 1)
+	writeFleet(b, path, names, gates(b, 6))
+	p := startBenched(b, fmt.Sprintf("{file: %q}", path), rest)
+	p.envoys(b, ctx, 2, names...)
 	steady := func(v rollout.View) bool { return v.State.Rollout == nil }
-	asked := p.look(b, ctx, "an answer of every instance", func(v rollout.View) bool { return len(v.Seen.Instances) == 6 })
+	asked := p.look(b, ctx, names[0], "an answer of every instance", func(v rollout.View) bool { return len(v.Seen.Instances) == 6 })
 
 	var whole, answer []time.Duration
 	for b.Loop() {
 		for target := asked.State.Live.Other(); len(whole) < n; target = target.Other() {
 			begin := time.Now()
-			if _, err := p.client.Promote(ctx, "chat", api.Promotion{Target: string(target)}); err != nil {
+			if _, err := p.client.Promote(ctx, names[0], api.Promotion{Target: string(target)}); err != nil {
 				b.Fatal(err)
 			}
 			answer = append(answer, time.Since(begin))
-			v := p.look(b, ctx, "the acknowledgements", func(v rollout.View) bool {
+			v := p.look(b, ctx, names[0], "the acknowledgements", func(v rollout.View) bool {
 				r := v.State.Rollout
 				return r != nil && r.Phase == rollout.Confirming && !r.Settled.IsZero()
 			})
 			whole = append(whole, v.State.Rollout.Settled.Sub(begin))
-			p.look(b, ctx, "the end of the rollout", steady)
+			p.look(b, ctx, names[0], "the end of the rollout", steady)
 		}
 	}
 	percentiles(b, "", whole)

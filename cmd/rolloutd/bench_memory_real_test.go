@@ -18,18 +18,6 @@ import (
 	"github.com/sluice-proxy/sluice/rollout"
 )
 
-// manyServices are ten on one listener, told apart by their prefix.
-func manyServices(b *testing.B) (rest string, names []discovery.Service) {
-	var text strings.Builder
-	fmt.Fprintf(&text, "listeners: [{name: web, address: %q}]\nservices:\n", got(fleet.FreeAddr())(b))
-	for i := range 10 {
-		name := discovery.Service(fmt.Sprint("chat-", i))
-		names = append(names, name)
-		fmt.Fprintf(&text, "  - {name: %s, prefix: /%s}\n", name, name)
-	}
-	return text.String(), names
-}
-
 // BenchmarkMemory is the memory of a rolloutd process, and the CPU time it takes,
 // while nothing happens: 10 services × 100 instances, whose drain endpoints all
 // answer at addresses of their own, and one real Envoy.
@@ -38,7 +26,7 @@ func BenchmarkMemory(b *testing.B) {
 	ctx, cancel := context.WithTimeout(b.Context(), 3*time.Minute)
 	defer cancel()
 	dir := b.TempDir()
-	rest, names := manyServices(b)
+	rest, names := someServices(b, 10)
 	path := filepath.Join(dir, "fleet.yaml")
 	writeFleet(b, path, names, gates(b, 1000))
 	bin := got(fleet.BuildBin(ctx, b.TempDir()))(b)
@@ -105,7 +93,7 @@ func cpuTime(b *testing.B, pid int) time.Duration {
 func BenchmarkLook(b *testing.B) {
 	ctx, cancel := context.WithTimeout(b.Context(), 3*time.Minute)
 	defer cancel()
-	rest, names := manyServices(b)
+	rest, names := someServices(b, 10)
 	path := filepath.Join(b.TempDir(), "fleet.yaml")
 	writeFleet(b, path, names, gates(b, 1000))
 	p := startBenched(b, fmt.Sprintf("{file: %q}", path), rest)

@@ -82,15 +82,17 @@ func (p *benched) notice() {
 	}
 }
 
-// envoys starts n real Envoys and waits until each holds all there is for chat.
-func (p *benched) envoys(b *testing.B, ctx context.Context, n int) {
+// envoys starts n real Envoys and waits until each holds all there is for the services.
+func (p *benched) envoys(b *testing.B, ctx context.Context, n int, names ...discovery.Service) {
 	b.Helper()
 	for i := range n {
 		e, _, err := fleet.StartEnvoy(ctx, fleet.EnvoyOptions{Node: fmt.Sprint("edge-", i), XDS: p.xds, Dir: b.TempDir()})
 		must(b, err)
 		b.Cleanup(e.Kill)
 	}
-	p.await(b, ctx, "all Envoys", func() bool { return len(p.pub.Proxies("chat")) == n && p.confirmed() })
+	p.await(b, ctx, "all Envoys", func() bool {
+		return !slices.ContainsFunc(names, func(s discovery.Service) bool { return len(p.pub.Proxies(s)) != n || !p.confirmed(s) })
+	})
 }
 
 // await returns when the acknowledgement came that made ok true.
@@ -106,38 +108,38 @@ func (p *benched) await(b *testing.B, ctx context.Context, what string, ok func(
 	return time.Now()
 }
 
-// confirmed: every proxy holds what was published for chat last.
-func (p *benched) confirmed() bool {
-	return !slices.ContainsFunc(p.pub.Proxies("chat"), func(x rollout.Proxy) bool { return !x.Confirmed })
+// confirmed: every proxy holds what was published for the service last.
+func (p *benched) confirmed(s discovery.Service) bool {
+	return !slices.ContainsFunc(p.pub.Proxies(s), func(x rollout.Proxy) bool { return !x.Confirmed })
 }
 
 // holds reports whether every proxy has acknowledged the endpoint of the
 // instance, open or draining. What is published later says so too, so the newest
 // wish is looked at before the acknowledgements are.
-func (p *benched) holds(id discovery.InstanceID, draining bool) bool {
+func (p *benched) holds(s discovery.Service, id discovery.InstanceID, draining bool) bool {
 	p.pub.mu.Lock()
-	endpoints := p.pub.good["chat"].Endpoints
+	endpoints := p.pub.good[s].Endpoints
 	p.pub.mu.Unlock()
 	for _, c := range discovery.Colours {
 		if slices.ContainsFunc(endpoints[c], func(e rollout.Endpoint) bool { return e.ID == id && e.Draining == draining }) {
-			return p.confirmed()
+			return p.confirmed(s)
 		}
 	}
 	return false
 }
 
-// look waits for a view of chat that is as wanted.
-func (p *benched) look(b *testing.B, ctx context.Context, what string, ok func(rollout.View) bool) rollout.View {
+// look waits for a view of the service that is as wanted.
+func (p *benched) look(b *testing.B, ctx context.Context, s discovery.Service, what string, ok func(rollout.View) bool) rollout.View {
 	b.Helper()
 	for {
 		views, newer := p.control.Views()
-		if v, known := views["chat"]; known && ok(v) {
+		if v, known := views[s]; known && ok(v) {
 			return v
 		}
 		select {
 		case <-newer:
 		case <-ctx.Done():
-			b.Fatalf("waiting for %s: %v; chat: %s", what, context.Cause(ctx), views["chat"].Reason.Text)
+			b.Fatalf("waiting for %s: %v; %s: %s", what, context.Cause(ctx), s, views[s].Reason.Text)
 		}
 	}
 }

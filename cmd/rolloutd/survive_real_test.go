@@ -32,8 +32,10 @@ func TestRealKill(t *testing.T) {
 	// An instance that does not answer holds the rollout in its first phase.
 	began := time.Now()
 	w.chat["chat-g1"].Signal(syscall.SIGSTOP)
+	// A step is longer than rolloutd takes to come back.
+	slow := rollout.Funnel{Close: 20, Every: rollout.Duration(2 * time.Second)}
 	id := w.promote(chat, api.Promotion{Target: "green", Overrides: rollout.Overrides{
-		Canary: new(rollout.Share(2000)), Soak: new(rollout.Duration(time.Second)),
+		Canary: new(rollout.Share(2000)), Soak: new(rollout.Duration(time.Second)), Close: &slow.Close, Every: &slow.Every,
 	}})
 	other := w.promote(line, api.Promotion{Target: "green"})
 	w.killIn(c, rollout.Opening)
@@ -41,14 +43,21 @@ func TestRealKill(t *testing.T) {
 	w.killIn(c, rollout.Shifting)
 	w.killIn(c, rollout.Confirming)
 
-	// Without orders the instances finish their step and hold.
 	c.streams.keepAway(true)
 	w.await(chat, "the first evictions", func(st api.Status) bool { return st.Rollout != nil && st.Rollout.Evicted > 0 })
+	for range 2 {
+		w.killIn(c, rollout.Draining)
+	}
+	// Without orders the instances finish their step and hold.
+	w.awaitPhase(chat, rollout.Draining)
 	w.ctl.Kill()
 	killed := time.Now()
-	c.quiet(chat, 3*half.Every.D())
-	if n := len(c.left(chat, killed)); n > half.Close {
-		t.Errorf("%d clients were disconnected after rolloutd was killed; the step had %d", n, half.Close)
+	c.quiet(chat, slow.Every.D()+half.Every.D())
+	if n := len(c.left(chat, killed)); n > slow.Close {
+		t.Errorf("%d clients were disconnected after rolloutd was killed; the step had %d", n, slow.Close)
+	}
+	if len(c.left(chat, began)) > 40 {
+		t.Error("nobody was left for the steps after rolloutd came back")
 	}
 	c.works()
 	w.must(w.ctl.Start(w.ctx))
@@ -58,7 +67,8 @@ func TestRealKill(t *testing.T) {
 	c.streams.keepAway(false)
 	c.on(chat, discovery.Green)
 	c.on(line, discovery.Green)
-	for s, id := range map[discovery.Service]string{chat: id, line: other} {
+	for s, f := range map[discovery.Service]rollout.Funnel{chat: slow, line: half} {
+		id := map[discovery.Service]string{chat: id, line: other}[s]
 		r := w.done(s, id)
 		if r.Outcome != rollout.Done {
 			t.Errorf("%s ended %s", id, r.Outcome)
@@ -66,7 +76,7 @@ func TestRealKill(t *testing.T) {
 		if r.NeverBack == nil || *r.NeverBack > 0 {
 			t.Errorf("%s never saw %v clients again", id, r.NeverBack)
 		}
-		c.kept(s, began, half, r)
+		c.kept(s, began, f, r)
 	}
 
 	// And on the way back.
