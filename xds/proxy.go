@@ -23,7 +23,8 @@ type Proxy struct {
 	Streams int `json:"streams"`
 	// Acknowledged is the version that the proxy holds of each resource: what
 	// it acknowledged, or said it held when it connected. Of a lost proxy it is
-	// what it held last.
+	// what it held last. A resource of which another version is on its way to
+	// the proxy is not among them: it may be in use already.
 	Acknowledged map[Ref]string `json:"-"`
 	// Nacks is the newest refusal of each type that has one which no later
 	// acknowledgement or removal has settled, sorted by type.
@@ -87,6 +88,16 @@ func (p *peer) describe() Proxy {
 		h := p.types[typeURL]
 		for name, r := range h.held {
 			d.Acknowledged[Ref{typeURL, name}] = r.Version
+		}
+		for _, l := range h.flight {
+			for _, r := range l.changed {
+				if have := h.held[r.Name]; have != nil && have.Version != r.Version {
+					delete(d.Acknowledged, r.Ref)
+				}
+			}
+			for _, name := range l.removed {
+				delete(d.Acknowledged, Ref{typeURL, name})
+			}
 		}
 		if h.nack != nil {
 			nack := *h.nack

@@ -309,3 +309,36 @@ func TestAnAnswerCountsForExactlyItsResponse(t *testing.T) {
 		c.hears()
 	})
 }
+
+// There and back before the proxy has answered: that it once acknowledged what is
+// published again says nothing, because it hears of the other version first.
+func TestWhatIsOnItsWayIsNotHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		there, back := res(t, rds, "web", 2), res(t, rds, "web", 1)
+		w := start(t, back)
+		c := w.client("edge-1")
+		defer c.close()
+		c.ask(rds, "web")
+		c.hears("RDS +web:1")
+		holds := func() bool {
+			synctest.Wait()
+			return w.proxy("edge-1").Holds(map[xds.Ref]string{ref(rds, "web"): back.Version})
+		}
+		if !holds() {
+			t.Error("an acknowledged version is not held")
+		}
+		c.hold[rds] = true
+		w.Publish([]xds.Resource{there})
+		c.hears("RDS +web:2")
+		w.Publish([]xds.Resource{back})
+		c.hears()
+		if holds() {
+			t.Error("a version counts as held while another is on its way")
+		}
+		c.release(rds)
+		c.hears("RDS +web:1")
+		if !holds() {
+			t.Error("it is not held in the end")
+		}
+	})
+}
