@@ -47,6 +47,20 @@ func TestRealSlowProxy(t *testing.T) {
 			t.Errorf("%s: a client was disconnected %s after the switch was published; the slow proxy heard of it after %s", s, first.At.Sub(told), late)
 		}
 	}
+
+	// An abort before the slow one has heard of the switch: it hears of it after
+	// the abort, so what it acknowledged before says nothing.
+	id := w.promote(chat, api.Promotion{Target: "blue"})
+	w.await(chat, "the slow proxy to be told", func(st api.Status) bool {
+		return phase(st) == rollout.Confirming && st.Reason.Code == rollout.Unconfirmed
+	})
+	began = time.Now()
+	_, err := w.api.Abort(w.ctx, chat)
+	w.must(err)
+	if r := w.done(chat, id); r.Ended.Before(began.Add(late)) {
+		t.Errorf("it was back %s after the abort; until then the slow proxy sent new connections to blue", r.Ended.Sub(began))
+	}
+	c.on(chat, discovery.Green)
 }
 
 // slow forwards connections to an address; what comes back arrives late.
