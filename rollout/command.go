@@ -98,6 +98,11 @@ func (c Promote) apply(policy Policy, s State, seen Seen, now time.Time) (State,
 	d := decider{s: s, seen: seen, now: now}
 	d.touch()
 	s = d.s
+	// Above every epoch that an instance remembers: a state that was lost must not
+	// make its orders stale.
+	for key := range s.Members {
+		s.Epoch = max(s.Epoch, seen.Instances[key].Status.Epoch)
+	}
 	s.Epoch++
 	s.Rollout = &Rollout{
 		ID: fmt.Sprintf("%s-%d", s.Service, s.Epoch), From: s.Live, To: c.Target, Phase: Opening,

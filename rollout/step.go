@@ -230,7 +230,7 @@ func (d *decider) confirmed() (Reason, bool) {
 	for _, p := range d.seen.Proxies {
 		switch {
 		case p.Connected && p.Nack != "":
-			return d.wait(reason(Nacked, "waiting: proxy %s refused its configuration: %s", p.Node, p.Nack)), false
+			return d.wait(reason(Nacked, "waiting: proxy %s refused its configuration (%s); mend the cause, then restart that Envoy", p.Node, p.Nack)), false
 		case p.Connected && !p.Confirmed:
 			behind = append(behind, p.Node)
 		}
