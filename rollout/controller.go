@@ -247,6 +247,8 @@ func crowd(ctx context.Context, looked time.Time) {
 }
 
 func (c *Controller) load(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*storePatience)
+	defer cancel()
 	all, err := c.ports.Store.Load(ctx)
 	if err != nil {
 		return fmt.Errorf("load the stored state: %w", err)

@@ -132,6 +132,27 @@ func TestStoreFailing(t *testing.T) {
 	})
 }
 
+// A store that hangs is waited for a few seconds: the reason shows, commands are
+// answered, and the rollout goes on when it answers again.
+func TestStoreHanging(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 2, 2, 40)
+		r.start()
+		r.do(promoteGreen)
+		r.until("at step 2", func(v View) bool { return v.State.Rollout != nil && v.State.Rollout.Step == 2 })
+		r.shelf.hang(true)
+		r.untilCode(StoreFailing)
+		began := time.Now()
+		r.refused(Pause{Service: "chat"}, NotStored)
+		if took := time.Since(began); took > 6*storePatience {
+			t.Errorf("a command was answered after %v", took)
+		}
+		r.shelf.hang(false)
+		r.untilPhase(Steady)
+		r.once(40)
+	})
+}
+
 // Somebody else writes the state: it is read again, and its word counts.
 func TestConflictIsReadAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -60,6 +61,10 @@ func (c *Controller) lookAtAll(ctx context.Context) time.Time {
 	c.show()
 	return wake
 }
+
+// storePatience bounds one request to the store: one that hangs must not hold up
+// the other services and the operator's commands for longer.
+const storePatience = 3 * time.Second
 
 // enroll begins to run what is configured and was never seen before.
 func (c *Controller) enroll(services map[discovery.Service]Service, snapshot discovery.Snapshot) {
@@ -127,6 +132,8 @@ func (c *Controller) look(ctx context.Context, name discovery.Service, services 
 // Consul that was started empty, what is remembered here still holds and is
 // stored anew, unless somebody else is faster.
 func (c *Controller) reload(ctx context.Context, name discovery.Service, run *running) {
+	ctx, cancel := context.WithTimeout(ctx, storePatience)
+	defer cancel()
 	all, err := c.ports.Store.Load(ctx)
 	if err != nil {
 		return
@@ -196,7 +203,9 @@ func (c *Controller) store(ctx context.Context, run *running, next State) error 
 	if err != nil {
 		return err
 	}
-	stored, err := c.ports.Store.Replace(ctx, next.Service, run.stored, data)
+	bounded, cancel := context.WithTimeout(ctx, storePatience)
+	defer cancel()
+	stored, err := c.ports.Store.Replace(bounded, next.Service, run.stored, data)
 	if err != nil {
 		run.failure = unstored(err)
 		run.retry = now.Add(recheck)
@@ -207,7 +216,12 @@ func (c *Controller) store(ctx context.Context, run *running, next State) error 
 	return nil
 }
 
-func unstored(err error) error { return fmt.Errorf("the next state cannot be stored: %w", err) }
+func unstored(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("the next state cannot be stored: the store gave no answer within %s", storePatience)
+	}
+	return fmt.Errorf("the next state cannot be stored: %w", err)
+}
 
 // say logs a reason when it changes and keeps the view.
 func (c *Controller) say(name discovery.Service, run *running, v View) {
