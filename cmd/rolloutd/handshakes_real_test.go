@@ -23,8 +23,10 @@ import (
 const takeover = 50 * time.Millisecond
 
 // TestRealHandshakes promotes there and back under constant handshakes: none
-// that was started after the last proxy's acknowledgement reaches the old colour,
-// and none is refused.
+// that was started after the last proxy's acknowledgement, and Envoy's takeover,
+// reaches the old colour, and none is refused. How many come within a takeover
+// depends on how long a worker waits for its processor, so the switches are
+// counted in which one did: it is the exception.
 func TestRealHandshakes(t *testing.T) {
 	w := start(t, plan{chats: 2, policy: "{funnel: 1000/100ms}"})
 	w.startEnvoy("edge-1", w.ctl.XDS)
@@ -39,7 +41,7 @@ func TestRealHandshakes(t *testing.T) {
 	}
 	all.Go(func() { seen[line].run(ctx, w.greet) })
 
-	after, stray := map[discovery.Service]int{}, 0
+	after, stray := map[discovery.Service]int{}, map[string]bool{}
 	for i := range 20 {
 		to := discovery.Colours[(i+1)%2]
 		acknowledged := map[discovery.Service]time.Time{}
@@ -72,7 +74,7 @@ func TestRealHandshakes(t *testing.T) {
 					after[s]++
 					if late := x.at.Sub(acknowledged[s]); x.hello.Colour != string(to) && late < takeover {
 						t.Logf("promotion %d of %s: a handshake started %s after the acknowledgement reached %s", i, s, late, x.hello.Instance)
-						stray++
+						stray[ids[s]] = true
 					} else if x.hello.Colour != string(to) {
 						t.Errorf("promotion %d of %s: a handshake started %s after the acknowledgement reached %s", i, s, late, x.hello.Instance)
 					}
@@ -80,8 +82,8 @@ func TestRealHandshakes(t *testing.T) {
 			}
 		}
 	}
-	if stray > 3 {
-		t.Errorf("%d handshakes that were started after an acknowledgement reached the old colour", stray)
+	if len(stray) > 4 {
+		t.Errorf("in %d of 40 switches handshakes that were started after the acknowledgement reached the old colour", len(stray))
 	}
 	for s, n := range after {
 		if t.Logf("%s: %d handshakes after an acknowledgement", s, n); n < 500 {
