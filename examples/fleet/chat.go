@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"path/filepath"
+	"slices"
 
 	"github.com/sluice-proxy/sluice/discovery"
 )
@@ -11,6 +12,8 @@ import (
 // ChatOptions describe one chat instance to start.
 type ChatOptions struct {
 	Bin Bin
+	// Command is what is started in place of Bin's chat; it takes the same flags.
+	Command []string
 	// Dir is an existing folder for its log, NAME.log.
 	Dir string
 	// Name is unique in its fleet.
@@ -34,16 +37,20 @@ type Chat struct {
 // StartChat starts a chat instance on free ports and waits until it accepts
 // connections. On an error no process is left.
 func StartChat(ctx context.Context, o ChatOptions) (*Chat, error) {
-	path, err := o.Bin.Program("chat")
-	if err != nil {
-		return nil, err
+	program := o.Command
+	if len(program) == 0 {
+		path, err := o.Bin.Program("chat")
+		if err != nil {
+			return nil, err
+		}
+		program = []string{path}
 	}
 	listen, err := FreeAddr()
 	if err != nil {
 		return nil, err
 	}
 	in := Instance{ID: o.Name, Colour: o.Colour, Address: listen.String(), Version: o.Version}
-	command := []string{path, "--name", string(o.Name), "--colour", string(o.Colour), "--version", o.Version, "--listen", in.Address}
+	command := append(slices.Clone(program), "--name", string(o.Name), "--colour", string(o.Colour), "--version", o.Version, "--listen", in.Address)
 	ready := []netip.AddrPort{listen}
 	if !o.WithoutDrain {
 		drain, err := FreeAddr()

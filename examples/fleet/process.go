@@ -141,17 +141,25 @@ func Tool(env, name, pinned string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
 		return path, nil
 	}
+	if path, ok := above(filepath.Join(".tools", pinned)); ok {
+		return path, nil
+	}
+	return "", fmt.Errorf("%s is not on PATH and was not fetched: run make tools, or set %s=/path/to/%s", name, env, name)
+}
+
+// above finds a path in the working directory or one above it.
+func above(name string) (string, bool) {
 	dir, err := os.Getwd()
 	for ; err == nil; dir = filepath.Dir(dir) {
-		path := filepath.Join(dir, ".tools", pinned)
+		path := filepath.Join(dir, name)
 		if _, err := os.Stat(path); err == nil {
-			return path, nil
+			return path, true
 		}
 		if dir == filepath.Dir(dir) {
 			break
 		}
 	}
-	return "", fmt.Errorf("%s is not on PATH and was not fetched: run make tools, or set %s=/path/to/%s", name, env, name)
+	return "", false
 }
 
 // EnvoyPath finds Envoy.
