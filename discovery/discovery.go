@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 )
 
 // Service is the name of a service, as Consul or the discovery file spells it.
@@ -68,6 +69,9 @@ type Instance struct {
 	Drain string `json:"drain,omitempty"`
 	// Capacity is how many connections it has room for; 0 means not declared.
 	Capacity int `json:"capacity,omitempty"`
+	// KillAfter is how long after it begins to drain somebody else ends it; 0 means
+	// not declared.
+	KillAfter time.Duration `json:"kill_after,omitempty"`
 	// Version is the release it runs, free text.
 	Version string `json:"version,omitempty"`
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Registration is one instance as a registry or a file spells it, not yet known
@@ -26,7 +27,9 @@ type Registration struct {
 	Drain string
 	// Capacity is a whole number above 0; empty when not declared.
 	Capacity string
-	Version  string
+	// KillAfter is a duration such as 90s; empty when not declared.
+	KillAfter string
+	Version   string
 }
 
 // NewFleet sorts registrations into those that are used and those left out: the
@@ -67,6 +70,9 @@ func NewFleet(registrations []Registration) Fleet {
 		if i.Capacity, err = capacity(r.Capacity); err != nil {
 			note(err)
 		}
+		if i.KillAfter, err = killAfter(r.KillAfter); err != nil {
+			note(err)
+		}
 		f.Instances = append(f.Instances, i)
 	}
 	return f
@@ -77,7 +83,7 @@ func compare(a, b Registration) int {
 	return cmp.Or(
 		cmp.Compare(a.ID, b.ID), cmp.Compare(a.Unfit, b.Unfit), cmp.Compare(a.Address, b.Address), cmp.Compare(a.Port, b.Port),
 		cmp.Compare(a.Colour, b.Colour), cmp.Compare(a.Health, b.Health), cmp.Compare(a.Drain, b.Drain),
-		cmp.Compare(a.Capacity, b.Capacity), cmp.Compare(a.Version, b.Version))
+		cmp.Compare(a.Capacity, b.Capacity), cmp.Compare(a.KillAfter, b.KillAfter), cmp.Compare(a.Version, b.Version))
 }
 
 // addr accepts what a proxy can connect to: host names are refused by Envoy.
@@ -148,4 +154,15 @@ func capacity(s string) (int, error) {
 		return 0, fmt.Errorf("its capacity %q is no whole number above 0, so it counts as not declared; write it like 5000", s)
 	}
 	return n, nil
+}
+
+func killAfter(s string) (time.Duration, error) {
+	if s == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d <= 0 {
+		return 0, fmt.Errorf("its kill_after %q is no duration above 0, so it counts as not declared; write it like 90s or 10m", s)
+	}
+	return d, nil
 }

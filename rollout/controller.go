@@ -39,7 +39,32 @@ type Ports struct {
 	// Proxies lists the proxies as seen from a service, against what was
 	// published last.
 	Proxies func(discovery.Service) []Proxy
-	Logger  *slog.Logger
+	// Loads returns what the proxies report of a service; they are not to be
+	// changed. Nil: nothing is reported.
+	Loads func(discovery.Service) (map[Place]Load, map[discovery.Colour]Witness)
+	// Gates answers for the gates of the policies; nil: they are never open.
+	Gates Gates
+	// Hooks calls the hooks of the policies; nil: none is ever called.
+	Hooks  Hooks
+	Logger *slog.Logger
+}
+
+// Gates asks the gates of a policy. Both are called by one goroutine and return at
+// once; whoever implements it gives Notice when there is a new reading.
+type Gates interface {
+	// Ask has the gates asked now; one that is being asked is not asked again.
+	Ask(service discovery.Service, gates []Gate)
+	// Readings is the newest reading of each gate of the service.
+	Readings(service discovery.Service) map[string]Reading
+}
+
+// Hooks calls the hook of instances. Both are called by one goroutine and return
+// at once; whoever implements it gives Notice when a call ends.
+type Hooks interface {
+	// Call replaces the whole map of what is wished for a service.
+	Call(service discovery.Service, orders map[discovery.InstanceID]HookOrder)
+	// Runs is the newest call of each instance of the service.
+	Runs(service discovery.Service) map[discovery.InstanceID]HookRun
 }
 
 // Controller is the one loop with effects: it looks, lets Step decide, stores

@@ -104,6 +104,9 @@ func (c *Controller) look(ctx context.Context, name discovery.Service, services 
 			c.publish()
 			seen = c.see(name, fleet)
 		}
+		if c.ports.Hooks != nil {
+			c.ports.Hooks.Call(name, wish.Hooks)
+		}
 		c.watcher.set(ctx, &c.group, name, wanted(run.state, wish))
 
 		d := Step(run.state, seen, now)
@@ -118,6 +121,9 @@ func (c *Controller) look(ctx context.Context, name discovery.Service, services 
 			d.Reason, d.Wake = reason(StoreFailing, "waiting: %v", err), run.retry
 		}
 		c.watcher.ask(name, d.Ask)
+		if d.AskGates && c.ports.Gates != nil {
+			c.ports.Gates.Ask(name, run.state.Rollout.Policy.Gates)
+		}
 		c.say(name, run, View{State: run.state, Seen: seen, Wish: wish, Reason: d.Reason, Policy: conf.Policy})
 		run.wake = d.Wake
 		if c.refused[name] != "" && run.wake.IsZero() {
@@ -162,10 +168,20 @@ func retire(s State, retired bool) State {
 
 // see gathers everything that is seen of a service now.
 func (c *Controller) see(name discovery.Service, fleet discovery.Fleet) Seen {
-	return Seen{
+	seen := Seen{
 		Fleet: fleet, Instances: c.watcher.seen(name), Proxies: c.ports.Proxies(name),
 		Watching: c.since, Unpublished: c.refused[name],
 	}
+	if c.ports.Loads != nil {
+		seen.Loads, seen.Witnesses = c.ports.Loads(name)
+	}
+	if c.ports.Gates != nil {
+		seen.Gates = c.ports.Gates.Readings(name)
+	}
+	if c.ports.Hooks != nil {
+		seen.Hooks = c.ports.Hooks.Runs(name)
+	}
+	return seen
 }
 
 // wish puts a service's wish into the map that is published next and reports

@@ -4,98 +4,10 @@
 package rollout
 
 import (
+	"cmp"
 	"fmt"
-	"math"
-	"strconv"
-	"strings"
 	"time"
 )
-
-// Duration is a time.Duration that reads and prints as "3s" in YAML and JSON.
-type Duration time.Duration
-
-// D returns the plain duration.
-func (d Duration) D() time.Duration { return time.Duration(d) }
-
-func (d Duration) String() string {
-	s := time.Duration(d).String()
-	for _, zero := range []string{"m0s", "h0m"} {
-		if strings.HasSuffix(s, zero) {
-			s = s[:len(s)-2]
-		}
-	}
-	return s
-}
-
-func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
-
-func (d *Duration) UnmarshalText(b []byte) error {
-	v, err := time.ParseDuration(string(b))
-	if err != nil {
-		return fmt.Errorf("%q is no duration; write it like 3s or 2m30s", b)
-	}
-	*d = Duration(v)
-	return nil
-}
-
-// Share is a part of new connections in ten-thousandths; it reads and prints as
-// "5%" or "0.25%". The zero value is no share.
-type Share int
-
-// Whole is the share of everything.
-const Whole Share = 10_000
-
-func (s Share) String() string {
-	return strconv.FormatFloat(float64(s)/100, 'f', -1, 64) + "%"
-}
-
-func (s Share) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
-
-func (s *Share) UnmarshalText(b []byte) error {
-	number, ok := strings.CutSuffix(strings.TrimSpace(string(b)), "%")
-	f, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
-	if !ok || err != nil || math.IsNaN(f) || f < 0 || f > 100 {
-		return fmt.Errorf("%q is no share; write it like 5%%, between 0%% and 100%%", b)
-	}
-	*s = Share(math.Round(f * 100))
-	return nil
-}
-
-// Funnel is the cap: in any window of length Every, at most Close connections
-// are closed across the whole fleet (one more at a window's edge).
-type Funnel struct {
-	Close int      `json:"close" yaml:"close"`
-	Every Duration `json:"every" yaml:"every"`
-}
-
-func (f Funnel) String() string { return fmt.Sprintf("%d/%s", f.Close, f.Every) }
-
-// ParseFunnel reads "500/3s".
-func ParseFunnel(s string) (Funnel, error) {
-	n, every, ok := strings.Cut(s, "/")
-	var f Funnel
-	var err error
-	if f.Close, err = strconv.Atoi(n); !ok || err != nil {
-		return Funnel{}, fmt.Errorf("%q is no pace; write it like 500/3s", s)
-	}
-	if err := f.Every.UnmarshalText([]byte(every)); err != nil {
-		return Funnel{}, fmt.Errorf("%q is no pace; write it like 500/3s", s)
-	}
-	return f, f.Check()
-}
-
-// Check reports what is wrong with the cap, in one sentence.
-func (f Funnel) Check() error {
-	switch {
-	case f.Close < 1:
-		return fmt.Errorf("close is %d; a step must close at least 1 connection", f.Close)
-	case f.Close > 10_000_000:
-		return fmt.Errorf("close is %d; the most is 10000000", f.Close)
-	case f.Every.D() < 100*time.Millisecond || f.Every.D() > time.Hour:
-		return fmt.Errorf("every is %s; a step lasts between 100ms and 1h", f.Every)
-	}
-	return nil
-}
 
 // Policy is how a service is promoted.
 type Policy struct {
@@ -113,13 +25,115 @@ type Policy struct {
 	// it is counted as never back; the rollout soaks at most that long after
 	// the last eviction. Default 1m.
 	ReturnTimeout Duration `json:"return_timeout" yaml:"return_timeout"`
+	// Window is the most evicted clients that may be outstanding at once. 0 is no
+	// bound. Where the application does not tell returns they are estimated.
+	Window int `json:"window,omitempty" yaml:"window"`
+	// Capacity is how many connections an instance has room for that declares
+	// none itself. 0 is no bound.
+	Capacity int `json:"capacity,omitempty" yaml:"capacity"`
+	// Headroom is the share of the capacity that may be filled. Default 100%.
+	Headroom Share `json:"headroom" yaml:"headroom"`
+	// Slow is the 99th percentile of handshakes above which the side that takes
+	// over counts as slow, and the pace is halved. 0 is no bound.
+	Slow Duration `json:"slow,omitempty" yaml:"slow"`
+	// Order is which connections of an instance go first: random (the default),
+	// oldest or idlest, where the instance can tell.
+	Order Order `json:"order,omitempty" yaml:"order"`
+	// Stagger lets some of the old instances drain at a time.
+	Stagger Stagger `json:"stagger,omitzero" yaml:"stagger"`
+	// Deadline is how long the whole promotion may take. 0 is no bound.
+	Deadline Duration `json:"deadline,omitempty" yaml:"deadline"`
+	// Pressure is what happens when the deadline is not to be kept: hold (the
+	// default) keeps the cap and says so, hurry raises it up to HurryCap.
+	Pressure Pressure `json:"pressure,omitempty" yaml:"pressure"`
+	// HurryCap is the most connections a step may close when it hurries.
+	HurryCap int `json:"hurry_cap,omitempty" yaml:"hurry_cap"`
+	// KillAfter is how long after it begins to drain an old instance is ended by
+	// somebody else, such as its init system. Consul's meta kill_after comes
+	// first. 0 is never.
+	KillAfter Duration `json:"kill_after,omitempty" yaml:"kill_after"`
+	// Gates have to be open before each step and during soaks.
+	Gates []Gate `json:"gates,omitempty" yaml:"gates"`
+	// AbortAfter is how long a gate may be closed before the rollout goes back by
+	// itself, at its pace. 0 is never.
+	AbortAfter Duration `json:"abort_after,omitempty" yaml:"abort_after"`
+	// Hook ends old instances that have no drain endpoint, one by one. Nil waits
+	// for the operator to end them.
+	Hook *Hook `json:"hook,omitempty" yaml:"hook"`
 }
+
+// Order says which connections of an instance go first.
+type Order string
+
+// Pressure says what to do about a deadline that is not to be kept.
+type Pressure string
+
+const (
+	Random Order = "random"
+	Oldest Order = "oldest"
+	Idlest Order = "idlest"
+
+	Hold  Pressure = "hold"
+	Hurry Pressure = "hurry"
+)
+
+// Stagger lets the old instances drain in batches. The zero value lets all drain
+// at once.
+type Stagger struct {
+	// Instances is how many of them, or which share, drain at a time.
+	Instances Portion `json:"instances,omitzero" yaml:"instances"`
+	// Soak is how long to wait between two batches.
+	Soak Duration `json:"soak,omitempty" yaml:"soak"`
+	// First names instances that go first, in this order; the others follow, the
+	// smallest first. Default: the smallest first, the largest last.
+	First []string `json:"first,omitempty" yaml:"first"`
+	// InPlace: there is no second fleet. Old instances whose turn has not come go
+	// on serving, and get new connections while the target has no room; the
+	// operator replaces emptied ones by instances of the target colour.
+	InPlace bool `json:"in_place,omitempty" yaml:"in_place"`
+}
+
+// Gate is one condition that has to hold for the rollout to go on. It has exactly
+// one of Query, Command and URL.
+type Gate struct {
+	// Name is unique within the policy.
+	Name string `json:"name" yaml:"name"`
+	// Query is asked of Prometheus. It is open while every value of the answer is
+	// Below and not under Above, whichever are set, and while there is an answer.
+	Query string   `json:"query,omitempty" yaml:"query"`
+	Below *float64 `json:"below,omitempty" yaml:"below"`
+	Above *float64 `json:"above,omitempty" yaml:"above"`
+	// Command is open when it exits with 0; its last line of output is shown.
+	Command []string `json:"command,omitempty" yaml:"command"`
+	// URL is open when a GET answers 2xx.
+	URL string `json:"url,omitempty" yaml:"url"`
+	// Timeout of one asking. Default 5s.
+	Timeout Duration `json:"timeout,omitempty" yaml:"timeout"`
+}
+
+// Hook ends one instance: it has exactly one of Command and URL. It is told which
+// by environment variables (SLUICE_INSTANCE, SLUICE_ADDRESS, SLUICE_SERVICE,
+// SLUICE_COLOUR, SLUICE_ROLLOUT), or by the same as a JSON body of a POST. It may
+// be called again for the same instance, so it has to be idempotent.
+type Hook struct {
+	Command []string `json:"command,omitempty" yaml:"command"`
+	URL     string   `json:"url,omitempty" yaml:"url"`
+	// Timeout of one call. Default 1m.
+	Timeout Duration `json:"timeout,omitempty" yaml:"timeout"`
+}
+
+// Within is Timeout or its default.
+func (g Gate) Within() time.Duration { return cmp.Or(g.Timeout.D(), 5*time.Second) }
+
+// Within is Timeout or its default.
+func (h Hook) Within() time.Duration { return cmp.Or(h.Timeout.D(), time.Minute) }
 
 // DefaultPolicy is what a service without a policy gets.
 func DefaultPolicy() Policy {
 	return Policy{
 		Funnel:        Funnel{Close: 100, Every: Duration(time.Second)},
 		ReturnTimeout: Duration(time.Minute),
+		Headroom:      Whole,
 	}
 }
 
@@ -129,11 +143,18 @@ func (p Policy) Check() map[string]error {
 	if err := p.Funnel.Check(); err != nil {
 		bad["funnel"] = err
 	}
-	if p.Grace < 0 {
-		bad["grace"] = fmt.Errorf("grace is %s; it must not be negative", p.Grace)
+	for key, d := range map[string]Duration{
+		"grace": p.Grace, "soak": p.Soak, "return_timeout": p.ReturnTimeout, "slow": p.Slow, "deadline": p.Deadline,
+		"kill_after": p.KillAfter, "abort_after": p.AbortAfter, "stagger.soak": p.Stagger.Soak,
+	} {
+		if d < 0 {
+			bad[key] = fmt.Errorf("%s is %s; it must not be negative", key, d)
+		}
 	}
-	if p.Soak < 0 {
-		bad["soak"] = fmt.Errorf("soak is %s; it must not be negative", p.Soak)
+	for key, n := range map[string]int{"window": p.Window, "capacity": p.Capacity, "hurry_cap": p.HurryCap} {
+		if n < 0 {
+			bad[key] = fmt.Errorf("%s is %d; it must be 0 or more, 0 for none", key, n)
+		}
 	}
 	if p.Soak > 0 && p.Canary == 0 {
 		bad["soak"] = fmt.Errorf("soak is %s but there is no canary to soak; set canary, such as 5%%", p.Soak)
@@ -141,10 +162,73 @@ func (p Policy) Check() map[string]error {
 	if p.Canary >= Whole {
 		bad["canary"] = fmt.Errorf("canary is %s; leave it out to send everything to the target at once", p.Canary)
 	}
-	if p.ReturnTimeout < 0 {
-		bad["return_timeout"] = fmt.Errorf("return_timeout is %s; it must not be negative", p.ReturnTimeout)
+	switch p.Order {
+	case "", Random, Oldest, Idlest:
+	default:
+		bad["order"] = fmt.Errorf("order is %q; it must be random, oldest or idlest", p.Order)
+	}
+	switch {
+	case p.Pressure != "" && p.Pressure != Hold && p.Pressure != Hurry:
+		bad["pressure"] = fmt.Errorf("pressure is %q; it must be hold or hurry", p.Pressure)
+	case p.Pressure == Hurry && p.Deadline == 0:
+		bad["pressure"] = fmt.Errorf("pressure is hurry but there is no deadline to hurry for; set deadline, such as 30m")
+	case p.Pressure == Hurry && p.HurryCap < p.Funnel.Close:
+		bad["hurry_cap"] = fmt.Errorf("hurry_cap is %d; to hurry it must be above the %d of the funnel", p.HurryCap, p.Funnel.Close)
+	}
+	if s := p.Stagger; s.Instances.IsZero() && (s.Soak != 0 || len(s.First) > 0 || s.InPlace) {
+		bad["stagger"] = fmt.Errorf("stagger has no instances; say how many drain at a time, such as 1 or 25%%")
+	}
+	if p.AbortAfter > 0 && len(p.Gates) == 0 {
+		bad["abort_after"] = fmt.Errorf("abort_after is %s but there are no gates; add gates, or leave it out", p.AbortAfter)
+	}
+	if p.Hook != nil {
+		if err := p.Hook.check(); err != nil {
+			bad["hook"] = err
+		}
+	}
+	names := map[string]bool{}
+	for i, g := range p.Gates {
+		key := fmt.Sprintf("gates[%d]", i)
+		if err := g.check(); err != nil {
+			bad[key] = err
+		} else if names[g.Name] {
+			bad[key] = fmt.Errorf("another gate is called %q too; give each its own name", g.Name)
+		}
+		names[g.Name] = true
 	}
 	return bad
+}
+
+func (g Gate) check() error {
+	ways := 0
+	for _, set := range []bool{g.Query != "", len(g.Command) > 0, g.URL != ""} {
+		if set {
+			ways++
+		}
+	}
+	switch {
+	case g.Name == "":
+		return fmt.Errorf("the gate has no name; give it one")
+	case ways != 1:
+		return fmt.Errorf("gate %s must have exactly one of query, command and url", g.Name)
+	case g.Query != "" && g.Below == nil && g.Above == nil:
+		return fmt.Errorf("gate %s has no bound; set below or above", g.Name)
+	case g.Query == "" && (g.Below != nil || g.Above != nil):
+		return fmt.Errorf("gate %s has a bound but no query; bounds belong to queries", g.Name)
+	case g.Timeout < 0:
+		return fmt.Errorf("gate %s has timeout %s; it must not be negative", g.Name, g.Timeout)
+	}
+	return nil
+}
+
+func (h Hook) check() error {
+	switch {
+	case (len(h.Command) > 0) == (h.URL != ""):
+		return fmt.Errorf("hook must have exactly one of command and url")
+	case h.Timeout < 0:
+		return fmt.Errorf("hook has timeout %s; it must not be negative", h.Timeout)
+	}
+	return nil
 }
 
 // Overrides are the parts of a policy that an operator sets for one promotion;
@@ -155,6 +239,12 @@ type Overrides struct {
 	Grace  *Duration `json:"grace,omitempty"`
 	Canary *Share    `json:"canary,omitempty"`
 	Soak   *Duration `json:"soak,omitempty"`
+	Window *int      `json:"window,omitempty"`
+	// Stagger is how many old instances drain at a time, StaggerSoak the wait
+	// between two batches.
+	Stagger     *Portion  `json:"stagger,omitempty"`
+	StaggerSoak *Duration `json:"stagger_soak,omitempty"`
+	Deadline    *Duration `json:"deadline,omitempty"`
 }
 
 // Over returns the policy with the overrides laid over it.
@@ -164,6 +254,10 @@ func (o Overrides) Over(p Policy) Policy {
 	set(&p.Grace, o.Grace)
 	set(&p.Canary, o.Canary)
 	set(&p.Soak, o.Soak)
+	set(&p.Window, o.Window)
+	set(&p.Stagger.Instances, o.Stagger)
+	set(&p.Stagger.Soak, o.StaggerSoak)
+	set(&p.Deadline, o.Deadline)
 	return p
 }
 

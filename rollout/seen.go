@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
@@ -21,6 +22,71 @@ type Seen struct {
 	// Unpublished says why the proxies have not been sent what the state wishes;
 	// empty when they have.
 	Unpublished string
+	// Loads is what the proxies report of each endpoint; one that is missing was
+	// never reported, which proves nothing.
+	Loads map[Place]Load
+	// Witnesses is what the proxies' own counters say a colour holds in all.
+	Witnesses map[discovery.Colour]Witness
+	// Gates is the newest reading of each gate of the policy, by name.
+	Gates map[string]Reading
+	// Hooks is how the policy's hook fares with a member.
+	Hooks map[discovery.InstanceID]HookRun
+}
+
+// Place is one endpoint of a service, as the proxies know it.
+type Place struct {
+	Colour discovery.Colour
+	Addr   netip.AddrPort
+}
+
+// Load is what the proxies report of one endpoint: the sum of each proxy's newest
+// report. A proxy that stopped reporting counts with its last report.
+type Load struct {
+	// Held is how many connections (requests in progress) it has.
+	Held int
+	// Accepted and Refused count, since this process started, the connections
+	// that were sent there and those that it answered with an error; they never fall.
+	Accepted, Refused uint64
+	// PerSecond is the rate of Accepted between the last two reports.
+	PerSecond float64
+	// At is the oldest of the proxies' newest reports.
+	At time.Time
+	// Silent names the proxies that reported the endpoint and no longer report.
+	Silent []string
+}
+
+// Witness is the sum of the proxies' counters of one colour. Unlike loads they
+// stay right whatever happens to endpoints, so 0 is proof of empty.
+type Witness struct {
+	Active int
+	// At is the oldest of the proxies' newest answers.
+	At time.Time
+	// Missing names proxies that may hold connections and do not say; while there
+	// are any, nothing is proven.
+	Missing []string
+	// ConnectP99 is the 99th percentile of the time that connecting to an
+	// instance took lately, the slowest proxy's; 0 when not known.
+	ConnectP99 time.Duration
+}
+
+// Reading is one answer of a gate.
+type Reading struct {
+	Open bool
+	// Text says what was seen, or why there is no answer, in plain words.
+	Text string
+	// At is when the gate was asked: an answer counts for what begins later.
+	At time.Time
+}
+
+// HookRun is one call of the hook for a member.
+type HookRun struct {
+	// Rollout and Attempt say which order the call carries out.
+	Rollout string
+	Attempt int
+	// Done: it ended at At; Err says why it failed, empty when it did not.
+	Done bool
+	Err  string
+	At   time.Time
 }
 
 // Sighting is what is known of one drain endpoint.
@@ -61,6 +127,8 @@ type Decision struct {
 	// Ask names members whose drain endpoint must be asked now: the next step
 	// waits for fresh counts.
 	Ask []discovery.InstanceID
+	// AskGates: the gates must be asked now.
+	AskGates bool
 	// Wake is when to decide again if nothing else happens; zero: no need.
 	Wake time.Time
 }

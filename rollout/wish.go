@@ -22,6 +22,13 @@ type Wish struct {
 	// Orders is what each member with a drain endpoint is told; a member that is
 	// missing here is told nothing, only asked.
 	Orders map[discovery.InstanceID]Instruction
+	// Hooks is for which members the policy's hook has to be called.
+	Hooks map[discovery.InstanceID]HookOrder
+	// Limits is how many connections the open instances of a colour admit in all;
+	// a colour that is missing has no limit.
+	Limits map[discovery.Colour]int
+	// Proxies is how many proxies share limits and rates; at least 1.
+	Proxies int
 	// Retired: no new connections at all; Gone: also proven empty, nothing of it
 	// is published any more.
 	Retired, Gone bool
@@ -33,6 +40,18 @@ type Endpoint struct {
 	ID       discovery.InstanceID
 	Addr     netip.AddrPort
 	Draining bool
+}
+
+// HookOrder is a level: while it is wished, the hook has to have been called for
+// this attempt. A call that was made already is not made again.
+type HookOrder struct {
+	Service  discovery.Service
+	Instance discovery.InstanceID
+	Colour   discovery.Colour
+	Addr     netip.AddrPort
+	Rollout  string
+	Attempt  int
+	Hook     Hook
 }
 
 // Instruction is an Order to drain, or a Release to serve; one of the two is set.

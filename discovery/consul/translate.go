@@ -41,13 +41,14 @@ func translate(entries []*api.ServiceEntry, t tags) discovery.Fleet {
 func registration(e *api.ServiceEntry, t tags) discovery.Registration {
 	s := e.Service
 	r := discovery.Registration{
-		ID:       discovery.InstanceID(s.ID),
-		Address:  s.Address,
-		Port:     s.Port,
-		Health:   health(e.Checks),
-		Drain:    s.Meta["drain"],
-		Capacity: s.Meta["capacity"],
-		Version:  s.Meta["version"],
+		ID:        discovery.InstanceID(s.ID),
+		Address:   s.Address,
+		Port:      s.Port,
+		Health:    health(e.Checks),
+		Drain:     s.Meta["drain"],
+		Capacity:  s.Meta["capacity"],
+		KillAfter: s.Meta["kill_after"],
+		Version:   s.Meta["version"],
 	}
 	if r.Address == "" && e.Node != nil {
 		r.Address = e.Node.Address

@@ -34,6 +34,9 @@ type entry struct {
 	Drain string `yaml:"drain"`
 	// Capacity is how many connections it has room for. May be left out.
 	Capacity *int `yaml:"capacity"`
+	// KillAfter is how long after it begins to drain somebody else ends it, such as
+	// 90s. May be left out.
+	KillAfter string `yaml:"kill_after"`
 	// Version is the release it runs, free text.
 	Version string `yaml:"version"`
 	// Health is passing (the default), warning, critical or maintenance.
@@ -105,7 +108,7 @@ func (e entry) check(seen map[discovery.InstanceID]bool) error {
 
 func (e entry) registration() discovery.Registration {
 	r := discovery.Registration{
-		ID: e.ID, Colour: e.Colour, Health: e.Health, Drain: e.Drain, Version: e.Version, Address: e.Address,
+		ID: e.ID, Colour: e.Colour, Health: e.Health, Drain: e.Drain, KillAfter: e.KillAfter, Version: e.Version, Address: e.Address,
 	}
 	if r.Health == "" {
 		r.Health = discovery.Passing

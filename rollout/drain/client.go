@@ -76,9 +76,14 @@ func (c *Client) Status(ctx context.Context, base string) (Status, error) {
 	return c.do(ctx, http.MethodGet, base, nil)
 }
 
-// Order gives an order; the same one may be given again.
+// Order gives an order; the same one may be given again. To an instance that
+// refuses the Pick, as one does that is older than it, the order is given without.
 func (c *Client) Order(ctx context.Context, base string, o Order) (Status, error) {
 	s, err := c.do(ctx, http.MethodPut, base, o)
+	if r, ok := errors.AsType[*Refused](err); ok && r.Code == http.StatusBadRequest && o.Pick != "" {
+		o.Pick = ""
+		s, err = c.do(ctx, http.MethodPut, base, o)
+	}
 	if err == nil && (s.Epoch < o.Epoch || s.Epoch == o.Epoch && s.Step < o.Step) {
 		return Status{}, fmt.Errorf("drain %s: it took the order of epoch %d step %d, but answers that its last is epoch %d step %d",
 			base, o.Epoch, o.Step, s.Epoch, s.Step)

@@ -3,8 +3,8 @@ package drain
 import (
 	"errors"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -49,11 +49,13 @@ var (
 // Listener or Admit; each connection should pass only one of them. A Gate must
 // come from New; all its methods may be called concurrently.
 type Gate struct {
-	opt Options
-	log *slog.Logger
+	opt  Options
+	log  *slog.Logger
+	born time.Time
 
 	mu       sync.Mutex
 	held     []*Conn // Conn.at is the index here
+	pick     Pick    // how held is arranged; Random while serving
 	closing  int     // evicted and not yet ended
 	accepted uint64
 	evicted  uint64
@@ -74,7 +76,7 @@ type Gate struct {
 
 // New returns a Gate that serves. It starts nothing.
 func New(opt Options) *Gate {
-	g := &Gate{opt: opt, log: opt.Logger, counts: opt.CountsReturns, empty: make(chan struct{})}
+	g := &Gate{opt: opt, log: opt.Logger, born: time.Now(), pick: Random, counts: opt.CountsReturns, empty: make(chan struct{})}
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
 	}
@@ -94,10 +96,13 @@ func orDefault[T int | time.Duration](v *T, def T) {
 
 // Conn is one admitted connection of a server that owns its connections.
 type Conn struct {
-	gate  *Gate
-	owner owner // replaced under gate.mu only
-	at    int32 // index in gate.held, or evicted, or gone
-	back  bool  // counted as returned
+	gate   *Gate
+	owner  owner         // replaced under gate.mu only
+	nth    uint64        // of all that were admitted
+	active atomic.Uint32 // when it last was, by gate.clock
+	seen   uint32        // active, when the gate last looked
+	at     int32         // index in gate.held, or evicted, or gone
+	back   bool          // counted as returned
 }
 
 // Values of Conn.at beside an index.
@@ -136,9 +141,10 @@ func (g *Gate) admit(o owner) (*Conn, error) {
 	if g.opt.Limit > 0 && len(g.held) >= g.opt.Limit {
 		return nil, ErrFull
 	}
-	c := &Conn{gate: g, owner: o, at: int32(len(g.held))}
-	g.held = append(g.held, c)
 	g.accepted++
+	c := &Conn{gate: g, owner: o, nth: g.accepted, at: int32(len(g.held))}
+	c.active.Store(g.clock())
+	g.held = append(g.held, c)
 	return c, nil
 }
 
@@ -180,16 +186,19 @@ func (c *Conn) handOver(o owner) (late bool) {
 }
 
 func (g *Gate) remove(c *Conn) {
-	last := len(g.held) - 1
-	g.held[c.at] = g.held[last]
-	g.held[c.at].at = c.at
+	at, last := int(c.at), len(g.held)-1
+	g.swap(at, last)
 	g.held[last] = nil
 	g.held = g.held[:last]
+	if g.pick != Random && at < last {
+		g.rise(at)
+		g.sink(at)
+	}
 }
 
-// evict takes one connection out at random: from now on it is not active.
+// evict takes the next connection out: from now on it is not active.
 func (g *Gate) evict() {
-	c := g.held[rand.IntN(len(g.held))]
+	c := g.next()
 	g.remove(c)
 	c.at = evicted
 	g.evicted++

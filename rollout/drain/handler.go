@@ -2,12 +2,14 @@ package drain
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"math"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -40,7 +42,11 @@ func (g *Gate) Handler(next http.Handler) http.Handler {
 		}
 		q.conn = conn
 		defer q.finish()
-		next.ServeHTTP(q, r.WithContext(context.WithValue(ctx, connKey{}, conn)))
+		r = r.WithContext(context.WithValue(ctx, connKey{}, conn))
+		if r.Body != nil && r.Body != http.NoBody {
+			r.Body = &body{noted{r.Body, conn}, r.Body}
+		}
+		next.ServeHTTP(q, r)
 	})
 }
 
@@ -143,10 +149,45 @@ func (q *request) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		taken = ws
 	}
 	brw.Writer.Reset(taken)
+	readThrough(brw.Reader, taken)
 	if q.conn.handOver(taken) {
 		go q.conn.goodbye(taken)
 	}
 	return taken, brw, nil
+}
+
+// readThrough has br go on with c, behind what it has read already.
+func readThrough(br *bufio.Reader, c net.Conn) {
+	b, _ := br.Peek(br.Buffered())
+	if len(b) == 0 {
+		br.Reset(c)
+		return
+	}
+	b = bytes.Clone(b)
+	br.Reset(io.MultiReader(bytes.NewReader(b), c))
+	_, _ = br.Peek(len(b))
+}
+
+// noted is a reader whose reads are activity of conn.
+type noted struct {
+	io.Reader
+	conn *Conn
+}
+
+func (r *noted) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	r.conn.Active()
+	return n, err
+}
+
+type body struct {
+	noted
+	io.Closer
+}
+
+func (q *request) Write(p []byte) (int, error) {
+	q.conn.Active()
+	return q.ResponseWriter.Write(p)
 }
 
 func (q *request) WriteHeader(code int) {
@@ -160,4 +201,13 @@ func (q *request) Unwrap() http.ResponseWriter { return q.ResponseWriter }
 func (q *request) FlushError() error { return http.NewResponseController(q.ResponseWriter).Flush() }
 func (q *request) Flush()            { _ = q.FlushError() }
 
-func (q *request) ReadFrom(r io.Reader) (int64, error) { return io.Copy(q.ResponseWriter, r) }
+// ReadFrom keeps the short way of a file (sendfile).
+func (q *request) ReadFrom(r io.Reader) (int64, error) {
+	switch r.(type) {
+	case *os.File, *io.LimitedReader:
+		q.conn.Active()
+		defer q.conn.Active()
+		return io.Copy(q.ResponseWriter, r)
+	}
+	return io.Copy(q.ResponseWriter, &noted{r, q.conn})
+}

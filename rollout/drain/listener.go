@@ -47,6 +47,17 @@ type stream struct {
 func (s *stream) leave() { _ = s.CloseWrite() }
 func (s *stream) force() { _ = s.Conn.Close() }
 
+func (s *stream) Read(p []byte) (int, error) {
+	n, err := s.Conn.Read(p)
+	s.conn.Active()
+	return n, err
+}
+
+func (s *stream) Write(p []byte) (int, error) {
+	s.conn.Active()
+	return s.Conn.Write(p)
+}
+
 func (s *stream) Close() error {
 	s.conn.Done()
 	return s.Conn.Close()
@@ -65,7 +76,50 @@ func closeWrite(c net.Conn) error {
 	return errors.ErrUnsupported
 }
 
-// ReadFrom and WriteTo keep the short ways of the connection below (sendfile,
-// splice).
-func (s *stream) ReadFrom(r io.Reader) (int64, error) { return io.Copy(s.Conn, r) }
-func (s *stream) WriteTo(w io.Writer) (int64, error)  { return io.Copy(w, s.Conn) }
+func (s *stream) ReadFrom(r io.Reader) (int64, error) { return s.copy(s.Conn, r) }
+func (s *stream) WriteTo(w io.Writer) (int64, error)  { return s.copy(w, s.Conn) }
+
+const (
+	sip  = 4 << 10
+	gulp = 128 << 10
+)
+
+// copy notes that the connection is active at each sip; while sips are full it
+// takes gulps, by the short way of the connection below (sendfile, splice).
+func (s *stream) copy(w io.Writer, r io.Reader) (n int64, err error) {
+	b := make([]byte, sip)
+	for {
+		read, end := r.Read(b)
+		s.conn.Active()
+		written, err := w.Write(b[:read])
+		n += int64(written)
+		if err != nil {
+			return n, err
+		}
+		if end == nil && read == sip {
+			var gulped int64
+			gulped, end = gulpOf(w, r)
+			n += gulped
+		}
+		switch {
+		case end == io.EOF:
+			return n, nil
+		case end != nil:
+			return n, end
+		}
+	}
+}
+
+// gulpOf copies at most a gulp. The short ways see through one LimitedReader only.
+func gulpOf(w io.Writer, r io.Reader) (int64, error) {
+	most := &io.LimitedReader{R: r, N: gulp}
+	outer, limited := r.(*io.LimitedReader)
+	if limited {
+		most.R, most.N = outer.R, min(outer.N, gulp)
+	}
+	n, err := io.Copy(w, most)
+	if limited {
+		outer.N -= n
+	}
+	return n, err
+}

@@ -34,8 +34,9 @@ func (g *Gate) order(o Order) (Status, error) {
 		g.ceiling = new(*o.Ceiling)
 		s = evenly(len(g.held)-*o.Ceiling, now.Add(ms(o.StartMS)), ms(o.OverMS))
 	}
+	g.arrange(o.Pick)
 	g.run(s, now)
-	g.log.Info("drain order taken", "rollout", o.Rollout, "epoch", o.Epoch, "step", o.Step, "active", len(g.held), "closes", s.left)
+	g.log.Info("drain order taken", "rollout", o.Rollout, "epoch", o.Epoch, "step", o.Step, "active", len(g.held), "closes", s.left, "order", g.pick)
 	return g.status(), nil
 }
 
@@ -49,6 +50,7 @@ func (g *Gate) release(r Release) (Status, error) {
 	if g.ordered {
 		g.log.Info("released from draining", "rollout", r.Rollout, "epoch", r.Epoch, "active", len(g.held))
 	}
+	g.arrange(Random)
 	changed := g.ordered
 	g.rollout, g.epoch, g.step, g.ordered, g.ceiling = r.Rollout, r.Epoch, 0, false, nil
 	switch {
@@ -65,7 +67,7 @@ func ms(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
 // Shutdown lets all connections go, refuses new ones and returns nil when none
 // is left; call it on SIGTERM, before the server is stopped. While an order of
 // the control plane stands, its pace holds (and a pause is a pause); without one
-// the connections go evenly at Options.Close per Options.Every, from a random
+// the connections go at random and evenly at Options.Close per Options.Every, from a random
 // phase, so that instances that are stopped together do not close in unison. If
 // ctx ends first the error says how many are left and wraps context.Cause(ctx).
 // The endpoint should keep being served meanwhile. A Gate never serves again

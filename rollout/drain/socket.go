@@ -44,6 +44,7 @@ func (s *socket) sayGoodbye() {
 }
 
 func (s *socket) Write(p []byte) (int, error) {
+	s.conn.Active()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	written := 0

@@ -73,6 +73,9 @@ type Order struct {
 	Ceiling *int   `json:"ceiling"`
 	OverMS  int64  `json:"over_ms"`
 	StartMS int64  `json:"start_ms"`
+	// Pick is which go first, as far as the instance can tell. It is sent only
+	// where it is not empty; an instance that does not know it picks at random.
+	Pick Pick `json:"order,omitempty"`
 }
 
 // Release is the body of DELETE /drain: serve again. An Epoch older than the
@@ -100,5 +103,5 @@ func (o Order) Check() error {
 	case o.StartMS < 0 || o.StartMS > MaxOver.Milliseconds():
 		return fmt.Errorf("start_ms is %d; it must be between 0 and %d", o.StartMS, MaxOver.Milliseconds())
 	}
-	return nil
+	return o.Pick.Check()
 }

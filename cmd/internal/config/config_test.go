@@ -45,7 +45,7 @@ func TestSmall(t *testing.T) {
 
 func sameService(a, b Service) bool {
 	return a.Name == b.Name && a.Listener == b.Listener && a.Protocol == b.Protocol && a.Prefix == b.Prefix && a.HTTP2 == b.HTTP2 &&
-		a.Live == b.Live && a.ConsulService == b.ConsulService && a.Policy == b.Policy && strings.Join(a.Domains, " ") == strings.Join(b.Domains, " ")
+		a.Live == b.Live && a.ConsulService == b.ConsulService && reflect.DeepEqual(a.Policy, b.Policy) && strings.Join(a.Domains, " ") == strings.Join(b.Domains, " ")
 }
 
 func TestFull(t *testing.T) {

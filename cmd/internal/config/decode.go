@@ -3,6 +3,7 @@ package config
 import (
 	"encoding"
 	"fmt"
+	"math"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -155,6 +156,15 @@ func (r *reading) scalar(n *yaml.Node, key string, v reflect.Value) {
 			return
 		}
 		v.SetInt(int64(number))
+	case v.Kind() == reflect.Float64 && (tag == "!!int" || tag == "!!float"):
+		var number float64
+		if err := n.Decode(&number); err != nil || math.IsNaN(number) || math.IsInf(number, 0) {
+			r.refuse(key, "%s is no finite number", n.Value)
+			return
+		}
+		v.SetFloat(number)
+	case v.Kind() == reflect.Float64:
+		r.refuse(key, "is %s; it must be a number", kind(n))
 	case v.Kind() == reflect.Bool && (n.Value == "true" || n.Value == "false") && tag == "!!bool":
 		v.SetBool(n.Value == "true")
 	case v.Kind() == reflect.Bool:

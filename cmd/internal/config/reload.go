@@ -105,7 +105,7 @@ func (d *difference) services(old *Config) {
 		if s.HTTP2 != n.HTTP2 {
 			d.change("service %s has http2 %t", n.Name, n.HTTP2)
 		}
-		if s.Policy != n.Policy {
+		if !reflect.DeepEqual(s.Policy, n.Policy) {
 			d.change("service %s has a new policy, for its next rollout", n.Name)
 		}
 	}
