@@ -18,7 +18,7 @@ NPM           = $(if $(filter $(NODE_WHEEL)/%,$(NODE)),$(NODE) $(NODE_WHEEL)/lib
 
 GO       ?= go
 DEMO     ?=
-RACE_RUN ?= ./discovery/... ./rollout/... ./envoy/... ./xds/... ./cmd/...
+RACE_RUN ?= ./discovery/... ./rollout/... ./sidecar/... ./envoy/... ./xds/... ./cmd/...
 FUZZTIME ?= 60s
 
 .PHONY: help build demo test unit race fuzz lint bench tools envoy-tool consul-tool node-tool python-tool check-go clean
@@ -26,8 +26,8 @@ FUZZTIME ?= 60s
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-build: check-go ## build bin/rolloutd and bin/rolloutctl (the default)
-	$(GO) build -trimpath -o bin/ ./cmd/rolloutd ./cmd/rolloutctl
+build: check-go ## build bin/rolloutd, bin/rolloutctl and bin/drain-sidecar (the default)
+	$(GO) build -trimpath -o bin/ ./cmd/rolloutd ./cmd/rolloutctl ./cmd/drain-sidecar
 
 demo: build envoy-tool ## storm and funnel, side by side, through two real Envoys (DEMO="--clients 1000 --close 100 --every 3s")
 	$(GO) build -trimpath -o bin/ ./examples/...

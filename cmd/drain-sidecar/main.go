@@ -1,0 +1,88 @@
+// Command drain-sidecar stands in front of a server that cannot be changed and
+// lets its connections go at the pace of a rollout: TCP with a FIN, WebSockets
+// with a close frame 1012.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/sluice-proxy/sluice/sidecar"
+)
+
+// version is set by the release build with -ldflags "-X main.version=…".
+var version = "devel"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends it at once
+	if os.Getenv("GOGC") == "" {
+		// Most of the memory is what idle connections hold, and garbage is little:
+		// collecting earlier saves more than it costs.
+		debug.SetGCPercent(40)
+	}
+	os.Exit(run(ctx, os.Args[1:], os.Stderr))
+}
+
+// settings are the flags.
+type settings struct {
+	listen    string
+	drain     string
+	tokenFile string
+	grace     time.Duration
+	sidecar   sidecar.Options
+}
+
+// run is the program: 0 when it was asked to stop and is empty, 1 when it could
+// not start or connections were left, 2 for wrong usage.
+func run(ctx context.Context, args []string, stderr io.Writer) int {
+	var s settings
+	flags := flag.NewFlagSet("drain-sidecar", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.StringVar(&s.listen, "listen", ":9000", "`address` to accept connections at")
+	flags.StringVar(&s.sidecar.To, "to", "127.0.0.1:9001", "`address` of the server behind")
+	flags.StringVar(&s.drain, "drain", "127.0.0.1:9002", "`address` of the drain endpoint; beyond loopback only with --token-file")
+	flags.StringVar((*string)(&s.sidecar.Mode), "mode", string(sidecar.Auto), "auto: a client that asks for a WebSocket has one, others are TCP; websocket: all clients speak HTTP; tcp: nothing is looked at")
+	flags.StringVar(&s.tokenFile, "token-file", "", "`file` with the bearer token that guards the drain endpoint")
+	flags.IntVar(&s.sidecar.Limit, "limit", 0, "most connections held at once; 0 is no limit")
+	flags.IntVar(&s.sidecar.Close, "close", 100, "on SIGTERM without orders: connections to close per --every")
+	flags.DurationVar(&s.sidecar.Every, "every", time.Second, "see --close")
+	flags.DurationVar(&s.grace, "shutdown-grace", time.Minute, "on SIGTERM: the longest to wait until empty")
+	flags.DurationVar(&s.sidecar.CloseWait, "close-wait", time.Second, "how long an evicted client may take to say goodbye")
+	asJSON := flags.Bool("log-json", false, "log in JSON")
+	printVersion := flags.Bool("version", false, "print the version and end")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return 0
+		}
+		return 2
+	}
+	if *printVersion {
+		fmt.Fprintln(stderr, "drain-sidecar "+version)
+		return 0
+	}
+	err := s.check(flags.Args())
+	if err != nil {
+		fmt.Fprintf(stderr, "drain-sidecar: %v\n", err)
+		return 2
+	}
+	var handler slog.Handler = slog.NewTextHandler(stderr, nil)
+	if *asJSON {
+		handler = slog.NewJSONHandler(stderr, nil)
+	}
+	if err := s.serve(ctx, slog.New(handler)); err != nil {
+		fmt.Fprintf(stderr, "drain-sidecar: %v\n", err)
+		return 1
+	}
+	return 0
+}

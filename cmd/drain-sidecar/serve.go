@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sluice-proxy/sluice/sidecar"
+)
+
+// check refuses what cannot be meant, and completes the rest.
+func (s *settings) check(args []string) error {
+	positive := func(name string, d time.Duration) error {
+		if d <= 0 {
+			return fmt.Errorf("--%s is %s; it must be above 0", name, d)
+		}
+		return nil
+	}
+	if len(args) > 0 {
+		return fmt.Errorf("unexpected argument %q; there are flags only, see --help", args[0])
+	}
+	if s.sidecar.Limit < 0 || s.sidecar.Close <= 0 {
+		return fmt.Errorf("--limit is %d and --close is %d; --limit must be 0 or more, --close above 0", s.sidecar.Limit, s.sidecar.Close)
+	}
+	if err := errors.Join(positive("every", s.sidecar.Every), positive("shutdown-grace", s.grace), positive("close-wait", s.sidecar.CloseWait)); err != nil {
+		return err
+	}
+	if s.tokenFile != "" {
+		b, err := os.ReadFile(s.tokenFile)
+		if err != nil {
+			return fmt.Errorf("--token-file: %w", err)
+		}
+		if s.sidecar.Token = strings.TrimSpace(string(b)); s.sidecar.Token == "" {
+			return fmt.Errorf("--token-file: %s is empty; write the token into it", s.tokenFile)
+		}
+	}
+	host, port, err := net.SplitHostPort(s.drain)
+	if err != nil {
+		return fmt.Errorf("--drain: %w", err)
+	}
+	if s.sidecar.Token != "" {
+		return nil
+	}
+	if host == "" {
+		s.drain = net.JoinHostPort("127.0.0.1", port)
+	} else if addr, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !addr.IsLoopback()) {
+		return fmt.Errorf("--drain is %s, which can be reached from other machines, so it needs --token-file", s.drain)
+	}
+	return nil
+}
+
+// serve runs until ctx ends, and then until the connections have left or the
+// grace period is over.
+func (s *settings) serve(ctx context.Context, log *slog.Logger) error {
+	s.sidecar.Logger = log
+	car, err := sidecar.New(s.sidecar)
+	if err != nil {
+		return err
+	}
+	contract, err := net.Listen("tcp", s.drain)
+	if err != nil {
+		return fmt.Errorf("--drain: %w", err)
+	}
+	defer contract.Close()
+	clients, err := net.Listen("tcp", s.listen)
+	if err != nil {
+		return fmt.Errorf("--listen: %w", err)
+	}
+	defer clients.Close()
+
+	// Both serve beyond ctx, while the connections are let go.
+	serving, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	var both sync.WaitGroup
+	defer both.Wait()
+	defer stop(nil)
+	endpoint := &http.Server{Handler: car.Endpoint(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
+	defer endpoint.Close()
+	both.Go(func() { stop(endpoint.Serve(contract)) })
+	both.Go(func() { stop(car.Serve(serving, clients.(*net.TCPListener))) })
+	log.Info("serving", "listen", clients.Addr().String(), "to", s.sidecar.To, "mode", s.sidecar.Mode, "drain", contract.Addr().String())
+
+	select {
+	case <-serving.Done():
+		return context.Cause(serving)
+	case <-ctx.Done():
+	}
+	ending, cancel := context.WithTimeout(serving, s.grace)
+	defer cancel()
+	if err := car.Shutdown(ending); err != nil {
+		return err
+	}
+	log.Info("empty", "evicted", car.Status().Evicted)
+	return nil
+}
