@@ -19,6 +19,7 @@ func (r *reading) check(c *Config) {
 	r.checkDiscovery(c.Discovery)
 	r.checkState(c.State)
 	r.checkAddresses(c)
+	r.checkOutside(c)
 	r.checkListeners(c.Listeners)
 	r.checkServices(c)
 }

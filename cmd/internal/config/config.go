@@ -24,6 +24,8 @@ type Config struct {
 	API API `yaml:"api"`
 	// Drain is how rolloutd speaks to the instances' drain endpoints.
 	Drain Drain `yaml:"drain"`
+	// Prometheus is what gates with a query ask. Only they need it.
+	Prometheus Prometheus `yaml:"prometheus"`
 	// Listeners are the addresses at which Envoy accepts connections. At least
 	// one; what a listener is cannot change while it exists.
 	Listeners []Listener `yaml:"listeners"`
@@ -108,6 +110,17 @@ type API struct {
 type Drain struct {
 	// TokenFile holds the bearer token that rolloutd shows to the instances'
 	// drain endpoints. Default: none.
+	TokenFile string `yaml:"token_file"`
+	// Token is what TokenFile held when it was loaded.
+	Token string `yaml:"-"`
+}
+
+// Prometheus answers the queries of gates.
+type Prometheus struct {
+	// Address is an http:// or https:// URL, with the path in front of /api/v1 if
+	// there is one. Empty: there is none.
+	Address string `yaml:"address"`
+	// TokenFile holds the bearer token that is shown to it. Default: none.
 	TokenFile string `yaml:"token_file"`
 	// Token is what TokenFile held when it was loaded.
 	Token string `yaml:"-"`

@@ -143,12 +143,19 @@ func (r *reading) complete(c *Config) {
 }
 
 func (c *Config) paths() []*string {
-	paths := []*string{&c.Discovery.File, &c.State.File, &c.API.TokenFile, &c.Drain.TokenFile}
+	paths := []*string{&c.Discovery.File, &c.State.File, &c.API.TokenFile, &c.Drain.TokenFile, &c.Prometheus.TokenFile}
 	if d := c.Discovery.Consul; d != nil {
 		paths = append(paths, &d.TokenFile)
 	}
 	if s := c.State.Consul; s != nil {
 		paths = append(paths, &s.TokenFile)
+	}
+	for _, s := range c.Services {
+		for _, command := range s.commands() {
+			if strings.ContainsRune(command[0], filepath.Separator) { // others are looked for on PATH
+				paths = append(paths, &command[0])
+			}
+		}
 	}
 	return paths
 }
@@ -156,6 +163,7 @@ func (c *Config) paths() []*string {
 func (r *reading) tokens(c *Config) {
 	r.token("api.token_file", c.API.TokenFile, &c.API.Token)
 	r.token("drain.token_file", c.Drain.TokenFile, &c.Drain.Token)
+	r.token("prometheus.token_file", c.Prometheus.TokenFile, &c.Prometheus.Token)
 	if d := c.Discovery.Consul; d != nil {
 		r.token("discovery.consul.token_file", d.TokenFile, &d.Token)
 	}

@@ -19,6 +19,7 @@ func (c *Config) Changed(next *Config) (changes []string, refused Problems) {
 	d.fixed("xds", c.XDS, next.XDS, "the Envoys are connected to it")
 	d.fixed("api", c.API, next.API, "it is being served")
 	d.fixed("drain", c.Drain, next.Drain, "orders are being sent with it")
+	d.fixed("prometheus", c.Prometheus, next.Prometheus, "gates are being asked there")
 	d.listeners(c)
 	d.services(c)
 	return d.changes, d.refused
