@@ -1,0 +1,168 @@
+package conform
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/drain"
+)
+
+// instance is the one under check, as its endpoint shows it.
+type instance struct {
+	opt         Options
+	http        *http.Client
+	connect     *url.URL
+	unreachable string // why the rules about connections are not checked; empty: they are
+	peer        net.Addr
+	epoch       uint64 // the newest that was used
+	seen        *descent
+}
+
+const rolloutName = "conform"
+
+func newInstance(o Options) (*instance, error) {
+	in := &instance{opt: o}
+	in.opt.Connections = max(cmp.Or(o.Connections, 20), 8)
+	if u, err := url.Parse(o.URL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, fmt.Errorf("%q is no address of a drain endpoint; write it like http://127.0.0.1:9100", o.URL)
+	}
+	in.opt.URL = strings.TrimSuffix(strings.TrimSuffix(o.URL, "/"), "/drain")
+	if in.opt.Dial == nil {
+		in.opt.Dial = (&net.Dialer{Timeout: 5 * time.Second}).DialContext
+	}
+	in.unreachable = "no address to connect to was given"
+	if o.Connect != "" {
+		u, err := url.Parse(o.Connect)
+		if err != nil || u.Host == "" || u.Port() == "" || u.Scheme != "ws" && u.Scheme != "wss" && u.Scheme != "tcp" {
+			return nil, fmt.Errorf("%q is no address to connect to; write it like ws://127.0.0.1:9000/ws or tcp://127.0.0.1:9000", o.Connect)
+		}
+		in.connect, in.unreachable = u, ""
+	}
+	in.http = &http.Client{
+		Timeout: 5 * time.Second,
+		Transport: &http.Transport{
+			DisableKeepAlives: true, // each question stands alone
+			DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+				c, err := in.opt.Dial(ctx, network, addr)
+				if err == nil {
+					in.peer = c.RemoteAddr()
+				}
+				return c, err
+			},
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return in, nil
+}
+
+// answer is what came back to one request.
+type answer struct {
+	code int
+	body []byte
+}
+
+func (in *instance) ask(ctx context.Context, method, token, body string) (answer, error) {
+	req, err := http.NewRequestWithContext(ctx, method, in.opt.URL+"/drain", strings.NewReader(body))
+	if err != nil {
+		return answer{}, err
+	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	res, err := in.http.Do(req)
+	if err != nil {
+		if u, ok := errors.AsType[*url.Error](err); ok {
+			err = u.Err
+		}
+		return answer{}, fmt.Errorf("%s /drain: %w", method, err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	if err != nil {
+		return answer{}, fmt.Errorf("%s /drain: %w", method, err)
+	}
+	return answer{code: res.StatusCode, body: bytes.TrimSpace(b)}, nil
+}
+
+// say asks with the token and demands the status in the answer.
+func (in *instance) say(ctx context.Context, method string, word any) (drain.Status, error) {
+	body := ""
+	if word != nil {
+		b, err := json.Marshal(word)
+		if err != nil {
+			return drain.Status{}, err
+		}
+		body = string(b)
+	}
+	a, err := in.ask(ctx, method, in.opt.Token, body)
+	if err != nil {
+		return drain.Status{}, err
+	}
+	s, err := a.status()
+	if err != nil {
+		return s, fmt.Errorf("%s /drain with %s: %w", method, cmp.Or(body, "no body"), err)
+	}
+	return s, nil
+}
+
+func (in *instance) status(ctx context.Context) (drain.Status, error) { return in.say(ctx, "GET", nil) }
+
+// order is one of a new epoch, at its first step.
+func (in *instance) order(ctx context.Context, ceiling *int, over, start time.Duration) (drain.Order, drain.Status, error) {
+	in.epoch++
+	o := drain.Order{Rollout: rolloutName, Epoch: in.epoch, Step: 1, Ceiling: ceiling, OverMS: over.Milliseconds(), StartMS: start.Milliseconds()}
+	s, err := in.say(ctx, "PUT", o)
+	return o, s, err
+}
+
+func (in *instance) release(ctx context.Context) (drain.Status, error) {
+	return in.say(ctx, "DELETE", drain.Release{Rollout: rolloutName, Epoch: in.epoch})
+}
+
+// status reads the answer strictly: every word of the contract must be there.
+func (a answer) status() (drain.Status, error) {
+	if a.code != http.StatusOK {
+		return drain.Status{}, fmt.Errorf("the answer is %d %s; it must be 200 with the status", a.code, short(a.body))
+	}
+	var words map[string]json.RawMessage
+	if err := json.Unmarshal(a.body, &words); err != nil || words == nil {
+		return drain.Status{}, fmt.Errorf("the answer is %s and no JSON object", short(a.body))
+	}
+	for _, name := range []string{"state", "active", "accepted", "evicted", "returned", "limit", "ceiling", "epoch", "step"} {
+		value, ok := words[name]
+		if !ok {
+			return drain.Status{}, fmt.Errorf("the status lacks %s: %s", name, short(a.body))
+		}
+		if string(value) == "null" && name != "returned" && name != "ceiling" {
+			return drain.Status{}, fmt.Errorf("%s is null; only returned and ceiling may be", name)
+		}
+	}
+	var s drain.Status
+	if err := json.Unmarshal(a.body, &s); err != nil {
+		if t, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+			err = fmt.Errorf("%s is a %s; it must be of the type %s", t.Field, t.Value, t.Type)
+		}
+		return drain.Status{}, err
+	}
+	return s, s.Check()
+}
+
+func short(b []byte) string {
+	if len(b) > 200 {
+		return fmt.Sprintf("%.200q…", b)
+	}
+	return fmt.Sprintf("%q", b)
+}

@@ -1,0 +1,148 @@
+// Package conform checks any implementation of the drain contract against every
+// rule of it, from outside: it asks the endpoint what a control plane asks, and
+// things that it must refuse, and watches what becomes of connections that it
+// opens itself. It imports the standard library and the contract's words only.
+package conform
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/drain"
+)
+
+// Options say which instance is checked.
+type Options struct {
+	// URL is the endpoint's address without /drain, such as "http://10.0.0.5:9100".
+	URL string
+	// Token is shown to the endpoint; empty: none.
+	Token string
+	// Connect is where the instance itself, no proxy before it, takes connections:
+	// ws://HOST:PORT/PATH, wss://… or tcp://HOST:PORT. Empty: the rules about
+	// connections are not checked.
+	Connect string
+	// Connections is how many are open at once. Default 20, at least 8.
+	Connections int
+	// Force checks an instance that drains or holds connections already. It then
+	// serves at the end, and of the connections no order takes one.
+	Force bool
+	// Dial connects to the instance. Nil is the machine's network.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
+// Verdict is what came of one rule.
+type Verdict string
+
+const (
+	Pass Verdict = "pass"
+	Fail Verdict = "fail"
+	// NotChecked: Result.Why says what was missing. Because of another rule only
+	// when that one failed or was not checked either.
+	NotChecked Verdict = "not checked"
+)
+
+// Result is the verdict on one rule.
+type Result struct {
+	Rule    string  `json:"rule"`
+	Says    string  `json:"says"` // the rule
+	Verdict Verdict `json:"verdict"`
+	Why     string  `json:"why,omitempty"` // empty: it passed
+}
+
+// Check tries all Rules in their order, which takes about 20 s with connections
+// and a second without, and reports each. It leaves the instance serving, without
+// connections of its own, also when ctx ends in the middle. An error says why not
+// all was tried or that the instance does not serve; failed rules are none.
+func Check(ctx context.Context, o Options, report func(Result)) (err error) {
+	in, err := newInstance(o)
+	if err != nil {
+		return err
+	}
+	if err := in.meet(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, in.leaveServing(ctx)) }()
+	verdicts := map[string]Verdict{}
+	for _, r := range Rules() {
+		result := in.try(ctx, r, verdicts)
+		if ctx.Err() != nil {
+			return fmt.Errorf("conform %s: ended at the rule %s: %w", o.URL, r.Name, context.Cause(ctx))
+		}
+		verdicts[r.Name] = result.Verdict
+		report(result)
+	}
+	return nil
+}
+
+func (in *instance) try(ctx context.Context, r Rule, verdicts map[string]Verdict) Result {
+	result := Result{Rule: r.Name, Says: r.Says, Verdict: NotChecked}
+	if r.connects {
+		if result.Why = in.unreachable; result.Why != "" {
+			return result
+		}
+	}
+	for _, need := range r.needs {
+		if verdicts[need] != Pass {
+			result.Why = fmt.Sprintf("it builds on the rule %s, which did not pass", need)
+			return result
+		}
+	}
+	err := r.check(ctx, in)
+	if why, ok := errors.AsType[notChecked](err); ok {
+		result.Why = why.Error()
+		return result
+	}
+	result.Verdict = Pass
+	if err != nil {
+		result.Verdict, result.Why = Fail, err.Error()
+	}
+	return result
+}
+
+// notChecked is why a rule was not checked.
+type notChecked string
+
+func (n notChecked) Error() string { return string(n) }
+
+// meet asks for the first time and refuses to touch an instance that is at work.
+func (in *instance) meet(ctx context.Context) error {
+	a, err := in.ask(ctx, "GET", in.opt.Token, "")
+	if err != nil {
+		return fmt.Errorf("conform %s: %w", in.opt.URL, err)
+	}
+	s, err := a.status()
+	switch {
+	case err != nil:
+		return nil // the first rule says what is wrong
+	case in.opt.Force:
+	case s.State != drain.Serving:
+		return fmt.Errorf("conform %s: it is %s, by order of rollout %q, and would serve again at the end; take another instance, or force it", in.opt.URL, s.State, s.Rollout)
+	case s.Active > 0:
+		return fmt.Errorf("conform %s: it holds %d connections; take one without clients, or force it, which leaves the rules about connections out", in.opt.URL, s.Active)
+	}
+	in.epoch = s.Epoch
+	if s.Active > 0 && in.unreachable == "" {
+		in.unreachable = fmt.Sprintf("it holds %d connections that are not of this check", s.Active)
+	}
+	if s.State != drain.Serving {
+		return in.leaveServing(ctx)
+	}
+	return nil
+}
+
+// leaveServing must be heard also when ctx has ended.
+func (in *instance) leaveServing(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	s, err := in.release(ctx)
+	if err == nil && s.State != drain.Serving {
+		err = fmt.Errorf("its state is %s", s.State)
+	}
+	if err != nil {
+		return fmt.Errorf("conform %s: it does not serve at the end: %w", in.opt.URL, err)
+	}
+	return nil
+}

@@ -1,0 +1,71 @@
+package conform
+
+import "context"
+
+// Rule is one rule of the drain contract.
+type Rule struct {
+	Name string
+	Says string // what the contract demands, in a sentence
+
+	connects bool     // it opens connections
+	needs    []string // rules without which it says nothing
+	check    func(context.Context, *instance) error
+}
+
+// Rules are all rules, in the order in which they are checked.
+func Rules() []Rule {
+	return []Rule{
+		{Name: "status", check: status,
+			Says: "GET answers 200 with state, active, accepted, evicted, returned, limit, ceiling, epoch and step, which agree with each other"},
+		{Name: "guard", check: guard, needs: []string{"status"},
+			Says: "with a token, requests without it or with another get 401; without a token the endpoint answers loopback only"},
+		{Name: "accept", check: accept, connects: true, needs: []string{"status"},
+			Says: "a serving instance accepts connections; active and accepted count them, and one that ends by itself is no longer active and not evicted"},
+		{Name: "order", check: order, needs: []string{"status"},
+			Says: "PUT answers 200 with the status, which shows the order: draining or drained, its rollout, epoch, step and ceiling"},
+		{Name: "repeat", check: repeat, needs: []string{"order"},
+			Says: "an order that is repeated gets 200 and changes nothing"},
+		{Name: "stale-order", check: staleOrder, needs: []string{"order"},
+			Says: "an order with an older (epoch, step) gets 409 and changes nothing"},
+		{Name: "release", check: release, needs: []string{"order"},
+			Says: "DELETE answers 200 with the status: serving, no ceiling; repeated it does the same"},
+		{Name: "stale-release", check: staleRelease, needs: []string{"order", "release"},
+			Says: "a release with an older epoch gets 409 and changes nothing"},
+		{Name: "late-order", check: lateOrder, needs: []string{"order", "release"},
+			Says: "a release is the last word of its epoch: an order of that epoch that comes later gets 409 and the instance serves on"},
+		{Name: "malformed", check: malformed, needs: []string{"order"},
+			Says: "a body that is no JSON object gets 400 and changes nothing"},
+		{Name: "wrong-type", check: wrongType, needs: []string{"order"},
+			Says: "an order whose words are missing or of another type gets 400 and changes nothing"},
+		{Name: "out-of-range", check: outOfRange, needs: []string{"order"},
+			Says: "a negative ceiling, and an over_ms or start_ms that is negative or more than a day, get 400 and change nothing"},
+		{Name: "method", check: method, needs: []string{"order"},
+			Says: "another method than GET, PUT and DELETE gets 405 and changes nothing"},
+		{Name: "oversized", check: oversized, needs: []string{"order"},
+			Says: "a body of a megabyte is refused and changes nothing"},
+		{Name: "refuse", check: refuse, connects: true, needs: []string{"accept", "order"},
+			Says: "while draining, new connections are refused: HTTP 503 with Retry-After, TCP closed"},
+		{Name: "serve-again", check: serveAgain, connects: true, needs: []string{"accept", "release"},
+			Says: "after a release new connections are accepted"},
+		{Name: "hold", check: hold, connects: true, needs: []string{"serve-again"},
+			Says: "an order with ceiling null, or above what is held, closes nothing"},
+		{Name: "ceiling", check: ceiling, connects: true, needs: []string{"serve-again"},
+			Says: "exactly so many connections are closed that the ceiling is reached, and no more when no order follows"},
+		{Name: "pace", check: pace, connects: true, needs: []string{"ceiling"},
+			Says: "of n closes the first comes start_ms after the order, the others at distances of over_ms/n"},
+		{Name: "goodbye", check: goodbye, connects: true, needs: []string{"ceiling"},
+			Says: "a connection that is let go is told so: WebSocket by a close frame 1012, TCP by a FIN"},
+		{Name: "evicted", check: evicted, connects: true, needs: []string{"ceiling"},
+			Says: "what the funnel closes is counted as evicted and no longer as active"},
+		{Name: "natural", check: natural, connects: true, needs: []string{"pace", "evicted"},
+			Says: "connections that end by themselves during a step are not closed in addition: the ceiling is a level"},
+		{Name: "repeat-running", check: repeatRunning, connects: true, needs: []string{"repeat", "pace"},
+			Says: "an order that is repeated while it is carried out neither restarts nor hurries it"},
+		{Name: "stop", check: stop, connects: true, needs: []string{"hold", "pace"},
+			Says: "a newer order with ceiling null stops a running one at once"},
+		{Name: "replace", check: replace, connects: true, needs: []string{"stop"},
+			Says: "a newer order replaces the running one whole: its ceiling, and its pace"},
+		{Name: "release-running", check: releaseRunning, connects: true, needs: []string{"stop", "release"},
+			Says: "a release stops a running order at once"},
+	}
+}
