@@ -130,6 +130,10 @@ func TestPickAgainstTheRule(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFold(t, 300)
 			rng := rand.New(rand.NewPCG(1, 2))
+			for range 300 {
+				f.conns[rng.IntN(len(f.conns))].Active()
+				time.Sleep(time.Second)
+			}
 			f.letGo(t, 1, pick, 250)
 			for before := f.wentSoFar(); len(before) < 200; before = f.wentSoFar() {
 				for range rng.IntN(40) {
@@ -139,6 +143,11 @@ func TestPickAgainstTheRule(t *testing.T) {
 					f.conns[rng.IntN(len(f.conns))].Done()
 				}
 				f.Gate.mu.Lock()
+				for i := 1; i < len(f.held); i++ {
+					if f.before(i, (i-1)/2) {
+						t.Fatalf("%s: held is no heap at %d", pick, i)
+					}
+				}
 				first := slices.MinFunc(f.held, func(a, b *Conn) int {
 					if pick == Oldest {
 						return cmp.Compare(a.nth, b.nth)
