@@ -8,6 +8,7 @@
 package envoy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -23,6 +24,7 @@ import (
 // Type URLs of the resources that Build returns, in the order in which a proxy
 // has to hear of them.
 const (
+	RuntimeType   = "type.googleapis.com/envoy.service.runtime.v3.Runtime"
 	ClusterType   = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 	EndpointType  = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 	SecretType    = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
@@ -32,7 +34,7 @@ const (
 )
 
 // Types lists them in that order.
-var Types = [...]string{ClusterType, EndpointType, SecretType, ListenerType, RouteType, ExtensionType}
+var Types = [...]string{RuntimeType, ClusterType, EndpointType, SecretType, ListenerType, RouteType, ExtensionType}
 
 // Ref names one resource.
 type Ref struct{ Type, Name string }
@@ -48,8 +50,8 @@ type Resource struct {
 	// After names the clusters that the message sends connections to: a proxy
 	// must have acknowledged them BEFORE it hears of this.
 	After []Ref
-	// Service is whose it is; empty for what services share (Listener, Secret,
-	// RouteConfiguration, tcp_proxy).
+	// Service is whose it is; empty for what services share (Runtime, Listener,
+	// Secret, RouteConfiguration, storm guard, tcp_proxy).
 	Service discovery.Service
 }
 
@@ -79,6 +81,7 @@ func Build(c Config, w rollout.Wishes) ([]Resource, map[discovery.Service]error)
 		services[s.Name] = s
 	}
 	var out []Resource
+	var admit []admitted
 	at := map[string][]routed{} // by listener
 	for _, name := range slices.Sorted(maps.Keys(services)) {
 		s := services[name]
@@ -90,20 +93,21 @@ func Build(c Config, w rollout.Wishes) ([]Resource, map[discovery.Service]error)
 			continue
 		}
 		own, err := build(s, wish, ok)
-		if err != nil {
+		most, unfit := limits(s, wish)
+		if err := cmp.Or(err, unfit); err != nil {
 			errs[name] = err
 			continue
 		}
-		out = append(out, own...)
+		out, admit = append(out, own...), append(admit, most...)
 		if s.Listener != "" && !wish.Retired {
-			at[s.Listener] = append(at[s.Listener], routed{s, wish.Weights})
+			at[s.Listener] = append(at[s.Listener], routed{s, wish})
 		}
 	}
 	for _, l := range c.listeners() {
 		if bad.listeners[l.Name] != nil {
 			continue
 		}
-		out = append(out, listener(l))
+		out = append(out, listener(l), storm(l, at[l.Name]))
 		if l.TLS != nil {
 			out = append(out, secret(l))
 		}
@@ -114,14 +118,15 @@ func Build(c Config, w rollout.Wishes) ([]Resource, map[discovery.Service]error)
 			out = append(out, tcp(l, on[0]))
 		}
 	}
+	out = append(out, runtime(admit))
 	slices.SortFunc(out, compare)
 	return out, errs
 }
 
-// routed is a service that gets new connections, and at which shares.
+// routed is a service that gets new connections, and how.
 type routed struct {
 	Service
-	Weights map[discovery.Colour]rollout.Share
+	rollout.Wish
 }
 
 // build returns what belongs to one service alone, checked.
@@ -143,7 +148,8 @@ func build(s Service, w rollout.Wish, known bool) ([]Resource, error) {
 			return nil, fmt.Errorf("service %s: %w", s.Name, err)
 		}
 		if s.Listener != "" {
-			alone := routed{s, w.Weights}
+			alone := routed{s, w}
+			check = append(check, storm(Listener{Name: s.Listener, TCP: s.TCP}, []routed{alone}))
 			if s.TCP {
 				check = append(check, tcp(Listener{Name: s.Listener}, alone))
 			} else {
@@ -178,7 +184,9 @@ func sums(weights map[discovery.Colour]rollout.Share) error {
 }
 
 // Needs names the resources that decide where new connections of the service
-// go: the endpoints of both colours, and its routes.
+// go: the endpoints of both colours, and its routes. Limits and the storm guard
+// are not among them: they say how many, not where, and an Envoy whose bootstrap
+// is older than they are never asks for them.
 func Needs(s Service) []Ref {
 	route := Ref{RouteType, s.Listener}
 	if s.TCP {

@@ -47,6 +47,10 @@ func worlds() map[string]setting {
 	retired.Retired = true
 	gone := wish(10_000, 0, nil, nil)
 	gone.Gone = true
+	limited := func(w rollout.Wish, proxies, blue, green int) rollout.Wish {
+		w.Proxies, w.Limits = proxies, map[discovery.Colour]int{discovery.Blue: blue, discovery.Green: green}
+		return w
+	}
 	return map[string]setting{
 		"minimal": {
 			Config{Listeners: []Listener{{Name: "web", Addr: addr("0.0.0.0:8080")}}, Services: []Service{{Name: "chat", Listener: "web"}}},
@@ -59,18 +63,18 @@ func worlds() map[string]setting {
 					{Name: "raw", Addr: addr("0.0.0.0:5222"), AccessLog: "/dev/stdout"},
 				},
 				Services: []Service{
-					{Name: "chat", Listener: "web", Domains: []string{"Chat.example.com", "*.chat.example.com"}, Prefix: "/ws"},
+					{Name: "chat", Listener: "web", Domains: []string{"Chat.example.com", "*.chat.example.com"}, Prefix: "/ws", StormGuard: 500},
 					{Name: "Feeds.v2_x", Listener: "web", Domains: []string{"chat.example.com"}, Prefix: "/ws/feeds/", HTTP2: true},
 					{Name: "pages", Listener: "web"},
-					{Name: "xmpp", Listener: "raw", TCP: true},
+					{Name: "xmpp", Listener: "raw", TCP: true, StormGuard: 3},
 				},
 			},
 			rollout.Wishes{
-				"chat": wish(9_500, 500, []rollout.Endpoint{at(1, false), at(2, true)}, []rollout.Endpoint{at(3, false)}),
+				"chat": limited(wish(9_500, 500, []rollout.Endpoint{at(1, false), at(2, true)}, []rollout.Endpoint{at(3, false)}), 3, 10_000, 20_000),
 				"Feeds.v2_x": wish(0, 10_000, []rollout.Endpoint{at(1, true), {ID: "6", Addr: addr("[fd00::1]:80")}},
 					[]rollout.Endpoint{{ID: "4", Addr: addr("[::ffff:10.0.0.4]:80")}, {ID: "twin", Addr: addr("10.0.0.4:80"), Draining: true}}),
 				"pages": wish(10_000, 0, nil, nil),
-				"xmpp":  wish(0, 10_000, []rollout.Endpoint{at(7, true)}, []rollout.Endpoint{at(8, false)}),
+				"xmpp":  limited(wish(0, 10_000, []rollout.Endpoint{at(7, true)}, []rollout.Endpoint{at(8, false)}), 2, 0, 1),
 			},
 		},
 		"leaving": {

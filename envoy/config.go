@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
 )
 
 // Config is what is configured and does not depend on a rollout.
@@ -63,6 +64,10 @@ type Service struct {
 	// spoken to as the client speaks: gRPC needs this, and WebSockets still reach
 	// them as HTTP/1.1 upgrades. Otherwise they are spoken to in HTTP/1.1 only.
 	HTTP2 bool
+	// StormGuard is how many new connections a second all proxies together let
+	// through, in bursts of at most a tenth of it; 0 is no bound. Over HTTP it
+	// counts requests, plain ones too.
+	StormGuard rollout.Rate
 }
 
 // hosts are the normalised Domains.
@@ -182,8 +187,8 @@ func (l Listener) check() error {
 	switch {
 	case l.Name == "":
 		return fmt.Errorf("a listener has no name")
-	case !plain(l.Name):
-		return fmt.Errorf("listener %q: its name must be printable text", l.Name)
+	case !plain(l.Name) || strings.Contains(l.Name, "/"):
+		return fmt.Errorf("listener %q: its name must be printable text without /", l.Name)
 	case !l.Addr.IsValid() || l.Addr.Port() == 0 || l.Addr.Addr().Zone() != "":
 		return fmt.Errorf("listener %s: its address %s must be an IP address (no zone) and a port above 0", l.Name, l.Addr)
 	case l.AccessLog != "" && !absolute(l.AccessLog):
@@ -201,8 +206,8 @@ func (s Service) check() error {
 	if s.Name == "" {
 		return fmt.Errorf("a service has no name")
 	}
-	if s.TCP {
-		return nil
+	if err := s.checkStorm(); err != nil || s.TCP {
+		return err
 	}
 	if s.Prefix != "" && s.Prefix[0] != '/' || strings.ContainsAny(s.Prefix, "?#") || !plain(s.Prefix) {
 		return fmt.Errorf("service %s: prefix %q must begin with / and hold neither ? nor #", s.Name, s.Prefix)

@@ -9,6 +9,7 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	runtimev3 "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/sluice-proxy/sluice/discovery"
@@ -38,6 +39,7 @@ const (
 	EndpointsMissing Rule = "endpoints_missing"
 	UnknownCluster   Rule = "unknown_cluster"
 	NoWeight         Rule = "no_weight"
+	LimitUnfit       Rule = "limit_unfit"
 	Invalid          Rule = "invalid"
 	Twice            Rule = "twice"
 )
@@ -119,6 +121,8 @@ func (g *guard) valid(r Resource) {
 		g.cluster(r, m)
 	case *endpointv3.ClusterLoadAssignment:
 		g.fit(r, m)
+	case *runtimev3.Runtime:
+		g.limits(r, m)
 	}
 }
 

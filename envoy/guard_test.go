@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -13,7 +14,9 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	runtimev3 "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/sluice-proxy/sluice/discovery"
@@ -43,6 +46,10 @@ func (s *set) drop(t, name string) {
 
 func (s set) endpoints(name string) *endpointv3.LocalityLbEndpoints {
 	return s.get(EndpointType, name).(*endpointv3.ClusterLoadAssignment).Endpoints[0]
+}
+
+func (s set) limits() map[string]*structpb.Value {
+	return s.get(RuntimeType, RuntimeName).(*runtimev3.Runtime).Layer.Fields
 }
 
 func (s set) weights() []*routev3.WeightedCluster_ClusterWeight {
@@ -87,6 +94,34 @@ func TestSafe(t *testing.T) {
 			s.drop(ExtensionType, "raw")
 		}, May{Remove: map[discovery.Service]bool{"xmpp": true}}, nil},
 
+		"limits": {func(s *set) {
+			s.limits()["circuit_breakers.chat-blue.default.max_requests"] = structpb.NewNumberValue(1)
+			delete(s.limits(), "circuit_breakers.chat-green.default.max_requests")
+		}, May{}, nil},
+		"no limits any more": {func(s *set) { s.drop(RuntimeType, RuntimeName) }, May{}, nil},
+		"limit of 0": {func(s *set) {
+			s.limits()["circuit_breakers.chat-blue.default.max_requests"] = structpb.NewNumberValue(0)
+		}, nobody, []Rule{LimitUnfit}},
+		"limit below 0": {func(s *set) {
+			s.limits()["circuit_breakers.xmpp-blue.default.max_connections"] = structpb.NewNumberValue(-1)
+		}, nobody, []Rule{LimitUnfit}},
+		"limit of text": {func(s *set) {
+			s.limits()["circuit_breakers.xmpp-blue.default.max_connections"] = structpb.NewStringValue("9")
+		}, nobody, []Rule{LimitUnfit}},
+		"limit of a half": {func(s *set) {
+			s.limits()["circuit_breakers.xmpp-blue.default.max_connections"] = structpb.NewNumberValue(1.5)
+		}, nobody, []Rule{LimitUnfit}},
+		"limit of NaN": {func(s *set) {
+			s.limits()["circuit_breakers.xmpp-blue.default.max_connections"] = structpb.NewNumberValue(math.NaN())
+		}, nobody, []Rule{LimitUnfit}},
+		"limit of all": {func(s *set) {
+			s.limits()["circuit_breakers.xmpp-blue.default.max_connections"] = structpb.NewNumberValue(math.Inf(1))
+		}, nobody, []Rule{LimitUnfit}},
+		"other runtime": {func(s *set) { s.limits()["overload.global_downstream_max_connections"] = structpb.NewNumberValue(9) }, nobody, []Rule{LimitUnfit}},
+		"hanging limit": {func(s *set) {
+			s.limits()["circuit_breakers.chat-blue.default.max_pending_requests"] = structpb.NewNumberValue(9)
+		}, nobody, []Rule{LimitUnfit}},
+
 		"listener removed": {func(s *set) { s.drop(ListenerType, "web") }, nobody, []Rule{ListenerRemoved}},
 		"listener changed": {func(s *set) { s.get(ListenerType, "web").(*listenerv3.Listener).StatPrefix = "x" }, nobody, []Rule{ListenerChanged}},
 		"filter changed": {func(s *set) {
@@ -122,7 +157,7 @@ func TestSafe(t *testing.T) {
 				ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: "nowhere"}})
 		}, nobody, []Rule{UnknownCluster}},
 		"twice":        {func(s *set) { *s = append(*s, (*s)[0]) }, nobody, []Rule{Twice}},
-		"a lie":        {func(s *set) { (*s)[0].Type = RouteType }, nobody, []Rule{ClusterRemoved, Invalid, UnknownCluster}},
+		"a lie":        {func(s *set) { (*s)[1].Type = RouteType }, nobody, []Rule{ClusterRemoved, Invalid, UnknownCluster}},
 		"empty domain": {func(s *set) { s.get(RouteType, "web").(*routev3.RouteConfiguration).VirtualHosts[0].Domains = nil }, nobody, []Rule{Invalid}},
 		"world is gone": {func(s *set) { *s = nil }, May{}, slices.Concat(slices.Repeat([]Rule{ClusterRemoved}, 8),
 			slices.Repeat([]Rule{EndpointRemoved}, 8), slices.Repeat([]Rule{ListenerRemoved}, 2))},

@@ -7,7 +7,6 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	filelogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
-	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -27,7 +26,7 @@ func listener(l Listener) Resource {
 	}
 	chain := &listenerv3.FilterChain{Name: "all", TransportSocket: transport(l)}
 	if l.TCP {
-		chain.Filters = []*listenerv3.Filter{tcpFilter(l.Name)}
+		chain.Filters = []*listenerv3.Filter{rawStorm(l), tcpFilter(l.Name)}
 	} else {
 		chain.Filters = []*listenerv3.Filter{httpFilter(l)}
 	}
@@ -49,11 +48,9 @@ func httpFilter(l Listener) *listenerv3.Filter {
 			ConfigSource: ads(), RouteConfigName: l.Name,
 		}},
 		HttpFilters: []*hcmv3.HttpFilter{
-			// Without a bucket it lets all pass; a route can give it one later, and
-			// a filter cannot be added later without changing the Listener.
-			{Name: "envoy.filters.http.local_ratelimit", ConfigType: &hcmv3.HttpFilter_TypedConfig{
-				TypedConfig: packed(&ratelimitv3.LocalRateLimit{StatPrefix: escape(l.Name)}),
-			}},
+			// Whether it is wanted or not: a filter cannot be added later without
+			// changing the Listener.
+			httpStorm(l),
 			{Name: "envoy.filters.http.router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: packed(&routerv3.Router{})}},
 		},
 		UpgradeConfigs:       []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
@@ -64,6 +61,7 @@ func httpFilter(l Listener) *listenerv3.Filter {
 		ServerName:          "sluice",
 		UseRemoteAddress:    wrapperspb.Bool(true),
 		NormalizePath:       wrapperspb.Bool(true),
+		LocalReplyConfig:    later(),
 	}
 	if l.AccessLog != "" {
 		m.AccessLog = accessLog(l)
@@ -73,6 +71,17 @@ func httpFilter(l Listener) *listenerv3.Filter {
 		Name:       "envoy.filters.network.http_connection_manager",
 		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: packed(m)},
 	}
+}
+
+// later tells whom Envoy itself turns away, by a limit (UO) or by the storm guard
+// (RL), when to try again.
+func later() *hcmv3.LocalReplyConfig {
+	return &hcmv3.LocalReplyConfig{Mappers: []*hcmv3.ResponseMapper{{
+		Filter: &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ResponseFlagFilter{
+			ResponseFlagFilter: &accesslogv3.ResponseFlagFilter{Flags: []string{"UO", "RL"}},
+		}},
+		HeadersToAdd: []*corev3.HeaderValueOption{{Header: &corev3.HeaderValue{Key: "retry-after", Value: "1"}}},
+	}}}
 }
 
 // http2 leaves allow_connect out. Without it a browser opens a WebSocket over

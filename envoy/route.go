@@ -73,6 +73,7 @@ func route(s routed) *routev3.Route {
 			Timeout:     durationpb.New(0),
 			IdleTimeout: durationpb.New(0),
 			RetryPolicy: retry(),
+			RateLimits:  counted(s),
 		}},
 	}
 }

@@ -65,8 +65,12 @@ func static(t *testing.T, rs []Resource) *bootstrapv3.Bootstrap_StaticResources 
 		case *listenerv3.Listener:
 			chain := m.FilterChains[0]
 			chain.TransportSocket = nil // its files are on no machine
-			inline(t, chain.Filters[0], of, r.Name)
-			if chain.Filters[0].ConfigType != nil {
+			whole := true
+			for _, f := range chain.Filters {
+				inline(t, f, of, r.Name)
+				whole = whole && f.ConfigType != nil
+			}
+			if whole {
 				s.Listeners = append(s.Listeners, m)
 			}
 		}
@@ -78,7 +82,7 @@ func inline(t *testing.T, f *listenerv3.Filter, of map[Ref]*Resource, name strin
 	t.Helper()
 	if f.GetConfigDiscovery() != nil {
 		f.ConfigType = nil
-		if r := of[Ref{ExtensionType, name}]; r != nil {
+		if r := of[Ref{ExtensionType, f.Name}]; r != nil {
 			f.ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: r.Message.(*corev3.TypedExtensionConfig).TypedConfig}
 		}
 		return
@@ -86,6 +90,10 @@ func inline(t *testing.T, f *listenerv3.Filter, of map[Ref]*Resource, name strin
 	m := &hcmv3.HttpConnectionManager{}
 	if err := f.GetTypedConfig().UnmarshalTo(m); err != nil {
 		t.Fatal(err)
+	}
+	guard := m.HttpFilters[0]
+	guard.ConfigType = &hcmv3.HttpFilter_TypedConfig{
+		TypedConfig: of[Ref{ExtensionType, guard.Name}].Message.(*corev3.TypedExtensionConfig).TypedConfig,
 	}
 	m.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{
 		RouteConfig: of[Ref{RouteType, name}].Message.(*routev3.RouteConfiguration),

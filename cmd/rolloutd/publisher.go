@@ -69,6 +69,7 @@ func heard(c *config.Config) envoy.Config {
 		out.Services = append(out.Services, envoy.Service{
 			Name: s.Name, Listener: s.Listener, TCP: s.Protocol == config.TCP,
 			Domains: s.Domains, Prefix: s.Prefix, HTTP2: s.HTTP2,
+			StormGuard: s.StormGuard,
 		})
 	}
 	return out

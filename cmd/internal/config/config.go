@@ -170,6 +170,9 @@ type Service struct {
 	// HTTP2: the instances speak HTTP/2 without TLS beside HTTP/1.1; gRPC needs
 	// it. Default: HTTP/1.1 only. HTTP only.
 	HTTP2 bool `yaml:"http2"`
+	// StormGuard is how many new connections a second all Envoys together let
+	// through; over HTTP it counts requests. Default: no bound.
+	StormGuard rollout.Rate `yaml:"storm_guard"`
 	// Live is the colour that is live when the service is seen for the first
 	// time; afterwards the stored state knows. Default blue.
 	Live discovery.Colour `yaml:"live"`

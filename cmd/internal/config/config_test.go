@@ -44,7 +44,7 @@ func TestSmall(t *testing.T) {
 }
 
 func sameService(a, b Service) bool {
-	return a.Name == b.Name && a.Listener == b.Listener && a.Protocol == b.Protocol && a.Prefix == b.Prefix && a.HTTP2 == b.HTTP2 &&
+	return a.Name == b.Name && a.Listener == b.Listener && a.Protocol == b.Protocol && a.Prefix == b.Prefix && a.HTTP2 == b.HTTP2 && a.StormGuard == b.StormGuard &&
 		a.Live == b.Live && a.ConsulService == b.ConsulService && reflect.DeepEqual(a.Policy, b.Policy) && strings.Join(a.Domains, " ") == strings.Join(b.Domains, " ")
 }
 
@@ -74,7 +74,7 @@ func TestFull(t *testing.T) {
 	seven.Funnel.Close = 7
 	for i, want := range []Service{
 		{Name: "chat", Listener: "web", Protocol: HTTP, Domains: []string{"chat.example.com", "*.chat.example.com"}, Prefix: "/socket", Live: discovery.Green, ConsulService: "chat-v2", Policy: calm},
-		{Name: "feed", Listener: "web", Protocol: HTTP, Domains: []string{"chat.example.com"}, Prefix: "/feed", HTTP2: true, Live: discovery.Blue, ConsulService: "feed", Policy: calm},
+		{Name: "feed", Listener: "web", Protocol: HTTP, Domains: []string{"chat.example.com"}, Prefix: "/feed", HTTP2: true, StormGuard: 500, Live: discovery.Blue, ConsulService: "feed", Policy: calm},
 		{Name: "rest", Listener: "web6", Protocol: HTTP, Domains: []string{"*"}, Prefix: "/", Live: discovery.Blue, ConsulService: "rest", Policy: seven},
 		{Name: "broker", Listener: "mqtt", Protocol: TCP, Live: discovery.Blue, ConsulService: "broker", Policy: rollout.DefaultPolicy()},
 	} {

@@ -106,10 +106,20 @@ func (d *difference) services(old *Config) {
 		if s.HTTP2 != n.HTTP2 {
 			d.change("service %s has http2 %t", n.Name, n.HTTP2)
 		}
+		if s.StormGuard != n.StormGuard {
+			d.change("service %s has %s", n.Name, guarded(n))
+		}
 		if !reflect.DeepEqual(s.Policy, n.Policy) {
 			d.change("service %s has a new policy, for its next rollout", n.Name)
 		}
 	}
+}
+
+func guarded(s Service) string {
+	if s.StormGuard == 0 {
+		return "no storm guard"
+	}
+	return "a storm guard of " + s.StormGuard.String()
 }
 
 // service is the index of the service of that name, -1 if there is none.

@@ -25,6 +25,7 @@ func TestChanged(t *testing.T) {
 		"policy":            {replace: "name: chat,", by: "name: chat, policy: {funnel: 5/1s},", change: "service chat has a new policy, for its next rollout"},
 		"routes":            {replace: "prefix: /feed", by: "prefix: /feeds", change: "service feed has new routes"},
 		"http2":             {replace: "name: chat,", by: "name: chat, http2: true,", change: "service chat has http2 true"},
+		"storm guard":       {replace: "name: broker,", by: "name: broker, storm_guard: 50/s,", change: "service broker has a storm guard of 50/s"},
 		"live":              {replace: "name: chat,", by: "name: chat, live: green,"},
 		"new service":       {replace: "services:", by: "services:\n  - {name: new, listener: web, prefix: /new}", change: "service new is new"},
 		"service leaves":    {replace: "  - {name: feed, listener: web, prefix: /feed}\n", by: "", change: "service feed retires: it gets no new connections"},

@@ -1,0 +1,145 @@
+package envoy
+
+import (
+	"fmt"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
+	httplimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	rawlimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/local_ratelimit/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/sluice-proxy/sluice/rollout"
+)
+
+// The storm guard is a filter in every Listener from the beginning; its buckets
+// come as an extension config of their own, one for each Listener. They cannot
+// stand in the route: every new RouteConfiguration fills a route's buckets up
+// again, so a rollout that shifts in small steps would let a storm through.
+
+// maxRate bounds a storm guard: no machine takes more.
+const maxRate rollout.Rate = 10_000_000
+
+// guardedBy is the descriptor entry that a guarded service's requests carry.
+const guardedBy = "service"
+
+// stormName is the name of a Listener's storm guard; no Listener's own name has
+// a slash.
+func stormName(listener string) string { return listener + "/storm" }
+
+// storm holds the buckets of the guarded services on a listener.
+func storm(l Listener, on []routed) Resource {
+	var m proto.Message
+	if l.TCP {
+		bucket := endless()
+		if len(on) > 0 && on[0].StormGuard > 0 {
+			bucket = on[0].bucket()
+		}
+		m = rawGuard(l.Name, bucket)
+	} else {
+		guard := httpGuard(l.Name)
+		for _, s := range on {
+			if s.StormGuard > 0 {
+				guard.Descriptors = append(guard.Descriptors, &ratelimitv3.LocalRateLimitDescriptor{
+					Entries:     []*ratelimitv3.RateLimitDescriptor_Entry{{Key: guardedBy, Value: string(s.Name)}},
+					TokenBucket: s.bucket(),
+				})
+			}
+		}
+		m = guard
+	}
+	name := stormName(l.Name)
+	return Resource{Type: ExtensionType, Name: name, Message: &corev3.TypedExtensionConfig{Name: name, TypedConfig: packed(m)}}
+}
+
+// bucket is one proxy's part of the rate. It fills in small, whole tokens: about
+// a tenth of a second's worth each time, and holds no more than that, so that
+// after a pause no burst comes through. The interval is rounded up to Envoy's
+// millisecond, so the rate is never exceeded, and kept but for 1 %.
+func (s routed) bucket() *typev3.TokenBucket {
+	rate, proxies := int(s.StormGuard), max(1, s.Proxies)
+	tokens := max(1, rate/(10*proxies))
+	every := (tokens*proxies*1000 + rate - 1) / rate
+	return &typev3.TokenBucket{
+		MaxTokens:     uint32(tokens),
+		TokensPerFill: wrapperspb.UInt32(uint32(tokens)),
+		FillInterval:  durationpb.New(time.Duration(every) * time.Millisecond),
+	}
+}
+
+// counted makes a guarded service's requests carry its name.
+func counted(s routed) []*routev3.RateLimit {
+	if s.StormGuard == 0 {
+		return nil
+	}
+	return []*routev3.RateLimit{{Actions: []*routev3.RateLimit_Action{{
+		ActionSpecifier: &routev3.RateLimit_Action_GenericKey_{GenericKey: &routev3.RateLimit_Action_GenericKey{
+			DescriptorKey: guardedBy, DescriptorValue: string(s.Name),
+		}},
+	}}}}
+}
+
+// httpGuard without descriptors lets all pass. What it refuses is answered with
+// 503, as an instance that drains does, and gRPC's UNAVAILABLE.
+func httpGuard(listener string) *httplimitv3.LocalRateLimit {
+	always := &corev3.RuntimeFractionalPercent{DefaultValue: &typev3.FractionalPercent{Numerator: 100}}
+	return &httplimitv3.LocalRateLimit{
+		StatPrefix:     "http." + escape(listener),
+		Status:         &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},
+		FilterEnabled:  always,
+		FilterEnforced: always,
+	}
+}
+
+// rawGuard closes the connections that find no token.
+func rawGuard(listener string, bucket *typev3.TokenBucket) *rawlimitv3.LocalRateLimit {
+	return &rawlimitv3.LocalRateLimit{StatPrefix: escape(listener), TokenBucket: bucket}
+}
+
+// endless is a bucket that is never empty: the filter of Envoy's that guards raw
+// connections must have one.
+func endless() *typev3.TokenBucket {
+	return &typev3.TokenBucket{
+		MaxTokens: 1 << 30, TokensPerFill: wrapperspb.UInt32(1 << 30), FillInterval: durationpb.New(time.Second),
+	}
+}
+
+// httpStorm is the filter's place in a Listener. Without a control plane it
+// guards nothing.
+func httpStorm(l Listener) *hcmv3.HttpFilter {
+	return &hcmv3.HttpFilter{
+		Name:       stormName(l.Name),
+		ConfigType: &hcmv3.HttpFilter_ConfigDiscovery{ConfigDiscovery: discovered(packed(httpGuard(l.Name)))},
+	}
+}
+
+func rawStorm(l Listener) *listenerv3.Filter {
+	return &listenerv3.Filter{
+		Name:       stormName(l.Name),
+		ConfigType: &listenerv3.Filter_ConfigDiscovery{ConfigDiscovery: discovered(packed(rawGuard(l.Name, endless())))},
+	}
+}
+
+// discovered has a filter told over xDS, and be as otherwise says until then.
+func discovered(otherwise *anypb.Any) *corev3.ExtensionConfigSource {
+	return &corev3.ExtensionConfigSource{
+		ConfigSource:  ads(),
+		DefaultConfig: otherwise,
+		TypeUrls:      []string{otherwise.TypeUrl},
+	}
+}
+
+func (s Service) checkStorm() error {
+	if s.StormGuard < 0 || s.StormGuard > maxRate {
+		return fmt.Errorf("service %s: storm guard %s must be between 1/s and %s, or 0 for none", s.Name, s.StormGuard, maxRate)
+	}
+	return nil
+}
