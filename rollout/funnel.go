@@ -257,7 +257,7 @@ func (d *decider) answers(key discovery.InstanceID) bool {
 	return sight.Err == "" && !sight.At.IsZero()
 }
 
-// room is what the side that takes over can still take: Σ max(0, capacity −
+// room is what the side that takes over can still take: Σ (capacity −
 // active) over its open instances, less the evicted clients that are still on
 // their way. It is not known unless every one of them declares a capacity and can
 // say what it holds. Whoever does not answer counts as full, or as having closed
@@ -272,7 +272,7 @@ func (d *decider) room() (int, bool) {
 		case in.Capacity <= 0 || in.Drain == "":
 			return 0, false
 		case !sight.At.IsZero(): // who has not said yet what it holds counts as full
-			total += max(0, in.Capacity-sight.Status.Active)
+			total += in.Capacity - sight.Status.Active // one that is overfull leaves the others less
 		}
 	}
 	if _, ok := d.silent(); ok {
