@@ -16,6 +16,12 @@ type Command interface {
 	apply(policy Policy, s State, seen Seen, now time.Time) (State, Answer, error)
 }
 
+// Apply decides what a command does, as Controller.Do does before it stores. Pure;
+// an error is a *Refusal, and the state is then as it was.
+func Apply(c Command, policy Policy, s State, seen Seen, now time.Time) (State, Answer, error) {
+	return c.apply(policy, s, seen, now)
+}
+
 // Promote moves the service to Target. Promoting the live colour while steady
 // says so and changes nothing.
 type Promote struct {

@@ -1,0 +1,165 @@
+package sim
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
+)
+
+// Report is what a simulation showed.
+type Report struct {
+	// Took is from the promotion to the end of the rollout, in virtual time.
+	Took, Planned time.Duration
+	Closes        int
+	// Cap is the most closes a window of length T may have, Peak the most that
+	// one had, and Trickle the most that 100 ms had, as a multiple of the even
+	// share of the cap.
+	Cap, Peak int
+	Trickle   float64
+	// Out is the most clients that were on their way at a close, and Fill the most
+	// that the side that takes over held, with those, as a share of its headroom.
+	Out  int
+	Fill float64
+	// Mean is how often the funnel closed a client on average, Most the most often.
+	Mean float64
+	Most int
+	// Lost is how many were cut off by dying instances.
+	Lost int
+	// Reasons is how long each was given.
+	Reasons map[rollout.Code]time.Duration
+	Looks   int
+	// Faults are the promises that were broken, the first few.
+	Faults []string
+}
+
+// promises are watched at each close.
+type promises struct {
+	every    time.Duration
+	cap      int
+	grace    time.Duration // after a disturbance, in which the funnel may still act on what it knew
+	wide     meter
+	narrow   meter
+	peak     int
+	narrowed int
+	closes   int
+	lost     int
+	out      int
+	fill     float64
+	reasons  map[rollout.Code]time.Duration
+	looks    int
+	faults   []string
+	broken   int
+	quiet    time.Duration // no close is allowed until then, from when it is set
+	shaken   time.Duration // the last disturbance
+	window   int
+	rooms    bool // headroom is watched
+	room     int  // the headroom of roomOf, which is empty when it has to be summed anew
+	roomOf   discovery.Colour
+}
+
+func (p *promises) init(conf Config) {
+	f := conf.Policy.Funnel
+	p.every, p.cap = f.Every.D(), max(f.Close, conf.Policy.HurryCap)
+	if conf.Policy.Pressure != rollout.Hurry {
+		p.cap = f.Close
+	}
+	p.grace = p.every + conf.Detect + 200*time.Millisecond + 2*conf.Jitter
+	p.wide.length, p.narrow.length = p.every-conf.Jitter, 100*time.Millisecond
+	p.reasons = map[rollout.Code]time.Duration{}
+	p.shaken = -time.Hour
+	p.window = conf.Policy.Window
+}
+
+// disturb says that something happened which the funnel cannot know yet.
+func (p *promises) disturb(now time.Duration) { p.shaken = now }
+
+func (p *promises) fault(at time.Duration, format string, args ...any) {
+	if p.broken++; p.broken <= 5 {
+		p.faults = append(p.faults, fmt.Sprintf("%v: ", at)+fmt.Sprintf(format, args...))
+	}
+}
+
+// closed holds the promises against one close.
+func (p *promises) closed(w *World, in *instance, at time.Duration) {
+	p.closes++
+	if n := p.wide.add(at); n > p.peak {
+		p.peak = n
+		if n > p.cap+1 {
+			p.fault(at, "%d closes in %v, the cap is %d", n, p.wide.length, p.cap)
+		}
+	}
+	p.narrowed = max(p.narrowed, p.narrow.add(at))
+	if in.openAt > 0 {
+		p.fault(at, "%s closed a connection while %d proxies send it new ones", in.ID, in.openAt)
+	}
+	if at < p.quiet {
+		p.fault(at, "a close although the funnel had to stand still until %v", p.quiet)
+	}
+	if at-p.shaken < p.grace {
+		return
+	}
+	out := w.clients.out
+	p.out = max(p.out, out)
+	if p.window > 0 && out > p.window {
+		p.fault(at, "%d clients are on their way, the window is %d", out, p.window)
+	}
+	if p.rooms {
+		to := w.state.Live.Other()
+		if w.state.Rollout != nil {
+			to = w.state.Rollout.To
+		}
+		if p.roomOf != to {
+			p.room, _ = w.room(to)
+			p.roomOf = to
+		}
+		full := w.clients.held[side(to)] + out
+		if p.room > 0 {
+			p.fill = max(p.fill, float64(full)/float64(p.room))
+		}
+		if p.room > 0 && full > p.room {
+			p.fault(at, "%s has room for %d; it holds and will be sent %d", to, p.room, full)
+		}
+	}
+}
+
+// meter counts what falls into the window of a length that ends now, half open.
+type meter struct {
+	length time.Duration
+	times  []time.Duration // a ring of a power of two
+	from   int
+	to     int
+}
+
+func (m *meter) add(at time.Duration) int {
+	for m.from < m.to && at-m.times[m.from&(len(m.times)-1)] >= m.length {
+		m.from++
+	}
+	if m.to-m.from == len(m.times) {
+		bigger := make([]time.Duration, max(1024, 2*len(m.times)))
+		for i := m.from; i < m.to; i++ {
+			bigger[i&(len(bigger)-1)] = m.times[i&(len(m.times)-1)]
+		}
+		m.times = bigger
+	}
+	m.times[m.to&(len(m.times)-1)] = at
+	m.to++
+	return m.to - m.from
+}
+
+// Report sums up.
+func (w *World) Report() Report {
+	p := &w.promises
+	w.because(w.reason)
+	closed, all := w.disconnects()
+	if want := w.conf.Connections + w.clients.came; all != want {
+		p.fault(w.now, "%d clients are somewhere, there were %d", all, want)
+	}
+	return Report{
+		Closes: p.closes, Cap: p.cap, Peak: p.peak,
+		Trickle: float64(p.narrowed) / (float64(p.cap) * 0.1 / p.every.Seconds()),
+		Out:     p.out, Fill: p.fill, Mean: float64(closed) / float64(all), Most: w.clients.most, Lost: p.lost,
+		Reasons: p.reasons, Looks: p.looks, Faults: p.faults,
+	}
+}

@@ -1,0 +1,27 @@
+package sim
+
+import (
+	"testing"
+	"time"
+)
+
+// TestScenarios plays every story, with ten million connections unless -short.
+func TestScenarios(t *testing.T) {
+	size := Full
+	if testing.Short() {
+		size = Size{Connections: 100_000, Instances: 40}
+	}
+	for _, s := range Scenarios {
+		t.Run(s.Name, func(t *testing.T) {
+			t.Parallel()
+			began := time.Now()
+			r := s.Run(size)
+			for _, f := range r.Faults {
+				t.Error(f)
+			}
+			t.Logf("%v: took %v (planned %v), %d closes, peak %d of %d, %.2f in 100 ms, out %d, fill %.3f, mean %.3f, most %d, lost %d, %d looks",
+				time.Since(began).Round(10*time.Millisecond), r.Took.Round(10*time.Millisecond), r.Planned, r.Closes, r.Peak, r.Cap, r.Trickle, r.Out, r.Fill, r.Mean, r.Most, r.Lost, r.Looks)
+			t.Log(r.Reasons)
+		})
+	}
+}
