@@ -50,7 +50,7 @@ class Gate:
         """One goes every over/n seconds, at random; what ends by itself counts."""
         clock, every = asyncio.get_running_loop().time, list(self.held)
         random.shuffle(every)
-        due, level = clock() + start, len(every)
+        due, distance = clock() + start, over / max(len(every) - ceiling, 1)
         for level in range(len(every) - 1, ceiling - 1, -1):
             await asyncio.sleep(due - clock())
             while len(self.held) > level:
@@ -59,7 +59,7 @@ class Gate:
                     self.held.remove(leave)
                     self.total["evicted"] += 1
                     leave()
-            due = max(due, clock() - 0.02) + over / (len(every) - ceiling)  # no burst after a standstill
+            due = max(due, clock() - 0.02) + distance  # no burst after a standstill
 
 
 def endpoint(gate, address, token=""):
