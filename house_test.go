@@ -52,6 +52,8 @@ var house = []room{
 		why: "the simulation holds the real decisions against a world without I/O"},
 	{dir: "rollout/store/*", ours: []string{"rollout", "discovery"}, foreign: []string{"github.com/hashicorp/consul/api", "github.com/google/renameio/v2"},
 		why: "a store keeps bytes by compare-and-swap and knows nothing of drains or proxies"},
+	{dir: "rollout/outside", ours: []string{"rollout", "discovery"}, foreign: []string{"github.com/prometheus/client_golang/api", "github.com/prometheus/common/model"},
+		why: "what asks gates and calls hooks gives answers and decides nothing"},
 	{dir: "envoy", ours: []string{"discovery", "rollout"}, foreign: []string{"github.com/envoyproxy/go-control-plane/envoy", "google.golang.org/protobuf"},
 		why: "envoy is a pure translation from wishes to resources; how they are told is xds's business"},
 	{dir: "envoy/bootstrap",

@@ -22,6 +22,7 @@ import (
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/outside"
 	storeconsul "github.com/sluice-proxy/sluice/rollout/store/consul"
 	storefile "github.com/sluice-proxy/sluice/rollout/store/file"
 	"github.com/sluice-proxy/sluice/xds"
@@ -56,14 +57,21 @@ func serve(ctx context.Context, path string, hup <-chan os.Signal, logger *slog.
 	pub := newPublisher(conf, logger)
 	orders := drain.NewClient(conf.Drain.Token)
 	defer orders.Close()
+	gates, err := outside.NewGates(outside.Prometheus{Address: conf.Prometheus.Address, Token: conf.Prometheus.Token})
+	if err != nil {
+		return err
+	}
+	hooks := outside.NewHooks(logger)
 	control := rollout.NewController(rollout.Ports{
-		Store: store, Drain: orders, Publish: pub.Publish, Proxies: pub.Proxies, Logger: logger,
+		Store: store, Drain: orders, Publish: pub.Publish, Proxies: pub.Proxies, Gates: gates, Hooks: hooks, Logger: logger,
 	})
 	control.Configure(services(conf))
 	source := newSource(logger, control.Discovered)
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return control.Run(ctx) })
+	group.Go(func() error { return gates.Run(ctx, control.Notice) })
+	group.Go(func() error { return hooks.Run(ctx, control.Notice) })
 	group.Go(func() error { return source.run(ctx, conf) })
 	group.Go(func() error { return hear(ctx, pub, control.Notice) })
 	group.Go(func() error { return serveXDS(ctx, pub.server, xdsListener) })

@@ -1,0 +1,163 @@
+// Package outside speaks with what is neither proxy nor instance: it asks the
+// gates of a policy, of Prometheus, a command or a URL, and calls its hooks.
+package outside
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"path/filepath"
+	"reflect"
+	"sync"
+	"time"
+
+	v1 "github.com/prometheus/client_golang/api/prometheus/v1"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
+)
+
+// Gates asks the gates of policies: each in a goroutine of its own, at most once
+// at a time, and no longer than its timeout. It implements rollout.Gates; its
+// methods may be called concurrently, and return at once.
+type Gates struct {
+	web        web
+	prometheus v1.API        // nil: there is none
+	wanted     chan struct{} // capacity 1: a level
+
+	mu       sync.Mutex
+	services map[discovery.Service]map[string]*asked
+}
+
+// asked is one gate of a service. What is asked of one that is no longer among
+// the services is forgotten.
+type asked struct {
+	gate    rollout.Gate
+	wanted  bool
+	asking  context.CancelFunc // nil while it is not asked
+	reading *rollout.Reading   // nil before the first
+}
+
+// NewGates starts nothing; Run does. The error is an address of Prometheus that
+// is none.
+func NewGates(p Prometheus) (*Gates, error) {
+	w := newWeb()
+	prometheus, err := p.connect(w)
+	if err != nil {
+		return nil, err
+	}
+	return &Gates{
+		web: w, prometheus: prometheus, wanted: make(chan struct{}, 1),
+		services: map[discovery.Service]map[string]*asked{},
+	}, nil
+}
+
+// Ask has these gates of the service asked now. One that is being asked is not
+// asked again; one that is not among them, or was another, is forgotten, also
+// while it is being asked.
+func (g *Gates) Ask(service discovery.Service, gates []rollout.Gate) {
+	g.mu.Lock()
+	old, now := g.services[service], map[string]*asked{}
+	for _, gate := range gates {
+		a := old[gate.Name]
+		if a == nil || !reflect.DeepEqual(a.gate, gate) {
+			a = &asked{gate: gate}
+		}
+		a.wanted = a.asking == nil
+		now[gate.Name] = a
+	}
+	for name, a := range old {
+		if a != now[name] && a.asking != nil {
+			a.asking()
+		}
+	}
+	g.services[service] = now
+	g.mu.Unlock()
+	raise(g.wanted)
+}
+
+// Readings is the newest reading of each gate of the service that has one.
+func (g *Gates) Readings(service discovery.Service) map[string]rollout.Reading {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	out := map[string]rollout.Reading{}
+	for name, a := range g.services[service] {
+		if a.reading != nil {
+			out[name] = *a.reading
+		}
+	}
+	return out
+}
+
+// Run asks until ctx ends, and gives notice of each new reading. Then it kills
+// the commands that still run.
+func (g *Gates) Run(ctx context.Context, notice func()) error {
+	var asking sync.WaitGroup
+	defer g.web.close()
+	defer asking.Wait()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-g.wanted:
+		}
+		g.mu.Lock()
+		for service, gates := range g.services {
+			for a := range maps.Values(gates) {
+				if !a.wanted {
+					continue
+				}
+				one, cancel := within(ctx, a.gate.Within())
+				a.wanted, a.asking = false, cancel
+				asking.Go(func() {
+					defer cancel()
+					reading := g.read(one, service, a.gate)
+					g.mu.Lock()
+					a.asking, a.reading = nil, &reading
+					g.mu.Unlock()
+					notice()
+				})
+			}
+		}
+		g.mu.Unlock()
+	}
+}
+
+// read asks one gate. It was asked when that began.
+func (g *Gates) read(ctx context.Context, service discovery.Service, gate rollout.Gate) rollout.Reading {
+	r := rollout.Reading{At: time.Now()}
+	var why string
+	switch {
+	case gate.Query != "":
+		r.Open, why = query(ctx, g.prometheus, gate)
+	case gate.URL != "":
+		said, err := g.web.call(ctx, http.MethodGet, gate.URL, nil)
+		r.Open, why = err == nil, host(gate.URL)+" answers"
+		if err != nil {
+			why = outcome(host(gate.URL), err, said)
+		}
+	case len(gate.Command) > 0:
+		said, err := execute(ctx, gate.Command, "SLUICE_SERVICE="+string(service))
+		name := filepath.Base(gate.Command[0])
+		r.Open, why = err == nil, name+" succeeds"
+		switch {
+		case err != nil:
+			why = outcome(name, err, said)
+		case said != "":
+			why = said
+		}
+	default:
+		why = "it has neither query nor command nor url"
+	}
+	r.Text = fmt.Sprintf("gate %s is %s: %s", gate.Name, map[bool]string{true: "open", false: "closed"}[r.Open], why)
+	return r
+}
+
+// raise sets a level.
+func raise(level chan struct{}) {
+	select {
+	case level <- struct{}{}:
+	default:
+	}
+}

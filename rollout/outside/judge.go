@@ -1,0 +1,88 @@
+package outside
+
+import (
+	"math"
+	"strconv"
+
+	"github.com/prometheus/common/model"
+
+	"github.com/sluice-proxy/sluice/rollout"
+)
+
+// judge compares an answer with the gate's bounds: there has to be a value, and
+// every one has to be below Below and above Above. NaN is neither. said is about
+// the value that is farthest out, or nearest to it. Pure.
+func judge(gate rollout.Gate, answer model.Value) (open bool, said string) {
+	var samples []*model.Sample
+	switch v := answer.(type) {
+	case model.Vector:
+		samples = v
+	case *model.Scalar:
+		samples = []*model.Sample{{Value: v.Value}}
+	default:
+		return false, "the query has to answer a vector or a scalar, and does not"
+	}
+	switch {
+	case gate.Below == nil && gate.Above == nil:
+		return false, "it has no bound"
+	case len(samples) == 0:
+		return false, "the query has no result"
+	}
+	worst, least := samples[0], math.Inf(1)
+	for _, s := range samples {
+		if s == nil || s.Histogram != nil {
+			return false, "the query answers with histograms; ask for one of their values"
+		}
+		if by := margin(gate, float64(s.Value)); by < least {
+			worst, least = s, by
+		}
+	}
+	of := ""
+	if len(samples) > 1 {
+		of = " of " + plain(worst.Metric.String())
+	}
+	return least > 0, relation(gate, float64(worst.Value), of)
+}
+
+// margin is how far v is inside the bounds: above 0 where it keeps them.
+func margin(gate rollout.Gate, v float64) float64 {
+	if math.IsNaN(v) {
+		return math.Inf(-1)
+	}
+	by := math.Inf(1)
+	if gate.Below != nil {
+		by = min(by, *gate.Below-v)
+	}
+	if gate.Above != nil {
+		by = min(by, v-*gate.Above)
+	}
+	return by
+}
+
+// relation says which bound the value breaks, or that it keeps them.
+func relation(gate rollout.Gate, v float64, of string) string {
+	is := func(how string, bound float64) string {
+		return number(v, bound) + of + " is " + how + " " + number(bound, v)
+	}
+	switch below, above := gate.Below, gate.Above; {
+	case below != nil && !(v < *below):
+		return is("not below", *below)
+	case above != nil && !(v > *above):
+		return is("not above", *above)
+	case above == nil:
+		return is("below", *below)
+	case below == nil:
+		return is("above", *above)
+	default:
+		return is("above", *above) + " and below " + number(*below, v)
+	}
+}
+
+// number is short, unless that makes it look like the other one.
+func number(v, other float64) string {
+	short := func(f float64) string { return strconv.FormatFloat(f, 'g', 4, 64) }
+	if v != other && short(v) == short(other) {
+		return strconv.FormatFloat(v, 'g', -1, 64)
+	}
+	return short(v)
+}
