@@ -1,0 +1,207 @@
+package xds
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// loadInterval is how often proxies report when Options do not say.
+	loadInterval = time.Second
+	// silentAfter is after how many intervals without a report a proxy is silent.
+	silentAfter = 5
+	// loadsKept is how long the reports of a silent node, and the totals of an
+	// endpoint that nobody reports, are remembered.
+	loadsKept = 24 * time.Hour
+
+	maxReporters = 10_000  // nodes remembered
+	maxEndpoints = 10_000  // endpoints of one cluster that are remembered
+	maxCount     = 1 << 31 // more is no count
+	maxName      = 512     // bytes of a cluster's name
+	maxIgnored   = 8       // names of ignored clusters that are shown
+)
+
+// loads is everything that proxies report of what they carry, by node id: load
+// reports and counters come on streams of their own, which need not be on the
+// connection of the discovery stream.
+type loads struct {
+	log      *slog.Logger
+	interval time.Duration
+	own      map[string]bool // clusters that proxies have of their own
+	changed  chan struct{}   // a level: "look again"
+
+	mu        sync.Mutex // guards what follows, down to the last report
+	published map[string]bool
+	nodes     map[string]*reporter
+	totals    map[string]map[netip.AddrPort]total // by cluster
+	swept     time.Time
+}
+
+// total is of all nodes together, so that it never falls when one is forgotten.
+type total struct {
+	issued, errors uint64
+	at             time.Time
+}
+
+// reporter is one node.
+type reporter struct {
+	node            string
+	loads, counters voice
+	clusters        map[string]*clusterReport
+	complete        time.Time // when the counters came that are known to have been all
+
+	trouble string
+	refused uint64
+	told    time.Time // when trouble was logged last
+	ignored []string
+}
+
+// voice is a node's newest stream of one kind.
+type voice struct {
+	stream *int // tells streams apart; nil once it has ended
+	at     time.Time
+}
+
+// clusterReport is what one node says of one cluster.
+type clusterReport struct {
+	at        time.Time // of the newest load report
+	sum       int       // in progress in that report
+	endpoints map[netip.AddrPort]*endpointReport
+	// unseen is how much more the counters had than sum, at the two newest
+	// comparisons since an endpoint was last found absent.
+	unseen   [2]int
+	compared int
+
+	counters  counters
+	counted   time.Time
+	overflow  uint64
+	connect   time.Duration
+	connectAt time.Time
+}
+
+// endpointReport is what one node says of one endpoint.
+type endpointReport struct {
+	held      int
+	perSecond float64
+	// present: it was in the newest report. A proxy leaves out an endpoint that
+	// has nothing, and also one that was removed while it has connections, so
+	// absence alone says nothing and the last count stays until the proxy's
+	// counters show that there is nothing beyond what it reports.
+	present bool
+}
+
+func newLoads(o Options) *loads {
+	l := &loads{
+		log: o.Logger, interval: o.LoadInterval, own: map[string]bool{},
+		changed: make(chan struct{}, 1), published: map[string]bool{},
+		nodes: map[string]*reporter{}, totals: map[string]map[netip.AddrPort]total{},
+	}
+	if l.interval <= 0 {
+		l.interval = loadInterval
+	}
+	for _, name := range o.OwnClusters {
+		l.own[name] = true
+	}
+	return l
+}
+
+// follow learns which clusters exist. One that was published once may hold
+// connections for as long as this process lives.
+func (l *loads) follow(set []Resource) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range set {
+		if r.Type == clusterType {
+			l.published[r.Name] = true
+		}
+	}
+}
+
+const clusterType = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+
+func (l *loads) notify() {
+	select {
+	case l.changed <- struct{}{}:
+	default:
+	}
+}
+
+// fresh: the node's stream is open, and what came at then is no older than a few
+// intervals.
+func (l *loads) fresh(v voice, then, now time.Time) bool {
+	return v.stream != nil && now.Sub(then) <= silentAfter*l.interval
+}
+
+// reporter finds or makes what is known of a node. l.mu is held.
+func (l *loads) reporter(node string) (*reporter, error) {
+	now := time.Now()
+	if now.Sub(l.swept) > time.Minute {
+		l.swept = now
+		l.sweep(now)
+	}
+	if n := l.nodes[node]; n != nil {
+		return n, nil
+	}
+	if len(l.nodes) >= maxReporters {
+		return nil, fmt.Errorf("more than %d nodes report their load", maxReporters)
+	}
+	n := &reporter{node: node, clusters: map[string]*clusterReport{}}
+	l.nodes[node] = n
+	return n, nil
+}
+
+// sweep forgets what nobody has reported for a day.
+func (l *loads) sweep(now time.Time) {
+	for node, n := range l.nodes {
+		if n.loads.stream == nil && n.counters.stream == nil &&
+			now.Sub(n.loads.at) > loadsKept && now.Sub(n.counters.at) > loadsKept {
+			delete(l.nodes, node)
+		}
+	}
+	for _, endpoints := range l.totals {
+		for addr, t := range endpoints {
+			if now.Sub(t.at) > loadsKept {
+				delete(endpoints, addr)
+			}
+		}
+	}
+}
+
+// cluster finds or makes the node's report of a cluster; nil when it is not one
+// that was published. l.mu is held.
+func (l *loads) cluster(n *reporter, name string) *clusterReport {
+	if r := n.clusters[name]; r != nil {
+		return r
+	}
+	if !l.published[name] {
+		l.ignore(n, name)
+		return nil
+	}
+	r := &clusterReport{endpoints: map[netip.AddrPort]*endpointReport{}}
+	n.clusters[name] = r
+	return r
+}
+
+func (l *loads) ignore(n *reporter, name string) {
+	if l.own[name] || len(n.ignored) >= maxIgnored || slices.Contains(n.ignored, name) {
+		return
+	}
+	n.ignored = append(n.ignored, name)
+	l.log.Info("reports of a cluster that was never published are ignored", "node", n.node, "cluster", name)
+}
+
+// refuse names a report that is not believed; what was known before stays.
+// l.mu is held.
+func (l *loads) refuse(n *reporter, why string) {
+	n.refused++
+	news := n.trouble != why
+	n.trouble = why
+	if now := time.Now(); news && now.Sub(n.told) > silentAfter*l.interval || now.Sub(n.told) > time.Hour {
+		n.told = now
+		l.log.Warn("a proxy's report was refused", "node", n.node, "reason", why)
+	}
+}
