@@ -14,7 +14,9 @@ import (
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	runtimev3 "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
@@ -37,6 +39,9 @@ func randomWorld(r *rand.Rand) setting {
 		}
 		if r.IntN(10) == 0 {
 			s.Prefix = "/a"
+		}
+		if r.IntN(3) == 0 {
+			s.StormGuard = rollout.Rate(r.IntN(1000))
 		}
 		if r.IntN(8) > 0 {
 			w.config.Services = append(w.config.Services, s)
@@ -82,6 +87,10 @@ func randomWish(r *rand.Rand) rollout.Wish {
 			w.Endpoints[c] = append(w.Endpoints[c], e)
 		}
 	}
+	if r.IntN(2) == 0 {
+		w.Proxies = r.IntN(4)
+		w.Limits = map[discovery.Colour]int{discovery.Blue: r.IntN(50) - 1, discovery.Green: 1 << r.IntN(30)}
+	}
 	w.Retired = r.IntN(8) == 0
 	w.Gone = w.Retired && r.IntN(2) == 0
 	return w
@@ -98,6 +107,8 @@ func spoil(r *rand.Rand, rs []Resource) []Resource {
 		return rs
 	}
 	switch m := rs[i].Message.(type) {
+	case *runtimev3.Runtime:
+		m.Layer.Fields["circuit_breakers.a-blue.default.max_requests"] = structpb.NewNumberValue(float64(r.IntN(3) - 1))
 	case *clusterv3.Cluster:
 		if r.IntN(2) == 0 {
 			return slices.Delete(rs, i, i+1)
@@ -166,6 +177,13 @@ func forbidden(published, next []Resource, may May) error {
 		}
 	}
 	for _, r := range next {
+		if m, ok := r.Message.(*runtimev3.Runtime); ok {
+			for key, v := range m.Layer.Fields {
+				if v.GetNumberValue() < 1 {
+					return fmt.Errorf("%s is %v", key, v)
+				}
+			}
+		}
 		m, ok := r.Message.(*routev3.RouteConfiguration)
 		if !ok {
 			continue

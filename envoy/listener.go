@@ -73,15 +73,19 @@ func httpFilter(l Listener) *listenerv3.Filter {
 	}
 }
 
-// later tells whom Envoy itself turns away, by a limit (UO) or by the storm guard
-// (RL), when to try again.
+// later tells whom a limit turns away (UO) when to try again.
 func later() *hcmv3.LocalReplyConfig {
 	return &hcmv3.LocalReplyConfig{Mappers: []*hcmv3.ResponseMapper{{
 		Filter: &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ResponseFlagFilter{
-			ResponseFlagFilter: &accesslogv3.ResponseFlagFilter{Flags: []string{"UO", "RL"}},
+			ResponseFlagFilter: &accesslogv3.ResponseFlagFilter{Flags: []string{"UO"}},
 		}},
-		HeadersToAdd: []*corev3.HeaderValueOption{{Header: &corev3.HeaderValue{Key: "retry-after", Value: "1"}}},
+		HeadersToAdd: []*corev3.HeaderValueOption{retryAfter()},
 	}}}
+}
+
+// retryAfter is in seconds, the same as the drain library's.
+func retryAfter() *corev3.HeaderValueOption {
+	return &corev3.HeaderValueOption{Header: &corev3.HeaderValue{Key: "retry-after", Value: "1"}}
 }
 
 // http2 leaves allow_connect out. Without it a browser opens a WebSocket over

@@ -62,8 +62,9 @@ func route(s routed) *routev3.Route {
 		match.PathSpecifier = &routev3.RouteMatch_PathSeparatedPrefix{PathSeparatedPrefix: p}
 	}
 	return &routev3.Route{
-		Name:  escape(string(s.Name)),
-		Match: match,
+		Name:     escape(string(s.Name)),
+		Match:    match,
+		Metadata: owned(s.Name),
 		Action: &routev3.Route_Route{Route: &routev3.RouteAction{
 			ClusterSpecifier: &routev3.RouteAction_WeightedClusters{WeightedClusters: &routev3.WeightedCluster{
 				// Constant order and sum: with a hash policy, raising green only
@@ -73,7 +74,6 @@ func route(s routed) *routev3.Route {
 			Timeout:     durationpb.New(0),
 			IdleTimeout: durationpb.New(0),
 			RetryPolicy: retry(),
-			RateLimits:  counted(s),
 		}},
 	}
 }

@@ -11,12 +11,15 @@ import (
 	httplimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	rawlimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/local_ratelimit/v3"
+	metadatav3 "github.com/envoyproxy/go-control-plane/envoy/type/metadata/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 )
 
@@ -28,8 +31,8 @@ import (
 // maxRate bounds a storm guard: no machine takes more.
 const maxRate rollout.Rate = 10_000_000
 
-// guardedBy is the descriptor entry that a guarded service's requests carry.
-const guardedBy = "service"
+// Where a route's metadata says which service it belongs to.
+const ours, owner = "sluice", "service"
 
 // stormName is the name of a Listener's storm guard; no Listener's own name has
 // a slash.
@@ -49,7 +52,7 @@ func storm(l Listener, on []routed) Resource {
 		for _, s := range on {
 			if s.StormGuard > 0 {
 				guard.Descriptors = append(guard.Descriptors, &ratelimitv3.LocalRateLimitDescriptor{
-					Entries:     []*ratelimitv3.RateLimitDescriptor_Entry{{Key: guardedBy, Value: string(s.Name)}},
+					Entries:     []*ratelimitv3.RateLimitDescriptor_Entry{{Key: owner, Value: string(s.Name)}},
 					TokenBucket: s.bucket(),
 				})
 			}
@@ -75,14 +78,22 @@ func (s routed) bucket() *typev3.TokenBucket {
 	}
 }
 
-// counted makes a guarded service's requests carry its name.
-func counted(s routed) []*routev3.RateLimit {
-	if s.StormGuard == 0 {
-		return nil
-	}
+// owned is what a route says about whose it is.
+func owned(s discovery.Service) *corev3.Metadata {
+	return &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{
+		ours: {Fields: map[string]*structpb.Value{owner: structpb.NewStringValue(string(s))}},
+	}}
+}
+
+// byOwner has each request ask for a token from the bucket of its route's owner.
+func byOwner() []*routev3.RateLimit {
 	return []*routev3.RateLimit{{Actions: []*routev3.RateLimit_Action{{
-		ActionSpecifier: &routev3.RateLimit_Action_GenericKey_{GenericKey: &routev3.RateLimit_Action_GenericKey{
-			DescriptorKey: guardedBy, DescriptorValue: string(s.Name),
+		ActionSpecifier: &routev3.RateLimit_Action_Metadata{Metadata: &routev3.RateLimit_Action_MetaData{
+			DescriptorKey: owner,
+			Source:        routev3.RateLimit_Action_MetaData_ROUTE_ENTRY,
+			MetadataKey: &metadatav3.MetadataKey{Key: ours, Path: []*metadatav3.MetadataKey_PathSegment{{
+				Segment: &metadatav3.MetadataKey_PathSegment_Key{Key: owner},
+			}}},
 		}},
 	}}}}
 }
@@ -92,10 +103,13 @@ func counted(s routed) []*routev3.RateLimit {
 func httpGuard(listener string) *httplimitv3.LocalRateLimit {
 	always := &corev3.RuntimeFractionalPercent{DefaultValue: &typev3.FractionalPercent{Numerator: 100}}
 	return &httplimitv3.LocalRateLimit{
-		StatPrefix:     "http." + escape(listener),
+		StatPrefix:     httpPrefix(listener),
 		Status:         &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},
 		FilterEnabled:  always,
 		FilterEnforced: always,
+		RateLimits:     byOwner(),
+		// A local reply mapper does not see this filter's refusals.
+		ResponseHeadersToAdd: []*corev3.HeaderValueOption{retryAfter()},
 	}
 }
 
@@ -112,14 +126,18 @@ func endless() *typev3.TokenBucket {
 	}
 }
 
-// httpStorm is the filter's place in a Listener. Without a control plane it
-// guards nothing.
+// httpStorm is the filter's place in a Listener: until it is told a guard it is
+// none, in as few words as can be, since a Listener cannot take them back.
 func httpStorm(l Listener) *hcmv3.HttpFilter {
+	none := packed(&httplimitv3.LocalRateLimit{StatPrefix: httpPrefix(l.Name)})
 	return &hcmv3.HttpFilter{
 		Name:       stormName(l.Name),
-		ConfigType: &hcmv3.HttpFilter_ConfigDiscovery{ConfigDiscovery: discovered(packed(httpGuard(l.Name)))},
+		ConfigType: &hcmv3.HttpFilter_ConfigDiscovery{ConfigDiscovery: discovered(none)},
 	}
 }
+
+// httpPrefix puts the filter's counters beside the Listener's own.
+func httpPrefix(listener string) string { return "http." + escape(listener) }
 
 func rawStorm(l Listener) *listenerv3.Filter {
 	return &listenerv3.Filter{

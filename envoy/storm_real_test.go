@@ -1,0 +1,121 @@
+//go:build real
+
+package envoy
+
+import (
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
+)
+
+// most is the largest number of moments within any window of length d.
+func most(at []time.Time, d time.Duration) int {
+	slices.SortFunc(at, time.Time.Compare)
+	n, from := 0, 0
+	for i := range at {
+		for at[i].Sub(at[from]) >= d {
+			from++
+		}
+		n = max(n, i-from+1)
+	}
+	return n
+}
+
+// flood tries as fast as it can with a few clients, and returns when each that
+// was admitted was.
+func flood(try func() bool, clients int, d time.Duration) (admitted []time.Time) {
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	began := time.Now()
+	for range clients {
+		all.Go(func() {
+			for time.Since(began) < d {
+				if ok := try(); ok {
+					mu.Lock()
+					admitted = append(admitted, time.Now())
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	all.Wait()
+	return admitted
+}
+
+// The guard lets its rate through and no more, also while the weights change
+// five times a second; a service without one is not held up.
+func TestRealStorm(t *testing.T) {
+	const d = 4 * time.Second
+	web, raw := freeAddr(t), freeAddr(t)
+	c := Config{
+		Listeners: []Listener{{Name: "web", Addr: web}, {Name: "raw", Addr: raw}},
+		Services: []Service{
+			{Name: "chat", Listener: "web", Prefix: "/chat", StormGuard: 400},
+			{Name: "slow", Listener: "web", Prefix: "/slow", StormGuard: 3},
+			{Name: "free", Listener: "web", Prefix: "/free"},
+			{Name: "line", Listener: "raw", TCP: true, StormGuard: 200},
+		},
+	}
+	at, lines := backend(t, "both"), echo(t, "both")
+	wishes := func(green rollout.Share) rollout.Wishes {
+		out := rollout.Wishes{}
+		for name, a := range map[discovery.Service][]rollout.Endpoint{"chat": serving(at), "slow": serving(at), "free": serving(at), "line": serving(lines)} {
+			w := to("green", map[discovery.Colour][]rollout.Endpoint{"blue": a, "green": a})
+			w.Proxies = 2
+			w.Weights = map[discovery.Colour]rollout.Share{"green": green, "blue": rollout.Whole - green}
+			out[name] = w
+		}
+		return out
+	}
+	w := start(t, c, wishes(0))
+	h := client(false)
+	get := func(path string) func() bool {
+		return func() bool {
+			res, err := h.Get("http://" + web.String() + path)
+			if err != nil {
+				t.Error(err)
+				return false
+			}
+			_ = res.Body.Close()
+			if res.StatusCode != 200 && (res.StatusCode != 503 || res.Header.Get("Retry-After") != "1") {
+				t.Errorf("%s: %s, %v", path, res.Status, res.Header)
+			}
+			return res.StatusCode == 200
+		}
+	}
+	ws, _ := dialWS(t, "ws://"+web.String()+"/chat/ws")
+	conn, in, _ := dialTCP(t, raw)
+
+	var all sync.WaitGroup
+	admitted := map[string]*[]time.Time{}
+	for path, try := range map[string]func() bool{
+		"/chat/x": get("/chat/x"), "/slow/x": get("/slow/x"), "/free/x": get("/free/x"),
+		"line": func() bool { return tryTCP(t, raw) != nil },
+	} {
+		times := new([]time.Time)
+		admitted[path] = times
+		all.Go(func() { *times = flood(try, 4, d) })
+	}
+	changes := 0
+	for tick := time.NewTicker(200 * time.Millisecond); changes < int(d/(200*time.Millisecond)); changes++ {
+		<-tick.C
+		w.tell(t, wishes(rollout.Share(1+changes)))
+	}
+	all.Wait()
+	for path, rate := range map[string]float64{"/chat/x": 200, "/slow/x": 1.5, "line": 100} {
+		n, peak := float64(len(*admitted[path])), float64(most(*admitted[path], time.Second))
+		t.Logf("%s: %.1f/s, at most %.0f in a second; %v/s is allowed", path, n/d.Seconds(), peak, rate)
+		if burst := max(1, rate/10); n > 1.01*rate*d.Seconds()+burst || peak > rate*1.05+burst || n < 0.9*rate*d.Seconds()-1 {
+			t.Errorf("%s: %v in %s, at most %v in a second; %v/s is allowed", path, n, d, peak, rate)
+		}
+	}
+	if n := len(*admitted["/free/x"]); n < 1000 {
+		t.Errorf("a service without a guard got %d requests through", n)
+	}
+	chats(t, ws)
+	hears(t, in, conn, "still there")
+}
