@@ -1,7 +1,6 @@
 package rollout
 
 import (
-	"cmp"
 	"math"
 	"slices"
 	"time"
@@ -48,6 +47,8 @@ type Returns struct {
 	// when they are not. LearnAt is when learning goes on after that.
 	Short   time.Time `json:"short,omitzero"`
 	LearnAt time.Time `json:"learn_at,omitzero"`
+	Heard   time.Time `json:"heard,omitzero"`
+	HeardAt uint64    `json:"heard_at,omitempty"`
 	// FirstEvicted and FirstAccepted are the totals of the first observation.
 	FirstEvicted  uint64   `json:"first_evicted"`
 	FirstAccepted uint64   `json:"first_accepted"`
@@ -96,19 +97,33 @@ func (r Returns) Observe(now time.Time, evicted, accepted uint64) Returns {
 
 func (r *Returns) weigh(now time.Time, dt float64) {
 	gone, came := float64(r.Evicted-r.EvictedAt), float64(r.Accepted-r.AcceptedAt)
-	foreseen := r.mean(func(f filter, c curve) float64 {
+	foreseen := r.quantile(1-credible, func(f filter, c curve) float64 {
+		if r.Missing() {
+			return f.Organic*dt + f.Share*f.away()*dt/max(dt, c.mean)
+		}
 		moved, _ := f.step(c, gone, dt)
-		return f.Lag + f.Organic*dt + f.Share*(moved)
+		return f.Lag + f.Organic*dt + f.Share*moved
 	})
-	r.At, r.EvictedAt, r.AcceptedAt = now, r.Evicted, r.Accepted
-	noise := math.Sqrt(foreseen+1) + jitter*foreseen
+	noise := math.Sqrt(foreseen + jitter*jitter*foreseen*foreseen/dt/dt)
 	short := foreseen-came > 3*noise && came < 0.4*foreseen && now.Sub(r.Since) > 2*time.Second
+	if short && !r.Missing() && dt < 1.9 {
+		return
+	}
+	r.At, r.EvictedAt, r.AcceptedAt = now, r.Evicted, r.Accepted
 	switch {
-	case short && r.Short.IsZero():
-		r.Short = now
-	case !short && !r.Short.IsZero():
+	case short && !r.Missing():
+		r.Short, r.Heard, r.HeardAt = now, now, r.Accepted
+	case !short && r.Missing():
 		r.Short = time.Time{}
 		r.LearnAt = now.Add(10 * time.Second)
+	case short && now.Sub(r.Heard) >= r.Timeout.D():
+		if float64(r.Accepted-r.HeardAt) > r.Organic()*now.Sub(r.Heard).Seconds()/2 {
+			for i := range r.Filters {
+				r.Filters[i].Away = make([]float64, len(r.Filters[i].Away))
+			}
+			r.Short = time.Time{}
+		}
+		r.Heard, r.HeardAt = now, r.Accepted
 	}
 	for i, c := range curves {
 		f := &r.Filters[i]
@@ -124,20 +139,7 @@ func (r *Returns) weigh(now time.Time, dt float64) {
 // Outstanding is how many evicted clients may be on their way, and no fewer than
 // there are but in a few cases of a hundred.
 func (r Returns) Outstanding() int {
-	type part struct{ n, w float64 }
-	parts := make([]part, len(r.Filters))
-	weights := r.weights()
-	for i, f := range r.Filters {
-		parts[i] = part{f.upper(), weights[i]}
-	}
-	slices.SortFunc(parts, func(a, b part) int { return cmp.Compare(a.n, b.n) })
-	n, sum := 0.0, 0.0
-	for _, p := range parts {
-		n = p.n
-		if sum += p.w; sum >= credible {
-			break
-		}
-	}
+	n := r.quantile(credible, func(f filter, _ curve) float64 { return f.upper() })
 	n += float64(r.Evicted - r.EvictedAt)
 	n = min(n, float64(r.Evicted))
 	if r.Exact {

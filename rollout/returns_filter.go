@@ -1,7 +1,9 @@
 package rollout
 
 import (
+	"cmp"
 	"math"
+	"slices"
 )
 
 const (
@@ -156,4 +158,21 @@ func (r *Returns) level() {
 		f := &r.Filters[i]
 		f.Log = max(f.Log-best, -15)
 	}
+}
+
+// quantile is the least value that the filters of the given part of all weight stay within.
+func (r Returns) quantile(part float64, of func(filter, curve) float64) (value float64) {
+	type one struct{ value, weight float64 }
+	all := make([]one, len(r.Filters))
+	for i, w := range r.weights() {
+		all[i] = one{of(r.Filters[i], curves[i]), w}
+	}
+	slices.SortFunc(all, func(a, b one) int { return cmp.Compare(a.value, b.value) })
+	for _, o := range all {
+		value = o.value
+		if part -= o.weight; part <= 0 {
+			break
+		}
+	}
+	return value
 }
