@@ -93,12 +93,14 @@ func (w *World) connect() *instance {
 	if len(p.open[c]) > 0 {
 		p.turn[c]++
 		in := p.open[c][p.turn[c]%len(p.open[c])]
-		if !in.dead && !in.ordered && (in.limit == 0 || in.total < in.limit) {
+		if !in.dead && !in.ordered && (in.limit == 0 || in.total < in.limit) && (w.sulk == 0 || c == 0 || w.rng.Float64() >= w.sulk) {
 			in.total++
 			in.accepted++
+			in.entered++
 			w.clients.held[c]++
 			return in
 		}
+		in.refused++
 	}
 	w.clients.refused++
 	return nil

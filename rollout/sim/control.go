@@ -40,7 +40,7 @@ func (w *World) see() rollout.Seen {
 
 // look is the controller's look, without its goroutines.
 func (w *World) look() {
-	w.looked, w.dirty = w.now, false
+	w.looked, w.dirty, w.counted = w.now, false, false
 	for range 50 {
 		w.promises.looks++
 		seen := w.see()
@@ -222,7 +222,7 @@ func (w *World) answered(r request) {
 		pause = askDraining
 	}
 	in.nextAsk = w.now + pause*3/4 + time.Duration(w.rng.Int64N(int64(pause/2)))
-	w.dirty = w.dirty || r.asked || news(last, next)
+	w.dirty, w.counted = w.dirty || r.asked || news(last, next), true
 }
 
 // askGates has the policy's gates answered.

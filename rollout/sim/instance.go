@@ -24,6 +24,7 @@ type instance struct {
 	limit int
 
 	accepted, evicted, returned uint64
+	entered, refused            uint64 // as the proxies count
 	rollout                     string
 	epoch, step                 uint64
 	ordered                     bool

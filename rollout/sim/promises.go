@@ -25,6 +25,8 @@ type Report struct {
 	// Mean is how often the funnel closed a client on average, Most the most often.
 	Mean float64
 	Most int
+	// AtOnce is the most instances that closed connections at the same time.
+	AtOnce int
 	// Lost is how many were cut off by dying instances.
 	Lost int
 	// Reasons is how long each was given.
@@ -51,6 +53,9 @@ type promises struct {
 	looks    int
 	faults   []string
 	broken   int
+	atOnce   int
+	turn     int // the most instances that may close at the same time
+	calm     calm
 	quiet    time.Duration // no close is allowed until then, from when it is set
 	shaken   time.Duration // the last disturbance
 	window   int
@@ -61,15 +66,18 @@ type promises struct {
 
 func (p *promises) init(conf Config) {
 	f := conf.Policy.Funnel
-	p.every, p.cap = f.Every.D(), max(f.Close, conf.Policy.HurryCap)
-	if conf.Policy.Pressure != rollout.Hurry {
-		p.cap = f.Close
-	}
+	p.every, p.cap = f.Every.D(), f.Close
 	p.grace = p.every + conf.Detect + 200*time.Millisecond + 2*conf.Jitter
 	p.wide.length, p.narrow.length = p.every-conf.Jitter, 100*time.Millisecond
 	p.reasons = map[rollout.Code]time.Duration{}
 	p.shaken = -time.Hour
-	p.window = conf.Policy.Window
+	p.window, p.turn = conf.Policy.Window, conf.Policy.Stagger.Instances.Of(conf.Blue)
+}
+
+// calm is a time in which a window may have fewer closes than the cap.
+type calm struct {
+	from, until time.Duration
+	most        int
 }
 
 // disturb says that something happened which the funnel cannot know yet.
@@ -84,15 +92,25 @@ func (p *promises) fault(at time.Duration, format string, args ...any) {
 // closed holds the promises against one close.
 func (p *promises) closed(w *World, in *instance, at time.Duration) {
 	p.closes++
-	if n := p.wide.add(at); n > p.peak {
+	n := p.wide.add(at)
+	if n > p.peak {
 		p.peak = n
 		if n > p.cap+1 {
 			p.fault(at, "%d closes in %v, the cap is %d", n, p.wide.length, p.cap)
 		}
 	}
+	if at >= p.calm.from+p.every && at < p.calm.until && n > p.calm.most {
+		p.fault(at, "%d closes in %v, in this trouble it may be %d", n, p.wide.length, p.calm.most)
+	}
 	p.narrowed = max(p.narrowed, p.narrow.add(at))
 	if in.openAt > 0 {
 		p.fault(at, "%s closed a connection while %d proxies send it new ones", in.ID, in.openAt)
+	}
+	if n := len(w.closing); n > p.atOnce {
+		p.atOnce = n
+		if n > p.turn {
+			p.fault(at, "%d instances let connections go at once, it may be %d", n, p.turn)
+		}
 	}
 	if at < p.quiet {
 		p.fault(at, "a close although the funnel had to stand still until %v", p.quiet)
@@ -159,7 +177,7 @@ func (w *World) Report() Report {
 	return Report{
 		Closes: p.closes, Cap: p.cap, Peak: p.peak,
 		Trickle: float64(p.narrowed) / (float64(p.cap) * 0.1 / p.every.Seconds()),
-		Out:     p.out, Fill: p.fill, Mean: float64(closed) / float64(all), Most: w.clients.most, Lost: p.lost,
+		Out:     p.out, Fill: p.fill, Mean: float64(closed) / float64(all), Most: w.clients.most, AtOnce: p.atOnce, Lost: p.lost,
 		Reasons: p.reasons, Looks: p.looks, Faults: p.faults,
 	}
 }

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
@@ -28,9 +27,14 @@ type Scenario struct {
 	// Mean is what the mean number of closes per client has to be below; 0 is
 	// once for each client, exactly.
 	Mean float64
-	conf func(Size) Config
+	// Within is how long it may take; 0 is as planned and a tenth, if nothing
+	// happens.
+	Within time.Duration
+	conf   func(Size) Config
 	// play happens after the promotion.
 	play func(*World)
+	// ends finds what else is wrong in the end.
+	ends func(*World) error
 	// force promotes although the plan has problems.
 	force bool
 }
@@ -44,10 +48,6 @@ func base(s Size) Config {
 		Blue: s.Instances / 2, Green: s.Instances / 2, Connections: s.Connections, Policy: p,
 		Back: exponential(time.Second), Detect: time.Second,
 	}
-}
-
-func exponential(mean time.Duration) func(*rand.Rand) time.Duration {
-	return func(r *rand.Rand) time.Duration { return time.Duration(r.ExpFloat64() * float64(mean)) }
 }
 
 // Run plays the scenario.
@@ -90,6 +90,17 @@ func (s Scenario) check(w *World, r *Report) {
 			fault("the reason %s was never given", c)
 		}
 	}
+	if s.Within == 0 && s.play == nil && w.conf.Policy.Window == 0 && w.conf.Policy.Stagger.Soak == 0 {
+		s.Within = r.Planned * 11 / 10
+	}
+	if s.Within > 0 && r.Took > s.Within {
+		fault("it took %v, want at most %v", r.Took, s.Within)
+	}
+	if s.ends != nil {
+		if err := s.ends(w); err != nil {
+			fault("%v", err)
+		}
+	}
 	switch {
 	case s.Mean == 0 && r.Most > 1:
 		fault("a client was closed %d times", r.Most)
@@ -123,56 +134,4 @@ func (w *World) colour(c discovery.Colour) []*instance {
 		}
 	}
 	return all
-}
-
-// Scenarios are the stories of the issue.
-var Scenarios = []Scenario{
-	{Name: "undisturbed", Live: discovery.Green, conf: base},
-	{Name: "sick-green", Live: discovery.Green, conf: base, Shows: []rollout.Code{rollout.TargetSick},
-		play: func(w *World) { w.half(w.sicken) }},
-	{Name: "dead-blue", Live: discovery.Green, conf: base, play: func(w *World) {
-		w.half(func() {
-			all := w.colour(discovery.Blue)
-			for _, in := range all[:len(all)/10] {
-				w.Kill(in)
-			}
-		})
-	}},
-	{Name: "no-room", Live: discovery.Green, force: true, Shows: []rollout.Code{rollout.NoRoom},
-		conf: func(s Size) Config {
-			c := base(s)
-			c.Green, c.GreenCapacity = c.Green*7/10, c.Connections/c.Blue
-			return c
-		},
-		play: func(w *World) {
-			w.when(func() bool { return w.reason.Code == rollout.NoRoom }, func() {
-				w.after(30*time.Second, func() {
-					for range w.conf.Blue - w.conf.Green + 1 {
-						w.Add(discovery.Green)
-					}
-				})
-			})
-		}},
-	{Name: "abort", Live: discovery.Blue, Mean: 1.1, conf: base, play: func(w *World) {
-		w.half(func() {
-			if err := w.Do(rollout.Abort{Service: "chat"}); err != nil {
-				w.promises.fault(w.now, "abort: %v", err)
-			}
-		})
-	}},
-}
-
-// sicken kills a third of green, for a minute. Within a step nothing may be
-// closed any more, until they are back.
-func (w *World) sicken() {
-	all := w.colour(discovery.Green)
-	for _, in := range all[:len(all)/3] {
-		w.Kill(in)
-	}
-	w.after(every, func() { w.promises.quiet = w.now + time.Minute - every })
-	w.after(time.Minute, func() {
-		for _, in := range all[:len(all)/3] {
-			w.Restart(in)
-		}
-	})
 }

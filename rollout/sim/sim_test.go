@@ -5,13 +5,15 @@ import (
 	"time"
 )
 
+var stories = Scenarios
+
 // TestScenarios plays every story, with ten million connections unless -short.
 func TestScenarios(t *testing.T) {
 	size := Full
 	if testing.Short() {
 		size = Size{Connections: 100_000, Instances: 40}
 	}
-	for _, s := range Scenarios {
+	for _, s := range stories {
 		t.Run(s.Name, func(t *testing.T) {
 			t.Parallel()
 			began := time.Now()

@@ -23,6 +23,9 @@ import (
 // decisions have exact moments.
 const tick = 10 * time.Millisecond
 
+// glance is how late counts are looked at that no decision waits for.
+const glance = 250 * time.Millisecond
+
 // epoch is when a simulation begins.
 var epoch = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 
@@ -69,11 +72,14 @@ type World struct {
 	since   time.Duration // when the reason was first given
 	due     time.Duration // when to decide again, never if 0
 	dirty   bool
+	counted bool // nothing but counts is new
 	looked  time.Duration
 	version int           // of what the proxies are told
 	open    []bool        // by instance: new connections are to go there
 	weights [2]int        // by colour, as the proxies are told
 	asking  bool          // the gates are being asked
+	slow    time.Duration // how long connecting to green takes
+	sulk    float64       // the share of new connections that green refuses
 	gate    func() string // why the gate is closed; empty when it is open
 
 	instances []*instance
@@ -198,8 +204,11 @@ func (w *World) Run(d time.Duration, done func() bool) bool {
 			w.next += tick
 			w.arrivals()
 			w.poll()
-			if w.chores != nil && w.now%time.Second < tick {
-				w.chores()
+			if w.now%reporting < tick {
+				w.report()
+				if w.chores != nil {
+					w.chores()
+				}
 			}
 		}
 		if wake := w.wake(); wake > 0 && wake <= w.now {
@@ -210,10 +219,14 @@ func (w *World) Run(d time.Duration, done func() bool) bool {
 }
 
 // wake is when to look next: 2 ms after the last look when there is news, as the
-// controller does, and when the decision said so; 0 is never.
+// controller does, a glance after it when only counts are new, and when the
+// decision said so; 0 is never.
 func (w *World) wake() time.Duration {
 	wake := w.due
 	if soon := w.looked + 2*time.Millisecond; w.dirty && (wake == 0 || soon < wake) {
+		wake = soon
+	}
+	if soon := w.looked + glance; w.counted && (wake == 0 || soon < wake) {
 		wake = soon
 	}
 	return wake
