@@ -61,9 +61,9 @@ func readHead(r io.Reader) (head []byte, ok bool) {
 		}) {
 			return nil, false
 		}
-		if at := bytes.Index(buf, []byte("\r\n\r\n")); at >= 0 {
-			first, _, _ := bytes.Cut(buf, []byte("\r\n"))
-			return buf[:at], bytes.Contains(first, []byte(" HTTP/1."))
+		if head, _, whole := bytes.Cut(buf, []byte("\r\n\r\n")); whole {
+			first, _, _ := bytes.Cut(head, []byte("\r\n"))
+			return head, bytes.Contains(first, []byte(" HTTP/1."))
 		}
 		if err != nil {
 			return nil, false
