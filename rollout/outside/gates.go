@@ -43,7 +43,7 @@ type asked struct {
 // is none.
 func NewGates(p Prometheus) (*Gates, error) {
 	w := newWeb()
-	prometheus, err := p.connect(w)
+	prometheus, err := p.connect(w.transport)
 	if err != nil {
 		return nil, err
 	}

@@ -28,11 +28,11 @@ type Prometheus struct {
 }
 
 // connect returns nil if there is none.
-func (p Prometheus) connect(w web) (v1.API, error) {
+func (p Prometheus) connect(through http.RoundTripper) (v1.API, error) {
 	if p.Address == "" {
 		return nil, nil
 	}
-	c, err := api.NewClient(api.Config{Address: p.Address, Client: client(strict{next: w.transport, token: p.Token})})
+	c, err := api.NewClient(api.Config{Address: p.Address, Client: client(strict{next: through, token: p.Token})})
 	if err != nil {
 		return nil, fmt.Errorf("prometheus.address: %w", err)
 	}
@@ -44,7 +44,9 @@ func query(ctx context.Context, prometheus v1.API, gate rollout.Gate) (open bool
 	if prometheus == nil {
 		return false, "it asks Prometheus, but the configuration does not say where that is; add prometheus: {address: ...}"
 	}
-	value, warnings, _, err := prometheus.Query(ctx, gate.Query, time.Time{}, v1.WithTimeout(gate.Within()))
+	// Prometheus takes no fractions of a second here; ctx is what counts.
+	patience := gate.Within().Truncate(time.Second) + time.Second
+	value, warnings, _, err := prometheus.Query(ctx, gate.Query, time.Time{}, v1.WithTimeout(patience))
 	if err != nil {
 		return false, refusal(ctx, err)
 	}
@@ -64,9 +66,9 @@ func refusal(ctx context.Context, err error) string {
 	case e.Type == v1.ErrBadData || e.Type == v1.ErrExec:
 		return "Prometheus cannot answer the query: " + plain(e.Msg)
 	case e.Type == v1.ErrBadResponse:
-		return "what answers is no Prometheus: " + plain(e.Msg)
+		return "the answer of Prometheus cannot be read: " + plain(e.Msg)
 	}
-	return "Prometheus answers: " + plain(e.Msg)
+	return "Prometheus answers: " + plain(strings.TrimSuffix(e.Msg+": "+e.Detail, ": "))
 }
 
 // mostAnswer is how many bytes of an answer are read.

@@ -1,0 +1,82 @@
+package outside
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/pprof"
+	"testing"
+	"time"
+)
+
+// TestMain fails the package if tests leave goroutines behind. Fuzzing does by
+// itself.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if flag.Lookup("test.fuzz").Value.String() != "" {
+		os.Exit(m.Run())
+	}
+	before := runtime.NumGoroutine()
+	code := m.Run()
+	for deadline := time.Now().Add(5 * time.Second); code == 0 && runtime.NumGoroutine() > before; {
+		if time.Now().After(deadline) {
+			fmt.Fprintf(os.Stderr, "%d goroutines before the tests, %d after:\n", before, runtime.NumGoroutine())
+			_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
+			code = 1
+		}
+		time.Sleep(time.Millisecond)
+	}
+	os.Exit(code)
+}
+
+// running runs until the test ends and returns how to stop it earlier; notices
+// has a value after each notice.
+func running(t *testing.T, run func(context.Context, func()) error) (notices chan struct{}, stop func()) {
+	t.Helper()
+	notices = make(chan struct{}, 1000)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx, func() { notices <- struct{}{} }) }()
+	stopped := false
+	stop = func() {
+		if cancel(); !stopped {
+			stopped = true
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	t.Cleanup(stop)
+	return notices, stop
+}
+
+// until polls a condition, which says what is still missing.
+func until(t *testing.T, missing func() string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for {
+		what := missing()
+		if what == "" {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatal(what)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// script writes a program and returns its path.
+func script(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "program")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text+"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
