@@ -40,8 +40,8 @@ before it is registered. It serves at the end.`,
 	cmd.Flags().BoolVar(&o.Force, "force", false, "also an instance that drains or holds connections, which are left alone; it serves at the end")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		o.URL = args[0]
-		if o.Connections < 8 {
-			return usagef("--connections is %d; the pace of fewer than 8 cannot be judged", o.Connections)
+		if err := o.Check(); err != nil {
+			return &usageError{err.Error()}
 		}
 		if tokenFile != "" {
 			data, err := os.ReadFile(tokenFile)
@@ -54,7 +54,7 @@ before it is registered. It serves at the end.`,
 		}
 		out := conformity{URL: o.URL, Rules: []conform.Result{}}
 		var broken []string
-		err := conform.Check(cmd.Context(), o, func(r conform.Result) {
+		err := conform.Run(cmd.Context(), o, func(r conform.Result) {
 			out.Rules = append(out.Rules, r)
 			word, text := string(r.Verdict), r.Why
 			switch r.Verdict {

@@ -30,22 +30,16 @@ type instance struct {
 
 const rolloutName = "conform"
 
-func newInstance(o Options) (*instance, error) {
+// newInstance is of options that passed Check.
+func newInstance(o Options) *instance {
 	in := &instance{opt: o}
-	in.opt.Connections = max(cmp.Or(o.Connections, 20), 8)
-	if u, err := url.Parse(o.URL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, fmt.Errorf("%q is no address of a drain endpoint; write it like http://127.0.0.1:9100", o.URL)
-	}
+	in.opt.Connections = cmp.Or(o.Connections, 20)
 	in.opt.URL = strings.TrimSuffix(strings.TrimSuffix(o.URL, "/"), "/drain")
 	if in.opt.Dial == nil {
 		in.opt.Dial = (&net.Dialer{Timeout: 5 * time.Second}).DialContext
 	}
 	in.unreachable = "no address to connect to was given"
-	if o.Connect != "" {
-		u, err := url.Parse(o.Connect)
-		if err != nil || u.Host == "" || u.Port() == "" || u.Scheme != "ws" && u.Scheme != "wss" && u.Scheme != "tcp" {
-			return nil, fmt.Errorf("%q is no address to connect to; write it like ws://127.0.0.1:9000/ws or tcp://127.0.0.1:9000", o.Connect)
-		}
+	if u, err := url.Parse(o.Connect); err == nil && o.Connect != "" {
 		in.connect, in.unreachable = u, ""
 	}
 	in.http = &http.Client{
@@ -62,7 +56,7 @@ func newInstance(o Options) (*instance, error) {
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	return in, nil
+	return in
 }
 
 // answer is what came back to one request.
@@ -113,7 +107,7 @@ func (in *instance) say(ctx context.Context, method string, word any) (drain.Sta
 	}
 	s, err := a.status()
 	if err != nil {
-		return s, fmt.Errorf("%s /drain with %s: %w", method, cmp.Or(body, "no body"), err)
+		return s, fmt.Errorf("%s %s: %w", method, cmp.Or(body, "/drain"), err)
 	}
 	return s, nil
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"time"
 
 	"github.com/sluice-proxy/sluice/rollout/drain"
@@ -33,6 +34,20 @@ type Options struct {
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
+// Check reports what is wrong with the options, in one sentence.
+func (o Options) Check() error {
+	if u, err := url.Parse(o.URL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return fmt.Errorf("%q is no address of a drain endpoint; write it like http://127.0.0.1:9100", o.URL)
+	}
+	if o.Connections != 0 && o.Connections < 8 {
+		return fmt.Errorf("%d connections are too few to judge a pace; take at least 8", o.Connections)
+	}
+	if u, err := url.Parse(o.Connect); o.Connect != "" && (err != nil || u.Host == "" || u.Port() == "" || u.Scheme != "ws" && u.Scheme != "wss" && u.Scheme != "tcp") {
+		return fmt.Errorf("%q is no address to connect to; write it like ws://127.0.0.1:9000/ws or tcp://127.0.0.1:9000", o.Connect)
+	}
+	return nil
+}
+
 // Verdict is what came of one rule.
 type Verdict string
 
@@ -52,15 +67,15 @@ type Result struct {
 	Why     string  `json:"why,omitempty"` // empty: it passed
 }
 
-// Check tries all Rules in their order, which takes about 20 s with connections
+// Run tries all Rules in their order, which takes about 20 s with connections
 // and a second without, and reports each. It leaves the instance serving, without
 // connections of its own, also when ctx ends in the middle. An error says why not
 // all was tried or that the instance does not serve; failed rules are none.
-func Check(ctx context.Context, o Options, report func(Result)) (err error) {
-	in, err := newInstance(o)
-	if err != nil {
+func Run(ctx context.Context, o Options, report func(Result)) (err error) {
+	if err := o.Check(); err != nil {
 		return err
 	}
+	in := newInstance(o)
 	if err := in.meet(ctx); err != nil {
 		return err
 	}
@@ -137,9 +152,12 @@ func (in *instance) meet(ctx context.Context) error {
 func (in *instance) leaveServing(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	s, err := in.release(ctx)
+	s, err := in.status(ctx)
 	if err == nil && s.State != drain.Serving {
-		err = fmt.Errorf("its state is %s", s.State)
+		s, err = in.release(ctx)
+	}
+	if err == nil && s.State != drain.Serving {
+		err = fmt.Errorf("after a release its state is %s", s.State)
 	}
 	if err != nil {
 		return fmt.Errorf("conform %s: it does not serve at the end: %w", in.opt.URL, err)

@@ -108,7 +108,7 @@ func serveAgain(ctx context.Context, in *instance) error {
 		if err := c.add(ctx); err != nil {
 			return fmt.Errorf("after a release: %w", err)
 		}
-		_, err := in.active(ctx, 2)
+		_, err := in.active(ctx, c.open())
 		return err
 	})
 }

@@ -1,6 +1,7 @@
 package conform
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -236,7 +237,7 @@ func oversized(ctx context.Context, in *instance) error {
 func (in *instance) mustGet(ctx context.Context, code int, method, body string) error {
 	a, err := in.ask(ctx, method, in.opt.Token, body)
 	if err == nil && a.code != code {
-		err = fmt.Errorf("%s %s gets %d, want %d", method, body, a.code, code)
+		err = fmt.Errorf("%s %s gets %d, want %d", method, cmp.Or(body, "without a body"), a.code, code)
 	}
 	return err
 }
