@@ -71,16 +71,21 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "drain-sidecar "+version)
 		return 0
 	}
-	err := s.check(flags.Args())
-	if err != nil {
-		fmt.Fprintf(stderr, "drain-sidecar: %v\n", err)
-		return 2
-	}
 	var handler slog.Handler = slog.NewTextHandler(stderr, nil)
 	if *asJSON {
 		handler = slog.NewJSONHandler(stderr, nil)
 	}
-	if err := s.serve(ctx, slog.New(handler)); err != nil {
+	s.sidecar.Logger = slog.New(handler)
+	err := s.check(flags.Args())
+	var car *sidecar.Sidecar
+	if err == nil {
+		car, err = sidecar.New(s.sidecar)
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "drain-sidecar: %v\n", err)
+		return 2
+	}
+	if err := s.serve(ctx, car); err != nil {
 		fmt.Fprintf(stderr, "drain-sidecar: %v\n", err)
 		return 1
 	}

@@ -59,12 +59,8 @@ func (s *settings) check(args []string) error {
 
 // serve runs until ctx ends, and then until the connections have left or the
 // grace period is over.
-func (s *settings) serve(ctx context.Context, log *slog.Logger) error {
-	s.sidecar.Logger = log
-	car, err := sidecar.New(s.sidecar)
-	if err != nil {
-		return err
-	}
+func (s *settings) serve(ctx context.Context, car *sidecar.Sidecar) error {
+	log := s.sidecar.Logger
 	contract, err := net.Listen("tcp", s.drain)
 	if err != nil {
 		return fmt.Errorf("--drain: %w", err)

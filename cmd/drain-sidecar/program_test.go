@@ -1,0 +1,287 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/sluice-proxy/sluice/examples/fleet"
+	"github.com/sluice-proxy/sluice/rollout/drain"
+)
+
+// TestMain is drain-sidecar itself when a test runs it as a process.
+func TestMain(m *testing.M) {
+	if os.Getenv("DRAIN_SIDECAR_ITSELF") != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+// program is a running drain-sidecar.
+type program struct {
+	*fleet.Process
+	t      *testing.T
+	listen string
+	base   string
+	client *drain.Client
+}
+
+// start runs it as a process before the server at to.
+func start(t *testing.T, to string, flags ...string) *program {
+	t.Helper()
+	listen, err := fleet.FreeAddr()
+	if err != nil {
+		t.Fatal(err)
+	}
+	contract, err := fleet.FreeAddr()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("DRAIN_SIDECAR_ITSELF", "1")
+	p := &program{t: t, listen: listen.String(), base: "http://" + contract.String(), client: drain.NewClient("secret")}
+	t.Cleanup(p.client.Close)
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte("secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	command := append([]string{os.Args[0], "--listen", p.listen, "--to", to, "--drain", contract.String(), "--token-file", token}, flags...)
+	if p.Process, err = fleet.Start("drain-sidecar", "", command...); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Kill)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := p.Await(ctx, func(ctx context.Context) error {
+		_, err := p.client.Status(ctx, p.base)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// echo is a WebSocket server that knows nothing of the contract.
+func echo(t *testing.T) string {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, err := websocket.Accept(w, r, nil)
+		if err != nil {
+			return
+		}
+		defer c.CloseNow()
+		for {
+			kind, b, err := c.Read(r.Context())
+			if err != nil || c.Write(r.Context(), kind, b) != nil {
+				return
+			}
+		}
+	}))
+	t.Cleanup(srv.Close)
+	return srv.Listener.Addr().String()
+}
+
+// connect returns n clients that have had an echo.
+func (p *program) connect(n int) (clients []*websocket.Conn) {
+	p.t.Helper()
+	for range n {
+		c, _, err := websocket.Dial(p.t.Context(), "http://"+p.listen, nil)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		p.t.Cleanup(func() { _ = c.CloseNow() })
+		if err := c.Write(p.t.Context(), websocket.MessageText, []byte("hello")); err != nil {
+			p.t.Fatal(err)
+		}
+		if _, b, err := c.Read(p.t.Context()); err != nil || string(b) != "hello" {
+			p.t.Fatalf("the echo is %q, %v", b, err)
+		}
+		clients = append(clients, c)
+	}
+	return clients
+}
+
+func (p *program) status() drain.Status {
+	p.t.Helper()
+	s, err := p.client.Status(p.t.Context(), p.base)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return s
+}
+
+// ends wants the process to end by itself, with err as its exit error.
+func (p *program) ends(err string) {
+	p.t.Helper()
+	select {
+	case <-p.Done():
+	case <-time.After(20 * time.Second):
+		p.t.Fatalf("it does not end:\n%s", p.Log())
+	}
+	if got := fmt.Sprint(p.Err()); got != err {
+		p.t.Errorf("it ended with %s, want %s:\n%s", got, err, p.Log())
+	}
+}
+
+// On SIGTERM the connections are let go at its own pace, each with 1012, while
+// new ones are refused and the endpoint answers; then it ends.
+func TestSIGTERMLetsConnectionsGo(t *testing.T) {
+	p := start(t, echo(t), "--close", "10", "--every", "500ms")
+	clients := p.connect(10)
+	begin := time.Now()
+	p.Signal(syscall.SIGTERM)
+	for p.status().State != drain.Draining {
+		time.Sleep(time.Millisecond)
+	}
+	if _, res, err := websocket.Dial(t.Context(), "http://"+p.listen, nil); err == nil || res == nil || res.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("a new client is answered %v, %v; want 503", res, err)
+	}
+	for _, c := range clients {
+		if _, _, err := c.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusServiceRestart {
+			t.Errorf("a client's connection ended with %v, want close 1012", err)
+		}
+	}
+	p.ends("<nil>")
+	// Ten at even distances of 50 ms, the first within one of them.
+	if took := time.Since(begin); took < 450*time.Millisecond {
+		t.Errorf("all were closed within %s, want 450 ms or more", took)
+	}
+}
+
+// The orders of the control plane are carried out, and stand above SIGTERM.
+func TestOrders(t *testing.T) {
+	p := start(t, echo(t), "--limit", "7", "--mode", "websocket")
+	clients := p.connect(3)
+	order := func(step uint64, ceiling int) drain.Status {
+		s, err := p.client.Order(t.Context(), p.base, drain.Order{Rollout: "r", Epoch: 1, Step: step, Ceiling: &ceiling})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	if s := order(1, 3); s.State != drain.Draining || s.Active != 3 || s.Limit != 7 || s.Returned != nil {
+		t.Errorf("the order is answered %+v, want 3 held of 7, returned unknown", s)
+	}
+	p.Signal(syscall.SIGTERM)
+	order(2, 0)
+	for _, c := range clients {
+		if _, _, err := c.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusServiceRestart {
+			t.Errorf("a client's connection ended with %v, want close 1012", err)
+		}
+	}
+	p.ends("<nil>")
+}
+
+// Whoever is left when the grace period ends is closed, and that is said.
+func TestGraceEnds(t *testing.T) {
+	p := start(t, echo(t), "--close", "1", "--every", "1h", "--shutdown-grace", "50ms")
+	clients := p.connect(2)
+	p.Signal(syscall.SIGTERM)
+	for _, c := range clients {
+		if _, _, err := c.Read(t.Context()); err == nil {
+			t.Error("a client's connection goes on")
+		}
+	}
+	p.ends("exit status 1")
+	if want := "connections were left when the grace period ended"; !strings.Contains(p.Log(), want) {
+		t.Errorf("it does not say %q:\n%s", want, p.Log())
+	}
+}
+
+// A second signal ends it at once.
+func TestSecondSignal(t *testing.T) {
+	p := start(t, echo(t), "--close", "1", "--every", "1h", "--shutdown-grace", "1h")
+	p.connect(1)
+	p.Signal(syscall.SIGTERM)
+	for p.status().State != drain.Draining {
+		time.Sleep(time.Millisecond)
+	}
+	p.Signal(syscall.SIGTERM)
+	p.ends("signal: terminated")
+}
+
+// A server that is down is told by its clients' 503 and by the log, and one that
+// comes up is used.
+func TestServerComesUp(t *testing.T) {
+	addr, err := fleet.FreeAddr()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, addr.String())
+	_, res, err := websocket.Dial(t.Context(), "http://"+p.listen, nil)
+	if err == nil || res == nil || res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") != "1" {
+		t.Fatalf("the client is answered %v, %v; want 503 with Retry-After", res, err)
+	}
+	if want := "the server is unreachable"; !strings.Contains(p.Log(), want) {
+		t.Errorf("the log does not say %q:\n%s", want, p.Log())
+	}
+	ln, err := net.Listen("tcp", addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		if c, err := ln.Accept(); err == nil {
+			_, _ = io.WriteString(c, "220 hello\r\n")
+			_ = c.Close()
+		}
+	}()
+	c, err := net.Dial("tcp", p.listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if line, err := bufio.NewReader(c).ReadString('\n'); line != "220 hello\r\n" {
+		t.Errorf("the client heard %q, %v", line, err)
+	}
+}
+
+func TestWrongUsage(t *testing.T) {
+	empty := filepath.Join(t.TempDir(), "empty")
+	if err := os.WriteFile(empty, []byte(" \n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for _, tc := range []struct {
+		args string
+		code int
+		want string
+	}{
+		{"--help", 0, "-close-wait"},
+		{"--version", 0, "drain-sidecar devel"},
+		{"--nonsense", 2, "flag provided but not defined"},
+		{"serve", 2, `unexpected argument "serve"`},
+		{"--mode udp", 2, `mode "udp" is unknown; it is auto, websocket or tcp`},
+		{"--to here", 2, `the server's address "here" is no host:port`},
+		{"--limit -1", 2, "--limit must be 0 or more"},
+		{"--close 0", 2, "--close above 0"},
+		{"--every 0s", 2, "--every is 0s; it must be above 0"},
+		{"--close-wait -1s", 2, "--close-wait is -1s; it must be above 0"},
+		{"--drain 0.0.0.0:9002", 2, "can be reached from other machines, so it needs --token-file"},
+		{"--drain 9002", 2, "--drain: address 9002: missing port"},
+		{"--token-file " + empty, 2, "is empty; write the token into it"},
+		{"--token-file /nowhere/token", 2, "no such file"},
+		{"--drain " + taken.Addr().String(), 1, "--drain: listen tcp"},
+		{"--drain :0 --listen " + taken.Addr().String(), 1, "--listen: listen tcp"},
+	} {
+		var said bytes.Buffer
+		if code := run(t.Context(), strings.Fields(tc.args), &said); code != tc.code || !strings.Contains(said.String(), tc.want) {
+			t.Errorf("drain-sidecar %s: exit code %d, want %d and %q:\n%s", tc.args, code, tc.code, tc.want, said.String())
+		}
+	}
+}
