@@ -1,5 +1,7 @@
 package rollout
 
+import "github.com/sluice-proxy/sluice/discovery"
+
 // View is one service as the controller sees it at one moment. Never changed
 // once published.
 type View struct {
@@ -9,4 +11,6 @@ type View struct {
 	Reason Reason
 	// Policy is the configured one, which the next promotion starts from.
 	Policy Policy
+	// Differences is what Differ found, by member; the controller leaves it empty.
+	Differences map[discovery.InstanceID]Difference
 }
