@@ -33,6 +33,9 @@ func Flags() []string {
 	}
 }
 
+// Cluster is the one cluster that an Envoy has of its own: the way to rolloutd.
+const Cluster = "sluice_xds"
+
 // Options describe one Envoy.
 type Options struct {
 	// Node is the Envoy's name, unique among all that one rolloutd serves.
