@@ -13,6 +13,7 @@ import (
 	"github.com/sluice-proxy/sluice/cmd/internal/config"
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy"
+	"github.com/sluice-proxy/sluice/envoy/bootstrap"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
 	"github.com/sluice-proxy/sluice/xds"
@@ -41,6 +42,7 @@ func newPublisher(c *config.Config, logger *slog.Logger) *publisher {
 			WriteOnce:      []string{envoy.ListenerType},
 			OnePerResponse: []string{envoy.RouteType, envoy.EndpointType, envoy.ExtensionType},
 			Resend:         map[string]string{envoy.ClusterType: envoy.EndpointType},
+			OwnClusters:    []string{bootstrap.Cluster},
 		}),
 		logger: logger,
 		config: heard(c),

@@ -62,8 +62,10 @@ func serve(ctx context.Context, path string, hup <-chan os.Signal, logger *slog.
 		return err
 	}
 	hooks := outside.NewHooks(logger)
+	carried := newLoads(pub)
 	control := rollout.NewController(rollout.Ports{
 		Store: store, Drain: orders, Publish: pub.Publish, Proxies: pub.Proxies, Gates: gates, Hooks: hooks, Logger: logger,
+		Loads: carried.Loads,
 	})
 	control.Configure(services(conf))
 	source := newSource(logger, control.Discovered)
@@ -74,9 +76,10 @@ func serve(ctx context.Context, path string, hup <-chan os.Signal, logger *slog.
 	group.Go(func() error { return hooks.Run(ctx, control.Notice) })
 	group.Go(func() error { return source.run(ctx, conf) })
 	group.Go(func() error { return hear(ctx, pub, control.Notice) })
+	group.Go(func() error { return carried.run(ctx, control) })
 	group.Go(func() error { return serveXDS(ctx, pub.server, xdsListener) })
 	group.Go(func() error {
-		return serveAPI(ctx, operator(conf, control, pub, source), apiListener)
+		return serveAPI(ctx, operator(conf, control, pub, source, carried), apiListener)
 	})
 	group.Go(func() error {
 		reload(ctx, path, conf, hup, logger, control, func(next *config.Config) {
@@ -142,16 +145,20 @@ func serveXDS(ctx context.Context, server *xds.Server, l net.Listener) error {
 }
 
 // operator is what the API shows and does.
-func operator(conf *config.Config, control *rollout.Controller, pub *publisher, source *source) http.Handler {
+func operator(conf *config.Config, control *rollout.Controller, pub *publisher, source *source, carried *loads) http.Handler {
 	registry := prometheus.NewRegistry()
-	views := func() map[discovery.Service]rollout.View {
-		all, _ := control.Views()
+	views := func() (map[discovery.Service]rollout.View, <-chan struct{}) {
+		all, newer := control.Views()
+		return carried.views(all), newer
+	}
+	now := func() map[discovery.Service]rollout.View {
+		all, _ := views()
 		return all
 	}
-	registry.MustRegister(newMetrics(views, pub.list), collectors.NewGoCollector(),
+	registry.MustRegister(newMetrics(now, pub.list), newLoadMetrics(carried), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return api.Server{
-		Views: control.Views, Do: control.Do, Plan: control.Plan, Proxies: pub.list,
+		Views: views, Do: control.Do, Plan: control.Plan, Proxies: pub.list,
 		Ready: func() error {
 			err := control.Ready()
 			if why := source.waiting(); err != nil && why != "" {

@@ -1,0 +1,221 @@
+package main
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/envoy"
+	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/xds"
+)
+
+const (
+	// loadsGap is the least time between two looks at what the proxies report:
+	// many proxies report all the time.
+	loadsGap = 500 * time.Millisecond
+	// loadsBeat is the most: silence brings no report.
+	loadsBeat = time.Second
+	// gathering is how long after the start nothing is proven: proxies that hold
+	// connections may not have found this process yet.
+	gathering = 5 * time.Second
+	// mayHold is how long a proxy that is no longer connected may hold connections.
+	mayHold = 24 * time.Hour
+)
+
+// loads translates what proxies report of clusters into what they carry of each
+// service. Methods may be called concurrently.
+type loads struct {
+	pub   *publisher
+	began time.Time
+
+	mu      sync.Mutex
+	nodes   map[string]time.Time // proxies that may hold connections, and when they were last connected
+	seen    map[discovery.Service]carried
+	differs map[discovery.Service]map[discovery.InstanceID]rollout.Difference
+
+	differ map[discovery.Service]*rollout.Differ // owned by run
+}
+
+// carried is what the proxies carry of one service. Never changed once made.
+type carried struct {
+	loads     map[rollout.Place]rollout.Load
+	witnesses map[discovery.Colour]rollout.Witness
+	overflow  map[discovery.Colour]uint64
+}
+
+func newLoads(pub *publisher) *loads {
+	return &loads{pub: pub, began: time.Now(), nodes: map[string]time.Time{}, differ: map[discovery.Service]*rollout.Differ{}}
+}
+
+// Loads returns what the proxies reported of a service when run looked last.
+func (l *loads) Loads(service discovery.Service) (map[rollout.Place]rollout.Load, map[discovery.Colour]rollout.Witness) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := l.seen[service]
+	return c.loads, c.witnesses
+}
+
+// views adds the lasting differences to the controller's views.
+func (l *loads) views(all map[discovery.Service]rollout.View) map[discovery.Service]rollout.View {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := maps.Clone(all)
+	for name, differences := range l.differs {
+		if v, ok := out[name]; ok {
+			v.Differences = differences
+			out[name] = v
+		}
+	}
+	return out
+}
+
+// run looks at what is reported, a few times a second at most, and gives notice
+// when there is anything.
+func (l *loads) run(ctx context.Context, control *rollout.Controller) error {
+	beat := time.NewTicker(loadsBeat)
+	defer beat.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-l.pub.server.LoadsChanged():
+		case <-beat.C:
+		}
+		views, _ := control.Views()
+		if l.look(views, time.Now()) {
+			control.Notice()
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(loadsGap):
+		}
+	}
+}
+
+// look gathers everything anew; false when nothing is reported.
+func (l *loads) look(views map[discovery.Service]rollout.View, now time.Time) bool {
+	nodes := l.known(now)
+	seen := map[discovery.Service]carried{}
+	for name, tcp := range l.pub.carries() {
+		seen[name] = l.carried(name, tcp, nodes, now)
+	}
+	differs := map[discovery.Service]map[discovery.InstanceID]rollout.Difference{}
+	for name, v := range views {
+		if l.differ[name] == nil {
+			l.differ[name] = &rollout.Differ{}
+		}
+		differs[name] = l.differ[name].Compare(v.State.Members, v.Seen, now)
+	}
+	maps.DeleteFunc(l.differ, func(name discovery.Service, _ *rollout.Differ) bool { _, ok := views[name]; return !ok })
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.seen, l.differs = seen, differs
+	for _, c := range seen {
+		if len(c.loads) > 0 || len(c.witnesses) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// known is every proxy that is connected for configuration or was within a day.
+func (l *loads) known(now time.Time) []string {
+	connected, lost := l.pub.nodes()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, node := range connected {
+		l.nodes[node] = now
+	}
+	for node, at := range lost {
+		if _, ok := l.nodes[node]; !ok {
+			l.nodes[node] = at
+		}
+	}
+	maps.DeleteFunc(l.nodes, func(_ string, at time.Time) bool { return now.Sub(at) > mayHold })
+	return slices.Sorted(maps.Keys(l.nodes))
+}
+
+func (l *loads) carried(name discovery.Service, tcp bool, nodes []string, now time.Time) carried {
+	out := carried{
+		loads: map[rollout.Place]rollout.Load{}, witnesses: map[discovery.Colour]rollout.Witness{},
+		overflow: map[discovery.Colour]uint64{},
+	}
+	for _, c := range discovery.Colours {
+		reported := l.pub.server.Load(envoy.ClusterName(name, c))
+		for addr, e := range reported.Endpoints {
+			out.loads[rollout.Place{Colour: c, Addr: addr}] = rollout.Load{
+				Held: e.Held, Accepted: e.Issued, Refused: e.Errors, PerSecond: e.PerSecond, At: e.At, Silent: e.Silent,
+			}
+		}
+		for _, count := range reported.Counts {
+			out.overflow[c] += count.Overflow
+		}
+		if w, ok := witness(nodes, reported.Counts, tcp); ok && now.Sub(l.began) >= gathering {
+			out.witnesses[c] = w
+		}
+	}
+	return out
+}
+
+// witness sums up the counters of one colour over every proxy that may hold
+// connections: the nodes, and whoever counts. false: there is no such proxy, and
+// then nothing is proven either.
+func witness(nodes []string, counts []xds.Count, tcp bool) (rollout.Witness, bool) {
+	var w rollout.Witness
+	silent := map[string]bool{}
+	for _, node := range nodes {
+		silent[node] = true
+	}
+	for _, c := range counts {
+		silent[c.Node] = c.Silent || c.At.IsZero()
+		active := c.Requests + c.Pending
+		if tcp {
+			// One that is being connected is nobody's request yet.
+			active = max(active, c.Connections)
+		}
+		w.Active += active
+		w.ConnectP99 = max(w.ConnectP99, c.ConnectP99)
+		if !silent[c.Node] && (w.At.IsZero() || c.At.Before(w.At)) {
+			w.At = c.At
+		}
+	}
+	for _, node := range slices.Sorted(maps.Keys(silent)) {
+		if silent[node] {
+			w.Missing = append(w.Missing, node)
+		}
+	}
+	return w, len(silent) > 0
+}
+
+// carries lists the services that proxies may carry, and whether as raw TCP.
+func (p *publisher) carries() map[discovery.Service]bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := map[discovery.Service]bool{}
+	for name := range p.good {
+		out[name] = false
+	}
+	for _, s := range p.config.Services {
+		out[s.Name] = s.TCP
+	}
+	return out
+}
+
+// nodes lists the proxies that are connected, and when the others were lost.
+func (p *publisher) nodes() (connected []string, lost map[string]time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	lost = map[string]time.Time{}
+	for _, x := range p.proxies {
+		if x.Connected {
+			connected = append(connected, x.Node)
+		} else {
+			lost[x.Node] = x.Lost
+		}
+	}
+	return connected, lost
+}
