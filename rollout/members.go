@@ -105,31 +105,31 @@ func (d *decider) instance(key discovery.InstanceID, m Member) (discovery.Instan
 	if key != m.ID || !m.Departed.IsZero() {
 		return discovery.Instance{}, false
 	}
-	i, ok := slices.BinarySearchFunc(d.seen.Fleet.Instances, m.ID, func(in discovery.Instance, id discovery.InstanceID) int {
-		switch {
-		case in.ID < id:
-			return -1
-		case in.ID > id:
-			return 1
+	if d.where == nil {
+		d.where = make(map[discovery.InstanceID]int, len(d.seen.Fleet.Instances))
+		for i, in := range d.seen.Fleet.Instances {
+			d.where[in.ID] = i
 		}
-		return 0
-	})
+	}
+	i, ok := d.where[m.ID]
 	if !ok {
 		return discovery.Instance{}, false
 	}
 	return d.seen.Fleet.Instances[i], true
 }
 
-// side lists the members of a colour in a stable order.
+// side lists the members of a colour in a stable order; the list is the caller's.
 func (d *decider) side(c discovery.Colour) []discovery.InstanceID {
-	var keys []discovery.InstanceID
-	for key, m := range d.s.Members {
-		if m.Colour == c {
-			keys = append(keys, key)
+	if d.sides == nil {
+		d.sides = map[discovery.Colour][]discovery.InstanceID{}
+		for key, m := range d.s.Members {
+			d.sides[m.Colour] = append(d.sides[m.Colour], key)
+		}
+		for _, keys := range d.sides {
+			slices.Sort(keys)
 		}
 	}
-	slices.Sort(keys)
-	return keys
+	return slices.Clone(d.sides[c])
 }
 
 // count starts counting a member's evictions and returns for this rollout.

@@ -46,6 +46,10 @@ type decider struct {
 	touched bool
 	ask     []discovery.InstanceID
 	wake    time.Time
+	// Found once, for large fleets: the members by colour, nil when some came or
+	// went, and where in discovery an instance is.
+	sides map[discovery.Colour][]discovery.InstanceID
+	where map[discovery.InstanceID]int
 }
 
 // touch makes the state ours to change: the one that was given stays as it is.
@@ -57,11 +61,15 @@ func (d *decider) touch() {
 
 func (d *decider) put(key discovery.InstanceID, m Member) {
 	d.touch()
+	if was, ok := d.s.Members[key]; !ok || was.Colour != m.Colour {
+		d.sides = nil
+	}
 	d.s.Members[key] = m
 }
 
 func (d *decider) drop(key discovery.InstanceID) {
 	d.touch()
+	d.sides = nil
 	delete(d.s.Members, key)
 }
 
