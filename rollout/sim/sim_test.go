@@ -27,3 +27,18 @@ func TestScenarios(t *testing.T) {
 		})
 	}
 }
+
+// A window is half open: two closes exactly its length apart are not in one.
+func TestMeter(t *testing.T) {
+	m := meter{length: time.Second}
+	for i, want := range []int{1, 2, 3, 3, 3} {
+		if got := m.add(time.Duration(i) * time.Second / 3); got != want {
+			t.Errorf("close %d: %d in a second, want %d", i, got, want)
+		}
+	}
+	for i := range 5000 {
+		if got := m.add(10*time.Second + time.Duration(i)); got != i+1 {
+			t.Fatalf("%d in a second, want %d", got, i+1)
+		}
+	}
+}
