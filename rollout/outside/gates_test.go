@@ -213,18 +213,28 @@ func slowly(t *testing.T, delay time.Duration, asked *atomic.Int32) func(context
 	}
 }
 
-// When rolloutd stops, commands that run are killed.
+// Commands that run are killed when their gate leaves, and when rolloutd stops.
 func TestGatesEndWithTheirCommands(t *testing.T) {
-	pids := filepath.Join(t.TempDir(), "pids")
-	g := newGates(t, Prometheus{})
-	_, stop := running(t, g.Run)
-	g.Ask("chat", []rollout.Gate{{Name: "a", Command: []string{script(t, "echo $$ >"+pids+"; exec sleep 600")}, Timeout: rollout.Duration(time.Hour)}})
-	until(t, func() string {
-		if data, err := os.ReadFile(pids); err != nil || len(data) == 0 {
-			return "it never ran"
-		}
-		return ""
-	})
-	stop()
-	until(t, func() string { return alive(t, pids) })
+	for name, leave := range map[string]func(*Gates, func()){
+		"left":    func(g *Gates, _ func()) { g.Ask("chat", nil) },
+		"stopped": func(_ *Gates, stop func()) { stop() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			pids := filepath.Join(t.TempDir(), "pids")
+			g := newGates(t, Prometheus{})
+			_, stop := running(t, g.Run)
+			g.Ask("chat", []rollout.Gate{{Name: "a", Command: []string{script(t, "echo $$ >"+pids+"; exec sleep 600")}, Timeout: rollout.Duration(time.Hour)}})
+			until(t, func() string {
+				if data, err := os.ReadFile(pids); err != nil || len(data) == 0 {
+					return "it never ran"
+				}
+				return ""
+			})
+			leave(g, stop)
+			until(t, func() string { return alive(t, pids) })
+			if r := g.Readings("chat"); name == "left" && len(r) != 0 {
+				t.Errorf("%v", r)
+			}
+		})
+	}
 }
