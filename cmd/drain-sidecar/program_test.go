@@ -33,14 +33,20 @@ func TestMain(m *testing.M) {
 // program is a running drain-sidecar.
 type program struct {
 	*fleet.Process
-	t      *testing.T
+	t      testing.TB
 	listen string
 	base   string
 	client *drain.Client
 }
 
-// start runs it as a process before the server at to.
+// start runs this binary as a process before the server at to.
 func start(t *testing.T, to string, flags ...string) *program {
+	t.Helper()
+	t.Setenv("DRAIN_SIDECAR_ITSELF", "1")
+	return startBinary(t, os.Args[0], to, flags...)
+}
+
+func startBinary(t testing.TB, binary, to string, flags ...string) *program {
 	t.Helper()
 	listen, err := fleet.FreeAddr()
 	if err != nil {
@@ -50,14 +56,13 @@ func start(t *testing.T, to string, flags ...string) *program {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("DRAIN_SIDECAR_ITSELF", "1")
 	p := &program{t: t, listen: listen.String(), base: "http://" + contract.String(), client: drain.NewClient("secret")}
 	t.Cleanup(p.client.Close)
 	token := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(token, []byte("secret\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	command := append([]string{os.Args[0], "--listen", p.listen, "--to", to, "--drain", contract.String(), "--token-file", token}, flags...)
+	command := append([]string{binary, "--listen", p.listen, "--to", to, "--drain", contract.String(), "--token-file", token}, flags...)
 	if p.Process, err = fleet.Start("drain-sidecar", "", command...); err != nil {
 		t.Fatal(err)
 	}
