@@ -46,6 +46,8 @@ var house = []room{
 		why: "a sidecar is one more instance that speaks the drain contract, small enough to stand beside any server"},
 	{dir: "rollout/drain/conform", ours: []string{"rollout/drain"},
 		why: "conform knows the contract's words and looks from outside; rolloutctl links it"},
+	{dir: "rollout/drain/grpcdrain", ours: []string{"rollout/drain"}, foreign: []string{"google.golang.org"},
+		why: "an adapter of the library for grpc-go; the library itself brings the standard library only"},
 	{dir: "rollout/api", ours: []string{"rollout", "discovery", "rollout/drain"},
 		why: "the operator's words are rollout's; whoever speaks HTTP needs no store and no Envoy"},
 	{dir: "rollout/sim", ours: []string{"rollout", "discovery", "rollout/drain"},

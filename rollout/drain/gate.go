@@ -94,6 +94,10 @@ func orDefault[T int | time.Duration](v *T, def T) {
 	}
 }
 
+// RetryAfter and CloseWait are those of the options, or their defaults.
+func (g *Gate) RetryAfter() time.Duration { return g.opt.RetryAfter }
+func (g *Gate) CloseWait() time.Duration  { return g.opt.CloseWait }
+
 // Conn is one admitted connection of a server that owns its connections.
 type Conn struct {
 	gate   *Gate
@@ -101,14 +105,15 @@ type Conn struct {
 	nth    uint64        // of all that were admitted
 	active atomic.Uint32 // when it last was, by gate.clock
 	seen   uint32        // active, when the gate last looked
-	at     int32         // index in gate.held, or evicted, or gone
+	at     int32         // index in gate.held, or one of those below
 	back   bool          // counted as returned
 }
 
 // Values of Conn.at beside an index.
 const (
-	evicted = -1
-	gone    = -2
+	evicted = -1 // picked, and not yet ended
+	gone    = -2 // ended by itself
+	letGo   = -3 // ended after it was picked
 )
 
 // owner ends a connection. Both are called without a lock held, at most once
@@ -148,19 +153,22 @@ func (g *Gate) admit(o owner) (*Conn, error) {
 	return c, nil
 }
 
-// Done says that the connection has ended. Calling it again does nothing.
-func (c *Conn) Done() {
+// Done says that the connection has ended, and reports whether the funnel had
+// picked it. Calling it again changes nothing.
+func (c *Conn) Done() (picked bool) {
 	g := c.gate
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
 	case c.at >= 0:
 		g.remove(c)
+		c.at = gone
 	case c.at == evicted:
 		g.closing--
+		c.at = letGo
 	}
-	c.at = gone
 	g.checkEmpty()
+	return c.at == letGo
 }
 
 // Returned says that the client at the other end is a returning one: it was
