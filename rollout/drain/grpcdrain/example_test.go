@@ -27,7 +27,7 @@ func ExampleStream() {
 	admin := &http.Server{Addr: "127.0.0.1:9100", Handler: gate.Endpoint()}
 	shutdown := func(grace context.Context) error { // on SIGTERM
 		defer admin.Close()
-		defer srv.Stop()
+		defer srv.GracefulStop() // the last streams' ends are on their way
 		return gate.Shutdown(grace)
 	}
 

@@ -31,7 +31,9 @@ import (
 // grpc.Server does not wait for it any more. A panic reaches the interceptors
 // outside as a *Panic. The message of a failed RecvMsg must not be used again.
 //
-// Health checks and reflection (grpc.health.*, grpc.reflection.*) pass uncounted.
+// After Gate.Shutdown call the server's GracefulStop, not Stop, which would cut off
+// the ends of the last streams. Health checks and reflection (grpc.health.*,
+// grpc.reflection.*) pass uncounted.
 func Stream(g *drain.Gate) grpc.StreamServerInterceptor {
 	return func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 		if passes(info.FullMethod) {

@@ -59,14 +59,10 @@ func TestStreamsEndAtThePace(t *testing.T) {
 		s := serve(t, drain.Options{}, both)
 		var mu sync.Mutex
 		var ends []time.Duration
-		talks := make([]grpc.ClientStream, 0, 10)
 		var clients sync.WaitGroup
 		start := time.Now()
 		for i := range 20 {
 			c := s.open([]string{"Feed", "Talk"}[i%2])
-			if i%2 == 1 {
-				talks = append(talks, c)
-			}
 			clients.Go(func() {
 				_, err := end(c)
 				mu.Lock()
