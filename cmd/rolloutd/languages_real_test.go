@@ -35,9 +35,9 @@ func TestOtherLanguages(t *testing.T) {
 }
 
 // startOther starts a chat instance in another language, unregistered.
-func (w *world) startOther(command []string, id discovery.InstanceID, c discovery.Colour) *fleet.Chat {
+func (w *world) startOther(command []string, id discovery.InstanceID, c discovery.Colour, flags ...string) *fleet.Chat {
 	w.t.Helper()
-	p, err := fleet.StartChat(w.ctx, fleet.ChatOptions{Command: command, Dir: w.dir, Name: id, Colour: c, Version: "v1"})
+	p, err := fleet.StartChat(w.ctx, fleet.ChatOptions{Command: command, Dir: w.dir, Name: id, Colour: c, Version: "v1", Flags: flags})
 	w.must(err)
 	w.t.Cleanup(func() {
 		p.Kill()
@@ -51,9 +51,9 @@ func (w *world) startOther(command []string, id discovery.InstanceID, c discover
 // conforms: an instance of its own keeps every rule, and SIGTERM ends it.
 func conforms(w *world, command []string) {
 	w.t.Helper()
-	p := w.startOther(command, "chat-x", discovery.Blue)
-	out, err := w.ctl.Ctl(w.ctx, "conform", "http://"+p.Instance.Drain, "--connect", "ws://"+p.Instance.Address+"/ws")
-	if err != nil || !strings.Contains(out, "\n26 rules: 25 passed, 0 failed, 1 not checked\n") {
+	p := w.startOther(command, "chat-x", discovery.Blue, "--token", "secret")
+	out, err := w.ctl.Ctl(w.ctx, "conform", "http://"+p.Instance.Drain, "--token", "secret", "--connect", "ws://"+p.Instance.Address+"/ws")
+	if err != nil || !strings.Contains(out, "\n26 rules: 26 passed, 0 failed, 0 not checked\n") {
 		w.t.Errorf("conform: %v\n%s", err, out)
 	}
 	p.Stop(10 * time.Second)

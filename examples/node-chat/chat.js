@@ -9,6 +9,7 @@ const { values: flags } = parseArgs({
   options: {
     name: text('chat-b1'), colour: text('blue'), version: text('v1'), listen: text('127.0.0.1:9001'),
     drain: text(''), // address of the drain endpoint; empty: drop the connections on SIGTERM
+    token: text(''), // what it demands; empty: keep it on loopback
     close: text('100'), every: text('1s'), grace: text('1m'), // on SIGTERM without orders: the pace, and the longest to wait
   },
 });
@@ -49,7 +50,7 @@ function listen(server, address) {
 }
 
 listen(web, flags.listen);
-if (flags.drain) listen(gate.endpoint(), flags.drain);
+if (flags.drain) listen(gate.endpoint(flags.token), flags.drain);
 
 process.once('SIGTERM', () => {
   if (!flags.drain) process.exit();

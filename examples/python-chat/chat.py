@@ -32,6 +32,7 @@ def flags():
     p.add_argument("--version", default="v1")
     p.add_argument("--listen", type=address, default=("127.0.0.1", 9001))
     p.add_argument("--drain", type=address, help="address of the drain endpoint; without: drop the connections on SIGTERM")
+    p.add_argument("--token", default="", help="what the drain endpoint demands; empty: keep it on loopback")
     p.add_argument("--close", type=int, default=100, help="on SIGTERM without orders: connections to close per --every")
     p.add_argument("--every", type=seconds, default=1.0)
     p.add_argument("--grace", type=seconds, default=60.0, help="on SIGTERM: the longest to wait until empty")
@@ -82,7 +83,7 @@ async def main(o):
     if not o.drain:
         await stop.wait()
         return 0
-    drain.endpoint(gate, o.drain)
+    drain.endpoint(gate, o.drain, o.token)
     await stop.wait()
     if not gate.draining:  # without orders, by itself
         gate.draining = True

@@ -160,7 +160,7 @@ func (in *instance) descend(ctx context.Context) (*descent, error) {
 		if d.began, err = in.start(ctx, keep, descentOver, descentStart); err != nil {
 			return err
 		}
-		if err := wait(ctx, descentStart+descentOver+quiet); err != nil {
+		if err := c.settle(ctx, keep, descentStart+descentOver); err != nil {
 			return err
 		}
 		d.left = c.left()
@@ -199,7 +199,8 @@ func pace(ctx context.Context, in *instance) error {
 	if err != nil {
 		return err
 	}
-	return even(d.left, d.began, descentStart, descentOver)
+	// 5 % of the distance tells over/n from over/(n-1) up to 20 closes.
+	return even(d.left, d.began, descentStart, descentOver, max(descentOver/time.Duration(len(d.left))/20, 3*time.Millisecond))
 }
 
 func goodbye(ctx context.Context, in *instance) error {

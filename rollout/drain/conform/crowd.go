@@ -108,6 +108,17 @@ func (c *crowd) fewer(ctx context.Context, n int, most time.Duration) error {
 	return nil
 }
 
+// settle waits for an order of so long: until no more than the ceiling are open,
+// with some time for a slow machine, and then whether it stays like that.
+func (c *crowd) settle(ctx context.Context, ceiling int, over time.Duration) error {
+	for end := time.Now().Add(over + settles); c.open() > ceiling && time.Now().Before(end); {
+		if err := wait(ctx, 5*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return wait(ctx, quiet)
+}
+
 // leave has n clients that are still there end their connections themselves.
 // They are no longer of the crowd.
 func (c *crowd) leave(n int) {

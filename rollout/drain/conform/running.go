@@ -11,30 +11,30 @@ import (
 
 // even judges whether closes came at start + k·over/n after the order. Machines
 // and networks are late at times, and an instance may shift the rest then instead
-// of hurrying, so it is the distances that count: the median may be 4 % off, a
-// quarter of them anything, the others by a quarter; and neither the first close
-// nor the time from it to the last may be off by several distances.
-func even(left []ending, began time.Time, start, over time.Duration) error {
+// of hurrying, so it is the distances that count: a quarter of them may be
+// anything, the others are off by a quarter at most; the median or the mean, one
+// of which a disturbance spares, by no more than within allows; and neither the
+// first close nor the time from it to the last is off by several distances.
+func even(left []ending, began time.Time, start, over, within time.Duration) error {
 	n := len(left)
 	distance := over / time.Duration(n)
-	var off, signed []time.Duration
+	var gaps, off []time.Duration
 	for k := range n - 1 {
 		gap := left[k+1].at.Sub(left[k].at)
-		signed = append(signed, gap-distance)
-		off = append(off, (gap - distance).Abs())
+		gaps, off = append(gaps, gap), append(off, (gap-distance).Abs())
 	}
+	slices.Sort(gaps)
 	slices.Sort(off)
-	slices.Sort(signed)
 	first, all := left[0].at.Sub(began), left[n-1].at.Sub(left[0].at)
-	median := signed[len(signed)/2]
+	median, mean, uneven := gaps[len(gaps)/2], all/time.Duration(n-1), off[len(off)*3/4]
 	switch {
 	case first < start-distance/4 || first > start+2*distance:
 		return fmt.Errorf("the first close came %s after the order, want %s", round(first), start)
-	case median.Abs() > max(distance/25, 3*time.Millisecond),
-		off[len(off)*3/4] > max(distance/4, 20*time.Millisecond),
+	case min((median-distance).Abs(), (mean-distance).Abs()) > within,
+		uneven > max(distance/4, 20*time.Millisecond),
 		(all - over + distance).Abs() > 3*distance:
 		return fmt.Errorf("%d closes came within %s, with a median distance of %s, and a quarter of the distances %s or more off; want %s between any two",
-			n, round(all), round(distance+median), round(off[len(off)*3/4]), round(distance))
+			n, round(all), round(median), round(uneven), round(distance))
 	}
 	return nil
 }
@@ -54,7 +54,7 @@ func natural(ctx context.Context, in *instance) error {
 			return err
 		}
 		c.leave(by)
-		if err := wait(ctx, start+over+quiet); err != nil {
+		if err := c.settle(ctx, keep, start+over); err != nil {
 			return err
 		}
 		s, err := in.status(ctx)
@@ -83,7 +83,7 @@ func repeatRunning(ctx context.Context, in *instance) error {
 			}
 		}
 		if err == nil {
-			err = wait(ctx, quiet)
+			err = c.settle(ctx, n/2, 0)
 		}
 		left := c.left()
 		switch {
@@ -92,7 +92,7 @@ func repeatRunning(ctx context.Context, in *instance) error {
 		case len(left) != n-n/2:
 			return fmt.Errorf("repeated, an order closed %d connections to get from %d to %d", len(left), n, n/2)
 		}
-		return even(left, began, start, over)
+		return even(left, began, start, over, over/time.Duration(len(left))/4)
 	})
 }
 
@@ -129,7 +129,7 @@ func (in *instance) stops(ctx context.Context, what string, do func() error) err
 			return err
 		}
 		// A close that was under way may arrive after the answer.
-		const underWay = 100 * time.Millisecond
+		const underWay = 250 * time.Millisecond
 		late := slices.DeleteFunc(c.left(), func(e ending) bool { return e.at.Before(answered.Add(underWay)) })
 		if len(late) > 0 {
 			return fmt.Errorf("%d connections were closed within %s after %s", len(late), quiet, what)
@@ -150,7 +150,7 @@ func replace(ctx context.Context, in *instance) error {
 		if _, err := in.say(ctx, "PUT", newer); err != nil {
 			return err
 		}
-		if err := c.fewer(ctx, n-n/2, fast+500*time.Millisecond); err != nil {
+		if err := c.fewer(ctx, n-n/2, fast+1500*time.Millisecond); err != nil {
 			return fmt.Errorf("a newer order with ceiling %d within %s replaced one with ceiling 0: %w", n/2, fast, err)
 		}
 		if err := wait(ctx, quiet); err != nil {
