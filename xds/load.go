@@ -58,6 +58,8 @@ type Reporter struct {
 	Node string
 	// Loads and Counters are when the newest came; zero: never.
 	Loads, Counters time.Time
+	// Silent: one of them came and has not for 5 intervals.
+	Silent bool
 	// Trouble is why the newest refused report was refused; Refused counts them.
 	Trouble string
 	Refused uint64
@@ -129,10 +131,15 @@ func (s *Server) Reporters() []Reporter {
 	l := s.loads
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	now := time.Now()
 	out := make([]Reporter, 0, len(l.nodes))
 	for _, n := range l.nodes {
+		silent := false
+		for _, v := range []voice{n.loads, n.counters} {
+			silent = silent || !v.at.IsZero() && !l.fresh(v, v.at, now)
+		}
 		out = append(out, Reporter{
-			Node: n.node, Loads: n.loads.at, Counters: n.counters.at,
+			Node: n.node, Loads: n.loads.at, Counters: n.counters.at, Silent: silent,
 			Trouble: n.trouble, Refused: n.refused, Ignored: slices.Clone(n.ignored),
 		})
 	}

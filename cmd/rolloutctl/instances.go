@@ -44,11 +44,13 @@ func (c *cli) instances() *cobra.Command {
 
 func (c *cli) printInstances(all []api.ServiceInstances) error {
 	var b bytes.Buffer
-	rows := [][]string{{"SERVICE", "INSTANCE", "COLOUR", "ADDRESS", "VERSION", "HEALTH", "STATE", "HELD", "CEILING", "CAPACITY", "EVICTED", "ACCEPTED", "RETURNED"}}
+	rows := [][]string{{"SERVICE", "INSTANCE", "COLOUR", "ADDRESS", "VERSION", "HEALTH", "STATE", "HELD", "CEILING", "CAPACITY", "EVICTED", "ACCEPTED", "RETURNED", "REPORTED", "NEW/S", "REFUSED"}}
 	for _, s := range all {
 		for _, i := range s.Instances {
+			reported := reportedCells(i.Reported)
 			rows = append(rows, []string{string(s.Service), string(i.ID), string(i.Colour), i.Addr.String(), i.Version, health(i), i.State,
-				number(i.Held), number(i.Ceiling), optional(i.Capacity), number(i.Evicted), number(i.Accepted), number(i.Returned)})
+				number(i.Held), number(i.Ceiling), optional(i.Capacity), number(i.Evicted), number(i.Accepted), number(i.Returned),
+				reported[0], reported[1], reported[2]})
 		}
 	}
 	_ = table(&b, rows) // a buffer takes everything
@@ -64,6 +66,14 @@ func (c *cli) printInstances(all []api.ServiceInstances) error {
 	}
 	_, err := c.out.Write(b.Bytes())
 	return err
+}
+
+// reportedCells is what the proxies report: held, new per second, refused.
+func reportedCells(r *api.Reported) [3]string {
+	if r == nil {
+		return [3]string{none, none, none}
+	}
+	return [3]string{fmt.Sprint(r.Held), rate(&r.PerSecond), fmt.Sprint(r.Refused)}
 }
 
 // instanceRows is the short form, with what the current rollout evicted.

@@ -37,7 +37,7 @@ func (c *cli) proxies() *cobra.Command {
 
 func (c *cli) printProxies(all []api.Proxy, now time.Time) error {
 	var b bytes.Buffer
-	rows := [][]string{{"PROXY", "STATE", "SINCE", "ADDRESS", "AGENT", "HOLDS", "REFUSED", "WITHHELD"}}
+	rows := [][]string{{"PROXY", "STATE", "SINCE", "ADDRESS", "AGENT", "HOLDS", "REFUSED", "WITHHELD", "REPORTS"}}
 	for _, p := range all {
 		state := "lost"
 		if p.Connected {
@@ -48,7 +48,7 @@ func (c *cli) printProxies(all []api.Proxy, now time.Time) error {
 			holds = append(holds, fmt.Sprintf("%d %s", h.Resources, h.Type))
 		}
 		rows = append(rows, []string{p.Node, state, moment(p.Since, now), p.Address, p.UserAgent, strings.Join(holds, ", "),
-			fmt.Sprint(p.NackCount), fmt.Sprint(len(p.Withheld))})
+			fmt.Sprint(p.NackCount), fmt.Sprint(len(p.Withheld)), reports(p.Reports)})
 	}
 	_ = table(&b, rows) // a buffer takes everything
 	for _, p := range all {
@@ -58,7 +58,28 @@ func (c *cli) printProxies(all []api.Proxy, now time.Time) error {
 		for _, w := range p.Withheld {
 			fmt.Fprintf(&b, "%s is not sent %s: %s\n", clean(p.Node), clean(w.Ref), clean(w.Why))
 		}
+		if r := p.Reports; r.Refused > 0 {
+			fmt.Fprintf(&b, "%s sent %d reports that are not believed, the newest: %s\n", clean(p.Node), r.Refused, clean(r.Trouble))
+		}
+		if r := p.Reports; len(r.Ignored) > 0 {
+			fmt.Fprintf(&b, "%s reports clusters that were never published: %s\n", clean(p.Node), clean(strings.Join(r.Ignored, ", ")))
+		}
 	}
 	_, err := c.out.Write(b.Bytes())
 	return err
+}
+
+// reports is one word for how the proxy's reports come.
+func reports(r api.Reports) string {
+	switch {
+	case r.Silent:
+		return "silent"
+	case r.Loads == nil && r.Counters == nil:
+		return "none"
+	case r.Counters == nil:
+		return "loads only"
+	case r.Loads == nil:
+		return "counters only"
+	}
+	return "all"
 }

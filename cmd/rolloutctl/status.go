@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -100,7 +102,12 @@ func (c *cli) printStatus(s api.Status, now time.Time) error {
 	}
 	_ = facts(&b, rows) // a buffer takes everything
 	b.WriteByte('\n')
-	_ = table(&b, colourRows(s))
+	colours := colourRows(s)
+	colours[0] = append(colours[0], "REPORTED") // watch has no room for it
+	for i, col := range s.Colours {
+		colours[i+1] = append(colours[i+1], number(col.Reported))
+	}
+	_ = table(&b, colours)
 	b.WriteByte('\n')
 	_ = table(&b, instanceRows(s.Instances))
 	_, err := c.out.Write(b.Bytes())
@@ -150,6 +157,19 @@ func troubles(s api.Status) []string {
 		if i.Error != "" {
 			all = append(all, fmt.Sprintf("instance %s: %s", i.ID, i.Error))
 		}
+		if d := i.Differs; d != nil {
+			all = append(all, fmt.Sprintf("instance %s says that it holds %d, the proxies report %d, since %s", i.ID, d.Said, d.Reported, d.Since.Local().Format("15:04:05")))
+		}
+	}
+	silent := map[string]bool{}
+	for _, col := range s.Colours {
+		for _, node := range col.Unreported {
+			silent[node] = true
+		}
+	}
+	if len(silent) > 0 {
+		all = append(all, fmt.Sprintf("no counters from %s: nothing is proven empty without them (a bootstrap from before counters has to be made anew)",
+			strings.Join(slices.Sorted(maps.Keys(silent)), ", ")))
 	}
 	return all
 }

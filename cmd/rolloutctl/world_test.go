@@ -106,6 +106,14 @@ func troubled() rollout.View {
 	m.Departed = then
 	v.State.Members["chat-b2"] = m
 	delete(v.Seen.Instances, "chat-b2")
+	v.Seen.Loads = map[rollout.Place]rollout.Load{
+		{Colour: discovery.Blue, Addr: m.Addr}:                           {Held: 60, At: then, Silent: []string{"edge-2"}},
+		{Colour: discovery.Green, Addr: v.State.Members["chat-g1"].Addr}: {Held: 25, At: then, Accepted: 51, Refused: 3, PerSecond: 1.5},
+	}
+	v.Seen.Witnesses = map[discovery.Colour]rollout.Witness{
+		discovery.Blue: {Active: 120, At: then, Missing: []string{"edge-2"}}, discovery.Green: {Missing: []string{"edge-2"}},
+	}
+	v.Differences = map[discovery.InstanceID]rollout.Difference{"chat-g1": {Said: 40, Reported: 25, Since: then}}
 	return v
 }
 
@@ -128,6 +136,7 @@ func edges() []api.Proxy {
 	return []api.Proxy{
 		{Node: "edge-1", Connected: true, Since: then, Address: "10.1.0.1:40000", UserAgent: "envoy 1.39.3", Holds: []api.Holding{{Type: "cluster", Resources: 2}, {Type: "route", Resources: 1}}},
 		{Node: "edge-2", Since: then, Address: "10.1.0.2:40000", NackCount: 3, Nacks: []api.Nack{{Type: "route", Names: []string{"chat"}, Message: "sum of weights is 0", At: then}},
-			Withheld: []api.Withheld{{Ref: "listener/web", Why: "it would be removed"}}},
+			Withheld: []api.Withheld{{Ref: "listener/web", Why: "it would be removed"}},
+			Reports:  api.Reports{Loads: new(then), Trouble: "load report of chat-blue: it names no endpoints", Refused: 7, Ignored: []string{"other"}}},
 	}
 }

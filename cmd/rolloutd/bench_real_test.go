@@ -52,8 +52,9 @@ func startBenched(b *testing.B, discovery, rest string) *benched {
 		xds: xdsListener.Addr().(*net.TCPAddr).AddrPort()}
 	p.client = got(api.NewClient("http://"+apiListener.Addr().String(), ""))(b)
 	orders := drain.NewClient("")
+	carried := newLoads(p.pub)
 	p.control = rollout.NewController(rollout.Ports{
-		Store: store, Drain: orders, Publish: p.pub.Publish, Proxies: p.pub.Proxies, Logger: logger,
+		Store: store, Drain: orders, Publish: p.pub.Publish, Proxies: p.pub.Proxies, Loads: carried.Loads, Logger: logger,
 	})
 	p.control.Configure(services(conf))
 	source := newSource(logger, p.control.Discovered)
@@ -63,8 +64,9 @@ func startBenched(b *testing.B, discovery, rest string) *benched {
 	group.Go(func() error { return p.control.Run(ctx) })
 	group.Go(func() error { return source.run(ctx, conf) })
 	group.Go(func() error { return hear(ctx, p.pub, p.notice) })
+	group.Go(func() error { return carried.run(ctx, p.control) })
 	group.Go(func() error { return serveXDS(ctx, p.pub.server, xdsListener) })
-	group.Go(func() error { return serveAPI(ctx, operator(conf, p.control, p.pub, source), apiListener) })
+	group.Go(func() error { return serveAPI(ctx, operator(conf, p.control, p.pub, source, carried), apiListener) })
 	b.Cleanup(func() {
 		stop()
 		_ = group.Wait()

@@ -10,6 +10,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/api"
 	"github.com/sluice-proxy/sluice/xds"
 )
 
@@ -218,4 +219,28 @@ func (p *publisher) nodes() (connected []string, lost map[string]time.Time) {
 		}
 	}
 	return connected, lost
+}
+
+// list is every proxy in the operator's words, with how its reports fare.
+func (l *loads) list() []api.Proxy {
+	fares := map[string]xds.Reporter{}
+	for _, r := range l.pub.server.Reporters() {
+		fares[r.Node] = r
+	}
+	all := l.pub.list()
+	for i, p := range all {
+		r := fares[p.Node]
+		all[i].Reports = api.Reports{
+			Loads: known(r.Loads), Counters: known(r.Counters), Silent: r.Silent,
+			Trouble: r.Trouble, Refused: r.Refused, Ignored: r.Ignored,
+		}
+	}
+	return all
+}
+
+func known(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
 }

@@ -50,6 +50,10 @@ type families struct {
 	unpublished      *prometheus.Desc
 	nacksTotal       *prometheus.Desc
 	withheld         *prometheus.Desc
+	reported         *prometheus.Desc
+	difference       *prometheus.Desc
+	colourReported   *prometheus.Desc
+	connectP99       *prometheus.Desc
 }
 
 func newFamilies() families {
@@ -75,6 +79,10 @@ func newFamilies() families {
 		unpublished:      desc("unpublished", "1 while the proxies have not been sent what the state wishes.", "service"),
 		nacksTotal:       desc("nacks_total", "Responses the proxy refused since rolloutd started.", "node"),
 		withheld:         desc("withheld", "Resources that the proxy is not sent.", "node"),
+		reported:         desc("reported_connections", "Connections to the instance by the proxies' load reports.", "service", "colour", "instance"),
+		difference:       desc("connections_difference", "Lasting difference: connections that the instance says it holds minus those that the proxies report; 0 while both agree.", "service", "colour", "instance"),
+		colourReported:   desc("colour_connections", "Connections to the colour by the proxies' own counters.", "service", "colour"),
+		connectP99:       desc("connect_p99_seconds", "99th percentile of the time that connecting to an instance took lately, the slowest proxy's.", "service", "colour"),
 	}
 }
 
@@ -84,6 +92,7 @@ func (m metrics) Describe(ch chan<- *prometheus.Desc) {
 		f.connections, f.ceiling, f.evictedTotal, f.acceptedTotal, f.returnedTotal, f.drainError, f.rolloutEvicted,
 		f.outstanding, f.phase, f.paused, f.waiting, f.weight, f.instances, f.departed, f.leftOut, f.discoveryError,
 		f.discoverySuspect, f.proxies, f.unpublished, f.nacksTotal, f.withheld,
+		f.reported, f.difference, f.colourReported, f.connectP99,
 	} {
 		ch <- d
 	}
@@ -145,6 +154,10 @@ func (s sample) service(st api.Status) {
 	}
 	for _, c := range st.Colours {
 		s.gauge(s.weight, float64(c.Weight)/float64(rollout.Whole), name, string(c.Colour))
+		s.maybe(s.colourReported, c.Reported, name, string(c.Colour))
+		if c.ConnectP99 > 0 {
+			s.gauge(s.connectP99, c.ConnectP99.D().Seconds(), name, string(c.Colour))
+		}
 	}
 	s.fleet(st)
 }
@@ -179,12 +192,26 @@ func (s sample) fleet(st api.Status) {
 		s.counter(s.acceptedTotal, i.Accepted, labels...)
 		s.counter(s.returnedTotal, i.Returned, labels...)
 		s.gauge(s.drainError, number(i.Error != ""), labels...)
+		s.proxied(i, labels)
 	}
 	for _, c := range discovery.Colours {
 		s.gauge(s.departed, float64(gone[c]), name, string(c))
 		for _, h := range []discovery.Health{discovery.Passing, discovery.Warning, discovery.Critical, discovery.Maintenance} {
 			s.gauge(s.instances, float64(count[side{c, h}]), name, string(c), string(h))
 		}
+	}
+}
+
+// proxied is what the proxies report of an instance.
+func (s sample) proxied(i api.Instance, labels []string) {
+	if i.Reported == nil {
+		return
+	}
+	s.gauge(s.reported, float64(i.Reported.Held), labels...)
+	if d := i.Differs; d != nil {
+		s.gauge(s.difference, float64(d.Said-d.Reported), labels...)
+	} else if i.State != "" {
+		s.gauge(s.difference, 0, labels...)
 	}
 }
 

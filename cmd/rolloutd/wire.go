@@ -158,7 +158,7 @@ func operator(conf *config.Config, control *rollout.Controller, pub *publisher, 
 	registry.MustRegister(newMetrics(now, pub.list), newLoadMetrics(carried), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return api.Server{
-		Views: views, Do: control.Do, Plan: control.Plan, Proxies: pub.list,
+		Views: views, Do: control.Do, Plan: control.Plan, Proxies: carried.list,
 		Ready: func() error {
 			err := control.Ready()
 			if why := source.waiting(); err != nil && why != "" {

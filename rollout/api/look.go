@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -94,17 +95,33 @@ func lookInstances(v rollout.View) []Instance {
 				}
 			}
 		}
+		if i.Reported = reported(v.Seen, m.Colour, m.Addr); i.Reported != nil && m.Drain == "" {
+			i.Held = new(i.Reported.Held)
+		}
+		if x, ok := v.Differences[key]; ok {
+			i.Differs = new(Difference(x))
+		}
 		all = append(all, i)
 	}
 	for _, d := range v.Seen.Fleet.Instances {
 		if !listed[d.ID] {
-			all = append(all, Instance{ID: d.ID, Colour: d.Colour, Addr: d.Addr, Health: d.Health, Capacity: d.Capacity, Version: d.Version})
+			all = append(all, Instance{ID: d.ID, Colour: d.Colour, Addr: d.Addr, Health: d.Health, Capacity: d.Capacity, Version: d.Version,
+				Reported: reported(v.Seen, d.Colour, d.Addr)})
 		}
 	}
 	slices.SortFunc(all, func(a, b Instance) int {
 		return cmp.Or(cmp.Compare(a.Colour, b.Colour), cmp.Compare(a.ID, b.ID), a.Addr.Compare(b.Addr))
 	})
 	return all
+}
+
+// reported is what the proxies report of one endpoint.
+func reported(seen rollout.Seen, c discovery.Colour, addr netip.AddrPort) *Reported {
+	l, ok := seen.Loads[rollout.Place{Colour: c, Addr: addr}]
+	if !ok {
+		return nil
+	}
+	return &Reported{Held: l.Held, PerSecond: l.PerSecond, Accepted: l.Accepted, Refused: l.Refused, At: l.At, Silent: slices.Clone(l.Silent)}
 }
 
 // held is what the member holds now; nil when it cannot be known. A process that
@@ -139,6 +156,15 @@ func lookColour(v rollout.View, c discovery.Colour, instances []Instance) Colour
 		s := v.Seen.Instances[key]
 		if m.Colour == c && !s.At.IsZero() && s.Err == "" {
 			out.NewPerSecond = plus(out.NewPerSecond, &s.PerSecond)
+		}
+		if l, ok := v.Seen.Loads[rollout.Place{Colour: c, Addr: m.Addr}]; ok && m.Colour == c && m.Drain == "" {
+			out.NewPerSecond = plus(out.NewPerSecond, &l.PerSecond)
+		}
+	}
+	if w, ok := v.Seen.Witnesses[c]; ok {
+		out.Unreported, out.ConnectP99 = slices.Clone(w.Missing), rollout.Duration(w.ConnectP99)
+		if !w.At.IsZero() {
+			out.Reported = new(w.Active)
 		}
 	}
 	return out

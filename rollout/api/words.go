@@ -92,6 +92,14 @@ type Colour struct {
 	// Active and NewPerSecond sum over the instances that can tell.
 	Active       *int     `json:"active"`
 	NewPerSecond *float64 `json:"new_per_second"`
+	// Reported is what the proxies' own counters say that it holds in all, be it on
+	// instances that are gone.
+	Reported *int `json:"reported"`
+	// Unreported names proxies that may hold connections and do not say.
+	Unreported []string `json:"unreported,omitempty"`
+	// ConnectP99 is the 99th percentile of the time that connecting to an
+	// instance took lately; left out when not known.
+	ConnectP99 rollout.Duration `json:"connect_p99,omitempty"`
 }
 
 // Instance is one instance, in discovery or departed and not proven empty.
@@ -102,9 +110,11 @@ type Instance struct {
 	// Health is empty when the instance is departed.
 	Health discovery.Health `json:"health,omitempty"`
 	// State is what its drain endpoint last said; empty when it never did.
-	State   string `json:"state,omitempty"`
-	Held    *int   `json:"held"`
-	Ceiling *int   `json:"ceiling"`
+	State string `json:"state,omitempty"`
+	// Held is what it says that it holds; of an instance without a drain endpoint,
+	// what the proxies report.
+	Held    *int `json:"held"`
+	Ceiling *int `json:"ceiling"`
 	// Evicted, Accepted and Returned are its totals since its process started.
 	Evicted  *uint64 `json:"evicted"`
 	Accepted *uint64 `json:"accepted"`
@@ -116,6 +126,30 @@ type Instance struct {
 	Departed         bool   `json:"departed,omitempty"`
 	// Error says why its drain endpoint gave no newest answer.
 	Error string `json:"error,omitempty"`
+	// Reported is what the proxies report of it, nil when none ever did.
+	Reported *Reported `json:"reported"`
+	// Differs is a lasting difference between what it says and what they report.
+	Differs *Difference `json:"differs,omitempty"`
+}
+
+// Reported is one instance as the proxies report it, summed over them.
+type Reported struct {
+	Held      int     `json:"held"`
+	PerSecond float64 `json:"per_second"`
+	// Accepted and Refused count since rolloutd started.
+	Accepted uint64 `json:"accepted"`
+	Refused  uint64 `json:"refused"`
+	// At is the oldest of the proxies' newest reports.
+	At time.Time `json:"at"`
+	// Silent names proxies that no longer report it; their last count stands.
+	Silent []string `json:"silent,omitempty"`
+}
+
+// Difference is a lasting one, in connections held.
+type Difference struct {
+	Said     int       `json:"said"`
+	Reported int       `json:"reported"`
+	Since    time.Time `json:"since"`
 }
 
 // Discovery says what is wrong with what was read; both empty when nothing is.
@@ -155,6 +189,21 @@ type Proxy struct {
 	NackCount uint64 `json:"nack_count"`
 	// Withheld is what it has not been sent, and why.
 	Withheld []Withheld `json:"withheld"`
+	Reports  Reports    `json:"reports"`
+}
+
+// Reports is how a proxy's reports of what it carries fare.
+type Reports struct {
+	// Loads and Counters are when the newest came; null: never.
+	Loads    *time.Time `json:"loads"`
+	Counters *time.Time `json:"counters"`
+	// Silent: one of them came and no longer comes.
+	Silent bool `json:"silent,omitempty"`
+	// Trouble is why the newest refused report was refused; Refused counts them.
+	Trouble string `json:"trouble,omitempty"`
+	Refused uint64 `json:"refused"`
+	// Ignored names clusters that it reports and that were never published.
+	Ignored []string `json:"ignored,omitempty"`
 }
 
 // Holding is what a proxy acknowledged of one resource type.
