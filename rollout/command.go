@@ -2,7 +2,8 @@ package rollout
 
 import (
 	"fmt"
-	"strings"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
@@ -86,48 +87,6 @@ func refuse(c Code, format string, args ...any) *Refusal {
 	return &Refusal{Code: c, Text: fmt.Sprintf(format, args...)}
 }
 
-func (c Promote) apply(policy Policy, s State, seen Seen, now time.Time) (State, Answer, error) {
-	if r := s.Rollout; r != nil {
-		return s, Answer{}, refuse(InProgress, "%s: rollout %s to %s is %s; wait for it, or abort it first", s.Service, r.ID, r.To, r.Phase)
-	}
-	if s.Live == c.Target {
-		return s, Answer{Text: fmt.Sprintf("%s: %s is live already, nothing to do", s.Service, c.Target)}, nil
-	}
-	policy = c.Overrides.Over(policy)
-	plan, err := MakePlan(s, seen, c.Target, policy, now)
-	if err != nil {
-		return s, Answer{}, err
-	}
-	if len(plan.Problems) > 0 && !c.Force {
-		return s, Answer{}, refuse(Infeasible, "%s: %s; --force promotes all the same", s.Service, strings.Join(plan.Problems, "; "))
-	}
-	d := decider{s: s, seen: seen, now: now}
-	d.touch()
-	s = d.s
-	// Above every epoch that an instance remembers: a state that was lost must not
-	// make its orders stale.
-	for key := range s.Members {
-		s.Epoch = max(s.Epoch, seen.Instances[key].Status.Epoch)
-	}
-	s.Epoch++
-	s.Rollout = &Rollout{
-		ID: fmt.Sprintf("%s-%d", s.Service, s.Epoch), From: s.Live, To: c.Target, Phase: Opening,
-		Forced: c.Force && len(plan.Problems) > 0, Policy: policy, Started: now, Since: now,
-	}
-	event := fmt.Sprintf("promote %s: %d connections, %s at most", c.Target, plan.Connections, policy.Funnel)
-	if s.Rollout.Forced {
-		event += "; forced although " + strings.Join(plan.Problems, "; ")
-	}
-	s.Rollout.note(now, event)
-	for key, m := range s.Members {
-		m.Counted, m.Evicted, m.Returned, m.Ceiling, m.Share, m.Start = false, 0, 0, nil, 0, 0
-		s.Members[key] = m
-	}
-	text := fmt.Sprintf("%s: rollout %s moves %d connections from %s to %s in about %s",
-		s.Service, s.Rollout.ID, plan.Connections, s.Live, c.Target, plan.Takes)
-	return s, Answer{Text: text, Rollout: s.Rollout.ID}, nil
-}
-
 func (c Pause) apply(_ Policy, s State, _ Seen, now time.Time) (State, Answer, error) {
 	r := s.Rollout
 	if r == nil {
@@ -187,23 +146,35 @@ func (c Abort) apply(_ Policy, s State, seen Seen, now time.Time) (State, Answer
 		return s, Answer{Text: fmt.Sprintf("%s: rollout %s is going back already", s.Service, r.ID), Rollout: r.ID}, nil
 	}
 	d := decider{s: s, seen: seen, now: now}
+	d.goBack("abort: back to " + string(r.From))
+	r = d.s.Rollout
+	return d.s, Answer{Text: fmt.Sprintf("%s: rollout %s goes back to %s at %s", s.Service, r.ID, r.To, r.Policy.Funnel), Rollout: r.ID}, nil
+}
+
+// goBack turns the rollout round: the same machine in the other direction.
+func (d *decider) goBack(event string) {
 	d.touch()
-	// What was evicted and returned so far is kept, and counted on from the same
-	// answers: a client that is on its way now comes back in between.
-	for key, m := range d.s.Members {
-		if sight := seen.Instances[key]; m.Counted && !sight.At.IsZero() {
+	d.restep(d.now)
+	share := weights(d.s)[d.s.Rollout.From]
+	for _, key := range slices.Sorted(maps.Keys(d.s.Members)) {
+		// What was evicted and returned so far is kept, and counted on from the same
+		// answers: a client that is on its way now comes back in between.
+		m := d.s.Members[key]
+		if sight := d.seen.Instances[key]; m.Counted && !sight.At.IsZero() {
 			d.fold(key, m)
 			d.count(key, sight.Status)
+			m = d.s.Members[key]
 		}
+		m.Turn, m.Fresh, m.Hooked, m.HookedAt = 0, false, 0, time.Time{}
+		m.Accepted, m.Refused = d.totals(key, m)
+		d.put(key, m)
 	}
-	d.restep(now)
-	share := weights(d.s)[r.From]
-	r = d.s.Rollout
+	r := d.s.Rollout
 	d.s.Epoch++
 	r.From, r.To, r.Aborting, r.Paused, r.Weight = r.To, r.From, true, false, share
-	r.Step, r.Total = 0, 0
-	d.enter(Opening, "abort: back to "+string(r.To))
-	return d.s, Answer{Text: fmt.Sprintf("%s: rollout %s goes back to %s at %s", s.Service, r.ID, r.To, r.Policy.Funnel), Rollout: r.ID}, nil
+	r.Step, r.Total, r.Batch, r.BatchAt, r.Turned = 0, 0, 0, time.Time{}, time.Time{}
+	r.Pace, r.Accepted, r.Refused, r.Spill, r.Red = Pace{}, 0, 0, false, time.Time{}
+	d.enter(Opening, event)
 }
 
 func (c SetPace) apply(_ Policy, s State, _ Seen, now time.Time) (State, Answer, error) {

@@ -190,7 +190,14 @@ func (c *Controller) Plan(service discovery.Service, to discovery.Colour, o Over
 	if !ok {
 		return Plan{}, c.unknown(service)
 	}
-	return MakePlan(v.State, v.Seen, to, o.Over(v.Policy), time.Now())
+	state, err := supersede(v.State, v.Seen, to, time.Now())
+	if r := v.State.Rollout; err != nil && r != nil && to == r.To {
+		state, err = v.State, nil // what it would take to start again
+	}
+	if err != nil {
+		return Plan{}, err
+	}
+	return MakePlan(state, v.Seen, to, o.Over(v.Policy), time.Now())
 }
 
 func (c *Controller) unknown(service discovery.Service) error {

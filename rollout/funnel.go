@@ -17,9 +17,14 @@ func (d *decider) draining() Reason {
 		return d.closeGates()
 	}
 	d.countNew()
+	d.observe()
+	if d.depends() {
+		d.track(false)
+	}
+	d.spill()
 	r = d.s.Rollout
 	old := d.oldSide()
-	if old.empty() {
+	if old.empty() && len(old.waiting) == 0 {
 		d.enter(Soaking, fmt.Sprintf("%s is empty", r.From))
 		return reason(IsSoaking, "%s is empty", r.From)
 	}
@@ -37,35 +42,55 @@ func (d *decider) draining() Reason {
 	if why, ok := d.confirmed(); !ok {
 		return why
 	}
+	if old.empty() {
+		return d.nextBatch(old)
+	}
 	r = d.s.Rollout
 	if d.now.Before(r.StepAt) {
 		if room, known := d.room(); known && room < 0 && d.closing() {
 			d.touch()
 			d.restep(d.now) // the room that this step was for went away
 		}
+		d.askGatesBefore(d.s.Rollout.StepAt)
 		d.wakeBy(d.s.Rollout.StepAt)
-		return r.letting(IsDraining)
+		return d.letting(IsDraining)
 	}
 	if len(old.held) == 0 {
+		if why, ok := d.callHooks(old); ok {
+			return why
+		}
 		return d.wait(d.stuck(old))
 	}
 	if why, ok := d.fresh(old); !ok {
 		return why
 	}
+	if why, ok := d.gatesOpen(r.StepAt.Add(-gatesAhead)); !ok {
+		return why
+	}
 	return d.step(d.oldSide())
 }
 
-func (r *Rollout) letting(c Code) Reason {
-	return reason(c, "%s lets at most %s go every %s", r.From, counted(r.Policy.Funnel.Close, "connection", "connections"), r.Policy.Funnel.Every)
+// letting says what the funnel does.
+func (d *decider) letting(c Code) Reason {
+	r := d.s.Rollout
+	n, why := d.paced()
+	text := fmt.Sprintf("%s lets at most %s go every %s", r.From, counted(n, "connection", "connections"), r.Policy.Funnel.Every)
+	if why != "" {
+		text += ": " + why
+	}
+	return Reason{Code: c, Text: text}
 }
 
-// closeGates waits until every old instance that answers refuses new
+// closeGates waits until every draining instance that answers refuses new
 // connections, so that what is held can only fall from then on.
 func (d *decider) closeGates() Reason {
 	r := d.s.Rollout
-	for _, key := range d.side(r.From) {
+	total := 0
+	for _, key := range d.olds() {
 		m, sight := d.s.Members[key], d.seen.Instances[key]
-		if m.Drain == "" || d.dead(key, m) {
+		n, _ := d.holds(key, m)
+		total += n
+		if m.Drain == "" || d.dead(key, m) || !d.s.drains(m) {
 			continue
 		}
 		patient := d.now.Sub(r.Since) < instancePatience || sight.Err == ""
@@ -74,28 +99,32 @@ func (d *decider) closeGates() Reason {
 		}
 	}
 	d.settled()
-	d.s.Rollout.Total = 0
-	for _, key := range d.side(r.From) {
-		d.s.Rollout.Total += d.seen.Instances[key].Status.Active
+	r = d.s.Rollout
+	r.Total = total
+	r.note(d.now, fmt.Sprintf("%s holds %s; letting %s go", r.From, counted(total, "connection", "connections"), r.Policy.Funnel))
+	for _, key := range d.olds() {
+		d.countSeen(key)
 	}
-	d.s.Rollout.note(d.now, fmt.Sprintf("%s holds %s; letting %s go", r.From, counted(d.s.Rollout.Total, "connection", "connections"), r.Policy.Funnel))
-	for _, c := range discovery.Colours {
-		for _, key := range d.side(c) {
-			if sight := d.seen.Instances[key]; !sight.At.IsZero() && !d.s.Members[key].Counted {
-				d.count(key, sight.Status)
-			}
-		}
-	}
+	d.countNew()
+	d.track(true)
 	d.wake = d.now
-	return r.letting(IsDraining)
+	return d.letting(IsDraining)
 }
 
 // countNew counts instances that joined the side that takes over meanwhile.
 func (d *decider) countNew() {
-	for _, key := range d.side(d.s.Rollout.To) {
-		if sight := d.seen.Instances[key]; !sight.At.IsZero() && !d.s.Members[key].Counted {
-			d.count(key, sight.Status)
-		}
+	for _, key := range d.news() {
+		d.countSeen(key)
+	}
+}
+
+func (d *decider) countSeen(key discovery.InstanceID) {
+	m, sight := d.s.Members[key], d.seen.Instances[key]
+	if _, reported := d.load(m); !m.Counted && (!sight.At.IsZero() || m.Drain == "" && reported) {
+		d.count(key, sight.Status)
+		m = d.s.Members[key]
+		m.Accepted, m.Refused = d.totals(key, m)
+		d.put(key, m)
 	}
 }
 
@@ -116,15 +145,18 @@ func (d *decider) gated(key discovery.InstanceID) bool {
 	return sight.refusing() && sight.Status.Rollout == d.s.Rollout.ID && sight.Status.Epoch == d.s.Epoch
 }
 
-// oldSide is the side that drains, sorted into what can be done about each.
+// oldSide is the members whose turn it is to drain, sorted by what can be done
+// about them; proven empty ones are in none.
 type oldSide struct {
 	held        []discovery.InstanceID // answers, refuses, holds connections
 	counts      []int                  // of held
 	unreachable []discovery.InstanceID // has a drain endpoint that does not answer
-	noEndpoint  []discovery.InstanceID // has none; the operator ends it
+	noEndpoint  []discovery.InstanceID // has none; the operator or the hook ends it
 	late        []discovery.InstanceID // answers, but does not refuse yet
+	waiting     []discovery.InstanceID // its turn has not come
 }
 
+// empty reports whether nobody whose turn it is holds anything.
 func (o oldSide) empty() bool {
 	return len(o.held)+len(o.unreachable)+len(o.noEndpoint)+len(o.late) == 0
 }
@@ -144,24 +176,44 @@ func (d *decider) stuck(o oldSide) Reason {
 
 func (d *decider) oldSide() oldSide {
 	var o oldSide
-	for _, key := range d.side(d.s.Rollout.From) {
+	stagger := d.s.Rollout.Policy.Stagger
+	for _, key := range d.olds() {
 		m, sight := d.s.Members[key], d.seen.Instances[key]
+		n, known := d.holds(key, m)
 		switch {
 		case d.dead(key, m):
+		case !stagger.Instances.IsZero() && m.Turn == 0:
+			if n > 0 || !known || stagger.InPlace && m.Departed.IsZero() {
+				o.waiting = append(o.waiting, key)
+			}
 		case m.Drain == "":
-			if m.Departed.IsZero() {
+			if !d.ended(key, m) {
 				o.noEndpoint = append(o.noEndpoint, key)
 			}
 		case sight.Err != "" || sight.At.IsZero():
 			o.unreachable = append(o.unreachable, key)
 		case !d.gated(key):
 			o.late = append(o.late, key)
-		case sight.Status.Active > 0:
+		case n > 0:
 			o.held = append(o.held, key)
-			o.counts = append(o.counts, sight.Status.Active)
+			o.counts = append(o.counts, n)
 		}
 	}
 	return o
+}
+
+// ended reports whether a member without a drain endpoint has nothing left to
+// let go: the proxies' witness says so, or the operator or the hook has ended it.
+func (d *decider) ended(key discovery.InstanceID, m Member) bool {
+	switch {
+	case d.witnessed(m.Colour):
+		return true
+	case m.Departed.IsZero():
+		return d.hooked(key, m) && !d.serves(key, m)
+	}
+	load, _ := d.load(m)
+	w, ok := d.seen.Witnesses[m.Colour]
+	return load.Held == 0 || !ok || len(w.Missing) > 0
 }
 
 // fresh asks the instances that take part for their counts of now: a step is
@@ -169,7 +221,7 @@ func (d *decider) oldSide() oldSide {
 // counts, and what an instance was late with is not added to the next step.
 func (d *decider) fresh(o oldSide) (Reason, bool) {
 	r := d.s.Rollout
-	asked := latest(r.StepAt, r.Settled)
+	asked := latest(latest(r.StepAt, r.Settled), r.Turned)
 	for _, key := range o.held {
 		if d.seen.Instances[key].At.Before(asked) {
 			d.ask = append(d.ask, key)
@@ -179,32 +231,30 @@ func (d *decider) fresh(o oldSide) (Reason, bool) {
 		return Reason{}, true
 	}
 	d.wakeBy(d.now.Add(recheck))
-	return r.letting(FreshCounts), false
+	return d.letting(FreshCounts), false
 }
 
-// step orders the next closes: at most the cap, at most what the other side has
-// room for, shared out in proportion to what each instance holds. Whoever takes
-// no part is told to hold, so that an order it never got cannot come late.
+// step orders the next closes: as many as are allowed, shared out in proportion
+// to what each instance holds. Whoever takes no part is told to hold, so that an
+// order it never got cannot come late.
 func (d *decider) step(o oldSide) Reason {
-	r := d.s.Rollout
-	n := r.Policy.Funnel.Close
-	if room, known := d.room(); known {
-		if key, ok := d.silent(); ok {
-			return d.wait(reason(FreshCounts, "waiting: how much room %s has is not known before %s says what it let go; bring it back, or deregister it", r.To, key))
-		}
-		if room <= 0 {
-			return d.wait(reason(NoRoom, "waiting: %s has no room for more; add %s instances, or abort", r.To, r.To))
-		}
-		n = min(n, room)
+	d.judge()
+	d.track(true)
+	n, why, ok := d.allowance()
+	if !ok {
+		return why
 	}
+	r := d.s.Rollout
+	limit := max(r.Cap, d.limit())
 	every := r.Policy.Funnel.Every.D()
 	part := shares(n, o.counts)
 	first := starts(part, every)
-	late := delay(d.lastSchedule(), schedule(part, first, every), r.Policy.Funnel.Close+1, every)
+	late := delay(d.lastSchedule(), schedule(part, first, every), limit+1, every)
 	d.touch()
 	r = d.s.Rollout
 	r.Step++
 	r.StepAt = d.now.Add(late + every + pauseAfter(every))
+	r.Cap = d.limit()
 	d.hold()
 	for i, key := range o.held {
 		m := d.s.Members[key]
@@ -216,8 +266,9 @@ func (d *decider) step(o oldSide) Reason {
 		m.Ceiling, m.Share, m.Start = &ceiling, part[i], Duration(late+first[i])
 		d.put(key, m)
 	}
+	d.askGatesBefore(r.StepAt)
 	d.wakeBy(r.StepAt)
-	return r.letting(IsDraining)
+	return d.letting(IsDraining)
 }
 
 // pauseAfter is a short pause between steps: the last close of a step is due only
@@ -255,38 +306,6 @@ func (d *decider) hold() {
 func (d *decider) answers(key discovery.InstanceID) bool {
 	sight := d.seen.Instances[key]
 	return sight.Err == "" && !sight.At.IsZero()
-}
-
-// room is what the side that takes over can still take: Σ (capacity −
-// active) over its open instances, less the evicted clients that are still on
-// their way. It is not known unless every one of them declares a capacity and can
-// say what it holds. Whoever does not answer counts as full, or as having closed
-// all that it was last told to.
-func (d *decider) room() (int, bool) {
-	open := d.open(d.s.Rollout.To)
-	total := 0
-	for _, key := range open {
-		in, _ := d.instance(key, d.s.Members[key])
-		sight := d.seen.Instances[key]
-		switch {
-		case in.Capacity <= 0 || in.Drain == "":
-			return 0, false
-		case !sight.At.IsZero(): // who has not said yet what it holds counts as full
-			total += in.Capacity - sight.Status.Active // one that is overfull leaves the others less
-		}
-	}
-	if _, ok := d.silent(); ok {
-		return 0, true
-	}
-	if evicted, returned, exact := Moved(d.s, d.seen); exact && returned < evicted {
-		total -= int(evicted - returned)
-	}
-	for key, m := range d.s.Members {
-		if !d.answers(key) {
-			total -= m.Share
-		}
-	}
-	return total, len(open) > 0
 }
 
 func keys(ids []discovery.InstanceID) string {

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout/drain"
 )
 
 const (
@@ -51,7 +50,7 @@ func (d *decider) absorb() {
 			m.Departed = d.now
 			d.put(former(m), m)
 		}
-		fresh := Member{ID: in.ID, Colour: in.Colour, Addr: in.Addr, Drain: in.Drain}
+		fresh := Member{ID: in.ID, Colour: in.Colour, Addr: in.Addr, Drain: in.Drain, Fresh: !known && d.joinsNext(in)}
 		if back, ok := d.s.Members[former(fresh)]; ok {
 			d.drop(former(fresh))
 			fresh = back
@@ -71,7 +70,34 @@ func (d *decider) absorb() {
 			d.drop(key)
 		}
 	}
+	d.unfresh()
 	d.absorbProxies()
+}
+
+// unfresh has a member that seemed to belong to a later release drain with the
+// others when it turns out to hold connections.
+func (d *decider) unfresh() {
+	for key, m := range d.s.Members {
+		if sight := d.seen.Instances[key]; m.Fresh && (sight.Status.Active > 0 || sight.refusing()) {
+			m.Fresh = false
+			d.put(key, m)
+		}
+	}
+}
+
+// joinsNext reports whether an instance that nobody knew belongs to a later
+// release: it joins the colour that drains already, and under no former name.
+func (d *decider) joinsNext(in discovery.Instance) bool {
+	r := d.s.Rollout
+	if r == nil || in.Colour != r.From || r.Phase != Draining && r.Phase != Soaking || r.Policy.Stagger.InPlace {
+		return false
+	}
+	for _, m := range d.s.Members {
+		if m.Addr == in.Addr || m.Drain != "" && m.Drain == in.Drain {
+			return false
+		}
+	}
+	return true
 }
 
 // former is the key of a member whose id was taken over by another instance.
@@ -83,6 +109,9 @@ func former(m Member) discovery.InstanceID {
 // has been away so long without anybody to ask that it is given up.
 func (d *decider) departedEmpty(key discovery.InstanceID, m Member) bool {
 	sight := d.seen.Instances[key]
+	if m.Drain == "" && d.witnessed(m.Colour) && d.seen.Witnesses[m.Colour].At.After(m.Departed.Add(departedSettle)) {
+		return true
+	}
 	asked := sight.At.After(m.Departed.Add(departedSettle)) && sight.Err == ""
 	return asked && sight.Status.Active == 0 || d.dead(key, m) || d.now.Sub(m.Departed) > forgetAfter
 }
@@ -116,77 +145,6 @@ func (d *decider) instance(key discovery.InstanceID, m Member) (discovery.Instan
 		return discovery.Instance{}, false
 	}
 	return d.seen.Fleet.Instances[i], true
-}
-
-// side lists the members of a colour in a stable order; the list is the caller's.
-func (d *decider) side(c discovery.Colour) []discovery.InstanceID {
-	if d.sides == nil {
-		d.sides = map[discovery.Colour][]discovery.InstanceID{}
-		for key, m := range d.s.Members {
-			d.sides[m.Colour] = append(d.sides[m.Colour], key)
-		}
-		for _, keys := range d.sides {
-			slices.Sort(keys)
-		}
-	}
-	return slices.Clone(d.sides[c])
-}
-
-// count starts counting a member's evictions and returns for this rollout.
-func (d *decider) count(key discovery.InstanceID, status drain.Status) {
-	m := d.s.Members[key]
-	m.Counted, m.Evicted, m.Returned = true, status.Evicted, 0
-	if status.Returned != nil {
-		m.Returned = *status.Returned
-	}
-	d.put(key, m)
-}
-
-// fold adds what a member evicted and saw return to the rollout's sums and stops
-// counting it.
-func (d *decider) fold(key discovery.InstanceID, m Member) {
-	if d.s.Rollout == nil || !m.Counted {
-		return
-	}
-	evicted, returned := m.since(d.seen.Instances[key].Status)
-	d.touch()
-	d.s.Rollout.Evicted += evicted
-	d.s.Rollout.Returned += returned
-	m.Counted, m.Evicted, m.Returned = false, 0, 0
-	d.put(key, m)
-}
-
-// since is what the member evicted and saw return since it was counted; a
-// process that started anew counts from 0.
-func (m Member) since(s drain.Status) (evicted, returned uint64) {
-	if s.Evicted >= m.Evicted {
-		evicted = s.Evicted - m.Evicted
-	}
-	if s.Returned != nil && *s.Returned >= m.Returned {
-		returned = *s.Returned - m.Returned
-	}
-	return evicted, returned
-}
-
-// Moved is how many clients the rollout has evicted and how many of them came
-// back. Exact is false, and returned meaningless, when an instance of the side
-// that takes over cannot tell returning clients from new ones.
-func Moved(s State, seen Seen) (evicted, returned uint64, exact bool) {
-	if s.Rollout == nil {
-		return 0, 0, false
-	}
-	evicted, returned, exact = s.Rollout.Evicted, s.Rollout.Returned, true
-	for key, m := range s.Members {
-		sight := seen.Instances[key]
-		if m.Counted {
-			e, r := m.since(sight.Status)
-			evicted, returned = evicted+e, returned+r
-		}
-		if m.Colour == s.Rollout.To && m.Departed.IsZero() && sight.Status.Returned == nil {
-			exact = false
-		}
-	}
-	return evicted, returned, exact
 }
 
 func (d *decider) absorbProxies() {

@@ -7,6 +7,8 @@ import (
 	"cmp"
 	"fmt"
 	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/drain"
 )
 
 // Policy is how a service is promoted.
@@ -38,7 +40,7 @@ type Policy struct {
 	Slow Duration `json:"slow,omitempty" yaml:"slow"`
 	// Order is which connections of an instance go first: random (the default),
 	// oldest or idlest, where the instance can tell.
-	Order Order `json:"order,omitempty" yaml:"order"`
+	Order drain.Pick `json:"order,omitempty" yaml:"order"`
 	// Stagger lets some of the old instances drain at a time.
 	Stagger Stagger `json:"stagger,omitzero" yaml:"stagger"`
 	// Deadline is how long the whole promotion may take. 0 is no bound.
@@ -62,17 +64,10 @@ type Policy struct {
 	Hook *Hook `json:"hook,omitempty" yaml:"hook"`
 }
 
-// Order says which connections of an instance go first.
-type Order string
-
 // Pressure says what to do about a deadline that is not to be kept.
 type Pressure string
 
 const (
-	Random Order = "random"
-	Oldest Order = "oldest"
-	Idlest Order = "idlest"
-
 	Hold  Pressure = "hold"
 	Hurry Pressure = "hurry"
 )
@@ -162,10 +157,8 @@ func (p Policy) Check() map[string]error {
 	if p.Canary >= Whole {
 		bad["canary"] = fmt.Errorf("canary is %s; leave it out to send everything to the target at once", p.Canary)
 	}
-	switch p.Order {
-	case "", Random, Oldest, Idlest:
-	default:
-		bad["order"] = fmt.Errorf("order is %q; it must be random, oldest or idlest", p.Order)
+	if err := p.Order.Check(); err != nil {
+		bad["order"] = err
 	}
 	switch {
 	case p.Pressure != "" && p.Pressure != Hold && p.Pressure != Hurry:

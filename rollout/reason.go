@@ -15,7 +15,7 @@ type Reason struct {
 // Waiting reports whether the rollout would go on if this were not so.
 func (r Reason) Waiting() bool {
 	switch r.Code {
-	case IsSteady, IsShifting, IsDraining, IsSoaking, IsRetired, FreshCounts:
+	case IsSteady, IsShifting, IsAborting, IsDraining, IsSoaking, IsRetired, FreshCounts, FreshGates:
 		return false
 	}
 	return true
@@ -29,6 +29,7 @@ const (
 	IsDraining Code = "draining"
 	IsSoaking  Code = "soaking"
 	IsRetired  Code = "retired"
+	IsAborting Code = "aborting"
 
 	Paused         Code = "paused"
 	NoHealthyLive  Code = "no_healthy_live"
@@ -45,6 +46,16 @@ const (
 	NoEndpoint     Code = "no_endpoint"     // only instances without a drain endpoint are left
 	StaleDiscovery Code = "stale_discovery" // the registry cannot be read or is not believed
 	FreshCounts    Code = "fresh_counts"    // asking how many connections are held now
+	FreshGates     Code = "fresh_gates"     // asking the gates
+	GateClosed     Code = "gate_closed"     // a gate of the policy is closed or does not answer
+	WindowFull     Code = "window_full"     // as many clients are on their way as the window allows
+	Learning       Code = "learning"        // how fast clients come back is not known yet
+	NotReturning   Code = "not_returning"   // evicted clients do not come back
+	BatchSoak      Code = "batch_soak"      // between two batches
+	HookRunning    Code = "hook_running"    // the hook ends an instance
+	HookFailed     Code = "hook_failed"     // the hook did not end it
+	HookTooLarge   Code = "hook_too_large"  // an instance holds more than a hook may end at once
+	Unreported     Code = "unreported"      // the proxies do not report what instances hold
 	StoreFailing   Code = "store_failing"   // the next state cannot be remembered
 )
 

@@ -72,6 +72,8 @@ type Witness struct {
 // Reading is one answer of a gate.
 type Reading struct {
 	Open bool
+	// Unanswered: whoever was asked gave no usable answer; it is then not Open.
+	Unanswered bool
 	// Text says what was seen, or why there is no answer, in plain words.
 	Text string
 	// At is when the gate was asked: an answer counts for what begins later.

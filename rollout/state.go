@@ -83,6 +83,24 @@ type Member struct {
 	Counted  bool   `json:"counted,omitempty"`
 	Evicted  uint64 `json:"evicted,omitempty"`
 	Returned uint64 `json:"returned,omitempty"`
+	// Accepted and Refused are its totals when they were last added to the
+	// rollout's; they are kept for the side that takes over only.
+	Accepted uint64 `json:"accepted,omitempty"`
+	Refused  uint64 `json:"refused,omitempty"`
+	// Lost is how many connections it held when its process died.
+	Lost int `json:"lost,omitempty"`
+	// Outgoing: it runs an older release than the one of its colour that takes
+	// over, and lets its connections go like the other side.
+	Outgoing bool `json:"outgoing,omitempty"`
+	// Fresh: it joined a colour that drains already and holds nothing; it is left
+	// alone, as the beginning of the next release.
+	Fresh bool `json:"fresh,omitempty"`
+	// Turn is the batch in which it drains; 0: its turn has not come.
+	Turn int `json:"turn,omitempty"`
+	// Hooked counts the calls of the policy's hook for it in this rollout, and
+	// HookedAt is when the last was ordered.
+	Hooked   int       `json:"hooked,omitempty"`
+	HookedAt time.Time `json:"hooked_at,omitzero"`
 }
 
 // Rollout is one promotion on its way. From drains, To gets the new
@@ -115,6 +133,34 @@ type Rollout struct {
 	// more: forgotten ones, and all of them before an abort.
 	Evicted  uint64 `json:"evicted,omitempty"`
 	Returned uint64 `json:"returned,omitempty"`
+	// Lost is the sum of connections that died with forgotten members.
+	Lost int `json:"lost,omitempty"`
+	// Marks is when how many had been evicted or lost, back to the return timeout,
+	// and NeverBack how many are no longer waited for since they were away longer.
+	Marks     []Mark `json:"marks,omitempty"`
+	NeverBack int    `json:"never_back,omitempty"`
+	// Returns tells how many evicted clients are on their way; nil before the
+	// funnel starts.
+	Returns *Returns `json:"returns,omitempty"`
+	// Accepted and Refused are what the side that takes over admitted and refused
+	// since the funnel started.
+	Accepted uint64 `json:"accepted,omitempty"`
+	Refused  uint64 `json:"refused,omitempty"`
+	// Pace is how the pace follows the side that takes over.
+	Pace Pace `json:"pace,omitzero"`
+	// Cap is the most that the last step may close, by the cap of then.
+	Cap int `json:"cap,omitempty"`
+	// Batch counts the batches that were begun, and BatchAt is when the last was
+	// done; zero while it drains.
+	// Turned is when the batch was begun.
+	Turned  time.Time `json:"turned,omitzero"`
+	Batch   int       `json:"batch,omitempty"`
+	BatchAt time.Time `json:"batch_at,omitzero"`
+	// Spill: in place, the side that takes over is full and new connections go to
+	// old instances whose turn has not come.
+	Spill bool `json:"spill,omitempty"`
+	// Red is since when a gate has been closed; zero while all are open.
+	Red time.Time `json:"red,omitzero"`
 	// LeftBehind names proxies and instances that the rollout no longer waits for.
 	LeftBehind []string `json:"left_behind,omitempty"`
 	Events     []Event  `json:"events,omitempty"`
@@ -130,8 +176,9 @@ type Event struct {
 type Outcome string
 
 const (
-	Done    Outcome = "done"
-	Aborted Outcome = "aborted"
+	Done       Outcome = "done"
+	Aborted    Outcome = "aborted"
+	Superseded Outcome = "superseded" // by the promotion of a newer release
 )
 
 // Record is a finished rollout. From and To are as it was asked for, also when it
@@ -145,6 +192,8 @@ type Record struct {
 	Started time.Time        `json:"started"`
 	Ended   time.Time        `json:"ended"`
 	Evicted uint64           `json:"evicted"`
+	// Lost is how many connections ended because their instance died.
+	Lost int `json:"lost,omitempty"`
 	// Returned and NeverBack are nil where the instances cannot tell.
 	Returned   *uint64  `json:"returned"`
 	NeverBack  *uint64  `json:"never_back"`
@@ -169,6 +218,7 @@ func (s State) Clone() State {
 		r := *s.Rollout
 		r.LeftBehind = slices.Clone(r.LeftBehind)
 		r.Events = slices.Clone(r.Events)
+		// Returns is a value that is replaced as a whole.
 		s.Rollout = &r
 	}
 	return s

@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -98,6 +99,7 @@ func laterState(s State, d time.Duration) State {
 	s = s.Clone()
 	for key, m := range s.Members {
 		later(&m.Departed, d)
+		later(&m.HookedAt, d)
 		s.Members[key] = m
 	}
 	if r := s.Rollout; r != nil {
@@ -105,6 +107,20 @@ func laterState(s State, d time.Duration) State {
 		later(&r.Since, d)
 		later(&r.Settled, d)
 		later(&r.StepAt, d)
+		later(&r.BatchAt, d)
+		later(&r.Turned, d)
+		later(&r.Red, d)
+		r.Marks = slices.Clone(r.Marks)
+		for i := range r.Marks {
+			later(&r.Marks[i].At, d)
+		}
+		if r.Returns != nil {
+			r.Returns = new(*r.Returns)
+			later(&r.Returns.Since, d)
+			later(&r.Returns.At, d)
+			later(&r.Returns.Short, d)
+			later(&r.Returns.LearnAt, d)
+		}
 	}
 	return s
 }

@@ -261,7 +261,7 @@ func wanted(s State, w Wish) map[discovery.InstanceID]told {
 		if s.Rollout != nil {
 			every = askFailing
 		}
-		if s.drains(m.Colour) {
+		if s.drains(m) {
 			every = askDraining
 		}
 		out[key] = told{base: m.Drain, wish: w.Orders[key], every: every}

@@ -72,6 +72,7 @@ func Wished(s State, seen Seen) Wish {
 		Retired:   s.Retired,
 		Gone:      s.Retired && len(s.Members) == 0,
 	}
+	w.Limits, w.Proxies, w.Hooks = d.limits(), d.proxies(), d.hookOrders()
 	taken := map[string]bool{}
 	for _, key := range d.told() {
 		m := s.Members[key]
@@ -87,7 +88,7 @@ func Wished(s State, seen Seen) Wish {
 		w.Endpoints[c] = []Endpoint{}
 		for _, key := range d.side(c) {
 			m := s.Members[key]
-			closed := !d.serves(key, m) || seen.Instances[key].refusing() || s.drains(c)
+			closed := !d.serves(key, m) || seen.Instances[key].refusing() || s.drains(m)
 			w.Endpoints[c] = append(w.Endpoints[c], Endpoint{ID: key, Addr: m.Addr, Draining: closed})
 		}
 		slices.SortFunc(w.Endpoints[c], func(a, b Endpoint) int {
@@ -108,11 +109,6 @@ func (d *decider) told() []discovery.InstanceID {
 	return all
 }
 
-// drains reports whether the colour gets no new connections because it drains.
-func (s State) drains(c discovery.Colour) bool {
-	return s.Retired || s.Rollout != nil && c == s.Rollout.From && (s.Rollout.Phase == Draining || s.Rollout.Phase == Soaking)
-}
-
 func weights(s State) map[discovery.Colour]Share {
 	r := s.Rollout
 	switch {
@@ -120,6 +116,8 @@ func weights(s State) map[discovery.Colour]Share {
 		return map[discovery.Colour]Share{s.Live: Whole, s.Live.Other(): 0}
 	case r.Phase == Opening || r.Phase == Shifting:
 		return map[discovery.Colour]Share{r.To: r.Weight, r.From: Whole - r.Weight}
+	case r.Spill && r.Phase == Draining:
+		return map[discovery.Colour]Share{r.To: 0, r.From: Whole}
 	default:
 		return map[discovery.Colour]Share{r.To: Whole, r.From: 0}
 	}
@@ -134,16 +132,17 @@ func instruct(s State, m Member) (Instruction, bool) {
 	case s.Epoch == 0 || s.Retired:
 		return Instruction{}, false
 	case r == nil:
-		if m.Colour != s.Live || len(s.History) == 0 {
+		if m.Colour != s.Live || m.Outgoing || len(s.History) == 0 {
 			return Instruction{}, false
 		}
 		return Instruction{Serve: &drain.Release{Rollout: s.History[len(s.History)-1].ID, Epoch: s.Epoch}}, true
-	case m.Colour == r.To:
+	case r.takes(m):
 		return Instruction{Serve: &drain.Release{Rollout: r.ID, Epoch: s.Epoch}}, true
-	case s.drains(m.Colour):
+	case s.drains(m):
 		return Instruction{Drain: &drain.Order{
 			Rollout: r.ID, Epoch: s.Epoch, Step: r.Step, Ceiling: m.Ceiling,
 			OverMS: r.Policy.Funnel.Every.D().Milliseconds(), StartMS: m.Start.D().Milliseconds(),
+			Pick: r.Policy.Order,
 		}}, true
 	}
 	return Instruction{}, false

@@ -10,7 +10,7 @@ import (
 // Counts are what a sidecar knows beside the gate's Status: totals since it
 // started, which never fall.
 type Counts struct {
-	Refused     uint64 `json:"refused"`     // connections refused while draining or above the limit
+	Refused     uint64 `json:"-"`           // connections refused while draining or above the limit, in place of the gate's
 	Unreachable uint64 `json:"unreachable"` // connections refused because the server could not be reached
 }
 
@@ -44,10 +44,12 @@ func (c *counting) Write(p []byte) (int, error) {
 	if c.refused || json.Unmarshal(p, &status) != nil {
 		return c.ResponseWriter.Write(p)
 	}
+	counts := c.counts()
+	status.Refused = counts.Refused // the gate is not asked while it is known to be full
 	both, err := json.Marshal(struct {
 		drain.Status
 		Counts
-	}{status, c.counts()})
+	}{status, counts})
 	if err != nil {
 		return 0, err
 	}

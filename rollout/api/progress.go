@@ -15,16 +15,17 @@ func lookRollout(v rollout.View, instances []Instance, now time.Time) *Rollout {
 		LeftBehind: append([]string{}, r.LeftBehind...),
 		Events:     append([]rollout.Event{}, r.Events...),
 	}
-	evicted, back, exact := rollout.Moved(v.State, v.Seen)
-	out.Evicted = evicted
-	if exact {
-		back = min(back, evicted) // others may return too
-		out.Returned, out.Outstanding = new(back), new(evicted-back)
+	moved := rollout.Count(v.State, v.Seen, now)
+	out.Evicted, out.Lost = moved.Evicted, moved.Lost
+	if moved.Exact {
+		out.Returned = new(moved.Returned)
 	}
-	if out.Outstanding != nil && r.Phase == rollout.Soaking &&
-		(*out.Outstanding == 0 || !now.Before(r.Since.Add(r.Policy.ReturnTimeout.D()))) {
-		out.NeverBack = clone(out.Outstanding)
+	if moved.Known {
+		out.Outstanding, out.NeverBack = new(uint64(moved.Outstanding)), new(uint64(moved.NeverBack))
 	}
+	out.Exact, out.Pace = moved.Exact, r.Pace
+	out.Alarm = rollout.Alarm(v.State, v.Seen, now)
+	out.Batch, out.Spill = r.Batch, r.Spill
 	if r.Phase == rollout.Draining && !r.Paused && !r.StepAt.IsZero() {
 		out.NextStepAt = new(r.StepAt)
 	}

@@ -67,12 +67,24 @@ type Rollout struct {
 	// Total is what From held when the funnel started, Held what it holds now.
 	Total int  `json:"total"`
 	Held  *int `json:"held"`
-	// Evicted − Returned = Outstanding, where every instance of To can tell.
+	// Evicted by the funnel, Lost with instances that died, Returned to To. Where
+	// returns are Exact, Evicted + Lost = Returned + Outstanding + NeverBack;
+	// elsewhere the last two are estimates.
 	Evicted     uint64  `json:"evicted"`
+	Lost        uint64  `json:"lost"`
 	Returned    *uint64 `json:"returned"`
 	Outstanding *uint64 `json:"outstanding"`
-	// NeverBack is known once the soak is over or nothing is outstanding.
+	// NeverBack have been away for longer than the return timeout.
 	NeverBack *uint64 `json:"never_back"`
+	Exact     bool    `json:"exact"`
+	// Pace says when the funnel is slower than its cap, and why.
+	Pace rollout.Pace `json:"pace"`
+	// Alarm is what an operator has to know although the rollout goes on.
+	Alarm string `json:"alarm,omitempty"`
+	// Batch counts the batches that were begun; Spill: the target is full and
+	// new connections go to old instances whose turn has not come.
+	Batch int  `json:"batch,omitempty"`
+	Spill bool `json:"spill,omitempty"`
 	// NextStepAt is the earliest time of the next step while draining.
 	NextStepAt *time.Time `json:"next_step_at"`
 	// ETA is when the last connection will have been evicted; while soaking,

@@ -53,11 +53,14 @@ type Gate struct {
 	log  *slog.Logger
 	born time.Time
 
+	handshakes handshakes
+
 	mu       sync.Mutex
 	held     []*Conn // Conn.at is the index here
 	pick     Pick    // how held is arranged; Random while serving
 	closing  int     // evicted and not yet ended
 	accepted uint64
+	refused  uint64
 	evicted  uint64
 	returned uint64
 	counts   bool // the application counts returns
@@ -141,9 +144,11 @@ func (g *Gate) admit(o owner) (*Conn, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.ordered || g.ending {
+		g.refused++
 		return nil, ErrDraining
 	}
 	if g.opt.Limit > 0 && len(g.held) >= g.opt.Limit {
+		g.refused++
 		return nil, ErrFull
 	}
 	g.accepted++
@@ -245,8 +250,9 @@ func (g *Gate) Status() Status {
 func (g *Gate) status() Status {
 	s := Status{
 		State: Serving, Active: len(g.held),
-		Accepted: g.accepted, Evicted: g.evicted, Limit: g.opt.Limit,
-		Rollout: g.rollout, Epoch: g.epoch, Step: g.step,
+		Accepted: g.accepted, Evicted: g.evicted, Refused: g.refused, Limit: g.opt.Limit,
+		HandshakeMS: g.handshakes.p99(time.Now()),
+		Rollout:     g.rollout, Epoch: g.epoch, Step: g.step,
 	}
 	if g.counts {
 		s.Returned = new(g.returned)

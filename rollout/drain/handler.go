@@ -33,7 +33,7 @@ func (g *Gate) Handler(next http.Handler) http.Handler {
 	retry := strconv.Itoa(int(math.Ceil(g.opt.RetryAfter.Seconds())))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithCancelCause(r.Context())
-		q := &request{ResponseWriter: w, cancel: cancel, websocket: isWebSocket(r)}
+		q := &request{ResponseWriter: w, cancel: cancel, began: time.Now(), websocket: isWebSocket(r)}
 		conn, err := g.admit(q)
 		if err != nil {
 			cancel(err)
@@ -86,6 +86,7 @@ type request struct {
 	http.ResponseWriter
 	conn      *Conn
 	cancel    context.CancelCauseFunc
+	began     time.Time
 	websocket bool
 	switched  bool // 101 was written through WriteHeader
 
@@ -137,6 +138,7 @@ func (q *request) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	q.taken = true
+	q.conn.gate.Handshake(time.Since(q.began))
 	var taken interface {
 		net.Conn
 		owner

@@ -32,11 +32,15 @@ type Status struct {
 	// Returned is the total of admitted connections that the application knew
 	// as returning clients; nil when it never says.
 	Returned *uint64 `json:"returned"`
-	Limit    int     `json:"limit"`   // most connections it admits; 0 is no limit
-	Ceiling  *int    `json:"ceiling"` // what it is getting down to; nil: it holds all
-	Rollout  string  `json:"rollout,omitempty"`
-	Epoch    uint64  `json:"epoch"`
-	Step     uint64  `json:"step"`
+	Refused  uint64  `json:"refused,omitempty"` // total not admitted
+	// HandshakeMS is the 99th percentile of how long handshakes took lately; nil
+	// when it cannot tell or there were none.
+	HandshakeMS *int   `json:"handshake_ms,omitempty"`
+	Limit       int    `json:"limit"`   // most connections it admits; 0 is no limit
+	Ceiling     *int   `json:"ceiling"` // what it is getting down to; nil: it holds all
+	Rollout     string `json:"rollout,omitempty"`
+	Epoch       uint64 `json:"epoch"`
+	Step        uint64 `json:"step"`
 }
 
 // Check reports the first rule that the status breaks, in one sentence.
@@ -52,6 +56,8 @@ func (s Status) Check() error {
 		return fmt.Errorf("evicted is %d but accepted is %d; only what was accepted can be evicted", s.Evicted, s.Accepted)
 	case s.Returned != nil && *s.Returned > s.Accepted:
 		return fmt.Errorf("returned is %d but accepted is %d; only what was accepted can be a return", *s.Returned, s.Accepted)
+	case s.HandshakeMS != nil && *s.HandshakeMS < 0:
+		return fmt.Errorf("handshake_ms is %d; it must be 0 or more, or left out", *s.HandshakeMS)
 	case s.Limit < 0:
 		return fmt.Errorf("limit is %d; it must be 0 or more, 0 for none", s.Limit)
 	case s.Ceiling != nil && *s.Ceiling < 0:

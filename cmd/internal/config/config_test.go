@@ -69,6 +69,17 @@ func TestFull(t *testing.T) {
 	calm := rollout.Policy{
 		Funnel: rollout.Funnel{Close: 1000, Every: rollout.Duration(3 * time.Second)},
 		Grace:  rollout.Duration(30 * time.Second), Canary: 500, Soak: rollout.Duration(2 * time.Minute), ReturnTimeout: rollout.Duration(90 * time.Second),
+		Window: 3000, Capacity: 20_000, Headroom: 9000, Slow: rollout.Duration(500 * time.Millisecond), Order: "oldest",
+		Stagger:  rollout.Stagger{Instances: rollout.Portion{Share: 2500}, Soak: rollout.Duration(time.Minute), First: []string{"chat-b1"}},
+		Deadline: rollout.Duration(time.Hour), Pressure: rollout.Hurry, HurryCap: 2000, KillAfter: rollout.Duration(2 * time.Hour),
+		Gates: []rollout.Gate{
+			{Name: "errors", Query: "rate(errors[1m])", Below: new(0.01), Timeout: rollout.Duration(2 * time.Second)},
+			{Name: "saturation", Query: "min(idle_ratio)", Above: new(0.2)},
+			{Name: "on-call", Command: []string{"/usr/local/bin/on-call", "--awake"}},
+			{Name: "status-page", URL: "https://status.example.com/ok"},
+		},
+		AbortAfter: rollout.Duration(5 * time.Minute),
+		Hook:       &rollout.Hook{Command: []string{"/usr/local/bin/stop-instance"}, Timeout: rollout.Duration(90 * time.Second)},
 	}
 	seven := rollout.DefaultPolicy()
 	seven.Funnel.Close = 7
@@ -82,7 +93,7 @@ func TestFull(t *testing.T) {
 			t.Errorf("got %+v\nwant %+v", got, want)
 		}
 	}
-	if text := c.Notes.Error(); !strings.Contains(text, "full.yaml:17: listeners[0].tls.certificate: ") || !strings.Contains(text, "every Envoy must have it") {
+	if text := c.Notes.Error(); !strings.Contains(text, "full.yaml:18: listeners[0].tls.certificate: ") || !strings.Contains(text, "every Envoy must have it") {
 		t.Errorf("notes: %s", text)
 	}
 }

@@ -1,0 +1,187 @@
+package rollout
+
+import (
+	"slices"
+	"time"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/drain"
+)
+
+// Moved is what a rollout has done to clients so far.
+type Moved struct {
+	// Evicted were closed by the funnel, Lost died with their instance, Returned
+	// were seen again on the side that takes over.
+	Evicted, Lost, Returned uint64
+	// Exact: every instance of the side that takes over tells returning clients
+	// from new ones. Otherwise Returned is 0 and Outstanding estimated.
+	Exact bool
+	// Outstanding is how many evicted or lost clients are on their way, and
+	// NeverBack how many are no longer waited for.
+	Outstanding, NeverBack int
+	// Known: Outstanding and NeverBack can be told at all.
+	Known bool
+}
+
+// Count sums up what the running rollout did; the zero value without one.
+func Count(s State, seen Seen, now time.Time) Moved {
+	d := decider{s: s, seen: seen, now: now}
+	if s.Rollout == nil {
+		return Moved{}
+	}
+	return d.moved()
+}
+
+func (d *decider) moved() Moved {
+	r := d.s.Rollout
+	m := Moved{Evicted: r.Evicted, Lost: uint64(r.Lost), Returned: r.Returned, Exact: true}
+	for key, x := range d.s.Members {
+		sight := d.seen.Instances[key]
+		evicted, returned := x.since(sight.Status)
+		m.Evicted, m.Returned = m.Evicted+evicted, m.Returned+returned
+		m.Lost += uint64(x.Lost)
+		if r.takes(x) && x.Departed.IsZero() && sight.Status.Returned == nil {
+			m.Exact = false
+		}
+	}
+	gone := m.Evicted + m.Lost
+	switch {
+	case m.Exact:
+		m.Returned = min(m.Returned, gone) // others may return too
+		m.NeverBack = min(r.NeverBack, int(gone-m.Returned))
+		m.Outstanding, m.Known = int(gone-m.Returned)-m.NeverBack, true
+	case r.Returns != nil:
+		m.Returned = 0
+		m.Outstanding, m.NeverBack, m.Known = r.Returns.Outstanding(), r.Returns.NeverBack(), true
+	default:
+		m.Returned = 0
+	}
+	return m
+}
+
+// count starts counting a member's evictions and returns for this rollout.
+func (d *decider) count(key discovery.InstanceID, status drain.Status) {
+	m := d.s.Members[key]
+	m.Counted, m.Evicted, m.Returned = true, status.Evicted, 0
+	if status.Returned != nil {
+		m.Returned = *status.Returned
+	}
+	d.put(key, m)
+}
+
+// fold adds what a member evicted and saw return to the rollout's sums and stops
+// counting it.
+func (d *decider) fold(key discovery.InstanceID, m Member) {
+	if d.s.Rollout == nil || !m.Counted && m.Lost == 0 {
+		return
+	}
+	evicted, returned := m.since(d.seen.Instances[key].Status)
+	d.touch()
+	d.s.Rollout.Evicted += evicted
+	d.s.Rollout.Returned += returned
+	m.Counted, m.Evicted, m.Returned = false, 0, 0
+	d.s.Rollout.Lost += m.Lost
+	m.Lost = 0
+	d.put(key, m)
+}
+
+// since is what the member evicted and saw return since it was counted; a
+// process that started anew counts from 0.
+func (m Member) since(s drain.Status) (evicted, returned uint64) {
+	if !m.Counted {
+		return 0, 0
+	}
+	if s.Evicted >= m.Evicted {
+		evicted = s.Evicted - m.Evicted
+	}
+	if s.Returned != nil && *s.Returned >= m.Returned {
+		returned = *s.Returned - m.Returned
+	}
+	return evicted, returned
+}
+
+// observe takes over what was seen since the last time: what died with old
+// instances, and what the side that takes over admitted and refused.
+func (d *decider) observe() {
+	for _, key := range d.olds() {
+		m, sight := d.s.Members[key], d.seen.Instances[key]
+		lost := 0
+		if sight.Refused && !d.serves(key, m) {
+			lost = sight.Status.Active // those clients are on their way, too
+		}
+		if m.Lost != lost && m.Drain != "" {
+			m.Lost = lost
+			d.put(key, m)
+		}
+	}
+	for _, key := range d.news() {
+		m := d.s.Members[key]
+		accepted, refused := d.totals(key, m)
+		if accepted == m.Accepted && refused == m.Refused {
+			continue
+		}
+		d.touch()
+		d.s.Rollout.Accepted += grown(m.Accepted, accepted)
+		d.s.Rollout.Refused += grown(m.Refused, refused)
+		m.Accepted, m.Refused = accepted, refused
+		d.put(key, m)
+	}
+	d.age()
+}
+
+// Mark is how many clients were evicted or lost by a moment.
+type Mark struct {
+	At   time.Time `json:"at"`
+	Gone uint64    `json:"gone"`
+}
+
+// marks is how many marks cover the return timeout.
+const marks = 32
+
+// age counts clients as never back that left longer than the return timeout ago.
+// Who of the evicted has returned is not known, only how many: more left by then
+// than have returned since, in all.
+func (d *decider) age() {
+	m, r := d.moved(), d.s.Rollout
+	if !m.Exact {
+		return
+	}
+	timeout := r.Policy.ReturnTimeout.D()
+	gone := m.Evicted + m.Lost
+	if n := len(r.Marks); n == 0 || gone > r.Marks[n-1].Gone && d.now.Sub(r.Marks[n-1].At) >= max(time.Second, timeout/marks) {
+		d.touch()
+		r = d.s.Rollout
+		r.Marks = append(slices.Clone(r.Marks), Mark{d.now, gone})
+	}
+	old := 0
+	for old+1 < len(r.Marks) && d.now.Sub(r.Marks[old+1].At) > timeout {
+		old++
+	}
+	if old > 0 {
+		d.touch()
+		r = d.s.Rollout
+		r.Marks = slices.Clone(r.Marks[old:])
+	}
+	if first := r.Marks[0]; d.now.Sub(first.At) > timeout && first.Gone > m.Returned+uint64(r.NeverBack) {
+		d.touch()
+		d.s.Rollout.NeverBack = int(first.Gone - m.Returned)
+	}
+}
+
+// totals is what the member has admitted and refused: by its own word where it
+// has one, and what it refused also by the proxies'.
+func (d *decider) totals(key discovery.InstanceID, m Member) (accepted, refused uint64) {
+	load, _ := d.load(m)
+	if sight := d.seen.Instances[key]; m.Drain != "" {
+		return sight.Status.Accepted, max(sight.Status.Refused, load.Refused)
+	}
+	return load.Accepted, load.Refused
+}
+
+// grown is how far a total rose; one that fell began anew.
+func grown(was, is uint64) uint64 {
+	if is < was {
+		return is
+	}
+	return is - was
+}

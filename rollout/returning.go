@@ -1,0 +1,54 @@
+package rollout
+
+import "time"
+
+// observing is how often what returned is observed while something depends on it.
+const observing = time.Second
+
+// track keeps the estimate of who is on his way up to date: each second where a
+// decision depends on it, else when asked to.
+func (d *decider) track(asked bool) {
+	r := d.s.Rollout
+	m := d.moved()
+	gone, came := m.Evicted+m.Lost, r.Accepted
+	if m.Exact {
+		came = m.Returned
+	}
+	next := r.Returns
+	if next == nil || next.Exact != m.Exact {
+		next = new(NewReturns(m.Exact, r.Policy.ReturnTimeout.D()))
+	} else if due := next.At.Add(observing); d.now.Before(due) && (!asked || next.knows(gone, came)) {
+		d.wakeBy(due)
+		return
+	}
+	d.touch()
+	d.s.Rollout.Returns = new(next.Observe(d.now, gone, came))
+	d.wakeBy(d.now.Add(observing))
+}
+
+// depends reports whether a decision depends on who is on his way.
+func (d *decider) depends() bool {
+	_, bounded := d.room()
+	return bounded || d.s.Rollout.Policy.Window > 0
+}
+
+// window is how many clients more may be on their way; not ok when none, and why.
+func (d *decider) window() (left int, why Reason, ok bool) {
+	r := d.s.Rollout
+	ret := r.Returns
+	out := ret.Outstanding()
+	switch {
+	case !ret.Ready():
+		return 0, reason(Learning, "waiting: learning how many connections come to %s by themselves, before the first is closed", r.To), false
+	case ret.Missing():
+		return 0, reason(NotReturning, "waiting: evicted clients are not coming back to %s since %s; %d are on their way", r.To, clock(ret.Short), out), false
+	case out >= r.Policy.Window:
+		return 0, reason(WindowFull, "waiting: %d evicted clients are on their way, the window is %d", out, r.Policy.Window), false
+	}
+	return r.Policy.Window - out, Reason{}, true
+}
+
+// knows reports whether the totals are those that were observed last.
+func (r Returns) knows(evicted, accepted uint64) bool {
+	return r.FirstEvicted+r.Evicted == evicted && r.FirstAccepted+r.Accepted == accepted
+}
