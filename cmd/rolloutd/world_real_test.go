@@ -69,6 +69,8 @@ type plan struct {
 	policy string
 	// discovery and state are as in fleet.RolloutdOptions.
 	discovery, state string
+	// more is more of the configuration, in YAML.
+	more string
 }
 
 // world is the product as it is used: rolloutd and blue and green instances as
@@ -99,13 +101,13 @@ func start(t *testing.T, p plan) *world {
 		w.instances[line] = append(w.instances[line], startLine(t, "line-"+string(c), c))
 	}
 	w.web, w.raw = w.free(), w.free()
-	w.rest = fmt.Sprintf(`listeners:
+	w.rest = fmt.Sprintf(`%slisteners:
   - {name: web, address: %s}
   - {name: raw, address: %s}
 services:
   - {name: chat, listener: web, policy: %s}
-  - {name: line, listener: raw, protocol: tcp, policy: %[3]s}
-`, w.web, w.raw, p.policy)
+  - {name: line, listener: raw, protocol: tcp, policy: %[4]s}
+`, p.more, w.web, w.raw, p.policy)
 	var err error
 	w.ctl, err = fleet.StartRolloutd(ctx, fleet.RolloutdOptions{
 		Bin: programs(t), Dir: w.dir, Instances: w.instances, Discovery: p.discovery, State: p.state, Rest: w.rest,
