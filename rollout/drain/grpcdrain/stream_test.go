@@ -379,3 +379,26 @@ func TestEveryEvictionIsSeenOnce(t *testing.T) {
 		t.Errorf("the clients saw %d evictions, %d own ends, %d refusals; status %+v", evicted, own, refused, st)
 	}
 }
+
+// What only the server sends is activity, too.
+func TestASendingStreamIsNotIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := serve(t, drain.Options{}, handlers{talk: talk, feed: func(s grpc.ServerStream) error {
+			_ = s.SendMsg(wrapperspb.String("hello"))
+			time.Sleep(time.Minute)
+			_ = s.SendMsg(wrapperspb.String("news"))
+			<-s.Context().Done()
+			return nil
+		}})
+		sending := s.open("Feed")
+		time.Sleep(30 * time.Second)
+		idle := s.open("Talk")
+		time.Sleep(time.Minute)
+		s.order(drain.Order{Step: 1, Ceiling: new(1), Pick: drain.Idlest})
+		_, err := end(idle)
+		mustBe(t, err, grpcdrain.Evicted)
+		s.order(drain.Order{Step: 2, Ceiling: new(0)})
+		_, err = end(sending)
+		mustBe(t, err, grpcdrain.Evicted)
+	})
+}
