@@ -308,29 +308,6 @@ func TestAPanicReachesTheInterceptorsOutside(t *testing.T) {
 	})
 }
 
-// Activity on a stream is what Idlest goes by.
-func TestIdleStreamsGoFirst(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := serve(t, drain.Options{}, both)
-		talks := []grpc.ClientStream{s.open("Talk"), s.open("Talk"), s.open("Talk")}
-		time.Sleep(time.Minute)
-		_ = talks[0].SendMsg(wrapperspb.String("busy"))
-		_ = talks[0].RecvMsg(new(text))
-		time.Sleep(time.Minute)
-		_ = talks[2].SendMsg(wrapperspb.String("busier"))
-		_ = talks[2].RecvMsg(new(text))
-		s.order(drain.Order{Step: 1, Ceiling: new(0), OverMS: 3000, Pick: drain.Idlest})
-		start := time.Now()
-		for at, i := range []int{1, 0, 2} {
-			_, err := end(talks[i])
-			mustBe(t, err, grpcdrain.Evicted)
-			if took := time.Since(start); took != time.Duration(at)*time.Second {
-				t.Errorf("stream %d ended after %s, want %ds", i, took, at)
-			}
-		}
-	})
-}
-
 // Streams come, talk, leave and are evicted all at once: every one that the gate
 // says it evicted ended so at its client, and no other did.
 func TestEveryEvictionIsSeenOnce(t *testing.T) {
@@ -378,27 +355,4 @@ func TestEveryEvictionIsSeenOnce(t *testing.T) {
 	if st := s.Status(); st.Evicted != uint64(evicted) || st.Accepted != uint64(evicted+own) || st.Active != 0 || evicted+own+refused != 800 {
 		t.Errorf("the clients saw %d evictions, %d own ends, %d refusals; status %+v", evicted, own, refused, st)
 	}
-}
-
-// What only the server sends is activity, too.
-func TestASendingStreamIsNotIdle(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := serve(t, drain.Options{}, handlers{talk: talk, feed: func(s grpc.ServerStream) error {
-			_ = s.SendMsg(wrapperspb.String("hello"))
-			time.Sleep(time.Minute)
-			_ = s.SendMsg(wrapperspb.String("news"))
-			<-s.Context().Done()
-			return nil
-		}})
-		sending := s.open("Feed")
-		time.Sleep(30 * time.Second)
-		idle := s.open("Talk")
-		time.Sleep(time.Minute)
-		s.order(drain.Order{Step: 1, Ceiling: new(1), Pick: drain.Idlest})
-		_, err := end(idle)
-		mustBe(t, err, grpcdrain.Evicted)
-		s.order(drain.Order{Step: 2, Ceiling: new(0)})
-		_, err = end(sending)
-		mustBe(t, err, grpcdrain.Evicted)
-	})
 }
