@@ -79,6 +79,9 @@ func (c *Client) Status(ctx context.Context, base string) (Status, error) {
 // Order gives an order; the same one may be given again. To an instance that
 // refuses the Pick, as one does that is older than it, the order is given without.
 func (c *Client) Order(ctx context.Context, base string, o Order) (Status, error) {
+	if o.Pick == Random {
+		o.Pick = "" // it is what they do unasked
+	}
 	s, err := c.do(ctx, http.MethodPut, base, o)
 	if r, ok := errors.AsType[*Refused](err); ok && r.Code == http.StatusBadRequest && o.Pick != "" {
 		o.Pick = ""

@@ -222,8 +222,9 @@ func TestUnknownPickIsRefused(t *testing.T) {
 
 // An instance that is older than the word takes the order without it.
 func TestClientAndAnInstanceWithoutPicks(t *testing.T) {
-	old := New(Options{})
+	old, asked := New(Options{}), 0
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked++
 		b, _ := io.ReadAll(r.Body)
 		if bytes.Contains(b, []byte(`"order"`)) {
 			http.Error(w, `{"error":"json: unknown field \"order\""}`, http.StatusBadRequest)
@@ -237,6 +238,10 @@ func TestClientAndAnInstanceWithoutPicks(t *testing.T) {
 	s, err := c.Order(t.Context(), srv.URL, Order{Rollout: "r", Epoch: 4, Step: 2, Pick: Oldest})
 	if err != nil || s.Epoch != 4 || s.Step != 2 {
 		t.Errorf("order: %+v, %v; want it taken", s, err)
+	}
+	asked = 0
+	if _, err := c.Order(t.Context(), srv.URL, Order{Rollout: "r", Epoch: 4, Step: 3, Pick: Random}); err != nil || asked != 1 {
+		t.Errorf("random: %v after %d requests, want one without the word", err, asked)
 	}
 	if _, err := c.Order(t.Context(), srv.URL, Order{Rollout: "", Epoch: 4, Pick: Oldest}); err == nil {
 		t.Error("a broken order was taken")
