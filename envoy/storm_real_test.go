@@ -3,6 +3,7 @@
 package envoy
 
 import (
+	"net/http"
 	"slices"
 	"sync"
 	"testing"
@@ -115,6 +116,17 @@ func TestRealStorm(t *testing.T) {
 	}
 	if n := len(*admitted["/free/x"]); n < 1000 {
 		t.Errorf("a service without a guard got %d requests through", n)
+	}
+	// What a WebSocket's handshake is told; the answer to those that get through
+	// is the backend's.
+	res := new(http.Response)
+	for range 20 {
+		if _, res = tryWS(t, "ws://"+web.String()+"/slow/ws"); res.StatusCode == 503 {
+			break
+		}
+	}
+	if res.StatusCode != 503 || res.Header.Get("Retry-After") != "1" {
+		t.Errorf("a WebSocket is refused with %s, %v", res.Status, res.Header)
 	}
 	chats(t, ws)
 	hears(t, in, conn, "still there")
