@@ -23,7 +23,7 @@ func (d *decider) gatesOpen(fresh time.Time) (Reason, bool) {
 	stale, closed, red := "", "", false
 	for _, g := range r.Policy.Gates {
 		switch reading := d.seen.Gates[g.Name]; {
-		case reading.At.Before(fresh):
+		case reading.At.IsZero() || reading.At.Before(latest(fresh, r.Settled)):
 			stale = g.Name
 		case !reading.Open:
 			closed = reading.Text
@@ -62,7 +62,9 @@ func (d *decider) gatesOpen(fresh time.Time) (Reason, bool) {
 		d.wakeBy(end)
 		why = reason(GateClosed, "waiting: %s; going back at %s", closed, clock(end))
 	}
-	d.askGates = true
+	for _, g := range r.Policy.Gates { // not at each look: every answer is a reason to look
+		d.askGates = d.askGates || !d.seen.Gates[g.Name].At.After(d.now.Add(-recheck))
+	}
 	return d.wait(why), false
 }
 
