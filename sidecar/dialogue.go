@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"sync"
+	"time"
 )
 
 // maxHead bounds what is kept of a request's or a response's head while it is
@@ -28,6 +29,9 @@ type dialogue struct {
 	deaf     bool   // what the client is saying is no handshake
 	head     []byte // of the request, or while asked the response, that is under way
 	up, down frames
+
+	askedAt time.Time
+	took    func(time.Duration) // told how long the handshake took
 }
 
 type phase uint8
@@ -48,9 +52,9 @@ const (
 	unneeded                 // the server has sent a close frame itself
 )
 
-// newDialogue is for one connection. In TCP mode there is nothing to follow.
-func newDialogue() *dialogue {
-	return &dialogue{answered: true, up: frames{masked: true}}
+// newDialogue is for one connection; took is told how long its handshake took.
+func newDialogue(took func(time.Duration)) *dialogue {
+	return &dialogue{answered: true, up: frames{masked: true}, took: took}
 }
 
 // client takes what the client said; call it before the server hears it.
@@ -81,7 +85,7 @@ func (d *dialogue) request(p []byte) (rest []byte) {
 	case n < 0:
 		d.head = bytes.Clone(head)
 	case isUpgrade(head, " HTTP/1.1"):
-		d.phase, d.head = asked, nil
+		d.phase, d.head, d.askedAt = asked, nil, time.Now()
 		d.up = frames{masked: true}
 		return p[n:]
 	default:
@@ -119,6 +123,7 @@ func (d *dialogue) response(p []byte) int {
 		d.head = nil // 100 or 103: the answer is still to come
 	case isUpgrade(head, ""):
 		d.phase, d.head = switched, nil
+		d.took(time.Since(d.askedAt))
 	default:
 		d.phase, d.head, d.answered = plain, nil, true
 	}

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 const (
@@ -26,7 +27,7 @@ func server(text ...string) line { return line{true, strings.Join(text, "")} }
 // follow has the dialogue take the lines in pieces of at most size.
 func follow(t *testing.T, lines []line, size int) *dialogue {
 	t.Helper()
-	d := newDialogue()
+	d := newDialogue(func(time.Duration) {})
 	for _, l := range lines {
 		for piece := range slices.Chunk([]byte(l.text), size) {
 			if !l.server {

@@ -7,31 +7,31 @@ import (
 	"github.com/sluice-proxy/sluice/rollout/drain"
 )
 
-// Counts are what a sidecar knows beside the gate's Status: totals since it
-// started, which never fall.
-type Counts struct {
-	Refused     uint64 `json:"-"`           // connections refused while draining or above the limit, in place of the gate's
-	Unreachable uint64 `json:"unreachable"` // connections refused because the server could not be reached
+// Status is the gate's, with those refused that the gate was not asked about.
+func (s *Sidecar) Status() drain.Status {
+	status := s.Gate.Status()
+	status.Refused += s.refused.Load()
+	return status
 }
 
-// Counts returns them now.
-func (s *Sidecar) Counts() Counts {
-	return Counts{Refused: s.refused.Load(), Unreachable: s.unreachable.Load()}
-}
+// Unreachable is the total of connections refused because the server could not
+// be reached; Status counts them in Refused, too.
+func (s *Sidecar) Unreachable() uint64 { return s.unreachable.Load() }
 
-// Endpoint is the gate's, whose answers have the Counts as further fields.
+// Endpoint is the gate's, whose answers have "unreachable" as a further field.
 func (s *Sidecar) Endpoint() http.Handler {
 	gate := s.Gate.Endpoint()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		gate.ServeHTTP(&counting{ResponseWriter: w, counts: s.Counts}, r)
+		gate.ServeHTTP(&counting{ResponseWriter: w, of: s}, r)
 	})
 }
 
-// counting adds the counts to the status that the gate writes, whole, at once.
+// counting adds the sidecar's counts to the status that the gate writes, whole, at
+// once.
 type counting struct {
 	http.ResponseWriter
-	counts  func() Counts
-	refused bool
+	of      *Sidecar
+	refused bool // the request, not the connection
 }
 
 func (c *counting) WriteHeader(code int) {
@@ -44,12 +44,11 @@ func (c *counting) Write(p []byte) (int, error) {
 	if c.refused || json.Unmarshal(p, &status) != nil {
 		return c.ResponseWriter.Write(p)
 	}
-	counts := c.counts()
-	status.Refused = counts.Refused // the gate is not asked while it is known to be full
+	status.Refused += c.of.refused.Load()
 	both, err := json.Marshal(struct {
 		drain.Status
-		Counts
-	}{status, counts})
+		Unreachable uint64 `json:"unreachable"`
+	}{status, c.of.Unreachable()})
 	if err != nil {
 		return 0, err
 	}

@@ -18,6 +18,7 @@ type link struct {
 	client, server *net.TCPConn
 	talk           *dialogue     // nil: bytes only
 	wait           time.Duration // for each peer's goodbye
+	active         func()        // told when something passes
 	leaving        atomic.Bool
 	hung           sync.Once
 
@@ -48,6 +49,7 @@ func (l *link) fromClient() {
 			l.hangUp()
 			return
 		}
+		l.active()
 		if l.toServer(p) != nil {
 			return // fromServer passes on what the server still said, and its end
 		}
@@ -78,6 +80,7 @@ func (l *link) fromServer() {
 			_ = l.client.Close()
 			return
 		}
+		l.active()
 		if l.toClient(p) != nil {
 			l.hangUp()
 		}

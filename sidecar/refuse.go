@@ -38,7 +38,7 @@ func (s *Sidecar) refuse(ctx context.Context, c *net.TCPConn, why error) {
 	if !ok {
 		return
 	}
-	_ = c.SetDeadline(time.Now().Add(s.opt.CloseWait))
+	_ = c.SetDeadline(time.Now().Add(s.CloseWait()))
 	_, _ = c.Write(s.answer(head, why))
 	// The peer's FIN is waited for: closing with bytes unread would take the
 	// answer back.
@@ -77,7 +77,7 @@ func (s *Sidecar) answer(head []byte, why error) []byte {
 	text := why.Error() + "\n"
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "HTTP/1.1 %d %s\r\n", http.StatusServiceUnavailable, http.StatusText(http.StatusServiceUnavailable))
-	fmt.Fprintf(&b, "Retry-After: %d\r\nConnection: close\r\n", int(math.Ceil(s.opt.RetryAfter.Seconds())))
+	fmt.Fprintf(&b, "Retry-After: %d\r\nConnection: close\r\n", int(math.Ceil(s.RetryAfter().Seconds())))
 	fmt.Fprintf(&b, "Content-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n\r\n", len(text))
 	if !bytes.HasPrefix(head, []byte("HEAD ")) {
 		b.WriteString(text)

@@ -53,9 +53,9 @@ type Sidecar struct {
 	log    *slog.Logger
 	dialer net.Dialer
 
-	refused     atomic.Uint64
-	unreachable atomic.Uint64
-	toldAt      atomic.Int64 // when the log last heard of that, Unix ns
+	refused     atomic.Uint64 // without asking the gate
+	unreachable atomic.Uint64 // of those, because of the server
+	toldAt      atomic.Int64  // when the log last heard of that, Unix ns
 }
 
 // New returns a Sidecar with a Gate that serves. It starts nothing. The error
@@ -71,21 +71,15 @@ func New(opt Options) (*Sidecar, error) {
 	default:
 		return nil, fmt.Errorf("mode %q is unknown; it is %s, %s or %s", opt.Mode, Auto, WebSocket, TCP)
 	}
-	orDefault(&opt.CloseWait, time.Second)
-	orDefault(&opt.RetryAfter, time.Second)
-	orDefault(&opt.DialTimeout, 5*time.Second)
+	if opt.DialTimeout <= 0 {
+		opt.DialTimeout = 5 * time.Second
+	}
 	opt.CountsReturns = false
 	s := &Sidecar{Gate: drain.New(opt.Options), opt: opt, log: opt.Logger, dialer: net.Dialer{Timeout: opt.DialTimeout}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	return s, nil
-}
-
-func orDefault(v *time.Duration, def time.Duration) {
-	if *v <= 0 {
-		*v = def
-	}
 }
 
 // Serve accepts connections from ln until ctx ends, which ends every connection
@@ -138,18 +132,18 @@ func (s *Sidecar) serve(ctx context.Context, c *net.TCPConn) {
 		s.refuse(ctx, c, errUnreachable)
 		return
 	}
-	l := &link{client: c, server: server.(*net.TCPConn), wait: s.opt.CloseWait}
+	l := &link{client: c, server: server.(*net.TCPConn), wait: s.CloseWait()}
 	if s.opt.Mode != TCP {
-		l.talk = newDialogue()
+		l.talk = newDialogue(s.Handshake)
 	}
 	held, err := s.Admit(l.leave)
 	if err != nil {
 		_ = server.Close()
-		s.refused.Add(1)
 		s.refuse(ctx, c, err)
 		return
 	}
 	defer held.Done()
+	l.active = held.Active
 	stop := context.AfterFunc(ctx, l.abort)
 	defer stop()
 	l.run()
@@ -157,7 +151,7 @@ func (s *Sidecar) serve(ctx context.Context, c *net.TCPConn) {
 
 // full foresees what Admit will say, to spare the server a connection.
 func (s *Sidecar) full() error {
-	switch now := s.Status(); {
+	switch now := s.Gate.Status(); {
 	case now.State != drain.Serving:
 		return drain.ErrDraining
 	case now.Limit > 0 && now.Active >= now.Limit:
@@ -168,6 +162,7 @@ func (s *Sidecar) full() error {
 
 // isUnreachable counts, and tells the log at most once a second.
 func (s *Sidecar) isUnreachable(err error) {
+	s.refused.Add(1)
 	total := s.unreachable.Add(1)
 	now, last := time.Now().UnixNano(), s.toldAt.Load()
 	if now-last >= int64(time.Second) && s.toldAt.CompareAndSwap(last, now) {

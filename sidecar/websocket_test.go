@@ -85,6 +85,9 @@ func TestEvictedWhileIdle(t *testing.T) {
 		if text, err := client.read(); text != "hello" || err != nil {
 			t.Fatalf("the echo is %q, %v", text, err)
 		}
+		if s := w.Status(); s.HandshakeMS == nil {
+			t.Errorf("status %+v, want the handshake's time", s)
+		}
 		w.order(1, 0)
 		if _, err := client.read(); closeCode(err) != 1012 {
 			t.Errorf("the client's connection ended with %v, want close 1012", err)
@@ -94,6 +97,24 @@ func TestEvictedWhileIdle(t *testing.T) {
 		}
 		w.emptied()
 	})
+}
+
+// What passes in either direction counts as activity, for the order "idlest".
+func TestTheIdlestGoesFirst(t *testing.T) {
+	w := newWorld(t, sidecar.Options{To: server(t, greeter)})
+	busy, idle := w.dial(), w.dial() // the busy one is older, so it would go first of equals
+	busy.hear("hello\n")
+	idle.hear("hello\n")
+	for begin := time.Now(); time.Since(begin) < 1100*time.Millisecond; { // activity is noted to the second
+		busy.say("x\n")
+		busy.hear("you said x\n")
+	}
+	if _, err := w.client.Order(t.Context(), w.base, drain.Order{Rollout: "r", Epoch: 1, Step: 1, Ceiling: new(1), Pick: drain.Idlest}); err != nil {
+		t.Fatal(err)
+	}
+	idle.hearEnd()
+	busy.say("x\n")
+	busy.hear("you said x\n")
 }
 
 // A client that does not answer the goodbye is left when CloseWait has passed,
@@ -215,12 +236,14 @@ func TestIllegalBytesPass(t *testing.T) {
 	}
 }
 
-// A server that has begun to close is not interrupted.
+// A server that has begun to close is not interrupted; after the client's close
+// comes the FIN, even if the server has not gone yet.
 func TestNoSecondCloseFrame(t *testing.T) {
 	w := newWorld(t, sidecar.Options{To: server(t, func(p *peer) {
 		p.hear(upgrade)
 		p.say(switching + "\x88\x02\x03\xe8")
 		p.hear("\x88\x82abcdxx")
+		p.hearEnd()
 	})})
 	c := w.dial()
 	c.say(upgrade)
@@ -228,6 +251,28 @@ func TestNoSecondCloseFrame(t *testing.T) {
 	w.order(1, 0)
 	w.until("evicted", func() bool { return w.Status().Evicted == 1 })
 	c.say("\x88\x82abcdxx")
+	c.hearEnd()
+	_ = c.CloseWrite()
+	w.emptied()
+}
+
+// So it does for a client that has begun to close, whose server does not answer.
+func TestEvictedAfterTheClientsClose(t *testing.T) {
+	heard := make(chan struct{})
+	w := newWorld(t, sidecar.Options{To: server(t, func(p *peer) {
+		p.hear(upgrade)
+		p.say(switching)
+		p.hear("\x88\x82abcdxx")
+		close(heard)
+		p.hearEnd()
+	})})
+	c := w.dial()
+	c.say(upgrade)
+	c.hear(switching)
+	c.say("\x88\x82abcdxx")
+	<-heard
+	w.order(1, 0)
+	c.hear(goodbye)
 	c.hearEnd()
 	_ = c.CloseWrite()
 	w.emptied()
