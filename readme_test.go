@@ -27,7 +27,7 @@ func TestREADME(t *testing.T) {
 		}
 	}
 
-	published := names(`desc\("([a-z_]+)"`, read(t, "cmd/rolloutd/metrics.go"))
+	published := names(`desc\("([a-z_]+)"`, read(t, "cmd/rolloutd/metrics.go")+read(t, "cmd/rolloutd/loads_metrics.go"))
 	told := names("sluice_([a-z_]+)[`{]", readme)
 	for _, name := range published {
 		if !slices.Contains(told, name) {

@@ -49,7 +49,7 @@ type Count struct {
 	ConnectP99 time.Duration
 	// At is when the counters came; zero while nothing is known of this cluster.
 	At time.Time
-	// Silent: no counters came for 5 intervals.
+	// Silent: no counters came for 5 intervals, or none that can be believed.
 	Silent bool
 }
 
@@ -83,7 +83,7 @@ func (s *Server) Load(cluster string) ClusterLoad {
 			}
 		}
 		if !n.counters.at.IsZero() {
-			out.Counts = append(out.Counts, n.count(r, l.fresh(n.counters, n.counters.at, now), now))
+			out.Counts = append(out.Counts, n.count(r, l.fresh(n.counters, n.complete, now), now))
 		}
 	}
 	for addr, e := range out.Endpoints {

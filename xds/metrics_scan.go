@@ -48,7 +48,10 @@ const (
 	connectTime      = "upstream_cx_connect_ms"
 )
 
-var counterPrefix = []byte("cluster.")
+var (
+	counterPrefix = []byte("cluster.")
+	wanted        = [...]string{requestsActive, requestsPending, connectionsOpen, requestsOverflow, connectOverflow, connectTime}
+)
 
 // scan reads an encoded StreamMetricsMessage. The field numbers are those of
 // envoy.service.metrics.v3 and of io.prometheus.client.
@@ -69,18 +72,27 @@ func scan(b []byte) (scanned, error) {
 	return m, nil
 }
 
-// family reads one MetricFamily.
+// family reads one MetricFamily. Its name comes first, as protos are written.
 func (m *scanned) family(b []byte) error {
 	var cluster, what string
-	return fields(b, func(number protowire.Number, value []byte, _ uint64) error {
+	for len(b) > 0 {
+		number, value, _, n := field(b)
+		if n < 0 {
+			return errNoMetrics
+		}
+		b = b[n:]
 		switch {
 		case number == 1:
-			cluster, what = counterName(value)
-		case number == 4 && (what != "" || m.stamp == 0):
-			return m.metric(cluster, what, value)
+			if cluster, what = counterName(value); what == "" && m.stamp != 0 {
+				return nil
+			}
+		case number == 4:
+			if err := m.metric(cluster, what, value); err != nil {
+				return err
+			}
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // counterName splits cluster.NAME.WHAT; what is empty when it is not looked for.
@@ -93,9 +105,10 @@ func counterName(b []byte) (cluster, what string) {
 	if dot < 0 {
 		return "", ""
 	}
-	switch what = string(b[dot+1:]); what {
-	case requestsActive, requestsPending, connectionsOpen, requestsOverflow, connectOverflow, connectTime:
-		return string(b[:dot]), what
+	for _, what := range wanted {
+		if string(b[dot+1:]) == what {
+			return string(b[:dot]), what
+		}
 	}
 	return "", ""
 }
@@ -177,23 +190,7 @@ func summary(b []byte) (samples uint64, p99 float64, err error) {
 // message, or the bits of a number.
 func fields(b []byte, yield func(number protowire.Number, value []byte, bits uint64) error) error {
 	for len(b) > 0 {
-		number, kind, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return errNoMetrics
-		}
-		b = b[n:]
-		var value []byte
-		var bits uint64
-		switch kind {
-		case protowire.BytesType:
-			value, n = protowire.ConsumeBytes(b)
-		case protowire.VarintType:
-			bits, n = protowire.ConsumeVarint(b)
-		case protowire.Fixed64Type:
-			bits, n = protowire.ConsumeFixed64(b)
-		default:
-			n = protowire.ConsumeFieldValue(number, kind, b)
-		}
+		number, value, bits, n := field(b)
 		if n < 0 {
 			return errNoMetrics
 		}
@@ -203,6 +200,28 @@ func fields(b []byte, yield func(number protowire.Number, value []byte, bits uin
 		}
 	}
 	return nil
+}
+
+// field reads the first field, which is n bytes long; n < 0: it is none.
+func field(b []byte) (number protowire.Number, value []byte, bits uint64, n int) {
+	number, kind, tag := protowire.ConsumeTag(b)
+	if tag < 0 {
+		return 0, nil, 0, tag
+	}
+	switch b = b[tag:]; kind {
+	case protowire.BytesType:
+		value, n = protowire.ConsumeBytes(b)
+	case protowire.VarintType:
+		bits, n = protowire.ConsumeVarint(b)
+	case protowire.Fixed64Type:
+		bits, n = protowire.ConsumeFixed64(b)
+	default:
+		n = protowire.ConsumeFieldValue(number, kind, b)
+	}
+	if n < 0 {
+		return 0, nil, 0, n
+	}
+	return number, value, bits, tag + n
 }
 
 var errNoMetrics = errors.New("this is no StreamMetricsMessage")
