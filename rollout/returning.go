@@ -17,7 +17,7 @@ func (d *decider) track(asked bool) {
 	next := r.Returns
 	if next == nil || next.Exact != m.Exact {
 		next = new(NewReturns(m.Exact, r.Policy.ReturnTimeout.D()))
-	} else if due := next.At.Add(observing); d.now.Before(due) && (!asked || next.knows(gone, came)) {
+	} else if due := next.Seen.Add(observing); d.now.Before(due) && (!asked || next.knows(gone, came)) {
 		d.wakeBy(due)
 		return
 	}
@@ -37,6 +37,9 @@ func (d *decider) window() (left int, why Reason, ok bool) {
 	r := d.s.Rollout
 	ret := r.Returns
 	out := ret.Outstanding()
+	if m := d.moved(); m.Exact {
+		out = m.Outstanding // counted, not inferred
+	}
 	switch {
 	case !ret.Ready():
 		return 0, reason(Learning, "waiting: learning how many connections come to %s by themselves, before the first is closed", r.To), false
@@ -50,5 +53,5 @@ func (d *decider) window() (left int, why Reason, ok bool) {
 
 // knows reports whether the totals are those that were observed last.
 func (r Returns) knows(evicted, accepted uint64) bool {
-	return r.FirstEvicted+r.Evicted == evicted && r.FirstAccepted+r.Accepted == accepted
+	return r.SawEvicted == evicted && r.SawAccepted == accepted
 }

@@ -8,61 +8,88 @@ import (
 
 // Returns tells how many evicted clients are on their way, from two totals only:
 // the connections evicted, and those that the side that takes over accepted.
-// The second are returning clients and organic ones together, so neither is known;
-// known is how they behave: an evicted client comes back some time after its
-// eviction or never does, and the organic rate drifts slowly.
+// Returning clients and organic ones are one sum there, so what is outstanding
+// cannot be counted; but it can be inferred, because an evicted client comes back
+// after some time or never does, and the organic rate drifts slowly.
 //
-// It is a bank of Kalman filters (multiple model estimation: Magill, IEEE Trans.
-// Automatic Control 10, 1965). Each filter assumes one return curve (see curves),
+// It is a bank of Kalman filters: multiple model estimation, D. T. Magill, IEEE
+// Trans. Automatic Control 10 (1965) 434. Each filter believes in one return curve,
 // learns the organic rate and the share that comes back at all, and is weighed by
-// how well it foresaw what was accepted. What is outstanding is then a quantile over
-// the filters, not their mean: where little is known yet, everyone evicted
-// counts as on his way, so the first closes are the probe by themselves.
+// how well it foresees what is accepted. Outstanding is a high quantile over the
+// filters and not their mean, so as long as nothing is known nearly everyone
+// evicted is on his way: the first closes, up to the window, are the probe.
 //
-// How Step calls it, in Draining with the gates closed:
+// When far fewer are accepted than any credible filter foresees, green refuses.
+// Nobody counts as returned then, nothing is learned, and who was on his way
+// begins anew when it is over; that is the shortfall.
 //
-//	r.Returns = new(NewReturns(exact, timeout))                 // once
-//	r.Returns = new(r.Returns.Observe(now, evicted, accepted))  // about once a second, and with the fresh counts before a step
-//	if !r.Returns.Ready() { wait: measuring how many connections come by themselves }
-//	if r.Returns.Missing() { wait: evicted clients are not coming back }
-//	n = min(cap, window − r.Returns.Outstanding())              // closes of the next step; 0 or less: wait for the next observation
+// How Step calls it, once the gates of the old side are closed and a window is set:
 //
-// It is a value: methods never change what they are called on. Times come from
-// the caller, and its JSON is bounded (about 4 KB).
+//	r.Returns = new(NewReturns(exact, timeout))                // once
+//	r.Returns = new(r.Returns.Observe(now, evicted, accepted)) // about once a second, and with the fresh counts before a step
+//	if !r.Returns.Ready() { wait: how many connections come by themselves is being measured }
+//	if r.Returns.Missing() { close nothing: evicted clients are not coming back }
+//	n = min(cap, window - r.Returns.Outstanding())             // closes of the next step; none: look again at the next observation
+//
+// The evicted total of the observation before a step has to contain every close of
+// the steps before it, also those of an instance that died; accepted may be late.
+//
+// Returns is a value: no method changes what it was called on. It reads no clock,
+// and its JSON stays below 5 KB.
 type Returns struct {
-	// Exact: accepted counts returning clients and nobody else.
+	// Exact: accepted counts returned clients and nobody else.
 	Exact bool `json:"exact,omitempty"`
-	// Timeout is when an evicted client counts as never back.
+	// Timeout is the policy's ReturnTimeout.
 	Timeout Duration `json:"timeout"`
-	// Since is the first observation; At the last one that was weighed.
+	// Since is the first observation; At is the end of the last spell that was
+	// weighed. A spell is what happened between two observations, or more of them.
 	Since time.Time `json:"since,omitzero"`
 	At    time.Time `json:"at,omitzero"`
-	// Evicted and Accepted are the newest totals, less those of the first
-	// observation; EvictedAt and AcceptedAt what they were At.
-	Evicted    uint64 `json:"evicted"`
-	Accepted   uint64 `json:"accepted"`
-	EvictedAt  uint64 `json:"evicted_at"`
-	AcceptedAt uint64 `json:"accepted_at"`
-	// Short is since when far fewer were accepted than any curve foresees; zero
-	// when they are not. LearnAt is when learning goes on after that.
+	// Evicted and Accepted count since the first observation; those of the spell
+	// that has not been weighed yet are among them, and are NewEvicted and NewAccepted.
+	Evicted     uint64 `json:"evicted"`
+	Accepted    uint64 `json:"accepted"`
+	NewEvicted  uint64 `json:"new_evicted"`
+	NewAccepted uint64 `json:"new_accepted"`
+	// Seen is the newest observation, SawEvicted and SawAccepted the highest totals.
+	Seen        time.Time `json:"seen,omitzero"`
+	SawEvicted  uint64    `json:"saw_evicted"`
+	SawAccepted uint64    `json:"saw_accepted"`
+	// Short is since when clients are missing; zero while they are not. Nothing is
+	// learned before LearnAt.
 	Short   time.Time `json:"short,omitzero"`
 	LearnAt time.Time `json:"learn_at,omitzero"`
-	Heard   time.Time `json:"heard,omitzero"`
-	HeardAt uint64    `json:"heard_at,omitempty"`
-	// FirstEvicted and FirstAccepted are the totals of the first observation.
-	FirstEvicted  uint64   `json:"first_evicted"`
-	FirstAccepted uint64   `json:"first_accepted"`
-	Filters       []filter `json:"filters"`
+	// GaveUp is when those missing were last looked for, and Heard what had been
+	// accepted by then.
+	GaveUp time.Time `json:"gave_up,omitzero"`
+	Heard  uint64    `json:"heard,omitempty"`
+	// Filters is the bank, in the order of curves.
+	Filters []filter `json:"filters"`
 }
 
-// measuring is how long the organic rate is measured before the first close.
-const measuring = 10 * time.Second
+const (
+	// measuring is how long the organic rate is measured before the first close.
+	measuring = 10 * time.Second
+	// spell is the shortest time that is weighed: what is younger tells nothing,
+	// because totals are up to half a second old.
+	spell = 500 * time.Millisecond
+	// Fewer than this part of what was foreseen is few; a spell with few is made
+	// longer, to doubt and at most to patience, until it is clear whether clients
+	// are missing.
+	few      = 0.4
+	doubt    = 1900 * time.Millisecond
+	patience = 10 * time.Second
+	// herd is how long after clients were missing nothing is learned: they come at
+	// once, and organic ones with them.
+	herd = 10 * time.Second
+)
 
-// NewReturns begins to estimate. timeout is the policy's ReturnTimeout.
+// NewReturns begins to estimate. exact: the application tells returned clients,
+// and they are what Observe gets. timeout is the policy's ReturnTimeout.
 func NewReturns(exact bool, timeout time.Duration) Returns {
 	r := Returns{Exact: exact, Timeout: Duration(timeout), Filters: make([]filter, len(curves))}
 	for i, c := range curves {
-		r.Filters[i] = newFilter(c, exact)
+		r.Filters[i] = newFilter(c)
 	}
 	return r
 }
@@ -74,84 +101,114 @@ func (r Returns) Ready() bool {
 }
 
 // Missing reports that far fewer connections are accepted than there would be if
-// evicted clients came back as they did before.
+// evicted clients came back as they did before, organic ones included.
 func (r Returns) Missing() bool { return !r.Short.IsZero() }
 
-// Observe adds the totals as they are now: evicted over the whole rollout, and
-// accepted by the side that takes over (in exact mode: returned to it). Only
-// differences count; a total that falls counts as unchanged.
+// Observe adds the totals as they are at now: connections evicted, and connections
+// accepted by the side that takes over. Where they begin does not matter, only
+// how they rise; one below what it was adds nothing until it is above it again.
+// Observations may come at any distance.
 func (r Returns) Observe(now time.Time, evicted, accepted uint64) Returns {
-	r.Filters = slices.Clone(r.Filters)
+	r.Seen = now
 	if r.Since.IsZero() {
 		r.Since, r.At = now, now
-		r.FirstEvicted, r.FirstAccepted = evicted, accepted
+		r.SawEvicted, r.SawAccepted = evicted, accepted
 		return r
 	}
-	r.Evicted = max(r.Evicted, max(evicted, r.FirstEvicted)-r.FirstEvicted)
-	r.Accepted = max(r.Accepted, max(accepted, r.FirstAccepted)-r.FirstAccepted)
-	if dt := now.Sub(r.At).Seconds(); dt >= 0.5 {
-		r.weigh(now, dt)
+	r.Filters = slices.Clone(r.Filters)
+	evicted, accepted = max(evicted, r.SawEvicted), max(accepted, r.SawAccepted)
+	gone, came := evicted-r.SawEvicted, accepted-r.SawAccepted
+	r.SawEvicted, r.SawAccepted = evicted, accepted
+	r.Evicted, r.NewEvicted = r.Evicted+gone, r.NewEvicted+gone
+	r.Accepted, r.NewAccepted = r.Accepted+came, r.NewAccepted+came
+	if now.Sub(r.At) >= spell {
+		r.weigh(now)
 	}
 	return r
 }
 
-func (r *Returns) weigh(now time.Time, dt float64) {
-	gone, came := float64(r.Evicted-r.EvictedAt), float64(r.Accepted-r.AcceptedAt)
-	foreseen := r.quantile(1-credible, func(f filter, c curve) float64 {
+// weigh ends the spell, unless it is not clear yet whether clients are missing.
+func (r *Returns) weigh(now time.Time) {
+	took := now.Sub(r.At)
+	s := flow{gone: float64(r.NewEvicted), came: float64(r.NewAccepted), dt: took.Seconds(), exact: r.Exact}
+	foreseen := r.quantile(1-r.credible(), func(f filter, c curve) float64 {
 		if r.Missing() {
-			return f.Organic*dt + f.Share*f.away()*dt/max(dt, c.mean)
+			return f.resumes(c, s)
 		}
-		moved, _ := f.step(c, gone, dt)
-		return f.Lag + f.Organic*dt + f.Share*moved
+		return f.foresees(c, s)
 	})
-	noise := math.Sqrt(foreseen + jitter*jitter*foreseen*foreseen/dt/dt)
-	short := foreseen-came > 3*noise && came < 0.4*foreseen && now.Sub(r.Since) > 2*time.Second
-	if short && !r.Missing() && dt < 1.9 {
+	small := s.came < few*foreseen
+	clear := foreseen-s.came > 3*math.Hypot(math.Sqrt(foreseen), jitter*foreseen/s.dt)
+	if small && !r.Missing() && (took < doubt || !clear && took < patience) {
 		return
 	}
-	r.At, r.EvictedAt, r.AcceptedAt = now, r.Evicted, r.Accepted
-	switch {
-	case short && !r.Missing():
-		r.Short, r.Heard, r.HeardAt = now, now, r.Accepted
-	case !short && r.Missing():
-		r.Short = time.Time{}
-		r.LearnAt = now.Add(10 * time.Second)
-	case short && now.Sub(r.Heard) >= r.Timeout.D():
-		if float64(r.Accepted-r.HeardAt) > r.Organic()*now.Sub(r.Heard).Seconds()/2 {
-			for i := range r.Filters {
-				r.Filters[i].Away = make([]float64, len(r.Filters[i].Away))
-			}
-			r.Short = time.Time{}
-		}
-		r.Heard, r.HeardAt = now, r.Accepted
-	}
+	r.At, r.NewEvicted, r.NewAccepted = now, 0, 0
+	r.tell(now, small && clear)
 	for i, c := range curves {
-		f := &r.Filters[i]
-		if short {
-			f.stay(gone, dt)
+		if r.Missing() {
+			r.Filters[i].stay(s)
 		} else {
-			f.pass(c, gone, came, dt, now.After(r.LearnAt), r.Exact)
+			r.Filters[i].pass(c, s, !now.Before(r.LearnAt))
 		}
 	}
 	r.level()
 }
 
-// Outstanding is how many evicted clients may be on their way, and no fewer than
-// there are but in a few cases of a hundred.
+// tell begins and ends the time in which clients are missing. Where connections
+// are accepted meanwhile, at half the organic rate or more, it ends after the
+// return timeout: the other side is there, and those clients are never back.
+func (r *Returns) tell(now time.Time, short bool) {
+	switch {
+	case short && !r.Missing():
+		r.Short, r.GaveUp, r.Heard = now, now, r.Accepted
+	case !short && r.Missing():
+		r.Short, r.LearnAt = time.Time{}, now.Add(herd)
+	case short && now.Sub(r.GaveUp) >= r.Timeout.D():
+		if heard := float64(r.Accepted - r.Heard); heard > r.Organic()*now.Sub(r.GaveUp).Seconds()/2 {
+			for i, c := range curves {
+				r.Filters[i].Away = make([]float64, c.stages)
+			}
+			r.Short = time.Time{}
+		}
+		r.GaveUp, r.Heard = now, r.Accepted
+	}
+}
+
+// Outstanding is how many evicted clients may be on their way: rather more than
+// there are. It never exceeds evicted, nor evicted − returned where that is exact.
 func (r Returns) Outstanding() int {
-	n := r.quantile(credible, func(f filter, _ curve) float64 { return f.upper() })
-	n += float64(r.Evicted - r.EvictedAt)
-	n = min(n, float64(r.Evicted))
+	n := r.quantile(r.credible(), func(f filter, _ curve) float64 { return f.atMost(r.sigmas()) })
+	n = min(n+float64(r.NewEvicted), float64(r.Evicted))
 	if r.Exact {
-		n = min(n, max(0, float64(r.Evicted)-float64(r.Accepted)))
+		n = min(n, float64(max(r.Evicted, r.Accepted)-r.Accepted))
 	}
 	return int(math.Ceil(n))
 }
 
-// NeverBack estimates how many evicted clients will not come back.
+// credible is the part of all weight that Outstanding covers, and sigmas what it
+// adds for chance within a filter. Counted returns allow to be stricter.
+func (r Returns) credible() float64 {
+	if r.Exact {
+		return 0.999
+	}
+	return 0.95
+}
+
+func (r Returns) sigmas() float64 {
+	if r.Exact {
+		return 3
+	}
+	return 1
+}
+
+// NeverBack estimates how many of the evicted clients will not come back.
 func (r Returns) NeverBack() int {
+	on := r.mean(func(f filter, _ curve) float64 { return f.Share * f.away() })
+	if r.Exact {
+		return int(max(0, float64(r.Evicted)-float64(r.Accepted)-float64(r.NewEvicted)-on))
+	}
 	return int(r.mean(func(f filter, _ curve) float64 {
-		return (1 - f.Share) * max(0, float64(r.EvictedAt)-f.away())
+		return (1 - f.Share) * max(0, float64(r.Evicted-r.NewEvicted)-f.away())
 	}))
 }
 
@@ -160,17 +217,24 @@ func (r Returns) Organic() float64 {
 	return r.mean(func(f filter, _ curve) float64 { return f.Organic })
 }
 
-// Share estimates which part of the evicted clients comes back within age.
-func (r Returns) Share(age time.Duration) float64 {
+// Back is the return curve R(age): which part of the evicted clients is back at
+// that age. It rises to the plateau R∞.
+func (r Returns) Back(age time.Duration) float64 {
 	return r.mean(func(f filter, c curve) float64 { return f.Share * c.within(age.Seconds()) })
 }
 
+// Takes estimates how long a client that comes back takes, on average.
+func (r Returns) Takes() time.Duration {
+	mean := r.mean(func(_ filter, c curve) float64 { return c.mean })
+	return time.Duration(mean * float64(time.Second)).Round(100 * time.Millisecond)
+}
+
 // MinWindow is the smallest window that can be kept: 3·√(organic rate · return
-// time), three standard deviations of what comes by itself meanwhile.
+// time), three standard deviations of what comes by itself in that time
+// (Poisson). Where returns are exact every window can.
 func (r Returns) MinWindow() int {
 	if r.Exact {
 		return 1
 	}
-	takes := r.mean(func(_ filter, c curve) float64 { return c.mean })
-	return int(math.Ceil(3 * math.Sqrt(max(1, r.Organic()*takes))))
+	return max(1, int(math.Ceil(3*math.Sqrt(r.Organic()*r.Takes().Seconds()))))
 }

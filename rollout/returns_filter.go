@@ -7,52 +7,84 @@ import (
 )
 
 const (
-	jitter   = 0.15 // seconds: √(1/12) of the half second within which counts are read
-	drift    = 0.02 // of the organic rate, per √second
-	credible = 0.95
+	// jitter, in seconds, is how uneven the age of two totals makes the flow
+	// between them: each is read up to half a second late, which has a standard
+	// deviation of ½/√12 = 0.14 s, at both ends of a spell and for both totals.
+	jitter = 0.25
+	// drift is how far the organic rate wanders, relative to itself, in a second
+	// (a random walk: √t times as far in t). Over a minute that is ±8 %, over five
+	// ±17 %; half of it mistook drift for returns, twice of it learned half as fast.
+	drift = 0.01
+	// usual and spread are what is believed beforehand of the share that comes back.
+	usual, spread = 0.92, 0.1
+	// hopeless is the least log likelihood, relative to the best filter's: one that
+	// was wrong for long can still be right when clients change their ways.
+	hopeless = -15
 )
 
-// curve is one way to come back: through stages that each take an exponential
-// time, mean in all (an Erlang distribution). One stage is the exponential; two
-// are close to any delay between 0 and 2·mean.
+// curve is one way to come back: through stages that take an exponential time
+// each, mean in all (an Erlang distribution). One stage forgets, as clients with
+// random waits do; two come close to any wait between nothing and twice the mean.
 type curve struct {
 	mean   float64 // seconds
 	stages int
 }
 
+// curves have means from 0.6 s to 40 s, a quarter apart: a mean that is between
+// two of them is wrong by an eighth at most.
 var curves = func() (all []curve) {
-	for mean := 0.5; mean < 50; mean *= math.Sqrt2 {
-		all = append(all, curve{mean, 1}, curve{mean, 2})
+	for mean := 0.6; mean < 45; mean *= 1.26 {
+		all = append(all, curve{mean, 1})
+		if mean > 2 { // faster ones cannot be told apart
+			all = append(all, curve{mean, 2})
+		}
 	}
 	return all
 }()
 
+// within is the part that is back at an age of so many seconds:
+// 1 − Σ e⁻ˣ xⁱ/i! over i < stages, with x = stages · age / mean.
 func (c curve) within(age float64) float64 {
 	x := age * float64(c.stages) / c.mean
-	sum, p := 0.0, math.Exp(-x)
+	back, p := 1.0, math.Exp(-x)
 	for i := range c.stages {
-		sum += p
+		back -= p
 		p *= x / float64(i+1)
 	}
-	return 1 - sum
+	return back
 }
 
+// flow is one spell: dt seconds in which gone were evicted, evenly, and came accepted.
+type flow struct {
+	gone, came, dt float64
+	exact          bool // nobody organic
+}
+
+// filter is a Kalman filter of three unknowns, under the belief in one curve:
+//
+//	lag      connections foreseen and not seen yet:  lag + organic·dt + share·d
+//	organic  connections per second:                 a random walk, variance (drift·organic)²·dt
+//	share    of clients that come back at all:       constant
+//
+// where d would have come back in the spell if all did. The variance of lag grows
+// by what came (Poisson). What is measured is lag itself: came, give or take the
+// age of the totals. Being cumulative, it forgives a count that is late by itself.
 type filter struct {
-	Away    []float64  `json:"away"`    // on their way if all came back, by stage
-	Lag     float64    `json:"lag"`     // foreseen and not seen yet
-	Organic float64    `json:"organic"` // per second
-	Share   float64    `json:"share"`   // that comes back
-	P       [6]float64 `json:"p"`       // covariance of the three: LL LO LS OO OS SS
-	Log     float64    `json:"log"`     // log likelihood
+	// Away is how many would be on their way if all came back, by stage.
+	Away    []float64 `json:"away"`
+	Lag     float64   `json:"lag"`
+	Organic float64   `json:"organic"`
+	Share   float64   `json:"share"`
+	// P is the covariance: lag·lag, lag·organic, lag·share, organic·organic,
+	// organic·share, share·share.
+	P [6]float64 `json:"p"`
+	// Log is the log likelihood relative to the best filter; nil Began: none yet.
+	Log   float64 `json:"log"`
+	Began bool    `json:"began,omitempty"`
 }
 
-func newFilter(c curve, exact bool) filter {
-	f := filter{Away: make([]float64, c.stages), Share: 0.92}
-	f.P[5] = 0.1 * 0.1
-	if !exact {
-		f.P[3] = 1e8
-	}
-	return f
+func newFilter(c curve) filter {
+	return filter{Away: make([]float64, c.stages), Share: usual, P: [6]float64{5: spread * spread}}
 }
 
 func (f filter) away() (n float64) {
@@ -62,72 +94,138 @@ func (f filter) away() (n float64) {
 	return n
 }
 
-func (f filter) upper() float64 {
-	share := min(1, f.Share+1.0*math.Sqrt(f.P[5]))
-	n := share * f.away()
-	return n + 1*math.Sqrt(n)
+// atMost is how many are on their way, and so many standard deviations more: of
+// the share, and of chance.
+func (f filter) atMost(sigmas float64) float64 {
+	n := min(1, f.Share+sigmas*math.Sqrt(f.P[5])) * f.away()
+	return n + sigmas*math.Sqrt(n)
 }
 
-// step moves everybody dt on; gone were evicted evenly meanwhile. It returns how
-// many arrived.
-func (f filter) step(c curve, gone, dt float64) (moved float64, away []float64) {
-	x := dt * float64(c.stages) / c.mean
+// foresees is what would be accepted in the spell if all is as it was.
+func (f filter) foresees(c curve, s flow) float64 {
+	back, _ := f.moves(c, s)
+	return f.Lag + f.Organic*s.dt + f.Share*back
+}
+
+// resumes is what would be accepted in the spell if the other side, which refused,
+// accepted again: those it refused try now and then.
+func (f filter) resumes(c curve, s flow) float64 {
+	return f.Organic*s.dt + f.Share*f.away()*s.dt/max(s.dt, c.mean)
+}
+
+// moves lets the spell pass: how many are back if all come back, and where the
+// others are. Who is in a stage passes k more with probability pₖ = e⁻ˣ xᵏ/k!, where
+// x = stages·dt/mean; of those evicted meanwhile, evenly, the part
+// (1 − p₀ − … − pₖ)/x is in stage k at the end.
+func (f filter) moves(c curve, s flow) (back float64, away []float64) {
+	x := s.dt * float64(c.stages) / c.mean
 	away = make([]float64, c.stages)
-	p, tail := math.Exp(-x), 1.0
-	for k := range c.stages { // k stages passed
-		tail -= p
-		for i := 0; i+k < c.stages; i++ {
+	p, beyond := math.Exp(-x), 1.0
+	for k := range c.stages {
+		beyond -= p
+		for i := range c.stages - k {
 			away[i+k] += f.Away[i] * p
 		}
-		away[k] += gone * tail / x
+		away[k] += s.gone * beyond / x
 		p *= x / float64(k+1)
 	}
-	moved = f.away() + gone
+	back = f.away() + s.gone
 	for _, a := range away {
-		moved -= a
+		back -= a
 	}
-	return moved, away
+	return max(0, back), away
 }
 
-// stay: nobody arrives, and who was on his way begins anew.
-func (f *filter) stay(gone, dt float64) {
+// stay: nobody comes back, and who was on his way begins anew.
+func (f *filter) stay(s flow) {
 	away := make([]float64, len(f.Away))
-	away[0] = f.away() + gone
+	away[0] = f.away() + s.gone
 	f.Away = away
-	f.P[3] += f.Organic * f.Organic * drift * drift * dt
-	f.P[0], f.P[1], f.P[2], f.Lag = 0, 0, 0, 0
+	f.P[3] += f.wanders(s)
+	f.forget()
 }
 
-func (f *filter) pass(c curve, gone, came, dt float64, learn, exact bool) {
-	d, away := f.step(c, gone, dt)
-	f.Away = away
-	flow := f.Organic*dt + f.Share*d
-	f.Lag += flow
-	P := f.P
-	var o float64
-	if !exact {
-		o = (f.Organic*f.Organic*drift*drift + 0.01) * dt
+// forget begins to count anew what is foreseen and seen.
+func (f *filter) forget() { f.Lag, f.P[0], f.P[1], f.P[2] = 0, 0, 0, 0 }
+
+func (f filter) wanders(s flow) float64 {
+	if s.exact {
+		return 0
 	}
-	f.P[0] = P[0] + 2*dt*P[1] + 2*d*P[2] + dt*dt*P[3] + 2*dt*d*P[4] + d*d*P[5] + flow + 1
-	f.P[1] = P[1] + dt*P[3] + d*P[4]
-	f.P[2] = P[2] + dt*P[4] + d*P[5]
-	f.P[3] += o
-	if !learn {
-		f.P[0], f.P[1], f.P[2], f.Lag = 0, 0, 0, 0
+	return (f.Organic*f.Organic + 100) * drift * drift * s.dt // below 10/s as at 10/s
+}
+
+// pass lets the spell pass as foreseen and, if it may learn, corrects what it
+// believes by what came.
+func (f *filter) pass(c curve, s flow, learn bool) {
+	back, away := f.moves(c, s)
+	f.Away = away
+	if !f.Began {
+		f.Began = true
+		if !s.exact {
+			f.Organic = max(0, s.came-f.Share*back) / s.dt
+			f.P[3] = (f.Organic/s.dt + f.Organic*f.Organic/4 + 1)
+f.P[0] = f.Organic*f.Organic*jitter*jitter
+		}
 		return
 	}
-	rate := max(flow, came) / dt
-	S := f.P[0] + rate*rate*jitter*jitter + 1
-	v := came - f.Lag
-	kl, ko, ks := f.P[0]/S, f.P[1]/S, f.P[2]/S
-	f.Lag += kl*v - came
-	f.Organic = max(0, f.Organic+ko*v)
-	f.Share = min(1, max(0.1, f.Share+ks*v))
-	P = f.P
-	f.P = [6]float64{P[0] - kl*P[0], P[1] - kl*P[1], P[2] - kl*P[2], P[3] - ko*P[1], P[4] - ko*P[2], P[5] - ks*P[2]}
-	f.Log -= (v*v/S + math.Log(S)) / 2
+	// Predict: P ← F·P·Fᵀ + Q with F = [1 dt back; 0 1 0; 0 0 1].
+	came := f.Organic*s.dt + f.Share*back
+	f.Lag += came
+	p := &f.P
+	p[0] += 2*(s.dt*p[1]+back*(p[2]+s.dt*p[4])) + s.dt*s.dt*p[3] + back*back*p[5] + came + 1
+	p[1] += s.dt*p[3] + back*p[4]
+	p[2] += s.dt*p[4] + back*p[5]
+	p[3] += f.wanders(s)
+	if !learn {
+		f.forget()
+		return
+	}
+	// Correct: gain K = P·h/σ² with h = [1 0 0].
+	late := max(came, s.came) / s.dt * jitter
+	variance := p[0] + late*late + 1
+	wrong := s.came - f.Lag
+	lag, organic, share := p[0]/variance, p[1]/variance, p[2]/variance
+	f.Lag += lag*wrong - s.came
+	f.Organic = max(0, f.Organic+organic*wrong)
+	f.Share = min(1, max(0.1, f.Share+share*wrong))
+	*p = [6]float64{p[0] - lag*p[0], p[1] - lag*p[1], p[2] - lag*p[2], p[3] - organic*p[1], p[4] - organic*p[2], p[5] - share*p[2]}
+	f.Log -= (wrong*wrong/variance + math.Log(variance)) / 2
 }
 
+// level makes the best filter's log likelihood 0 and no other hopeless, and
+// rounds everything to six digits, which keeps the stored value short.
+func (r *Returns) level() {
+	best := math.Inf(-1)
+	for _, f := range r.Filters {
+		best = max(best, f.Log)
+	}
+	for i := range r.Filters {
+		f := &r.Filters[i]
+		f.Log = digits(max(f.Log-best, hopeless))
+		f.Lag, f.Organic, f.Share = digits(f.Lag), digits(f.Organic), digits(f.Share)
+		for k := range f.P {
+			f.P[k] = digits(f.P[k])
+		}
+		for k := range f.Away {
+			f.Away[k] = digits(f.Away[k]) // its own: moves and stay make a new one
+		}
+	}
+}
+
+// digits rounds to six significant digits, and what is less than a millionth to 0.
+func digits(x float64) float64 {
+	if math.Abs(x) < 1e-6 {
+		return 0
+	}
+	scale := math.Pow10(5 - int(math.Floor(math.Log10(math.Abs(x)))))
+	if scale < 1 {
+		return math.Round(x*scale) * math.Round(1/scale)
+	}
+	return math.Round(x*scale) / scale
+}
+
+// weights are the filters' probabilities, all curves being equally likely beforehand.
 func (r Returns) weights() []float64 {
 	w := make([]float64, len(r.Filters))
 	sum := 0.0
@@ -148,19 +246,8 @@ func (r Returns) mean(of func(filter, curve) float64) (sum float64) {
 	return sum
 }
 
-// level keeps the best filter's likelihood at 1, and none hopeless.
-func (r *Returns) level() {
-	best := math.Inf(-1)
-	for _, f := range r.Filters {
-		best = max(best, f.Log)
-	}
-	for i := range r.Filters {
-		f := &r.Filters[i]
-		f.Log = max(f.Log-best, -15)
-	}
-}
-
-// quantile is the least value that the filters of the given part of all weight stay within.
+// quantile is the least value such that filters with this part of all the weight
+// are not above it.
 func (r Returns) quantile(part float64, of func(filter, curve) float64) (value float64) {
 	type one struct{ value, weight float64 }
 	all := make([]one, len(r.Filters))

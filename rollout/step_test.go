@@ -120,6 +120,8 @@ func laterState(s State, d time.Duration) State {
 			later(&r.Returns.At, d)
 			later(&r.Returns.Short, d)
 			later(&r.Returns.LearnAt, d)
+			later(&r.Returns.GaveUp, d)
+			later(&r.Returns.Seen, d)
 		}
 	}
 	return s
