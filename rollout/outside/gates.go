@@ -3,7 +3,9 @@
 package outside
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -126,32 +128,32 @@ func (g *Gates) Run(ctx context.Context, notice func()) error {
 
 // read asks one gate. It was asked when that began.
 func (g *Gates) read(ctx context.Context, service discovery.Service, gate rollout.Gate) rollout.Reading {
-	r := rollout.Reading{At: time.Now()}
-	var why string
+	at := time.Now()
+	var r rollout.Reading
 	switch {
 	case gate.Query != "":
-		r.Open, why = query(ctx, g.prometheus, gate)
+		r = query(ctx, g.prometheus, gate)
 	case gate.URL != "":
 		said, err := g.web.call(ctx, http.MethodGet, gate.URL, nil)
-		r.Open, why = err == nil, host(gate.URL)+" answers"
-		if err != nil {
-			why = outcome(host(gate.URL), err, said)
-		}
+		r = answered(host(gate.URL), err, said)
 	case len(gate.Command) > 0:
 		said, err := execute(ctx, gate.Command, "SLUICE_SERVICE="+string(service))
-		name := filepath.Base(gate.Command[0])
-		r.Open, why = err == nil, name+" succeeds"
-		switch {
-		case err != nil:
-			why = outcome(name, err, said)
-		case said != "":
-			why = said
-		}
+		r = answered(filepath.Base(gate.Command[0]), err, said)
 	default:
-		why = "it has neither query nor command nor url"
+		r = unanswered("it has neither query nor command nor url")
 	}
-	r.Text = fmt.Sprintf("gate %s is %s: %s", gate.Name, map[bool]string{true: "open", false: "closed"}[r.Open], why)
+	r.At = at
+	r.Text = fmt.Sprintf("gate %s is %s: %s", gate.Name, map[bool]string{true: "open", false: "closed"}[r.Open], r.Text)
 	return r
+}
+
+// answered is the reading of who says yes, says no, or says nothing.
+func answered(who string, err error, said string) rollout.Reading {
+	if err != nil {
+		_, no := errors.AsType[refused](err)
+		return rollout.Reading{Unanswered: !no, Text: outcome(who, err, said)}
+	}
+	return rollout.Reading{Open: true, Text: cmp.Or(said, who+" answers")}
 }
 
 // raise sets a level.

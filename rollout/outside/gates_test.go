@@ -23,7 +23,7 @@ func TestCommandGates(t *testing.T) {
 	t.Setenv("HOME", "/home/here")
 	g := newGates(t, Prometheus{})
 	for _, c := range []struct{ program, want string }{
-		{"exit 0", "open: program succeeds"},
+		{"exit 0", "open: program answers"},
 		{"echo first; echo 'all well'; echo; exit 0", "open: all well"},
 		{"echo out; echo 'no such host' >&2; exit 3", "closed: program exits with 3: no such host"},
 		{"kill -9 $$", "closed: program ends by signal: killed"},
@@ -36,6 +36,9 @@ func TestCommandGates(t *testing.T) {
 	} {
 		gate := rollout.Gate{Name: "smoke", Command: []string{script(t, c.program)}}
 		r := ask(t, g, gate)
+		if r.Unanswered != strings.Contains(c.want, "signal") {
+			t.Errorf("%s: %+v", c.program, r)
+		}
 		if !strings.HasPrefix(r.Text, "gate smoke is "+c.want) || r.Open != strings.HasPrefix(c.want, "open") || len(r.Text) > 300 {
 			t.Errorf("%s:\ngot  %t %q\nwant %q", c.program, r.Open, r.Text, c.want)
 		}
@@ -60,7 +63,7 @@ func TestCommandThatHangs(t *testing.T) {
 	g := newGates(t, Prometheus{})
 	begun := time.Now()
 	r := ask(t, g, rollout.Gate{Name: "smoke", Command: []string{program}, Timeout: rollout.Duration(time.Second)})
-	if want := "gate smoke is closed: program gives no answer within 1s: waiting"; r.Open || r.Text != want {
+	if want := "gate smoke is closed: program gives no answer within 1s: waiting"; r.Open || !r.Unanswered || r.Text != want {
 		t.Errorf("%+v, want %q", r, want)
 	}
 	if took := time.Since(begun); took > 10*time.Second {
@@ -104,12 +107,12 @@ func TestURLGates(t *testing.T) {
 		404: "closed: " + at + " answers 404", 503: "closed: " + at + " answers 503: two tickets are open xxx",
 	} {
 		code.Store(status)
-		if r := ask(t, g, gate); !strings.HasPrefix(r.Text, "gate tickets is "+want) || r.Open != strings.HasPrefix(want, "open") || len(r.Text) > 300 {
+		if r := ask(t, g, gate); !strings.HasPrefix(r.Text, "gate tickets is "+want) || r.Open != strings.HasPrefix(want, "open") || r.Unanswered || len(r.Text) > 300 {
 			t.Errorf("%d: %t %q, want %q", status, r.Open, r.Text, want)
 		}
 	}
 	srv.Close()
-	if r := ask(t, g, gate); r.Open || strings.Contains(r.Text, "secret") || !strings.Contains(r.Text, at+" does not answer: dial tcp "+at+": connect: connection refused") {
+	if r := ask(t, g, gate); r.Open || !r.Unanswered || strings.Contains(r.Text, "secret") || !strings.Contains(r.Text, at+" does not answer: dial tcp "+at+": connect: connection refused") {
 		t.Errorf("%+v", r)
 	}
 }

@@ -9,10 +9,13 @@ import (
 	"github.com/sluice-proxy/sluice/rollout"
 )
 
+func unanswered(why string) rollout.Reading { return rollout.Reading{Unanswered: true, Text: why} }
+
 // judge compares an answer with the gate's bounds: there has to be a value, and
-// every one has to be below Below and above Above. NaN is neither. said is about
-// the value that is farthest out, or nearest to it. Pure.
-func judge(gate rollout.Gate, answer model.Value) (open bool, said string) {
+// every one has to be below Below and above Above. Without a value that breaks a
+// bound NaN is no answer. Text is about the value that is farthest out, or nearest
+// to it. Pure.
+func judge(gate rollout.Gate, answer model.Value) rollout.Reading {
 	var samples []*model.Sample
 	switch v := answer.(type) {
 	case model.Vector:
@@ -20,36 +23,41 @@ func judge(gate rollout.Gate, answer model.Value) (open bool, said string) {
 	case *model.Scalar:
 		samples = []*model.Sample{{Value: v.Value}}
 	default:
-		return false, "the query has to answer a vector or a scalar, and does not"
+		return unanswered("the query has to answer a vector or a scalar, and does not")
 	}
 	switch {
 	case gate.Below == nil && gate.Above == nil:
-		return false, "it has no bound"
+		return unanswered("it has no bound")
 	case len(samples) == 0:
-		return false, "the query has no result"
+		return unanswered("the query has no result")
 	}
-	worst, least := samples[0], math.Inf(1)
+	var worst, blank *model.Sample
 	for _, s := range samples {
-		if s == nil || s.Histogram != nil {
-			return false, "the query answers with histograms; ask for one of their values"
+		switch {
+		case s == nil || s.Histogram != nil:
+			return unanswered("the query answers with histograms; ask for one of their values")
+		case math.IsNaN(float64(s.Value)):
+			blank = s
+		case worst == nil || margin(gate, s) < margin(gate, worst):
+			worst = s
 		}
-		if by := margin(gate, float64(s.Value)); by < least {
-			worst, least = s, by
-		}
+	}
+	broken := worst != nil && margin(gate, worst) <= 0
+	r := rollout.Reading{Open: !broken && blank == nil, Unanswered: !broken && blank != nil}
+	if r.Unanswered {
+		worst = blank
 	}
 	of := ""
 	if len(samples) > 1 {
 		of = " of " + plain(worst.Metric.String())
 	}
-	return least > 0, relation(gate, float64(worst.Value), of)
+	r.Text = relation(gate, float64(worst.Value), of)
+	return r
 }
 
-// margin is how far v is inside the bounds: above 0 where it keeps them.
-func margin(gate rollout.Gate, v float64) float64 {
-	if math.IsNaN(v) {
-		return math.Inf(-1)
-	}
-	by := math.Inf(1)
+// margin is how far a value is inside the bounds: above 0 where it keeps them.
+func margin(gate rollout.Gate, s *model.Sample) float64 {
+	by, v := math.Inf(1), float64(s.Value)
 	if gate.Below != nil {
 		by = min(by, *gate.Below-v)
 	}

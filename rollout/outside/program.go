@@ -15,7 +15,7 @@ import (
 // execute runs a program, without a shell, in a process group of its own that is
 // killed when ctx ends. It gets the variables given, PATH and HOME, and nothing
 // else of what rolloutd knows. said is the last line that it wrote. The error says
-// what became of it, as in "exits with 3".
+// what became of it, and is refused when it exits with another code than 0.
 func execute(ctx context.Context, command []string, variables ...string) (said string, err error) {
 	out := &tail{}
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
@@ -36,7 +36,7 @@ func execute(ctx context.Context, command []string, variables ...string) (said s
 	case err != nil && ctx.Err() != nil:
 		err = context.Cause(ctx)
 	case ok && exit.Exited():
-		err = fmt.Errorf("exits with %d", exit.ExitCode())
+		err = refused(fmt.Sprintf("exits with %d", exit.ExitCode()))
 	case ok:
 		err = fmt.Errorf("ends by %s", exit.ProcessState)
 	case err != nil:

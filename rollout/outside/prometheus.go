@@ -39,22 +39,22 @@ func (p Prometheus) connect(through http.RoundTripper) (v1.API, error) {
 	return v1.NewAPI(c), nil
 }
 
-// query asks for the values of now.
-func query(ctx context.Context, prometheus v1.API, gate rollout.Gate) (open bool, said string) {
+// query asks for the values of now. The reading's Text says what was seen.
+func query(ctx context.Context, prometheus v1.API, gate rollout.Gate) rollout.Reading {
 	if prometheus == nil {
-		return false, "it asks Prometheus, but the configuration does not say where that is; add prometheus: {address: ...}"
+		return unanswered("it asks Prometheus, but the configuration does not say where that is; add prometheus: {address: ...}")
 	}
 	// Prometheus takes no fractions of a second here; ctx is what counts.
 	patience := gate.Within().Truncate(time.Second) + time.Second
 	value, warnings, _, err := prometheus.Query(ctx, gate.Query, time.Time{}, v1.WithTimeout(patience))
 	if err != nil {
-		return false, refusal(ctx, err)
+		return unanswered(refusal(ctx, err))
 	}
-	open, said = judge(gate, value)
+	r := judge(gate, value)
 	if len(warnings) > 0 {
-		said += " (Prometheus warns: " + plain(strings.Join(warnings, "; ")) + ")"
+		r.Text += " (Prometheus warns: " + plain(strings.Join(warnings, "; ")) + ")"
 	}
-	return open, said
+	return r
 }
 
 // refusal says why there is no value.
@@ -62,7 +62,7 @@ func refusal(ctx context.Context, err error) string {
 	e, ok := errors.AsType[*v1.Error](err)
 	switch {
 	case !ok:
-		return outcome("Prometheus", unanswered(ctx, err), "")
+		return outcome("Prometheus", silent(ctx, err), "")
 	case e.Type == v1.ErrBadData || e.Type == v1.ErrExec:
 		return "Prometheus cannot answer the query: " + plain(e.Msg)
 	case e.Type == v1.ErrBadResponse:

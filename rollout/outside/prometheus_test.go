@@ -101,6 +101,9 @@ func TestAnswersOfARealPrometheus(t *testing.T) {
 	} {
 		c.gate.Name, c.gate.Query = "error_rate", c.query
 		r := ask(t, g, c.gate)
+		if red := strings.Contains(c.want, " not ") && !strings.Contains(c.want, "NaN") && !strings.Contains(c.want, "does not"); !r.Open && r.Unanswered == red && !strings.Contains(c.want, "duplicate") {
+			t.Errorf("%s: %+v", c.query, r)
+		}
 		if want := "gate error_rate is " + c.want; !strings.HasPrefix(r.Text, want) || r.Open != strings.HasPrefix(c.want, "open") {
 			t.Errorf("%s:\ngot  %t %s\nwant %s", c.query, r.Open, r.Text, want)
 		}
@@ -151,7 +154,7 @@ func TestHostileAnswers(t *testing.T) {
 			_, _ = io.WriteString(w, c.body)
 		}))
 		r := ask(t, g, rollout.Gate{Name: "errors", Query: "up", Below: new(1.0)})
-		if r.Open || !strings.HasPrefix(r.Text, "gate errors is closed: ") || !strings.Contains(r.Text, c.want) || len([]rune(r.Text)) > 400 || strings.ContainsAny(r.Text, "\n\x1b") {
+		if r.Open || !r.Unanswered || !strings.HasPrefix(r.Text, "gate errors is closed: ") || !strings.Contains(r.Text, c.want) || len([]rune(r.Text)) > 400 || strings.ContainsAny(r.Text, "\n\x1b") {
 			t.Errorf("%s: %t %q, want %q", name, r.Open, r.Text, c.want)
 		}
 	}
@@ -174,7 +177,7 @@ func TestPrometheusThatDoesNotAnswer(t *testing.T) {
 		"the configuration does not say where that is":       newGates(t, Prometheus{}),
 		"Prometheus does not answer: unsupported protocol s": newGates(t, Prometheus{Address: "ftp://x"}),
 	} {
-		if r := ask(t, g, gate); r.Open || !strings.Contains(r.Text, want) {
+		if r := ask(t, g, gate); r.Open || !r.Unanswered || !strings.Contains(r.Text, want) {
 			t.Errorf("%t %q, want %q", r.Open, r.Text, want)
 		}
 	}
@@ -224,8 +227,9 @@ func FuzzAnswer(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		open, said := query(context.Background(), g, rollout.Gate{Query: "up", Below: new(0.5)})
-		if said == "" || !strings.Contains(said, "is below 0.5") && open {
+		r := query(context.Background(), g, rollout.Gate{Query: "up", Below: new(0.5)})
+		open, said := r.Open, r.Text
+		if said == "" || !strings.Contains(said, "is below 0.5") && open || open && r.Unanswered {
 			t.Fatalf("%t %q", open, said)
 		}
 		if open && !plainlyBelow(body, 0.5) {

@@ -36,6 +36,12 @@ func outcome(who string, err error, said string) string {
 	return text
 }
 
+// refused is an answer that is a no, as a predicate: "exits with 3". Any other
+// error is that there is no answer.
+type refused string
+
+func (r refused) Error() string { return string(r) }
+
 // silence is that no answer came in time; it is a context.DeadlineExceeded.
 type silence time.Duration
 

@@ -32,8 +32,8 @@ func client(through http.RoundTripper) *http.Client {
 }
 
 // call sends one request, with body as JSON unless it is nil. The error is nil
-// when the answer is 2xx, and else says what came, as in "answers 503"; said is
-// the start of such an answer.
+// when the answer is 2xx, and refused when it is another; said is the start of
+// such an answer.
 func (w web) call(ctx context.Context, method, address string, body any) (said string, err error) {
 	var sent io.Reader
 	if body != nil {
@@ -45,26 +45,26 @@ func (w web) call(ctx context.Context, method, address string, body any) (said s
 	}
 	req, err := http.NewRequestWithContext(ctx, method, address, sent)
 	if err != nil {
-		return "", unanswered(ctx, err)
+		return "", silent(ctx, err)
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
 	res, err := client(w.transport).Do(req)
 	if err != nil {
-		return "", unanswered(ctx, err)
+		return "", silent(ctx, err)
 	}
 	defer res.Body.Close()
 	if res.StatusCode/100 == 2 {
 		return "", nil
 	}
 	start, _ := io.ReadAll(io.LimitReader(res.Body, 4*mostText)) // what came of it
-	return plain(string(start)), fmt.Errorf("answers %d", res.StatusCode)
+	return plain(string(start)), refused(fmt.Sprintf("answers %d", res.StatusCode))
 }
 
-// unanswered leaves out what net/http wraps around the cause: the whole address,
+// silent leaves out what net/http wraps around the cause: the whole address,
 // which may hold a secret.
-func unanswered(ctx context.Context, err error) error {
+func silent(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
