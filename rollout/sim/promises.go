@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
@@ -10,9 +11,10 @@ import (
 
 // Report is what a simulation showed.
 type Report struct {
-	// Took is from the promotion to the end of the rollout, in virtual time.
-	Took, Planned time.Duration
-	Closes        int
+	// Took is from the promotion to the last close, as Planned is, and Ended to the
+	// end of the rollout, in virtual time.
+	Took, Planned, Ended time.Duration
+	Closes               int
 	// Cap is the most closes a window of length T may have, Peak the most that
 	// one had, and Trickle the most that 100 ms had, as a multiple of the even
 	// share of the cap.
@@ -47,6 +49,7 @@ type promises struct {
 	narrowed int
 	closes   int
 	lost     int
+	last     time.Duration // the last close
 	out      int
 	fill     float64
 	reasons  map[rollout.Code]time.Duration
@@ -71,7 +74,10 @@ func (p *promises) init(conf Config) {
 	p.wide.length, p.narrow.length = p.every-conf.Jitter, 100*time.Millisecond
 	p.reasons = map[rollout.Code]time.Duration{}
 	p.shaken = -time.Hour
-	p.window, p.turn = conf.Policy.Window, conf.Policy.Stagger.Instances.Of(conf.Blue)
+	p.window, p.turn = conf.Policy.Window, math.MaxInt
+	if s := conf.Policy.Stagger.Instances; !s.IsZero() {
+		p.turn = s.Of(conf.Blue)
+	}
 }
 
 // calm is a time in which a window may have fewer closes than the cap.
@@ -92,6 +98,7 @@ func (p *promises) fault(at time.Duration, format string, args ...any) {
 // closed holds the promises against one close.
 func (p *promises) closed(w *World, in *instance, at time.Duration) {
 	p.closes++
+	p.last = at
 	n := p.wide.add(at)
 	if n > p.peak {
 		p.peak = n

@@ -21,8 +21,8 @@ func TestScenarios(t *testing.T) {
 			for _, f := range r.Faults {
 				t.Error(f)
 			}
-			t.Logf("%v: took %v (planned %v), %d closes, peak %d of %d, %.2f in 100 ms, out %d, fill %.3f, mean %.3f, most %d, lost %d, %d looks",
-				time.Since(began).Round(10*time.Millisecond), r.Took.Round(10*time.Millisecond), r.Planned, r.Closes, r.Peak, r.Cap, r.Trickle, r.Out, r.Fill, r.Mean, r.Most, r.Lost, r.Looks)
+			t.Logf("%v: took %v (planned %v), ended %v, %d closes, peak %d of %d, %.2f in 100 ms, out %d, fill %.3f, mean %.3f, most %d, lost %d, %d looks",
+				time.Since(began).Round(10*time.Millisecond), r.Took.Round(10*time.Millisecond), r.Planned, r.Ended.Round(10*time.Millisecond), r.Closes, r.Peak, r.Cap, r.Trickle, r.Out, r.Fill, r.Mean, r.Most, r.Lost, r.Looks)
 			t.Log(r.Reasons)
 		})
 	}

@@ -96,7 +96,7 @@ func (w *World) grow(n int) {
 // stopped, and a new one is started in its place.
 func (w *World) replace() {
 	for _, in := range w.colour(discovery.Blue) {
-		if in.ordered && in.total == 0 && in.ceiling != nil {
+		if in.ordered && in.total == 0 {
 			in.dead = true
 			w.Deregister(in)
 			w.after(5*time.Second, func() { w.grow(1) })

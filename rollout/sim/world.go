@@ -23,8 +23,9 @@ import (
 // decisions have exact moments.
 const tick = 10 * time.Millisecond
 
-// glance is how late counts are looked at that no decision waits for.
-const glance = 250 * time.Millisecond
+// glance is how late counts are looked at that no decision waits for. The
+// controller's is shorter; the promises have to hold all the more.
+const glance = time.Second
 
 // epoch is when a simulation begins.
 var epoch = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
