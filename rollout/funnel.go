@@ -190,6 +190,7 @@ func (d *decider) oldSide() oldSide {
 			if !d.ended(key, m) {
 				o.noEndpoint = append(o.noEndpoint, key)
 			}
+		case n == 0 && d.gated(key): // by its own word, so it need not answer for ever
 		case sight.Err != "" || sight.At.IsZero():
 			o.unreachable = append(o.unreachable, key)
 		case !d.gated(key):
