@@ -25,7 +25,9 @@ type Seen struct {
 	// Loads is what the proxies report of each endpoint; one that is missing was
 	// never reported, which proves nothing.
 	Loads map[Place]Load
-	// Witnesses is what the proxies' own counters say a colour holds in all.
+	// Witnesses is what the proxies' own counters say a colour holds in all. A colour
+	// without one has no proxy that could hold a connection, or rolloutd has just
+	// started and they may not have found it yet: nothing is proven.
 	Witnesses map[discovery.Colour]Witness
 	// Gates is the newest reading of each gate of the policy, by name.
 	Gates map[string]Reading
@@ -40,29 +42,38 @@ type Place struct {
 }
 
 // Load is what the proxies report of one endpoint: the sum of each proxy's newest
-// report. A proxy that stopped reporting counts with its last report.
+// report. A proxy that stopped reporting counts with its last report. It proves
+// nothing: a proxy leaves out an endpoint that has nothing, and also one that was
+// removed while it has connections.
 type Load struct {
-	// Held is how many connections (requests in progress) it has.
+	// Held is how many connections (requests in progress) it has. An endpoint that a
+	// proxy leaves out keeps its last count until the proxy's counters show nothing
+	// beyond what it reports.
 	Held int
 	// Accepted and Refused count, since this process started, the connections
-	// that were sent there and those that it answered with an error; they never fall.
+	// that were sent there and those that it answered with an error or refused; they
+	// never fall. What came before a proxy's first report is not among them.
 	Accepted, Refused uint64
 	// PerSecond is the rate of Accepted between the last two reports.
 	PerSecond float64
 	// At is the oldest of the proxies' newest reports.
 	At time.Time
-	// Silent names the proxies that reported the endpoint and no longer report.
+	// Silent names the proxies that reported the endpoint and no longer do, without
+	// their counters having shown that they hold nothing of it.
 	Silent []string
 }
 
 // Witness is the sum of the proxies' counters of one colour. Unlike loads they
 // stay right whatever happens to endpoints, so 0 is proof of empty.
 type Witness struct {
+	// Active counts proxies that no longer answer with their last answer.
 	Active int
-	// At is the oldest of the proxies' newest answers.
+	// At is the oldest of the newest answers of those that answer; they are at most
+	// two seconds old. Zero: none does.
 	At time.Time
-	// Missing names proxies that may hold connections and do not say; while there
-	// are any, nothing is proven.
+	// Missing names proxies that may hold connections and do not say: every one that
+	// was connected within a day, or ever answered. While there are any, nothing is
+	// proven. One that is known from the state only is not among them.
 	Missing []string
 	// ConnectP99 is the 99th percentile of the time that connecting to an
 	// instance took lately, the slowest proxy's; 0 when not known.

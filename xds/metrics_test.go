@@ -2,6 +2,7 @@ package xds_test
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"strconv"
 	"strings"
@@ -89,9 +90,7 @@ func own() map[string]float64 {
 }
 
 func with(more map[string]float64) map[string]float64 {
-	for name, v := range own() {
-		more[name] = v
-	}
+	maps.Copy(more, own())
 	return more
 }
 
