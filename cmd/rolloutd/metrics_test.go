@@ -41,9 +41,14 @@ func draining() map[discovery.Service]rollout.View {
 				"g1": {At: at, Status: drain.Status{State: drain.Serving, Active: 18, Accepted: 18, Returned: new(uint64(17))}},
 			},
 			Proxies: []rollout.Proxy{{Node: "edge-1", Connected: true, Confirmed: true}, {Node: "edge-2", Connected: true}},
+			Loads:   map[rollout.Place]rollout.Load{{Colour: discovery.Blue, Addr: addr}: {Held: 30, At: at}},
+			Witnesses: map[discovery.Colour]rollout.Witness{
+				discovery.Blue: {Active: 31, At: at, ConnectP99: 1500 * time.Microsecond}, discovery.Green: {Missing: []string{"edge-2"}},
+			},
 		},
-		Wish:   rollout.Wish{Weights: map[discovery.Colour]rollout.Share{discovery.Green: rollout.Whole}},
-		Reason: rollout.Reason{Code: rollout.Paused, Text: "paused"},
+		Differences: map[discovery.InstanceID]rollout.Difference{"b1": {Said: 42, Reported: 30, Since: at}},
+		Wish:        rollout.Wish{Weights: map[discovery.Colour]rollout.Share{discovery.Green: rollout.Whole}},
+		Reason:      rollout.Reason{Code: rollout.Paused, Text: "paused"},
 	}}
 }
 
@@ -87,6 +92,10 @@ func TestMetrics(t *testing.T) {
 		`sluice_proxies{service="chat",state="confirmed"} 1`,
 		`sluice_nacks_total{node="edge-1"} 2`,
 		`sluice_withheld{node="edge-2"} 0`,
+		`sluice_reported_connections{colour="blue",instance="b1",service="chat"} 30`,
+		`sluice_connections_difference{colour="blue",instance="b1",service="chat"} 12`,
+		`sluice_colour_connections{colour="blue",service="chat"} 31`,
+		`sluice_connect_p99_seconds{colour="blue",service="chat"} 0.0015`,
 	} {
 		if !strings.Contains(rec.Body.String(), want+"\n") {
 			t.Errorf("missing %s", want)
@@ -95,6 +104,9 @@ func TestMetrics(t *testing.T) {
 	// What is not known has no sample.
 	if strings.Contains(rec.Body.String(), `sluice_connections{colour="blue",instance="b1@10.0.0.9:80"`) {
 		t.Error("an instance that never answered has a count")
+	}
+	if strings.Contains(rec.Body.String(), `sluice_colour_connections{colour="green"`) {
+		t.Error("a colour of which no proxy speaks has a count")
 	}
 }
 

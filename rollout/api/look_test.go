@@ -176,3 +176,29 @@ func TestLookSteadyAndAborting(t *testing.T) {
 		t.Errorf("steady shows as %s, last %+v", s.Phase, s.Last)
 	}
 }
+
+func TestLookReported(t *testing.T) {
+	v := view()
+	v.State.Members["b3"] = rollout.Member{ID: "b3", Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.0.9:80"), Departed: noon}
+	v.Seen.Loads = map[rollout.Place]rollout.Load{
+		{Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.0.1:80")}: {Held: 45, Accepted: 9, Refused: 2, PerSecond: 2, At: noon},
+		{Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.0.9:80")}: {Held: 7, PerSecond: 3, At: noon, Silent: []string{"edge-2"}},
+	}
+	v.Seen.Witnesses = map[discovery.Colour]rollout.Witness{discovery.Blue: {Active: 92, At: noon, Missing: []string{"edge-2"}}, discovery.Green: {Missing: []string{"edge-2"}}}
+	v.Differences = map[discovery.InstanceID]rollout.Difference{"b1": {Said: 60, Reported: 45, Since: noon}}
+	s := Look(v, noon)
+	b1, b2, b3 := s.Instances[0], s.Instances[1], s.Instances[2]
+	if *b1.Held != 60 || b1.Reported.Held != 45 || b1.Reported.Refused != 2 || *b1.Differs != (Difference{60, 45, noon}) {
+		t.Errorf("b1 %+v %+v %+v", b1, b1.Reported, b1.Differs)
+	}
+	if b2.Reported != nil || b2.Differs != nil {
+		t.Errorf("b2 was never reported: %+v", b2)
+	}
+	if b3.Held == nil || *b3.Held != 7 || !slices.Equal(b3.Reported.Silent, []string{"edge-2"}) {
+		t.Errorf("what has no drain endpoint holds what the proxies report: %+v", b3)
+	}
+	blue, green := s.Colours[0], s.Colours[1]
+	if *blue.Active != 107 || *blue.Reported != 92 || *blue.NewPerSecond != 6 || green.Reported != nil || len(green.Unreported) != 1 {
+		t.Errorf("blue %+v, green %+v", blue, green)
+	}
+}
