@@ -29,13 +29,13 @@ import (
 //	r.Returns = new(r.Returns.Observe(now, evicted, accepted)) // about once a second, and with the fresh counts before a step
 //	if !r.Returns.Ready() { wait: how many connections come by themselves is being measured }
 //	if r.Returns.Missing() { close nothing: evicted clients are not coming back }
-//	n = min(cap, window - r.Returns.Outstanding())             // closes of the next step; none: look again at the next observation
+//	n = min(cap, r.Returns.Room(window))                       // closes of the next step; none: look again at the next observation
 //
 // The evicted total of the observation before a step has to contain every close of
 // the steps before it, also those of an instance that died; accepted may be late.
 //
 // Returns is a value: no method changes what it was called on. It reads no clock,
-// and its JSON stays below 5 KB.
+// and its JSON stays below 6 KB.
 type Returns struct {
 	// Exact: accepted counts returned clients and nobody else.
 	Exact bool `json:"exact,omitempty"`
@@ -82,6 +82,8 @@ const (
 	// herd is how long after clients were missing nothing is learned: they come at
 	// once, and organic ones with them.
 	herd = 10 * time.Second
+	// vague: Outstanding above so many times what is likely is not known well.
+	vague = 2.0
 )
 
 // NewReturns begins to estimate. exact: the application tells returned clients,
@@ -183,6 +185,20 @@ func (r Returns) Outstanding() int {
 		n = min(n, float64(max(r.Evicted, r.Accepted)-r.Accepted))
 	}
 	return int(math.Ceil(n))
+}
+
+// Room is how many clients more may be sent on their way in the next step, so
+// that no more than window are at once. While what is outstanding is not known well
+// it is all at once or nothing: a trickle of closes returns as a trickle, which
+// cannot be told from organic drift, and nothing would ever be learned.
+func (r Returns) Room(window int) int {
+	out := r.Outstanding()
+	left := max(0, window-out)
+	likely := r.mean(func(f filter, _ curve) float64 { return f.atMost(0) }) + float64(r.NewEvicted)
+	if !r.Exact && left < window/3 && float64(out) > vague*likely {
+		return 0
+	}
+	return left
 }
 
 // credible is the part of all weight that Outstanding covers, and sigmas what it

@@ -17,6 +17,9 @@ const (
 	drift = 0.01
 	// usual and spread are what is believed beforehand of the share that comes back.
 	usual, spread = 0.92, 0.1
+	// least is the smallest share that is believed: where fewer come back than that,
+	// it is not a habit of clients, and the funnel had better be slow.
+	least = 0.5
 	// hopeless is the least log likelihood, relative to the best filter's: one that
 	// was wrong for long can still be right when clients change their ways.
 	hopeless = -15
@@ -78,9 +81,10 @@ type filter struct {
 	// P is the covariance: lag·lag, lag·organic, lag·share, organic·organic,
 	// organic·share, share·share.
 	P [6]float64 `json:"p"`
-	// Log is the log likelihood relative to the best filter; nil Began: none yet.
-	Log   float64 `json:"log"`
-	Began bool    `json:"began,omitempty"`
+	// Log is the log likelihood relative to the best filter.
+	Log float64 `json:"log"`
+	// Began: a spell has passed.
+	Began bool `json:"began,omitempty"`
 }
 
 func newFilter(c curve) filter {
@@ -160,12 +164,11 @@ func (f filter) wanders(s flow) float64 {
 func (f *filter) pass(c curve, s flow, learn bool) {
 	back, away := f.moves(c, s)
 	f.Away = away
-	if !f.Began {
+	if !f.Began { // the first spell says what the organic rate is like, but little more
 		f.Began = true
 		if !s.exact {
 			f.Organic = max(0, s.came-f.Share*back) / s.dt
-			f.P[3] = (f.Organic/s.dt + f.Organic*f.Organic/4 + 1)
-f.P[0] = f.Organic*f.Organic*jitter*jitter
+			f.P[3] = 100 * (f.Organic*f.Organic + 1)
 		}
 		return
 	}
@@ -188,13 +191,13 @@ f.P[0] = f.Organic*f.Organic*jitter*jitter
 	lag, organic, share := p[0]/variance, p[1]/variance, p[2]/variance
 	f.Lag += lag*wrong - s.came
 	f.Organic = max(0, f.Organic+organic*wrong)
-	f.Share = min(1, max(0.1, f.Share+share*wrong))
+	f.Share = min(1, max(least, f.Share+share*wrong))
 	*p = [6]float64{p[0] - lag*p[0], p[1] - lag*p[1], p[2] - lag*p[2], p[3] - organic*p[1], p[4] - organic*p[2], p[5] - share*p[2]}
 	f.Log -= (wrong*wrong/variance + math.Log(variance)) / 2
 }
 
 // level makes the best filter's log likelihood 0 and no other hopeless, and
-// rounds everything to six digits, which keeps the stored value short.
+// rounds everything to five digits, which keeps the stored value short.
 func (r *Returns) level() {
 	best := math.Inf(-1)
 	for _, f := range r.Filters {
@@ -213,12 +216,12 @@ func (r *Returns) level() {
 	}
 }
 
-// digits rounds to six significant digits, and what is less than a millionth to 0.
+// digits rounds to five significant digits, and what is less than a millionth to 0.
 func digits(x float64) float64 {
 	if math.Abs(x) < 1e-6 {
 		return 0
 	}
-	scale := math.Pow10(5 - int(math.Floor(math.Log10(math.Abs(x)))))
+	scale := math.Pow10(4 - int(math.Floor(math.Log10(math.Abs(x)))))
 	if scale < 1 {
 		return math.Round(x*scale) * math.Round(1/scale)
 	}

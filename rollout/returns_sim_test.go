@@ -1,0 +1,167 @@
+package rollout
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"time"
+)
+
+// air is the clients between two fleets as they really are, in virtual time: what
+// Returns makes of the two totals is compared with it. The funnel is 1000/3s.
+type air struct {
+	Delay   func(*rand.Rand) float64 // seconds until a client comes back
+	Lost    float64                  // share that never does
+	Organic float64                  // new connections per second
+	Drift   func(t float64) float64  // factor on Organic
+	Refuse  [2]float64               // from, to: green refuses everyone
+	Window  int                      // 0: none, and nothing is estimated
+	Held    int
+	Exact   bool
+	Seed    uint64
+}
+
+// flight is what became of an air.
+type flight struct {
+	Took   float64 // seconds from the first close to the last
+	Done   bool
+	Worst  float64 // most that were on their way and came back, in windows
+	Lost   int
+	Held   int // observations at which clients were missing
+	Result Returns
+}
+
+func (f flight) String() string {
+	return fmt.Sprintf("worst %.3f windows, took %.0f s, done %v, clients missing %d times", f.Worst, f.Took, f.Done, f.Held)
+}
+
+const (
+	instant  = 0.05 // seconds
+	second   = 20   // instants
+	stepCap  = 1000
+	stepTook = 3 * second
+)
+
+// fly runs the air until it is empty, at most limit seconds long.
+func (a air) fly(limit float64) (out flight) {
+	rng := rand.New(rand.NewPCG(a.Seed, 7))
+	var (
+		back              = map[int]int{} // instant → clients that try (again)
+		evicted, accepted []uint64        // totals by instant
+		gone, came        uint64
+		truth             int
+		plan              []int // closes by instant in the running step
+		next, begin, last = 0, -1, 0
+		r                 = NewReturns(a.Exact, time.Minute)
+	)
+	held := a.Held
+	retry := func(now, n int) {
+		for range n {
+			back[now+1+int(a.Delay(rng)/instant)]++
+		}
+	}
+	// late is a total as it was up to half a second ago.
+	late := func(totals []uint64, now int) uint64 { return totals[max(0, now-rng.IntN(second/2))] }
+	for i := 0; float64(i)*instant < limit && held > 0; i++ {
+		at := float64(i) * instant
+		now := time.Unix(0, 0).Add(time.Duration(i) * time.Second / second)
+		if len(plan) > 0 {
+			for range plan[0] {
+				held, gone, last = held-1, gone+1, i
+				if rng.Float64() < a.Lost {
+					out.Lost++
+					continue
+				}
+				truth++
+				retry(i, 1)
+			}
+			plan = plan[1:]
+		}
+		tries := back[i]
+		delete(back, i)
+		if at >= a.Refuse[0] && at < a.Refuse[1] {
+			retry(i, tries)
+		} else {
+			truth -= tries
+			came += uint64(tries)
+			if !a.Exact {
+				came += poisson(rng, a.Organic*a.Drift(at)*instant)
+			}
+		}
+		evicted, accepted = append(evicted, gone), append(accepted, came)
+		if a.Window > 0 {
+			out.Worst = max(out.Worst, float64(truth)/float64(a.Window))
+			if i%second == 0 {
+				r = r.Observe(now, late(evicted, i), late(accepted, i))
+				if r.Missing() {
+					out.Held++
+				}
+			}
+		}
+		if i < next || len(plan) > 0 {
+			continue
+		}
+		n := min(stepCap, held)
+		if a.Window > 0 {
+			r = r.Observe(now, gone, late(accepted, i))
+			n = min(n, r.Room(a.Window))
+			if !r.Ready() || r.Missing() {
+				n = 0
+			}
+		}
+		if n == 0 {
+			next = i + second
+			continue
+		}
+		if begin < 0 {
+			begin = i
+		}
+		next, plan = i+stepTook, make([]int, stepTook)
+		for k := range n {
+			plan[k*stepTook/n]++
+		}
+	}
+	out.Took, out.Done, out.Result = float64(last-begin)*instant, held == 0, r
+	return out
+}
+
+func poisson(rng *rand.Rand, mean float64) uint64 {
+	if mean > 30 {
+		return uint64(max(0, math.Round(mean+math.Sqrt(mean)*rng.NormFloat64())))
+	}
+	n, p := uint64(0), math.Exp(-mean)
+	for u := rng.Float64(); u > p; u *= rng.Float64() {
+		n++
+	}
+	return n
+}
+
+type wait struct {
+	name string
+	of   func(*rand.Rand) float64
+	mean float64
+}
+
+func exponential(mean float64) func(*rand.Rand) float64 {
+	return func(rng *rand.Rand) float64 { return rng.ExpFloat64() * mean }
+}
+
+var (
+	delays = []wait{
+		{"at once", func(*rand.Rand) float64 { return 0 }, 0},
+		{"exponential 1 s", exponential(1), 1},
+		{"exponential 5 s", exponential(5), 5},
+		{"exponential 20 s", exponential(20), 20},
+		{"uniform 0-20 s", func(rng *rand.Rand) float64 { return rng.Float64() * 20 }, 10},
+	}
+	losses    = []float64{0, 0.05, 0.2}
+	organics  = []float64{10, 100, 500}
+	sickTimes = [][2]float64{{}, {60, 120}, {60, 260}}
+	windows   = []int{1000, 3000, 10_000}
+	drifts    = []func(t float64) float64{
+		func(t float64) float64 { return 1 + 0.2*math.Sin(2*math.Pi*t/300) },
+		func(t float64) float64 { return 1 - 0.2*math.Sin(2*math.Pi*t/300) },
+		func(t float64) float64 { return 1 + 0.2*min(1, t/240) },
+		func(t float64) float64 { return 1 - 0.2*min(1, t/240) },
+	}
+)

@@ -1,0 +1,220 @@
+package rollout
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"reflect"
+	"sync"
+	"testing"
+	"time"
+)
+
+// airs are all combinations of how clients come back, how many never do, how
+// many come by themselves, how that drifts, and how long green refuses.
+func airs(window int, refuse [2]float64, w wait) (all []air) {
+	for k, lost := range losses {
+		for j, organic := range organics {
+			for i, drift := range drifts {
+				if turn := k + j; i%2 != turn%2 || testing.Short() && i/2 != turn/2%2 {
+					continue // two of them each, in turn
+				}
+				all = append(all, air{Delay: w.of, Lost: lost, Organic: organic, Drift: drift, Refuse: refuse, Window: window, Held: 30_000, Seed: uint64(i)})
+			}
+		}
+	}
+	return all
+}
+
+// every runs each as a parallel subtest for each window, refusal and delay, and
+// logs the worst of each.
+func every(t *testing.T, check func(t *testing.T, window int, refuse [2]float64, w wait) (worst, took float64)) {
+	var mu sync.Mutex
+	table := map[string]string{}
+	t.Run("each", func(t *testing.T) {
+		for _, window := range windows {
+			for _, refuse := range sickTimes {
+				for _, w := range delays {
+					name := fmt.Sprintf("window %5d, refuses %3.0f s, back %s", window, refuse[1]-refuse[0], w.name)
+					t.Run(name, func(t *testing.T) {
+						t.Parallel()
+						worst, took := check(t, window, refuse, w)
+						mu.Lock()
+						defer mu.Unlock()
+						table[name] = fmt.Sprintf("worst %.2f windows, at most %4.0f s", worst, took)
+					})
+				}
+			}
+		}
+	})
+	for _, window := range windows {
+		for _, refuse := range sickTimes {
+			for _, w := range delays {
+				name := fmt.Sprintf("window %5d, refuses %3.0f s, back %s", window, refuse[1]-refuse[0], w.name)
+				t.Log(name, table[name])
+			}
+		}
+	}
+}
+
+// TestReturnsKeepTheWindow: where returns are estimated, no more than 1.2 windows
+// are ever on their way, and it ends.
+func TestReturnsKeepTheWindow(t *testing.T) {
+	every(t, func(t *testing.T, window int, refuse [2]float64, w wait) (worst, took float64) {
+		for _, a := range airs(window, refuse, w) {
+			f := a.fly(3000)
+			worst, took = max(worst, f.Worst), max(took, f.Took)
+			if f.Worst > 1.2 || !f.Done {
+				t.Errorf("lost %v, organic %v, seed %d: %v", a.Lost, a.Organic, a.Seed, f)
+			}
+		}
+		return worst, took
+	})
+}
+
+// TestExactReturnsKeepTheWindow: where the application tells returns, no more than
+// the window, ever.
+func TestExactReturnsKeepTheWindow(t *testing.T) {
+	every(t, func(t *testing.T, window int, refuse [2]float64, w wait) (worst, took float64) {
+		for _, lost := range losses {
+			for seed := range uint64(2) {
+				a := air{Delay: w.of, Lost: lost, Refuse: refuse, Window: window, Held: 30_000, Exact: true, Seed: seed}
+				f := a.fly(3000)
+				worst, took = max(worst, f.Worst), max(took, f.Took)
+				if f.Worst > 1 || !f.Done {
+					t.Errorf("lost %v, seed %d: %v", lost, seed, f)
+				}
+			}
+		}
+		return worst, took
+	})
+}
+
+// TestReturnsTakeNoTime: a window that does not bind makes a rollout of 30,000 at
+// most a tenth longer. It does not bind where those on their way and a step more
+// fit into half of it.
+func TestReturnsTakeNoTime(t *testing.T) {
+	slowest := 0.0
+	for _, window := range windows {
+		for _, w := range delays {
+			if rate := float64(stepCap) / 3; rate*w.mean+stepCap > float64(window)/2 {
+				continue
+			}
+			for _, a := range airs(window, [2]float64{}, w) {
+				f := a.fly(3000)
+				a.Window = 0
+				took := f.Took / a.fly(3000).Took
+				slowest = max(slowest, took)
+				if took > 1.1 {
+					t.Errorf("window %d, back %s, lost %v, organic %v, seed %d: took %.2f times as long; %v", window, w.name, a.Lost, a.Organic, a.Seed, took, f)
+				}
+			}
+		}
+	}
+	t.Logf("at most %.2f times as long", slowest)
+}
+
+// TestReturnsAreAValue: what is stored is all there is, it stays small, and
+// observing changes nothing but what it returns.
+func TestReturnsAreAValue(t *testing.T) {
+	for _, exact := range []bool{false, true} {
+		a := air{Delay: exponential(5), Lost: 0.05, Organic: 123.456, Drift: drifts[0], Refuse: [2]float64{40, 50}, Window: 3000, Held: 20_000, Exact: exact}
+		r := a.fly(3000).Result
+		stored, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(stored) > 6_000 {
+			t.Errorf("stored in %d bytes", len(stored))
+		}
+		var again Returns
+		if err := json.Unmarshal(stored, &again); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 20 {
+			now := r.Seen.Add(time.Second).UTC()
+			evicted, accepted := r.SawEvicted+uint64(100*i), r.SawAccepted+uint64(150*i)
+			r, again = r.Observe(now, evicted, accepted), again.Observe(now, evicted, accepted)
+		}
+		one, _ := json.Marshal(r)
+		other, _ := json.Marshal(again)
+		if string(one) != string(other) {
+			t.Errorf("after storing it is another:\n%s\n%s", one, other)
+		}
+		r.Observe(r.Seen.Add(time.Minute), r.SawEvicted+9999, r.SawAccepted)
+		if after, _ := json.Marshal(r); !reflect.DeepEqual(one, after) {
+			t.Errorf("observing changed what it was called on")
+		}
+	}
+}
+
+// TestReturnsTell what is shown: the curve, its plateau, the organic rate, who is
+// never back, and the smallest window.
+func TestReturnsTell(t *testing.T) {
+	near := func(what string, got, want, by float64) {
+		t.Helper()
+		if math.Abs(got-want) > by {
+			t.Errorf("%s is %.2f, want %.2f ± %.2f", what, got, want, by)
+		}
+	}
+	for _, exact := range []bool{false, true} {
+		a := air{Delay: exponential(5), Lost: 0.2, Organic: 50, Drift: func(float64) float64 { return 1 }, Window: 10_000, Held: 60_000, Exact: exact}
+		f := a.fly(3000)
+		r := f.Result
+		near("plateau", r.Back(time.Hour), 0.8, 0.05)
+		near("back within 5 s", r.Back(5*time.Second), 0.8*(1-1/math.E), 0.08)
+		near("back at once", r.Back(0), 0, 0.01)
+		near("return time", r.Takes().Seconds(), 5, 1)
+		near("never back", float64(r.NeverBack()), float64(f.Lost), 0.05*60_000)
+		if exact {
+			near("organic rate", r.Organic(), 0, 0)
+			near("smallest window", float64(r.MinWindow()), 1, 0)
+		} else {
+			near("organic rate", r.Organic(), 50, 15)
+			near("smallest window", float64(r.MinWindow()), 3*math.Sqrt(250), 12)
+		}
+	}
+}
+
+// TestReturnsMissing: nobody at all comes back, but green is there: each time the
+// funnel holds for the return timeout and then goes on.
+func TestReturnsMissing(t *testing.T) {
+	a := air{Delay: exponential(1), Lost: 1, Organic: 100, Drift: func(float64) float64 { return 1 }, Window: 3000, Held: 10_000}
+	f := a.fly(3000)
+	if !f.Done || f.Held < 30 {
+		t.Errorf("%v; want the funnel held for half a minute at least, and then go on", f)
+	}
+	// Green refuses for ever: held for ever.
+	a.Lost, a.Refuse = 0, [2]float64{30, math.Inf(1)}
+	if f := a.fly(1000); f.Done || !f.Result.Missing() || f.Worst > 1 {
+		t.Errorf("%v; want the funnel held as long as green refuses", f)
+	}
+}
+
+// TestReturnsCountNothingTwice: totals that fall, observations out of the blue.
+func TestReturnsCountNothingTwice(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	r := NewReturns(true, time.Minute).Observe(now, 500, 900)
+	if !r.Ready() || r.Outstanding() != 0 || r.Room(100) != 100 {
+		t.Errorf("at first %d are on their way, room %d; want 0 and 100", r.Outstanding(), r.Room(100))
+	}
+	r = r.Observe(now.Add(time.Second), 560, 900)
+	r = r.Observe(now.Add(2*time.Second), 520, 0) // an instance cannot be seen for a moment
+	r = r.Observe(now.Add(3*time.Second), 560, 910)
+	if r.Evicted != 60 || r.Accepted != 10 || r.Outstanding() > 50 {
+		t.Errorf("evicted %d, accepted %d, outstanding %d; want 60, 10 and at most 50", r.Evicted, r.Accepted, r.Outstanding())
+	}
+	r = NewReturns(false, time.Minute).Observe(now, 0, 0)
+	for i := range 10 {
+		if r.Ready() {
+			t.Errorf("ready after %d s", i)
+		}
+		r = r.Observe(now.Add(time.Duration(i+1)*time.Second), 0, uint64(100*(i+1)))
+	}
+	if !r.Ready() {
+		t.Errorf("not ready after 10 s")
+	}
+	if r = r.Observe(now.Add(10100*time.Millisecond), 700, 1000); r.Outstanding() != 700 {
+		t.Errorf("%d of 700 just evicted are on their way", r.Outstanding())
+	}
+}
