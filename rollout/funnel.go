@@ -74,6 +74,9 @@ func (d *decider) draining() Reason {
 func (d *decider) letting(c Code) Reason {
 	r := d.s.Rollout
 	n, why := d.paced()
+	if r.Cap > 0 && d.now.Before(r.StepAt) {
+		n = min(cmp.Or(r.Pace.Limit, r.Cap), r.Cap) // what the running step was given
+	}
 	text := fmt.Sprintf("%s lets at most %s go every %s", r.From, counted(n, "connection", "connections"), r.Policy.Funnel.Every)
 	if why != "" {
 		text += ": " + why
@@ -254,7 +257,7 @@ func (d *decider) step(o oldSide) Reason {
 	d.touch()
 	r = d.s.Rollout
 	r.Step++
-	r.StepAt = d.now.Add(late + every + pauseAfter(every))
+	r.OrderedAt, r.StepAt = d.now, d.now.Add(late+every+pauseAfter(every))
 	r.Cap = d.limit()
 	d.hold()
 	for i, key := range o.held {
@@ -278,16 +281,20 @@ func (d *decider) step(o oldSide) Reason {
 // few over for a step of their own.
 func pauseAfter(every time.Duration) time.Duration { return min(every/100, 10*time.Millisecond) }
 
-// lastSchedule is when within the step that ends now closes came.
+// lastSchedule is when closes of the step that ends now came, as if it had begun
+// a step ago: it began earlier, by its own delay and the pause after it.
 func (d *decider) lastSchedule() []time.Duration {
+	r := d.s.Rollout
+	every := r.Policy.Funnel.Every.D()
+	earlier := max(0, d.now.Sub(r.OrderedAt)-every)
 	var part []int
 	var first []time.Duration
 	for _, m := range d.s.Members {
 		if m.Ceiling != nil && m.Share > 0 {
-			part, first = append(part, m.Share), append(first, m.Start.D())
+			part, first = append(part, m.Share), append(first, m.Start.D()-earlier)
 		}
 	}
-	return schedule(part, first, d.s.Rollout.Policy.Funnel.Every.D())
+	return schedule(part, first, every)
 }
 
 // hold takes the ceilings away: everybody keeps what it has.

@@ -50,7 +50,8 @@ func starts(shares []int, every time.Duration) []time.Duration {
 	before := 0
 	for i, s := range shares {
 		if s > 0 {
-			out[i] = time.Duration((float64(before) + 0.5) / float64(n) * float64(every) / float64(s))
+			at := time.Duration((float64(before) + 0.5) / float64(n) * float64(every) / float64(s))
+			out[i] = at.Truncate(time.Millisecond) // as it is ordered
 		}
 		before += s
 	}
@@ -58,12 +59,12 @@ func starts(shares []int, every time.Duration) []time.Duration {
 }
 
 // schedule lists when the closes of a step come, in order: the k-th of an
-// instance at its start + k · every / its share.
+// instance at its start + k · every / its share, as drain.Gate does it.
 func schedule(shares []int, starts []time.Duration, every time.Duration) []time.Duration {
 	var out []time.Duration
 	for i, s := range shares {
 		for k := range s {
-			out = append(out, starts[i]+time.Duration(k)*every/time.Duration(s))
+			out = append(out, starts[i]+time.Duration(k)*(every/time.Duration(s)))
 		}
 	}
 	slices.Sort(out)
@@ -82,5 +83,5 @@ func delay(last, next []time.Duration, limit int, every time.Duration) time.Dura
 			d = max(d, at-next[j])
 		}
 	}
-	return d
+	return (d + time.Millisecond - 1).Truncate(time.Millisecond) // as it is ordered
 }

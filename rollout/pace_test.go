@@ -3,6 +3,7 @@ package rollout
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -97,4 +98,42 @@ func TestFleetClosesEvenly(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An instance that holds more than another closes in another rhythm, and the next
+// step is delayed a little so that no window has more than the cap. Delays do not
+// add up: it takes as long as planned.
+func TestUnevenFleetTakesAsLongAsPlanned(t *testing.T) {
+	w := newWorld(t, 40, 40, 0, 2)
+	held := 0
+	for i, in := range w.inOrder(discovery.Blue) {
+		in.status.Active, in.status.Accepted = 300+5*i, uint64(300+5*i)
+		held += in.status.Active
+	}
+	w.run(5*time.Second, func() bool { return false })
+	began, f := w.now, Funnel{Close: held / 60, Every: Duration(3 * time.Second)}
+	if err := w.do(Promote{Service: "chat", Target: discovery.Green, Overrides: Overrides{Close: &f.Close, Every: &f.Every}}); err != nil {
+		t.Fatal(err)
+	}
+	if !w.run(20*time.Minute, w.steady) {
+		t.Fatalf("not done after 20 minutes: %s", w.reason.Text)
+	}
+	if got := peak(w.evictions, 3*time.Second); got > f.Close+1 {
+		t.Errorf("%d closes in 3 s, the cap is %d", got, f.Close)
+	}
+	takes, plan := w.evictions[len(w.evictions)-1].at.Sub(began), settle+f.finishes(held)
+	if takes > plan*105/100 {
+		t.Errorf("took %v, planned %v", takes, plan)
+	}
+}
+
+func (w *world) inOrder(c discovery.Colour) []*instance {
+	var all []*instance
+	for _, in := range w.instances {
+		if in.Colour == c {
+			all = append(all, in)
+		}
+	}
+	slices.SortFunc(all, func(a, b *instance) int { return strings.Compare(string(a.ID), string(b.ID)) })
+	return all
 }

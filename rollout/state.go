@@ -124,9 +124,11 @@ type Rollout struct {
 	// Weight is To's share of new connections while Opening and Shifting;
 	// afterwards To has them all.
 	Weight Share `json:"weight,omitempty"`
-	// Step counts orders within the epoch; StepAt is the earliest time of the next.
-	Step   uint64    `json:"step"`
-	StepAt time.Time `json:"step_at,omitzero"`
+	// Step counts orders within the epoch; StepAt is the earliest time of the next,
+	// and OrderedAt when the last that closes connections was given.
+	Step      uint64    `json:"step"`
+	StepAt    time.Time `json:"step_at,omitzero"`
+	OrderedAt time.Time `json:"ordered_at,omitzero"`
 	// Total is what From held when the funnel started.
 	Total int `json:"total,omitempty"`
 	// Evicted and Returned are the sums of members that are not Counted any
@@ -135,6 +137,9 @@ type Rollout struct {
 	Returned uint64 `json:"returned,omitempty"`
 	// Lost is the sum of connections that died with forgotten members.
 	Lost int `json:"lost,omitempty"`
+	// Owed is how many clients of the rollout that this one superseded were on their
+	// way when it began.
+	Owed int `json:"owed,omitempty"`
 	// Marks is when how many had been evicted or lost, back to the return timeout,
 	// and NeverBack how many are no longer waited for since they were away longer.
 	Marks     []Mark `json:"marks,omitempty"`

@@ -107,6 +107,7 @@ func laterState(s State, d time.Duration) State {
 		later(&r.Since, d)
 		later(&r.Settled, d)
 		later(&r.StepAt, d)
+		later(&r.OrderedAt, d)
 		later(&r.BatchAt, d)
 		later(&r.Turned, d)
 		later(&r.Red, d)
