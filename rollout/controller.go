@@ -190,7 +190,7 @@ func (c *Controller) Plan(service discovery.Service, to discovery.Colour, o Over
 	if !ok {
 		return Plan{}, c.unknown(service)
 	}
-	state, err := supersede(v.State, v.Seen, to, time.Now())
+	state, _, err := supersede(v.State, v.Seen, to, time.Now())
 	if r := v.State.Rollout; err != nil && r != nil && to == r.To {
 		state, err = v.State, nil // what it would take to start again
 	}

@@ -19,7 +19,11 @@ func (d *decider) soaking() Reason {
 	d.track(false)
 	moved := d.moved()
 	end := r.Since.Add(r.Policy.ReturnTimeout.D())
-	if moved.Known && moved.Outstanding > 0 && d.now.Before(end) {
+	few := 0
+	if !moved.Exact {
+		few = int(moved.Evicted+moved.Lost)/100 + 1 // an estimate hardly says none
+	}
+	if moved.Known && moved.Outstanding > few && d.now.Before(end) {
 		d.wakeBy(end)
 		return d.wait(reason(IsSoaking, "%s not back yet; soaking until %s", counted(moved.Outstanding, "evicted client is", "evicted clients are"), clock(end)))
 	}
@@ -31,7 +35,7 @@ func (d *decider) soaking() Reason {
 // process started.
 func (d *decider) silent() (discovery.InstanceID, bool) {
 	for _, key := range slices.Sorted(maps.Keys(d.s.Members)) {
-		if d.s.Members[key].Counted && d.seen.Instances[key].At.IsZero() {
+		if m := d.s.Members[key]; m.Counted && m.Drain != "" && d.seen.Instances[key].At.IsZero() {
 			return key, true
 		}
 	}
@@ -51,8 +55,10 @@ func (d *decider) finish(how Outcome) {
 		Evicted: moved.Evicted, Lost: int(moved.Lost), LeftBehind: r.LeftBehind, Events: r.Events,
 	}
 	if moved.Exact {
-		never := moved.Evicted + moved.Lost - moved.Returned
-		rec.Returned, rec.NeverBack = &moved.Returned, &never
+		rec.Returned = &moved.Returned
+		if how != Superseded {
+			rec.NeverBack = new(uint64(moved.Outstanding + moved.NeverBack))
+		}
 	}
 	if r.Aborting {
 		rec.From, rec.To = r.To, r.From

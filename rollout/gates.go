@@ -48,10 +48,6 @@ func (d *decider) gatesOpen(fresh time.Time) (Reason, bool) {
 		r.Red = d.now
 		r.note(d.now, closed)
 	}
-	if d.closing() {
-		d.touch()
-		d.hold()
-	}
 	why := reason(GateClosed, "waiting: %s", closed)
 	if after := r.Policy.AbortAfter.D(); after > 0 && !r.Red.IsZero() && red {
 		end := r.Red.Add(after)

@@ -136,6 +136,29 @@ func (d *decider) filled() (held, room int) {
 	return held, room
 }
 
+// brimful is which instances of the side that takes over are at their capacity
+// while others of it have room: proxies share new connections out evenly and
+// would go on sending them some. Nil when all may be sent some.
+func (d *decider) brimful() map[discovery.InstanceID]bool {
+	r := d.s.Rollout
+	if r == nil || r.Phase != Draining {
+		return nil
+	}
+	full := map[discovery.InstanceID]bool{}
+	open := d.open(r.To)
+	for _, key := range open {
+		m := d.s.Members[key]
+		n, known := d.filling(key, m)
+		if most := d.capacity(key, m, r.Policy); most > 0 && known && n >= most {
+			full[key] = true
+		}
+	}
+	if len(full) == len(open) {
+		return nil
+	}
+	return full
+}
+
 // filling is what an instance of the side that takes over holds. One without a
 // drain endpoint that the proxies do not report holds what their witness counts
 // beyond the reported ones.

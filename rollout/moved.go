@@ -23,6 +23,8 @@ type Moved struct {
 	Known bool
 }
 
+func (m Moved) gone() uint64 { return m.Evicted + m.Lost }
+
 // Count sums up what the running rollout did; the zero value without one.
 func Count(s State, seen Seen, now time.Time) Moved {
 	d := decider{s: s, seen: seen, now: now}
@@ -44,7 +46,7 @@ func (d *decider) moved() Moved {
 			m.Exact = false
 		}
 	}
-	gone := m.Evicted + m.Lost
+	gone := m.gone() + uint64(r.Owed)
 	switch {
 	case m.Exact:
 		m.Returned = min(m.Returned, gone) // others may return too
@@ -147,7 +149,7 @@ func (d *decider) age() {
 		return
 	}
 	timeout := r.Policy.ReturnTimeout.D()
-	gone := m.Evicted + m.Lost
+	gone := m.gone() + uint64(r.Owed)
 	if n := len(r.Marks); n == 0 || gone > r.Marks[n-1].Gone && d.now.Sub(r.Marks[n-1].At) >= max(time.Second, timeout/marks) {
 		d.touch()
 		r = d.s.Rollout

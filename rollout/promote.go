@@ -9,7 +9,7 @@ import (
 )
 
 func (c Promote) apply(policy Policy, s State, seen Seen, now time.Time) (State, Answer, error) {
-	s, err := supersede(s, seen, c.Target, now)
+	s, left, err := supersede(s, seen, c.Target, now)
 	if err != nil {
 		return s, Answer{}, err
 	}
@@ -30,6 +30,7 @@ func (c Promote) apply(policy Policy, s State, seen Seen, now time.Time) (State,
 		event += "; forced although " + strings.Join(plan.Problems, "; ")
 	}
 	s.Rollout.note(now, event)
+	s.Rollout.Owed, s.Rollout.StepAt = left.owed, left.stepAt
 	text := fmt.Sprintf("%s: rollout %s moves %d connections from %s to %s in about %s",
 		s.Service, s.Rollout.ID, plan.Connections, s.Live, c.Target, plan.Takes)
 	return s, Answer{Text: text, Rollout: s.Rollout.ID}, nil
@@ -67,10 +68,10 @@ func begin(s State, seen Seen, target discovery.Colour, policy Policy, now time.
 // that was on its way becomes the old side, and what is left of the one before
 // goes on draining beside it. Nothing is ever sent to either again. Without a
 // rollout the state is returned as it is.
-func supersede(s State, seen Seen, target discovery.Colour, now time.Time) (State, error) {
+func supersede(s State, seen Seen, target discovery.Colour, now time.Time) (State, leftover, error) {
 	r := s.Rollout
 	if r == nil {
-		return s, nil
+		return s, leftover{}, nil
 	}
 	d := decider{s: s, seen: seen, now: now}
 	newer := d.members(func(key discovery.InstanceID, m Member) bool {
@@ -78,17 +79,18 @@ func supersede(s State, seen Seen, target discovery.Colour, now time.Time) (Stat
 	})
 	switch {
 	case target == r.To:
-		return s, refuse(InProgress, "%s: rollout %s to %s is %s; wait for it, or abort it first", s.Service, r.ID, r.To, r.Phase)
+		return s, leftover{}, refuse(InProgress, "%s: rollout %s to %s is %s; wait for it, or abort it first", s.Service, r.ID, r.To, r.Phase)
 	case r.Phase != Draining && r.Phase != Soaking:
-		return s, refuse(InProgress, "%s: rollout %s to %s is %s and nothing was closed yet; abort it to stay on %s", s.Service, r.ID, r.To, r.Phase, r.From)
+		return s, leftover{}, refuse(InProgress, "%s: rollout %s to %s is %s and nothing was closed yet; abort it to stay on %s", s.Service, r.ID, r.To, r.Phase, r.From)
 	case len(newer) == 0 && r.Aborting:
-		return s, refuse(InProgress, "%s: rollout %s is going back to %s; wait for it, or start instances of a newer %s release to promote them", s.Service, r.ID, r.To, target)
+		return s, leftover{}, refuse(InProgress, "%s: rollout %s is going back to %s; wait for it, or start instances of a newer %s release to promote them", s.Service, r.ID, r.To, target)
 	case len(newer) == 0:
-		return s, refuse(InProgress, "%s: rollout %s is draining %s; abort it to go back, or start instances of a newer %s release to promote them", s.Service, r.ID, target, target)
+		return s, leftover{}, refuse(InProgress, "%s: rollout %s is draining %s; abort it to go back, or start instances of a newer %s release to promote them", s.Service, r.ID, target, target)
 	}
 	d.restep(now)
 	d.touch()
 	d.s.Rollout.note(now, fmt.Sprintf("superseded by a newer %s release: %s", target, keys(newer)))
+	left := leftover{owed: d.moved().Outstanding, stepAt: d.s.Rollout.StepAt}
 	d.finish(Superseded)
 	for key, m := range d.s.Members {
 		if m.Colour == target {
@@ -96,5 +98,12 @@ func supersede(s State, seen Seen, target discovery.Colour, now time.Time) (Stat
 			d.put(key, m)
 		}
 	}
-	return d.s, nil
+	return d.s, left, nil
+}
+
+// leftover is what a superseding rollout takes over: who is on his way, and when
+// the next step may begin.
+type leftover struct {
+	owed   int
+	stepAt time.Time
 }

@@ -10,7 +10,7 @@ const observing = time.Second
 func (d *decider) track(asked bool) {
 	r := d.s.Rollout
 	m := d.moved()
-	gone, came := m.Evicted+m.Lost, r.Accepted
+	gone, came := m.gone()+uint64(r.Owed), r.Accepted
 	if m.Exact {
 		came = m.Returned
 	}

@@ -51,12 +51,29 @@ func (s *teller) commands() map[string]func(rest string) {
 			in.dead, in.gone, in.Health = false, false, discovery.Passing
 			in.status, in.returned = drain.Status{State: drain.Serving}, 0
 		}),
-		"deaf":        s.each(func(in *instance, _ string) { in.deaf = true }),
-		"hears":       s.each(func(in *instance, _ string) { in.deaf = false }),
-		"deregister":  s.each(func(in *instance, _ string) { in.gone = true }),
-		"register":    s.each(func(in *instance, _ string) { in.gone = false }),
-		"health":      s.each(func(in *instance, arg string) { in.Health = discovery.Health(arg) }),
-		"capacity":    s.each(func(in *instance, arg string) { in.Capacity = s.number(arg) }),
+		"deaf":       s.each(func(in *instance, _ string) { in.deaf = true }),
+		"hears":      s.each(func(in *instance, _ string) { in.deaf = false }),
+		"deregister": s.each(func(in *instance, _ string) { in.gone = true }),
+		"register":   s.each(func(in *instance, _ string) { in.gone = false }),
+		"health":     s.each(func(in *instance, arg string) { in.Health = discovery.Health(arg) }),
+		"capacity":   s.each(func(in *instance, arg string) { in.Capacity = s.number(arg) }),
+		"limit":      s.each(func(in *instance, arg string) { in.status.Limit = s.number(arg) }),
+		"slow":       s.each(func(in *instance, arg string) { in.status.HandshakeMS = new(s.number(arg)) }),
+		"refuses":    s.each(func(in *instance, _ string) { in.full = true }),
+		"takes":      s.each(func(in *instance, _ string) { in.full = false }),
+		"crash":      s.each(func(in *instance, _ string) { s.crash(in) }),
+		"stubborn":   s.each(func(in *instance, arg string) { in.stubborn = arg != "no" }),
+		"join": func(rest string) {
+			colour, n, _ := strings.Cut(rest, " ")
+			s.add(discovery.Colour(colour), s.number(n)-1)
+			clear(s.byColour)
+		},
+		"gate":     s.gate,
+		"reported": func(string) { s.reported = true },
+		"unclear":  func(string) { s.unclear = true },
+		"furthest": func(string) {
+			s.line("furthest", "%d were on their way at once, %d closes in %s", s.far, peak(s.evictions, s.policy.Funnel.Every.D()), s.policy.Funnel.Every)
+		},
 		"no-endpoint": s.each(func(in *instance, _ string) { in.Drain = "" }),
 		"arrive": func(rest string) {
 			colour, n, _ := strings.Cut(rest, " ")
@@ -81,12 +98,22 @@ func (s *teller) begin(rest string) {
 	blue, green, connections, proxies := 3, 3, 100, 2
 	s.policy = DefaultPolicy()
 	s.policy.Funnel = Funnel{Close: 10, Every: Duration(3 * time.Second)}
-	back := 200 * time.Millisecond
+	back, inPlace, hook := 200*time.Millisecond, 0, 0
 	s.pairs(rest, map[string]any{
 		"blue": &blue, "green": &green, "connections": &connections, "proxies": &proxies,
 		"close": &s.policy.Funnel.Close, "every": &s.policy.Funnel.Every, "grace": &s.policy.Grace,
 		"canary": &s.policy.Canary, "soak": &s.policy.Soak, "return": &s.policy.ReturnTimeout, "back": &back,
+		"window": &s.policy.Window, "capacity": &s.policy.Capacity, "headroom": &s.policy.Headroom, "slow": &s.policy.Slow,
+		"stagger": &s.policy.Stagger.Instances, "stagger-soak": &s.policy.Stagger.Soak, "deadline": &s.policy.Deadline,
+		"hurry": &s.policy.HurryCap, "kill": &s.policy.KillAfter, "abort-after": &s.policy.AbortAfter, "in-place": &inPlace, "hook": &hook,
 	})
+	s.policy.Stagger.InPlace = inPlace > 0
+	if s.policy.HurryCap > 0 {
+		s.policy.Pressure = Hurry
+	}
+	if hook > 0 {
+		s.policy.Hook = &Hook{Command: []string{"stop"}}
+	}
 	s.world = newWorld(s.t, blue, green, connections, proxies)
 	s.comeBack = func() time.Duration { return back }
 	s.rests = s.news
@@ -272,4 +299,15 @@ func (s *teller) pairs(text string, values map[string]any) map[string]bool {
 		given[name] = true
 	}
 	return given
+}
+
+// gate adds a gate, or changes what it answers: "errors open", "errors closed
+// TEXT", "errors unanswered TEXT".
+func (s *teller) gate(rest string) {
+	name, rest, _ := strings.Cut(rest, " ")
+	how, text, _ := strings.Cut(rest, " ")
+	if s.gates[name] == nil {
+		s.policy.Gates = append(s.policy.Gates, Gate{Name: name, Command: []string{"ask"}})
+	}
+	s.gates[name] = &Reading{Open: how == "open", Unanswered: how == "unanswered", Text: text}
 }

@@ -82,8 +82,12 @@ func (s *teller) history() {
 			for _, e := range rec.Events[min(s.events, len(rec.Events)):] {
 				s.line("", "- %s", e.Text)
 			}
-			s.line("", "- rollout %s is %s: %d evicted, %s returned, %s never back",
-				rec.ID, rec.Outcome, rec.Evicted, maybe(rec.Returned), maybe(rec.NeverBack))
+			lost := ""
+			if rec.Lost > 0 {
+				lost = fmt.Sprintf(" %d lost,", rec.Lost)
+			}
+			s.line("", "- rollout %s is %s: %d evicted,%s %s returned, %s never back",
+				rec.ID, rec.Outcome, rec.Evicted, lost, maybe(rec.Returned), maybe(rec.NeverBack))
 			if len(rec.LeftBehind) > 0 {
 				s.line("", "- left behind: %s", names(rec.LeftBehind))
 			}

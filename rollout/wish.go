@@ -84,11 +84,12 @@ func Wished(s State, seen Seen) Wish {
 			w.Orders[key] = in
 		}
 	}
+	full := d.brimful()
 	for _, c := range discovery.Colours {
 		w.Endpoints[c] = []Endpoint{}
 		for _, key := range d.side(c) {
 			m := s.Members[key]
-			closed := !d.serves(key, m) || seen.Instances[key].refusing() || s.drains(m)
+			closed := !d.serves(key, m) || seen.Instances[key].refusing() || s.drains(m) || full[key]
 			w.Endpoints[c] = append(w.Endpoints[c], Endpoint{ID: key, Addr: m.Addr, Draining: closed})
 		}
 		slices.SortFunc(w.Endpoints[c], func(a, b Endpoint) int {

@@ -72,10 +72,12 @@ func (w *world) evict(in *instance) {
 		}
 	}
 	w.outstanding++
-	if room, known := w.room(in.Colour.Other()); known && w.organic == 0 && room < w.outstanding {
-		w.t.Fatalf("%s closed a connection although %s has room for %d and %d are on their way", in.ID, in.Colour.Other(), room, w.outstanding)
+	w.far = max(w.far, w.outstanding)
+	to := favoured(w.state)
+	if room, known := w.room(to); known && w.organic == 0 && room < w.outstanding {
+		w.t.Fatalf("%s closed a connection although %s has room for %d and %d are on their way", in.ID, to, room, w.outstanding)
 	}
-	w.at(w.comeBack(), func() { w.arriveClient(in.Colour.Other(), true) })
+	w.at(w.comeBack(), func() { w.arriveClient(favoured(w.state), true) })
 }
 
 // arriveClient puts a client on the colour's next instance that takes it.
@@ -92,6 +94,13 @@ func (w *world) arriveClient(c discovery.Colour, returning bool) {
 	for range all {
 		w.turn++
 		in := all[w.turn%len(all)]
+		if slices.ContainsFunc(w.brim, func(id discovery.InstanceID) bool { return id == in.ID }) {
+			continue // no proxy sends it any
+		}
+		if in.full {
+			in.status.Refused++
+			continue
+		}
 		if !in.dead && !in.gone && in.Health.Serves() && in.status.State == drain.Serving {
 			in.status.Active++
 			in.status.Accepted++

@@ -32,7 +32,11 @@ type world struct {
 	rests     func() // called whenever a look comes to rest
 	watching  time.Time
 	storeDown bool
-	unclear   bool // green never tells returns
+	unclear   bool                // green never tells returns
+	gates     map[string]*Reading // what the gates would answer
+	asked     map[string]Reading  // what they have answered
+	hooks     map[discovery.InstanceID]HookRun
+	reported  bool // the proxies report loads
 
 	latency  time.Duration // of one request to an instance, one way
 	comeBack func() time.Duration
@@ -44,6 +48,8 @@ type world struct {
 	refused   int
 	// clients on their way back, and those that came without having been evicted
 	outstanding, organic int
+	far                  int                              // the most that were on their way at once
+	brim                 []discovery.InstanceID           // closed at the proxies, though they serve
 	byColour             map[discovery.Colour][]*instance // made when the first client arrives
 	turn                 int
 }
@@ -53,6 +59,8 @@ type instance struct {
 	gone      bool // deregistered
 	dead      bool // the process does not exist
 	deaf      bool // its endpoint does not answer
+	stubborn  bool // the hook cannot end it
+	full      bool // refuses every new connection
 	status    drain.Status
 	returned  uint64
 	running   int // number of the order that runs, so that a replaced one stops
@@ -103,6 +111,7 @@ func newWorld(t testing.TB, blue, green, connections, proxies int) *world {
 	w := &world{
 		t: t, now: epoch, watching: epoch, state: NewState("chat", discovery.Blue),
 		byColour: map[discovery.Colour][]*instance{}, instances: map[discovery.InstanceID]*instance{}, proxies: map[string]*proxy{},
+		gates: map[string]*Reading{}, hooks: map[discovery.InstanceID]HookRun{},
 		latency: time.Millisecond, comeBack: func() time.Duration { return 200 * time.Millisecond },
 	}
 	for i := range blue {
@@ -189,6 +198,10 @@ func (w *world) look() time.Time {
 			continue
 		}
 		w.rest()
+		if d.AskGates {
+			w.askGates()
+		}
+		w.callHooks(Wished(w.state, w.half()).Hooks)
 		w.talk(d.Ask)
 		return w.wake(d.Wake)
 	}
@@ -265,11 +278,26 @@ func (w *world) wished() (string, map[discovery.InstanceID]bool) {
 	return text.String(), open
 }
 
+// closed lists the instances that serve and that the proxies send nothing.
+func closed(open map[discovery.InstanceID]bool, all map[discovery.InstanceID]*instance) []discovery.InstanceID {
+	var out []discovery.InstanceID
+	for id, in := range all {
+		if _, listed := open[id]; !listed && in.status.State == drain.Serving {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
 // half is what Wished needs of what is seen.
 func (w *world) half() Seen {
 	s := Seen{Fleet: w.fleet(), Instances: map[discovery.InstanceID]Sighting{}, Watching: w.watching}
 	for id, in := range w.instances {
 		s.Instances[id] = in.sight
+	}
+	s.Gates, s.Hooks = w.asked, w.hooks
+	if w.reported {
+		w.report(&s)
 	}
 	return s
 }
@@ -299,6 +327,7 @@ func (w *world) publish() {
 			w.at(p.delay, func() {
 				if p.connected && p.told == want && p.nack == "" {
 					p.heard, p.open, w.dirty = want, open, true
+					w.brim = closed(open, w.instances)
 				}
 			})
 		}
