@@ -30,7 +30,9 @@ func (c Promote) apply(policy Policy, s State, seen Seen, now time.Time) (State,
 		event += "; forced although " + strings.Join(plan.Problems, "; ")
 	}
 	s.Rollout.note(now, event)
-	s.Rollout.Owed, s.Rollout.StepAt = left.owed, left.stepAt
+	if s.Rollout.Owed, s.Rollout.StepAt = left.owed, left.stepAt; left.owed > 0 {
+		s = counting(s, seen)
+	}
 	text := fmt.Sprintf("%s: rollout %s moves %d connections from %s to %s in about %s",
 		s.Service, s.Rollout.ID, plan.Connections, s.Live, c.Target, plan.Takes)
 	return s, Answer{Text: text, Rollout: s.Rollout.ID}, nil
@@ -61,6 +63,18 @@ func begin(s State, seen Seen, target discovery.Colour, policy Policy, now time.
 		}
 	}
 	return s
+}
+
+// counting has everybody counted from the same answers on: clients that are on
+// their way come back in between.
+func counting(s State, seen Seen) State {
+	d := decider{s: s, seen: seen}
+	for key := range s.Members {
+		if sight := seen.Instances[key]; !sight.At.IsZero() {
+			d.count(key, sight.Status)
+		}
+	}
+	return d.s
 }
 
 // supersede ends a running rollout in favour of a promotion of the colour that it
