@@ -103,7 +103,8 @@ func (r Returns) Ready() bool {
 }
 
 // Missing reports that far fewer connections are accepted than there would be if
-// evicted clients came back as they did before, organic ones included.
+// evicted clients came back as they did before, organic ones included; or that
+// hardly half of them come back at all.
 func (r Returns) Missing() bool { return !r.Short.IsZero() }
 
 // Observe adds the totals as they are at now: connections evicted, and connections
@@ -145,7 +146,8 @@ func (r *Returns) weigh(now time.Time) {
 		return
 	}
 	r.At, r.NewEvicted, r.NewAccepted = now, 0, 0
-	r.tell(now, small && clear)
+	share := r.mean(func(f filter, _ curve) float64 { return f.Share })
+	r.tell(now, small && clear || share < least+spread/2)
 	for i, c := range curves {
 		if r.Missing() {
 			r.Filters[i].stay(s)
@@ -168,7 +170,9 @@ func (r *Returns) tell(now time.Time, short bool) {
 	case short && now.Sub(r.GaveUp) >= r.Timeout.D():
 		if heard := float64(r.Accepted - r.Heard); heard > r.Organic()*now.Sub(r.GaveUp).Seconds()/2 {
 			for i, c := range curves {
-				r.Filters[i].Away = make([]float64, c.stages)
+				f := &r.Filters[i]
+				f.Away = make([]float64, c.stages)
+				f.Share, f.P[4], f.P[5] = usual, 0, spread*spread // the next may be others
 			}
 			r.Short = time.Time{}
 		}
