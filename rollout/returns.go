@@ -211,7 +211,7 @@ func (r Returns) credible() float64 {
 	if r.Exact {
 		return 0.999
 	}
-	return 0.95
+	return 0.98
 }
 
 func (r Returns) sigmas() float64 {
