@@ -16,7 +16,7 @@ func (d *decider) track(asked bool) {
 	}
 	next := r.Returns
 	if next == nil || next.Exact != m.Exact {
-		next = new(NewReturns(m.Exact, r.Policy.ReturnTimeout.D()))
+		next = new(NewReturns(m.Exact, r.Policy.ReturnTimeout.D()).Observe(d.now, gone-uint64(r.Owed), came)) // the owed left just now
 	} else if due := next.Seen.Add(observing); d.now.Before(due) && (!asked || next.knows(gone, came)) {
 		d.wakeBy(due)
 		return
@@ -38,7 +38,9 @@ func (d *decider) window() (left int, why Reason, ok bool) {
 	ret := r.Returns
 	out := ret.Outstanding()
 	if m := d.moved(); m.Exact {
-		out = m.Outstanding // counted, not inferred
+		// Counted, less those who never come back: only that share is inferred, with a
+		// twentieth for curves that are none of the bank's.
+		out = min(m.Outstanding, out+out/20+1)
 	}
 	switch {
 	case !ret.Ready():
