@@ -45,9 +45,17 @@ func (d *decider) nextBatch(o oldSide) Reason {
 	return d.letting(IsDraining)
 }
 
-// choose picks the next batch: as many as the policy says, those that it names
-// first, then those that hold least.
+// choose picks the next batch: as many as the policy says, the first in turn.
 func (d *decider) choose(waiting []discovery.InstanceID) []discovery.InstanceID {
+	return d.inTurn(waiting)[:min(d.batch(), len(waiting))]
+}
+
+// batch is how many old instances drain at a time.
+func (d *decider) batch() int { return d.s.Rollout.Policy.Stagger.Instances.Of(len(d.olds())) }
+
+// inTurn sorts old instances: those that the policy names first, then those that
+// hold least.
+func (d *decider) inTurn(waiting []discovery.InstanceID) []discovery.InstanceID {
 	s := d.s.Rollout.Policy.Stagger
 	rank := func(key discovery.InstanceID) int {
 		if at := slices.Index(s.First, string(d.s.Members[key].ID)); at >= 0 {
@@ -63,7 +71,7 @@ func (d *decider) choose(waiting []discovery.InstanceID) []discovery.InstanceID 
 	slices.SortStableFunc(sorted, func(a, b discovery.InstanceID) int {
 		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(held(a), held(b)))
 	})
-	return sorted[:min(s.Instances.Of(len(d.olds())), len(sorted))]
+	return sorted
 }
 
 // roomFor has a batch begin in place only when the side that takes over has room

@@ -99,13 +99,7 @@ func (d *decider) batches() [][]discovery.InstanceID {
 	if d.s.Rollout.Policy.Stagger.Instances.IsZero() {
 		return [][]discovery.InstanceID{left}
 	}
-	var out [][]discovery.InstanceID
-	for len(left) > 0 {
-		turn := d.choose(left)
-		left = slices.DeleteFunc(left, func(key discovery.InstanceID) bool { return slices.Contains(turn, key) })
-		out = append(out, turn)
-	}
-	return out
+	return slices.Collect(slices.Chunk(d.inTurn(left), max(1, d.batch())))
 }
 
 // reckon computes how long it takes when nothing holds it up. A window that is

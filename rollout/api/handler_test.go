@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -89,6 +90,13 @@ func TestBadRequests(t *testing.T) {
 		{"GET", "plan", "", 400, "target is missing"},
 		{"GET", "plan?target=green&close=x", "", 400, "close"},
 		{"GET", "plan?target=green&speed=1", "", 400, "speed"},
+		{"GET", "plan?target=green&window=x", "", 400, "window"},
+		{"GET", "plan?target=green&stagger=some", "", 400, "no number of instances"},
+		{"GET", "plan?target=green&stagger_soak=2", "", 400, "stagger_soak"},
+		{"GET", "plan?target=green&deadline=soon", "", 400, "deadline"},
+		{"POST", "promote", `{"target":"green","window":"5"}`, 400, "window"},
+		{"POST", "promote", `{"target":"green","stagger":1}`, 400, "stagger"},
+		{"POST", "promote", `{"target":"green","deadline":"soon"}`, 400, "no duration"},
 		{"GET", "plan?target=green&target=blue", "", 400, "target is given 2 times"},
 		{"DELETE", "promote", "", 405, ""},
 		{"GET", "nothing", "", 404, ""},
@@ -97,6 +105,39 @@ func TestBadRequests(t *testing.T) {
 		code, text := call(server(&did).Handler(), c.method, "/v1/services/chat/"+c.path, c.body)
 		if code != c.code || !strings.Contains(text, c.text) || did != nil {
 			t.Errorf("%s %s %.40s: %d %s, did %v; want %d with %q", c.method, c.path, c.body, code, text, did, c.code, c.text)
+		}
+	}
+}
+
+// What a client asks for is what promote and plan are told, in the body and in the
+// query.
+func TestOverrides(t *testing.T) {
+	var did rollout.Command
+	var planned rollout.Overrides
+	s := server(&did)
+	s.Plan = func(_ discovery.Service, _ discovery.Colour, o rollout.Overrides) (rollout.Plan, error) {
+		planned = o
+		return rollout.Plan{}, nil
+	}
+	ts := httptest.NewServer(s.Handler())
+	defer ts.Close()
+	client, err := NewClient(ts.URL, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := func(d time.Duration) *rollout.Duration { return new(rollout.Duration(d)) }
+	for name, o := range map[string]rollout.Overrides{
+		"none": {},
+		"all": {Close: new(500), Every: d(3 * time.Second), Grace: d(time.Second), Canary: new(rollout.Share(500)), Soak: d(time.Minute),
+			Window: new(3000), Stagger: new(rollout.Portion{Number: 2}), StaggerSoak: d(2 * time.Minute), Deadline: d(time.Hour)},
+		"share":  {Stagger: new(rollout.Portion{Share: 2500})},
+		"to off": {Window: new(0), Stagger: new(rollout.Portion{}), StaggerSoak: d(0), Deadline: d(0)},
+	} {
+		if _, err := client.Plan(t.Context(), "chat", Promotion{Target: "green", Overrides: o}); err != nil || !reflect.DeepEqual(planned, o) {
+			t.Errorf("%s: plan got %+v (%v), want %+v", name, planned, err, o)
+		}
+		if _, err := client.Promote(t.Context(), "chat", Promotion{Target: "green", Overrides: o}); err != nil || !reflect.DeepEqual(did.(rollout.Promote).Overrides, o) {
+			t.Errorf("%s: promote got %+v (%v), want %+v", name, did, err, o)
 		}
 	}
 }

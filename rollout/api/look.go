@@ -33,10 +33,16 @@ func Look(v rollout.View, now time.Time) Status {
 		LeftOut:   append([]discovery.LeftOut{}, v.Seen.Fleet.LeftOut...),
 		Discovery: Discovery{Error: v.Seen.Fleet.Err, Suspect: v.Seen.Fleet.Suspect},
 		Proxies:   lookProxies(v.Seen),
-		Instances: lookInstances(v),
 	}
+	outlook := rollout.Foresee(v.State, v.Seen, now)
+	s.Instances = lookInstances(v, outlook)
+	spaces := rollout.Spaces(v.State, v.Seen, v.Policy, now)
 	for _, c := range discovery.Colours {
-		s.Colours = append(s.Colours, lookColour(v, c, s.Instances))
+		col := lookColour(v, c, s.Instances)
+		if space, known := spaces[c]; known {
+			col.Space = &space
+		}
+		s.Colours = append(s.Colours, col)
 	}
 	if n := len(v.State.History); n > 0 {
 		last := v.State.History[n-1]
@@ -48,7 +54,7 @@ func Look(v rollout.View, now time.Time) Status {
 		if r.Aborting {
 			s.Phase = Aborting
 		}
-		s.Rollout = lookRollout(v, s.Instances, now)
+		s.Rollout = lookRollout(v, s, outlook, now)
 	}
 	return s
 }
@@ -71,11 +77,12 @@ func lookProxies(seen rollout.Seen) Proxies {
 
 // lookInstances joins what is remembered, what discovery lists and what the
 // drain endpoints said.
-func lookInstances(v rollout.View) []Instance {
+func lookInstances(v rollout.View, outlook rollout.Outlook) []Instance {
 	all := []Instance{}
 	listed := map[discovery.InstanceID]bool{}
 	for key, m := range v.State.Members {
 		i := Instance{ID: m.ID, Colour: m.Colour, Addr: m.Addr, Departed: !m.Departed.IsZero(), Ceiling: clone(m.Ceiling)}
+		i.Batch, i.Old = outlook.Turns[key]
 		if at := slices.IndexFunc(v.Seen.Fleet.Instances, func(d discovery.Instance) bool {
 			return d.ID == m.ID && d.Colour == m.Colour && d.Addr == m.Addr
 		}); at >= 0 {

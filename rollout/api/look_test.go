@@ -48,8 +48,8 @@ func view() rollout.View {
 func TestLookDraining(t *testing.T) {
 	s := Look(view(), noon)
 	r := s.Rollout
-	if s.Phase != rollout.Draining || r.Evicted != 100 || *r.Returned != 90 || *r.Outstanding != 10 || *r.Held != 100 || r.NeverBack != nil {
-		t.Errorf("phase %s, evicted %d, returned %d, outstanding %d, held %d, never back %v", s.Phase, r.Evicted, *r.Returned, *r.Outstanding, *r.Held, r.NeverBack)
+	if s.Phase != rollout.Draining || r.Evicted != 100 || *r.Returned != 90 || *r.Outstanding != 10 || *r.Held != 100 || *r.NeverBack != 0 || !r.Exact {
+		t.Errorf("phase %s, evicted %d, returned %d, outstanding %d, held %d, never back %d", s.Phase, r.Evicted, *r.Returned, *r.Outstanding, *r.Held, *r.NeverBack)
 	}
 	if !r.NextStepAt.Equal(after(2 * time.Second)) {
 		t.Errorf("next step at %s", r.NextStepAt)
@@ -136,14 +136,13 @@ func TestLookUnknown(t *testing.T) {
 	}
 }
 
+// Who is no longer waited for is no longer on the way, and everybody is counted
+// once.
 func TestLookNeverBack(t *testing.T) {
 	v := view()
-	v.State.Rollout.Phase = rollout.Soaking
-	if r := Look(v, noon).Rollout; r.NeverBack != nil {
-		t.Errorf("never back is %d while they may still come", *r.NeverBack)
-	}
-	if r := Look(v, after(10*time.Second)).Rollout; r.NeverBack == nil || *r.NeverBack != 10 {
-		t.Errorf("never back is %v after the return timeout, want 10", r.NeverBack)
+	v.State.Rollout.NeverBack, v.State.Rollout.Lost = 4, 3
+	if r := Look(v, noon).Rollout; *r.NeverBack != 4 || *r.Outstanding != 9 || r.Lost != 3 || r.Evicted+r.Lost != *r.Returned+*r.Outstanding+*r.NeverBack {
+		t.Errorf("never back %d, outstanding %d, lost %d; want 4, 9 and 3", *r.NeverBack, *r.Outstanding, r.Lost)
 	}
 }
 

@@ -1,109 +1,85 @@
 package api
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
-	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 )
 
-func lookRollout(v rollout.View, instances []Instance, now time.Time) *Rollout {
+func lookRollout(v rollout.View, s Status, outlook rollout.Outlook, now time.Time) *Rollout {
 	r := v.State.Rollout
 	out := &Rollout{
 		ID: r.ID, From: r.From, To: r.To, Phase: r.Phase, Aborting: r.Aborting, Forced: r.Forced,
 		Started: r.Started, Since: r.Since, Policy: r.Policy, Step: r.Step, Total: r.Total,
+		Pace:  Pace{Close: outlook.Pace, Why: outlook.Why},
+		Alarm: rollout.Alarm(v.State, v.Seen, now),
+		Batch: r.Batch, Spill: r.Spill,
+		Gates: lookGates(r.Policy, v.Seen), Hooks: lookHooks(v),
 		LeftBehind: append([]string{}, r.LeftBehind...),
 		Events:     append([]rollout.Event{}, r.Events...),
 	}
 	moved := rollout.Count(v.State, v.Seen, now)
-	out.Evicted, out.Lost = moved.Evicted, moved.Lost
+	out.Evicted, out.Lost, out.Exact = moved.Evicted, moved.Lost, moved.Exact
 	if moved.Exact {
 		out.Returned = new(moved.Returned)
 	}
 	if moved.Known {
 		out.Outstanding, out.NeverBack = new(uint64(moved.Outstanding)), new(uint64(moved.NeverBack))
 	}
-	out.Exact, out.Pace = moved.Exact, r.Pace
-	out.Alarm = rollout.Alarm(v.State, v.Seen, now)
-	out.Batch, out.Spill = r.Batch, r.Spill
 	if r.Phase == rollout.Draining && !r.Paused && !r.StepAt.IsZero() {
 		out.NextStepAt = new(r.StepAt)
 	}
-	var rest *int
-	out.Held, rest = remaining(instances, r.From)
-	out.ETA = eta(v, rest, now)
+	for _, i := range s.Instances {
+		out.Batches = max(out.Batches, i.Batch, r.Batch)
+	}
+	out.Held = oldHeld(s.Instances)
+	out.ETA = eta{v: v, s: s, moved: moved, outlook: outlook, now: now}.at()
 	return out
 }
 
-// remaining is what a colour holds now, and what it will hold when the orders
-// that are out are carried out; both nil when one of its instances cannot tell.
-func remaining(instances []Instance, c discovery.Colour) (now, rest *int) {
-	now, rest = new(0), new(0)
+// oldHeld is what the old side holds; nil when one of its instances cannot tell.
+func oldHeld(instances []Instance) *int {
+	held := new(0)
 	for _, i := range instances {
 		switch {
-		case i.Colour != c:
+		case !i.Old:
 		case i.Held == nil:
-			return nil, nil
-		case i.Ceiling != nil:
-			*now += *i.Held
-			*rest += min(*i.Held, *i.Ceiling)
+			return nil
 		default:
-			*now += *i.Held
-			*rest += *i.Held
+			*held += *i.Held
 		}
 	}
-	return now, rest
+	return held
 }
 
-// eta is when the last connection will have been evicted if nothing holds the
-// rollout up: the start of the next step plus ⌈rest / close⌉ steps. While
-// soaking it is the latest end. nil when the rollout is held up already, or when
-// it is not known how many connections are left.
-func eta(v rollout.View, rest *int, now time.Time) *time.Time {
-	r := v.State.Rollout
-	p := r.Policy
-	if r.Phase == rollout.Soaking {
-		return new(r.Since.Add(p.ReturnTimeout.D()))
-	}
-	if rest == nil || r.Paused || heldUp(v.Reason) || p.Funnel.Close < 1 {
-		return nil
-	}
-	next := now
-	switch r.Phase {
-	case rollout.Opening:
-		next = now.Add(p.Soak.D() + p.Grace.D())
-	case rollout.Shifting:
-		next = later(now, r.Settled, p.Soak.D()).Add(p.Grace.D())
-	case rollout.Confirming:
-		next = now.Add(p.Grace.D())
-	case rollout.Draining:
-		if r.Step == 0 {
-			next = later(now, r.Settled, p.Grace.D())
+func lookGates(p rollout.Policy, seen rollout.Seen) []Gate {
+	all := []Gate{}
+	for _, g := range p.Gates {
+		out := Gate{Name: g.Name}
+		if x := seen.Gates[g.Name]; !x.At.IsZero() {
+			out.Open, out.Unanswered, out.Text, out.At = &x.Open, x.Unanswered, x.Text, &x.At
 		}
-		if r.StepAt.After(next) {
-			next = r.StepAt
+		all = append(all, out)
+	}
+	return all
+}
+
+func lookHooks(v rollout.View) []Hook {
+	all := []Hook{}
+	for key, m := range v.State.Members {
+		if m.Hooked == 0 {
+			continue
 		}
+		out := Hook{Instance: m.ID, Attempt: m.Hooked, Since: m.HookedAt}
+		if run := v.Seen.Hooks[key]; run.Rollout == v.State.Rollout.ID && run.Attempt == m.Hooked && run.Done {
+			out.Ended, out.Error = &run.At, run.Err
+		}
+		all = append(all, out)
 	}
-	steps := (*rest + p.Funnel.Close - 1) / p.Funnel.Close
-	return new(next.Add(time.Duration(steps) * p.Funnel.Every.D()))
-}
-
-// heldUp reports whether the rollout waits for something that has no known end.
-func heldUp(r rollout.Reason) bool {
-	switch r.Code {
-	case rollout.Settling, rollout.InGrace, rollout.FreshCounts, rollout.Unconfirmed, rollout.TargetClosed, rollout.GateOpen:
-		return false
-	}
-	return r.Waiting()
-}
-
-// later is start + d, or now + d when it has not started, and never before now.
-func later(now, start time.Time, d time.Duration) time.Time {
-	if start.IsZero() {
-		return now.Add(d)
-	}
-	if at := start.Add(d); at.After(now) {
-		return at
-	}
-	return now
+	slices.SortFunc(all, func(a, b Hook) int {
+		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Instance, b.Instance))
+	})
+	return all
 }

@@ -60,8 +60,8 @@ func decode(body []byte, into any) error {
 	return nil
 }
 
-// planQuery reads GET …/plan?target=green&close=&every=&grace=&canary=&soak=; an
-// empty value is one that was left out.
+// planQuery reads GET …/plan?target=green and the overrides in the words of a
+// promotion's body; an empty value is one that was left out.
 func planQuery(q url.Values) (target discovery.Colour, o rollout.Overrides, err error) {
 	for key, values := range q {
 		if len(values) != 1 {
@@ -82,8 +82,16 @@ func planQuery(q url.Values) (target discovery.Colour, o rollout.Overrides, err 
 			o.Canary, err = parse(value, text[rollout.Share])
 		case key == "soak":
 			o.Soak, err = parse(value, text[rollout.Duration])
+		case key == "window":
+			o.Window, err = parse(value, strconv.Atoi)
+		case key == "stagger":
+			o.Stagger, err = parse(value, text[rollout.Portion])
+		case key == "stagger_soak":
+			o.StaggerSoak, err = parse(value, text[rollout.Duration])
+		case key == "deadline":
+			o.Deadline, err = parse(value, text[rollout.Duration])
 		default:
-			err = errors.New("plan knows target, close, every, grace, canary and soak")
+			err = errors.New("plan knows target, close, every, grace, canary, soak, window, stagger, stagger_soak and deadline")
 		}
 		if err != nil {
 			return "", o, fmt.Errorf("%s: %w", key, err)
@@ -97,16 +105,21 @@ func planQuery(q url.Values) (target discovery.Colour, o rollout.Overrides, err 
 
 func (p Promotion) query() url.Values {
 	q := url.Values{"target": {p.Target}}
-	if p.Close != nil {
-		q.Set("close", strconv.Itoa(*p.Close))
+	for key, n := range map[string]*int{"close": p.Close, "window": p.Window} {
+		if n != nil {
+			q.Set(key, strconv.Itoa(*n))
+		}
 	}
-	for key, d := range map[string]*rollout.Duration{"every": p.Every, "grace": p.Grace, "soak": p.Soak} {
+	for key, d := range map[string]*rollout.Duration{"every": p.Every, "grace": p.Grace, "soak": p.Soak, "stagger_soak": p.StaggerSoak, "deadline": p.Deadline} {
 		if d != nil {
 			q.Set(key, d.String())
 		}
 	}
 	if p.Canary != nil {
 		q.Set("canary", p.Canary.String())
+	}
+	if p.Stagger != nil {
+		q.Set("stagger", p.Stagger.String())
 	}
 	return q
 }

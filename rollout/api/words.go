@@ -64,7 +64,8 @@ type Rollout struct {
 	// Policy is the one this rollout runs with, overrides and pace included.
 	Policy rollout.Policy `json:"policy"`
 	Step   uint64         `json:"step"`
-	// Total is what From held when the funnel started, Held what it holds now.
+	// Total is what the old side held when the funnel started, Held what it holds
+	// now.
 	Total int  `json:"total"`
 	Held  *int `json:"held"`
 	// Evicted by the funnel, Lost with instances that died, Returned to To. Where
@@ -77,14 +78,20 @@ type Rollout struct {
 	// NeverBack have been away for longer than the return timeout.
 	NeverBack *uint64 `json:"never_back"`
 	Exact     bool    `json:"exact"`
-	// Pace says when the funnel is slower than its cap, and why.
-	Pace rollout.Pace `json:"pace"`
+	Pace      Pace    `json:"pace"`
 	// Alarm is what an operator has to know although the rollout goes on.
 	Alarm string `json:"alarm,omitempty"`
-	// Batch counts the batches that were begun; Spill: the target is full and
-	// new connections go to old instances whose turn has not come.
-	Batch int  `json:"batch,omitempty"`
+	// Batch counts the batches that were begun, Batches those that there will be
+	// by what is known now; 0 without stagger. Each instance says which is its.
+	Batch   int `json:"batch,omitempty"`
+	Batches int `json:"batches,omitempty"`
+	// Spill: the target is full and new connections go to old instances whose turn
+	// has not come.
 	Spill bool `json:"spill,omitempty"`
+	// Gates are the policy's, in its order.
+	Gates []Gate `json:"gates"`
+	// Hooks are the newest calls of the policy's hook, by instance.
+	Hooks []Hook `json:"hooks"`
 	// NextStepAt is the earliest time of the next step while draining.
 	NextStepAt *time.Time `json:"next_step_at"`
 	// ETA is when the last connection will have been evicted; while soaking,
@@ -92,6 +99,37 @@ type Rollout struct {
 	ETA        *time.Time      `json:"eta"`
 	LeftBehind []string        `json:"left_behind"`
 	Events     []rollout.Event `json:"events"`
+}
+
+// Pace is the most that the next step closes, however much window and room there
+// is.
+type Pace struct {
+	Close int `json:"close"`
+	// Why it is below the cap; empty when it is not. It is above while it hurries.
+	Why string `json:"why,omitempty"`
+}
+
+// Gate is one gate of the policy as it was asked last.
+type Gate struct {
+	Name string `json:"name"`
+	// Open and At are null before the first answer.
+	Open *bool `json:"open"`
+	// Unanswered: there was no usable answer; it is then not open.
+	Unanswered bool `json:"unanswered,omitempty"`
+	// Text is one sentence that names the gate and says what was seen.
+	Text string     `json:"text,omitempty"`
+	At   *time.Time `json:"at"`
+}
+
+// Hook is the newest call of the policy's hook for one instance.
+type Hook struct {
+	Instance discovery.InstanceID `json:"instance"`
+	// Attempt counts the calls for it, Since is when this one was ordered.
+	Attempt int       `json:"attempt"`
+	Since   time.Time `json:"since"`
+	// Ended is null while it runs; Error says why it failed.
+	Ended *time.Time `json:"ended"`
+	Error string     `json:"error,omitempty"`
 }
 
 // Colour is one side of a service.
@@ -104,6 +142,9 @@ type Colour struct {
 	// Active and NewPerSecond sum over the instances that can tell.
 	Active       *int     `json:"active"`
 	NewPerSecond *float64 `json:"new_per_second"`
+	// Space is what those that take new connections hold and may hold; null unless
+	// all of them have a capacity.
+	Space *rollout.Space `json:"space"`
 	// Reported is what the proxies' own counters say that it holds in all, be it on
 	// instances that are gone.
 	Reported *int `json:"reported"`
@@ -136,6 +177,10 @@ type Instance struct {
 	Capacity         int    `json:"capacity,omitempty"`
 	Version          string `json:"version,omitempty"`
 	Departed         bool   `json:"departed,omitempty"`
+	// Old: the rollout has it let its connections go, in the given Batch; that is 0
+	// without stagger, or when it has nothing to let go.
+	Old   bool `json:"old,omitempty"`
+	Batch int  `json:"batch,omitempty"`
 	// Error says why its drain endpoint gave no newest answer.
 	Error string `json:"error,omitempty"`
 	// Reported is what the proxies report of it, nil when none ever did.
