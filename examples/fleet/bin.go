@@ -9,7 +9,8 @@ import (
 	"path/filepath"
 )
 
-// Bin is a folder with the project's own programs: rolloutd, rolloutctl, chat.
+// Bin is a folder with the project's own programs: rolloutd, rolloutctl,
+// drain-sidecar, chat.
 type Bin string
 
 // OwnBin is the folder of the running program.
@@ -26,7 +27,7 @@ func OwnBin() (Bin, error) {
 func BuildBin(ctx context.Context, dir string) (Bin, error) {
 	const module = "github.com/sluice-proxy/sluice"
 	cmd := exec.CommandContext(ctx, "go", "build", "-o", dir+string(filepath.Separator),
-		module+"/cmd/rolloutd", module+"/cmd/rolloutctl", module+"/examples/chat")
+		module+"/cmd/rolloutd", module+"/cmd/rolloutctl", module+"/cmd/drain-sidecar", module+"/examples/chat")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w: %s", err, bytes.TrimSpace(out))
 	}
