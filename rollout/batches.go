@@ -27,7 +27,7 @@ func (d *decider) nextBatch(o oldSide) Reason {
 		d.wakeBy(end)
 		return d.wait(reason(BatchSoak, "waiting: batch %d soaks until %s, %s left", r.Batch, clock(end), counted(len(o.waiting), "instance is", "instances are")))
 	}
-	turn := d.choose(o.waiting)
+	turn := d.fitting(d.choose(o.waiting))
 	if why, ok := d.roomFor(turn); !ok {
 		return d.wait(why)
 	}
@@ -72,6 +72,23 @@ func (d *decider) inTurn(waiting []discovery.InstanceID) []discovery.InstanceID 
 		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(held(a), held(b)))
 	})
 	return sorted
+}
+
+// fitting leaves of a batch in place those that the side that takes over has room
+// for, but one at least: if all of them waited half empty none could be replaced,
+// and there would never be more room.
+func (d *decider) fitting(batch []discovery.InstanceID) []discovery.InstanceID {
+	room, known := d.room()
+	if !d.s.Rollout.Policy.Stagger.InPlace || !known {
+		return batch
+	}
+	for i, key := range batch {
+		n, _ := d.holds(key, d.s.Members[key])
+		if room -= n; room < 0 {
+			return batch[:max(1, i)]
+		}
+	}
+	return batch
 }
 
 // roomFor has a batch begin in place only when the side that takes over has room
