@@ -75,6 +75,9 @@ func (p *promises) init(conf Config) {
 	p.reasons = map[rollout.Code]time.Duration{}
 	p.shaken = -time.Hour
 	p.window, p.turn = conf.Policy.Window, math.MaxInt
+	if conf.Unclear {
+		p.window = p.window * 12 / 10 // where returns are estimated
+	}
 	if s := conf.Policy.Stagger.Instances; !s.IsZero() {
 		p.turn = s.Of(conf.Blue)
 	}

@@ -5,17 +5,14 @@ import (
 	"time"
 )
 
-var stories = Scenarios
-
 // TestScenarios plays every story, with ten million connections unless -short.
 func TestScenarios(t *testing.T) {
 	size := Full
 	if testing.Short() {
 		size = Size{Connections: 100_000, Instances: 40}
 	}
-	for _, s := range stories {
+	for _, s := range Scenarios {
 		t.Run(s.Name, func(t *testing.T) {
-			t.Parallel()
 			began := time.Now()
 			r := s.Run(size)
 			for _, f := range r.Faults {

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -20,11 +21,168 @@ var Scenarios = []Scenario{
 		conf: base, play: func(w *World) { w.half(w.sicken) },
 	},
 	{
+		Name: "slow-clients", Live: discovery.Green,
+		conf: with(func(c *Config) {
+			c.Back = uniform(40 * time.Second)
+			c.Policy.Window = c.Policy.Funnel.Close * 4
+		}),
+	},
+	{
+		Name: "lost-clients", Live: discovery.Green,
+		conf: with(func(c *Config) {
+			c.Never = 0.05
+			c.Back = exponential(5 * time.Second)
+			c.Policy.Window = c.Policy.Funnel.Close * 4
+		}),
+	},
+	{
+		Name: "untold", Live: discovery.Green, Shows: []rollout.Code{rollout.Learning},
+		conf: with(func(c *Config) {
+			c.Never = 0.05
+			c.Unclear = true
+			c.Organic = float64(c.Connections) / 30_000
+			c.Back = exponential(5 * time.Second)
+			c.Policy.Window = c.Policy.Funnel.Close * 3
+		}),
+	},
+	{
+		Name: "dead-blue", Live: discovery.Green, Shows: []rollout.Code{rollout.WindowFull},
+		conf: with(func(c *Config) {
+			c.Back = exponential(10 * time.Second)
+			c.Policy.Window = c.Policy.Funnel.Close * 4
+		}),
+		play: func(w *World) { w.half(w.crash) },
+	},
+	{
+		Name: "no-room", Live: discovery.Green, Shows: []rollout.Code{rollout.NoRoom}, force: true,
+		conf: with(func(c *Config) {
+			c.Policy.Headroom = 9000
+			c.GreenCapacity = c.Connections / c.Blue * 10 / 9
+			c.Green = c.Green * 7 / 10
+		}),
+		play: func(w *World) {
+			w.when(func() bool { return w.reason.Code == rollout.NoRoom }, func() {
+				w.after(30*time.Second, func() { w.grow(w.conf.Blue - w.conf.Green + 1) })
+			})
+		},
+	},
+	{
 		Name: "abort", Live: discovery.Blue, Mean: 1.1,
 		conf: base, play: func(w *World) {
 			w.half(func() { w.command(rollout.Abort{Service: "chat"}) })
 		},
 	},
+	{
+		Name: "abort-window", Live: discovery.Blue, Mean: 1.1,
+		conf: with(func(c *Config) {
+			c.Back = exponential(10 * time.Second)
+			c.Policy.Window = c.Policy.Funnel.Close * 3
+		}),
+		play: func(w *World) { w.half(func() { w.command(rollout.Abort{Service: "chat"}) }) },
+	},
+	{
+		Name: "staggered", Live: discovery.Green, Shows: []rollout.Code{rollout.BatchSoak},
+		conf: with(func(c *Config) {
+			c.Policy.Stagger = rollout.Stagger{Instances: rollout.Portion{Share: 1000}, Soak: rollout.Duration(5 * time.Second)}
+		}),
+	},
+	{
+		Name: "in-place", Live: discovery.Green, Mean: 1.05,
+		conf: inPlace(20, 110),
+		play: func(w *World) { w.chores = w.replace },
+	},
+	{
+		Name: "in-place-tight", Live: discovery.Green, Mean: 1.05,
+		conf: inPlace(40, 101),
+		play: func(w *World) { w.chores = w.replace },
+	},
+	{
+		Name: "supersede", Live: discovery.Blue, Mean: 1.55,
+		conf: base, play: func(w *World) { w.half(w.supersede) },
+		ends: func(w *World) error {
+			for _, in := range w.instances[:w.conf.Blue] {
+				if in.total > 0 {
+					return fmt.Errorf("%s of the first release still holds %d", in.ID, in.total)
+				}
+			}
+			return nil
+		},
+	},
+	{
+		Name: "supersede-window", Live: discovery.Blue, Mean: 1.6,
+		conf: with(func(c *Config) {
+			c.Back = uniform(40 * time.Second)
+			c.Policy.Window = c.Policy.Funnel.Close * 4
+		}),
+		play: func(w *World) { w.half(w.supersede) },
+	},
+	{
+		Name: "green-refuses", Live: discovery.Green,
+		conf: base, play: func(w *World) {
+			w.half(func() {
+				w.trouble()
+				w.sulk = 0.3
+				w.after(time.Minute, func() { w.sulk = 0 })
+			})
+		},
+	},
+	{
+		Name: "green-is-slow", Live: discovery.Green,
+		conf: with(func(c *Config) { c.Policy.Slow = rollout.Duration(200 * time.Millisecond) }),
+		play: func(w *World) {
+			w.half(func() {
+				w.trouble()
+				w.slow = time.Second
+				w.after(time.Minute, func() { w.slow = 0 })
+			})
+		},
+	},
+	{
+		Name: "gate", Live: discovery.Green, Shows: []rollout.Code{rollout.GateClosed},
+		conf: with(func(c *Config) { c.Policy.Gates = gates() }),
+		play: func(w *World) {
+			w.half(func() { w.closeGate(time.Minute) })
+		},
+	},
+	{
+		Name: "gate-aborts", Live: discovery.Blue, Shows: []rollout.Code{rollout.GateClosed}, Mean: 1.1,
+		conf: with(func(c *Config) {
+			c.Policy.Gates, c.Policy.AbortAfter = gates(), rollout.Duration(30*time.Second)
+		}),
+		play: func(w *World) {
+			w.half(func() { w.closeGate(time.Hour) })
+		},
+	},
+	{
+		Name: "hurry", Live: discovery.Green, Shows: []rollout.Code{rollout.Paused}, Within: 330 * time.Second,
+		conf: with(func(c *Config) {
+			c.Policy.Deadline, c.Policy.Pressure = rollout.Duration(330*time.Second), rollout.Hurry
+			c.Policy.HurryCap = 2 * c.Policy.Funnel.Close
+		}),
+		play: func(w *World) {
+			w.half(func() {
+				w.command(rollout.Pause{Service: "chat"})
+				w.after(time.Minute, func() {
+					w.promises.cap = w.conf.Policy.HurryCap
+					w.command(rollout.Resume{Service: "chat"})
+				})
+			})
+		},
+	},
+}
+
+// inPlace is no second fleet: of so many instances one is green in the beginning,
+// with so many percent of the capacity that they need on average. A twentieth of
+// the old ones drains at a time.
+func inPlace(oneIn, percent int) func(Size) Config {
+	return func(s Size) Config {
+		c := base(s)
+		c.Green = s.Instances / oneIn
+		c.Blue = s.Instances - c.Green
+		c.GreenCapacity = c.Connections / c.Blue * percent / 100
+		c.Policy.Stagger = rollout.Stagger{Instances: rollout.Portion{Share: 500}, InPlace: true}
+		return c
+	}
 }
 
 // with is base with a change.
@@ -46,77 +204,4 @@ func uniform(most time.Duration) func(*rand.Rand) time.Duration {
 
 func gates() []rollout.Gate {
 	return []rollout.Gate{{Name: "errors", Query: "rate(errors[1m])", Below: new(0.01)}}
-}
-
-// sicken kills a third of green, for a minute. Within a step nothing may be
-// closed any more, until they are back.
-func (w *World) sicken() {
-	all := w.colour(discovery.Green)
-	all = all[:len(all)/3]
-	for _, in := range all {
-		w.Kill(in)
-	}
-	w.standstill(time.Minute)
-	w.after(time.Minute, func() {
-		for _, in := range all {
-			w.Restart(in)
-		}
-	})
-}
-
-// crash kills a tenth of blue.
-func (w *World) crash() {
-	all := w.colour(discovery.Blue)
-	for _, in := range all[:len(all)/10] {
-		w.Kill(in)
-	}
-}
-
-// trouble lasts a minute: after three steps the pace has to be a quarter.
-func (w *World) trouble() {
-	w.promises.calm = calm{from: w.now + 3*every, until: w.now + time.Minute, most: w.promises.cap/4 + 1}
-}
-
-// supersede is a third release: new blue instances, to which everybody goes.
-func (w *World) supersede() {
-	for range w.conf.Blue {
-		w.Add(discovery.Blue)
-	}
-	w.after(10*time.Second, func() { w.command(rollout.Promote{Service: "chat", Target: discovery.Blue}) })
-}
-
-// grow starts so many more green instances.
-func (w *World) grow(n int) {
-	for range n {
-		w.Add(discovery.Green)
-	}
-}
-
-// replace is how an operator works in place: an old instance that was emptied is
-// stopped, and a new one is started in its place.
-func (w *World) replace() {
-	for _, in := range w.colour(discovery.Blue) {
-		if in.ordered && in.total == 0 {
-			in.dead = true
-			w.Deregister(in)
-			w.after(5*time.Second, func() { w.grow(1) })
-		}
-	}
-}
-
-func (w *World) closeGate(d time.Duration) {
-	w.gate = func() string { return "0.02 is not below 0.01" }
-	w.standstill(min(d, 30*time.Second))
-	w.after(d, func() { w.gate = nil })
-}
-
-func (w *World) command(c rollout.Command) {
-	if err := w.Do(c); err != nil {
-		w.promises.fault(w.now, "%T: %v", c, err)
-	}
-}
-
-// standstill allows no close in the next d, but for the rest of the running step.
-func (w *World) standstill(d time.Duration) {
-	w.after(every+100*time.Millisecond, func() { w.promises.quiet = w.now + d - every - 100*time.Millisecond })
 }

@@ -33,7 +33,7 @@ var epoch = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 // Config is a fleet and its clients.
 type Config struct {
 	// Blue and Green are how many instances of each colour there are. Blue is
-	// live and holds Connections, evenly.
+	// live and holds Connections, an instance half more or less than another.
 	Blue, Green, Connections int
 	// GreenCapacity is what each green instance has room for; 0 is not declared.
 	GreenCapacity int
@@ -131,9 +131,13 @@ func New(conf Config) *World {
 		byID:  map[discovery.InstanceID]*instance{}, version: 1,
 	}
 	w.promises.init(conf)
-	for i := range conf.Blue {
+	for left, i := conf.Connections, 0; i < conf.Blue; i++ {
 		in := w.Add(discovery.Blue)
-		n := conf.Connections/conf.Blue + min(1, max(0, conf.Connections%conf.Blue-i))
+		n := left / (conf.Blue - i) // of what is left, half more or less
+		if i < conf.Blue-1 {
+			n = n/2 + w.rng.IntN(n+1)
+		}
+		left -= n
 		in.held[0], in.total, in.accepted = n, n, uint64(n)
 		w.clients.held[side(discovery.Blue)] += n
 	}
@@ -156,7 +160,7 @@ func (w *World) Add(c discovery.Colour) *instance {
 			Health: discovery.Passing, Drain: "http://" + addr.String(),
 		},
 		index: i, side: side(c),
-		nextAsk: w.now + rand.N(askOthers),
+		nextAsk: w.now,
 		latency: 2*time.Millisecond + w.conf.Jitter*time.Duration(i%8)/7,
 	}
 	if c == discovery.Green {
