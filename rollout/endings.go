@@ -97,9 +97,9 @@ func (d *decider) callHooksFor(ready []discovery.InstanceID) Reason {
 		held[key] = load.Held
 	}
 	slices.SortStableFunc(ready, func(a, b discovery.InstanceID) int { return cmp.Compare(held[a], held[b]) })
-	d.judge()
 	d.track(true)
-	n, why, ok := d.allowance()
+	pace := d.judge()
+	n, why, ok := d.allowance(pace)
 	if !ok {
 		return why
 	}
@@ -109,7 +109,7 @@ func (d *decider) callHooksFor(ready []discovery.InstanceID) Reason {
 		}
 		return d.wait(reason(WindowFull, "waiting: %s holds %d connections, which its hook ends all at once, and %d may go now", first, held[first], n))
 	}
-	d.touch()
+	d.adopt(pace)
 	r = d.s.Rollout
 	for _, key := range ready {
 		if held[key] > n {

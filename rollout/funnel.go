@@ -242,12 +242,13 @@ func (d *decider) fresh(o oldSide) (Reason, bool) {
 // to what each instance holds. Whoever takes no part is told to hold, so that an
 // order it never got cannot come late.
 func (d *decider) step(o oldSide) Reason {
-	d.judge()
 	d.track(true)
-	n, why, ok := d.allowance()
+	pace := d.judge()
+	n, why, ok := d.allowance(pace)
 	if !ok {
 		return why
 	}
+	d.adopt(pace)
 	r := d.s.Rollout
 	limit := max(r.Cap, d.limit())
 	every := r.Policy.Funnel.Every.D()

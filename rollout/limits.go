@@ -62,23 +62,16 @@ func Alarm(s State, seen Seen, now time.Time) string {
 	return fmt.Sprintf("the deadline of %s is not to be kept at this pace; it would take %d connections every %s", clock(end), need, r.Policy.Funnel.Every)
 }
 
-// paced is the most connections that the next step may close with the adaptive
-// pace, and why it is less than the limit.
-func (d *decider) paced() (int, string) {
-	p, n := d.s.Rollout.Pace, d.limit()
-	if p.Limit == 0 || p.Limit >= n {
-		return n, ""
-	}
-	return p.Limit, p.Why
-}
+// paced is the most closes of the next step, and why it is less than the limit.
+func (d *decider) paced() (int, string) { return d.s.Rollout.Pace.of(d.limit()) }
 
 // allowance is how many connections the next step closes; not ok when none, and
 // why:
 //
 //	n = min(cap, pace, room − outstanding, window − outstanding)
-func (d *decider) allowance() (n int, why Reason, ok bool) {
+func (d *decider) allowance(pace Pace) (n int, why Reason, ok bool) {
 	r := d.s.Rollout
-	n, _ = d.paced()
+	n, _ = pace.of(d.limit())
 	if room, known := d.room(); known {
 		if key, silent := d.silent(); silent {
 			return 0, d.wait(reason(FreshCounts, "waiting: how much room %s has is not known before %s says what it let go; bring it back, or deregister it", r.To, key)), false

@@ -57,8 +57,8 @@ func (p Pace) next(limit int, v vitals) Pace {
 	return next
 }
 
-// judge adapts the pace before a step.
-func (d *decider) judge() {
+// judge is the pace for the next step.
+func (d *decider) judge() Pace {
 	r := d.s.Rollout
 	v := vitals{accepted: r.Accepted, refused: r.Refused, open: len(d.open(r.To)), bound: r.Policy.Slow.D()}
 	for _, key := range d.open(r.To) {
@@ -67,12 +67,14 @@ func (d *decider) judge() {
 		}
 	}
 	v.slow = max(v.slow, d.seen.Witnesses[r.To].ConnectP99)
-	was, next := r.Pace, r.Pace.next(d.limit(), v)
-	if next == was {
-		return
-	}
+	return r.Pace.next(d.limit(), v)
+}
+
+// adopt makes next the pace of the step that begins now.
+func (d *decider) adopt(next Pace) {
+	was := d.s.Rollout.Pace
 	d.touch()
-	r = d.s.Rollout
+	r := d.s.Rollout
 	r.Pace = next
 	switch {
 	case next.Limit > 0 && (was.Limit == 0 || next.Limit < was.Limit):
@@ -80,4 +82,12 @@ func (d *decider) judge() {
 	case next.Limit == 0 && was.Limit > 0:
 		r.note(d.now, "the pace is "+r.Policy.Funnel.String()+" again")
 	}
+}
+
+// of is the most closes of a step under limit, and why it is fewer.
+func (p Pace) of(limit int) (int, string) {
+	if p.Limit == 0 || p.Limit >= limit {
+		return limit, ""
+	}
+	return p.Limit, p.Why
 }

@@ -32,13 +32,24 @@ func TestSmallFleetKeepsTheCap(t *testing.T) {
 func FuzzPromises(f *testing.F) {
 	f.Add([]byte{0, 40, 1, 20, 2, 30, 3, 50})
 	f.Add([]byte{0, 60, 5, 10, 5, 10, 3, 40, 5, 3, 5, 9, 5, 60})
-	f.Add([]byte{150, 60, 0, 250, 0, 250, 0, 250, 5, 250, 1, 50, 2, 50})
+	f.Add([]byte{136, 60, 1, 250, 2, 250, 14, 250, 5, 250, 1, 50, 2, 50}) // capacity
+	f.Add([]byte{34, 60, 5, 10, 14, 250, 3, 250, 5, 50, 13, 50})          // window
+	f.Add([]byte{68, 60, 5, 40, 1, 30, 2, 200, 6, 40, 3, 77})             // stagger
+	f.Add([]byte{17, 60, 15, 100, 5, 50, 15, 50, 14, 60})                 // gates
+	f.Add([]byte{0, 250, 10, 20, 16, 250, 5, 100})                        // supersede
+	f.Add([]byte{238, 250, 10, 20, 16, 250, 3, 100, 15, 100, 15, 50})     // all of it
 	f.Add([]byte{0, 20, 6, 30, 7, 10, 8, 10, 9, 90, 10, 40, 11, 9, 12, 40, 13, 30, 4, 77})
 	f.Fuzz(func(t *testing.T, story []byte) {
 		if len(story) > 60 {
 			story = story[:60]
 		}
 		s := newStory(t)
+		if len(story) > 0 && story[0]&32 != 0 {
+			s.policy.Window = 15
+		}
+		if len(story) > 0 && story[0]&64 != 0 {
+			s.policy.Stagger = Stagger{Instances: Portion{Number: 2}, Soak: Duration(4 * time.Second)}
+		}
 		if len(story) > 0 && story[0] >= 128 {
 			for _, in := range s.byColourAll(discovery.Green) {
 				in.Capacity = 20 // 60 for the 90 that are to come
@@ -63,6 +74,7 @@ type story struct {
 	begun bool
 	spare int
 	lost  int
+	newer bool // a third release superseded the rollout to green
 }
 
 type capAt struct {
@@ -72,6 +84,8 @@ type capAt struct {
 
 func newStory(t *testing.T) *story {
 	w := newWorld(t, 4, 3, 90, 2)
+	w.policy.Gates = []Gate{{Name: "errors", Command: []string{"ask"}}}
+	w.gates["errors"] = &Reading{Open: true}
 	s := &story{world: w, t: t}
 	s.run(3 * time.Second)
 	return s
@@ -84,7 +98,7 @@ func (s *story) act(n byte, arg int) {
 	all := slices.Sorted(maps.Keys(s.instances))
 	in := s.instances[all[arg%len(all)]]
 	edge := s.proxies[[]string{"edge-1", "edge-2"}[arg%2]]
-	switch n % 15 {
+	switch n % 17 {
 	case 0:
 		if s.begun {
 			return
@@ -135,6 +149,13 @@ func (s *story) act(n byte, arg int) {
 		for range arg % 9 {
 			s.arriveClient(favoured(s.state), false)
 		}
+	case 15:
+		s.gates["errors"] = &Reading{Open: !s.gates["errors"].Open, Unanswered: arg%2 == 0, Text: "gate errors is closed"}
+	case 16: // a newer release of the colour that drains, if there is one, is promoted
+		if err := s.do(Promote{Service: "chat", Target: discovery.Blue, Force: true}); err == nil && !s.storeDown && s.state.Rollout != nil {
+			s.newer, s.abort = true, false
+			s.cap(10)
+		}
 	}
 	s.dirty = true
 }
@@ -144,6 +165,7 @@ func (s *story) cap(n int) { s.caps = append(s.caps, capAt{s.now, n}) }
 // heal mends everything: a rollout must then end by itself.
 func (s *story) heal() {
 	s.storeDown, s.fleetErr = false, ""
+	s.gates["errors"] = &Reading{Open: true}
 	for _, in := range s.instances {
 		in.deaf, in.Capacity = false, 0
 		if in.dead {
@@ -155,6 +177,11 @@ func (s *story) heal() {
 	}
 	if !slices.ContainsFunc(s.byColourAll(discovery.Blue), (*instance).well) {
 		s.add(discovery.Blue, 20)
+	}
+	if r := s.state.Rollout; r != nil && !slices.ContainsFunc(s.byColourAll(r.To), func(in *instance) bool {
+		return in.well() && !s.state.Members[in.ID].Outgoing
+	}) {
+		s.add(r.To, 30) // the newer release went away again
 	}
 	clear(s.byColour)
 	for _, p := range s.proxies {
@@ -202,7 +229,7 @@ func (s *story) check() {
 	}
 	// 2. Once: without an abort nobody is closed on the side that takes over.
 	for _, e := range s.evictions {
-		if e.from == discovery.Green && !s.abort {
+		if e.from == discovery.Green && !s.abort && !s.newer {
 			s.t.Fatalf("green closed a connection at %v although nothing was aborted", e.at.Sub(epoch))
 		}
 	}
@@ -211,11 +238,14 @@ func (s *story) check() {
 	}
 	// 5. Back is as gentle as forth: it ends where it should.
 	want := discovery.Blue
-	if s.begun && !s.abort {
+	if s.begun && s.abort == s.newer {
 		want = discovery.Green
 	}
 	if s.state.Live != want {
 		s.t.Fatalf("live is %s, want %s", s.state.Live, want)
+	}
+	if s.policy.Window > 0 && s.lost == 0 && s.far > s.policy.Window {
+		s.t.Fatalf("%d clients were on their way at once, the window is %d", s.far, s.policy.Window)
 	}
 	for _, in := range s.byColourAll(want.Other()) {
 		if s.begun && in.well() && in.status.Active > 0 {

@@ -36,24 +36,25 @@ func (d *decider) depends() bool {
 func (d *decider) window() (left int, why Reason, ok bool) {
 	r := d.s.Rollout
 	ret := r.Returns
-	out := ret.Outstanding()
+	out, left := ret.Outstanding(), ret.Room(r.Policy.Window)
 	if m := d.moved(); m.Exact {
 		// Counted, less those who never come back: only that share is inferred, with a
 		// twentieth for curves that are none of the bank's.
 		out = min(m.Outstanding, out+out/20+1)
+		left = min(left, r.Policy.Window-out)
 	}
 	switch {
 	case !ret.Ready():
 		return 0, reason(Learning, "waiting: learning how many connections come to %s by themselves, before the first is closed", r.To), false
 	case ret.Missing():
 		return 0, reason(NotReturning, "waiting: evicted clients are not coming back to %s since %s; %d are on their way", r.To, clock(ret.Short), out), false
-	case out >= r.Policy.Window:
+	case left <= 0:
 		return 0, reason(WindowFull, "waiting: %d evicted clients are on their way, the window is %d", out, r.Policy.Window), false
 	}
-	return r.Policy.Window - out, Reason{}, true
+	return left, Reason{}, true
 }
 
-// knows reports whether the totals are those that were observed last.
+// knows reports whether the totals are no higher than what was observed.
 func (r Returns) knows(evicted, accepted uint64) bool {
-	return r.SawEvicted == evicted && r.SawAccepted == accepted
+	return evicted <= r.SawEvicted && accepted <= r.SawAccepted
 }

@@ -96,25 +96,26 @@ func (s *teller) commands() map[string]func(rest string) {
 // policy: "close=10 every=3s grace=0s canary=0% soak=0s return=1m".
 func (s *teller) begin(rest string) {
 	blue, green, connections, proxies := 3, 3, 100, 2
-	s.policy = DefaultPolicy()
-	s.policy.Funnel = Funnel{Close: 10, Every: Duration(3 * time.Second)}
+	policy := DefaultPolicy()
+	policy.Funnel = Funnel{Close: 10, Every: Duration(3 * time.Second)}
 	back, inPlace, hook := 200*time.Millisecond, 0, 0
 	s.pairs(rest, map[string]any{
 		"blue": &blue, "green": &green, "connections": &connections, "proxies": &proxies,
-		"close": &s.policy.Funnel.Close, "every": &s.policy.Funnel.Every, "grace": &s.policy.Grace,
-		"canary": &s.policy.Canary, "soak": &s.policy.Soak, "return": &s.policy.ReturnTimeout, "back": &back,
-		"window": &s.policy.Window, "capacity": &s.policy.Capacity, "headroom": &s.policy.Headroom, "slow": &s.policy.Slow,
-		"stagger": &s.policy.Stagger.Instances, "stagger-soak": &s.policy.Stagger.Soak, "deadline": &s.policy.Deadline,
-		"hurry": &s.policy.HurryCap, "kill": &s.policy.KillAfter, "abort-after": &s.policy.AbortAfter, "in-place": &inPlace, "hook": &hook,
+		"close": &policy.Funnel.Close, "every": &policy.Funnel.Every, "grace": &policy.Grace,
+		"canary": &policy.Canary, "soak": &policy.Soak, "return": &policy.ReturnTimeout, "back": &back,
+		"window": &policy.Window, "capacity": &policy.Capacity, "headroom": &policy.Headroom, "slow": &policy.Slow,
+		"stagger": &policy.Stagger.Instances, "stagger-soak": &policy.Stagger.Soak, "deadline": &policy.Deadline,
+		"hurry": &policy.HurryCap, "kill": &policy.KillAfter, "abort-after": &policy.AbortAfter, "in-place": &inPlace, "hook": &hook,
 	})
-	s.policy.Stagger.InPlace = inPlace > 0
-	if s.policy.HurryCap > 0 {
-		s.policy.Pressure = Hurry
+	policy.Stagger.InPlace = inPlace > 0
+	if policy.HurryCap > 0 {
+		policy.Pressure = Hurry
 	}
 	if hook > 0 {
-		s.policy.Hook = &Hook{Command: []string{"stop"}}
+		policy.Hook = &Hook{Command: []string{"stop"}}
 	}
 	s.world = newWorld(s.t, blue, green, connections, proxies)
+	s.policy = policy
 	s.comeBack = func() time.Duration { return back }
 	s.rests = s.news
 	s.out.Reset()

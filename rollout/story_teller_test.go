@@ -15,9 +15,8 @@ import (
 // teller tells what happens in a simulated world, as far as it is news.
 type teller struct {
 	*world
-	t      *testing.T
-	out    bytes.Buffer
-	policy Policy
+	t   *testing.T
+	out bytes.Buffer
 
 	said    string // phase and reason
 	weighed string

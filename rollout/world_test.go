@@ -23,6 +23,7 @@ type world struct {
 	queue events
 	seq   int
 
+	policy    Policy // of the next promotion
 	state     State
 	instances map[discovery.InstanceID]*instance
 	proxies   map[string]*proxy
@@ -114,6 +115,8 @@ func newWorld(t testing.TB, blue, green, connections, proxies int) *world {
 		gates: map[string]*Reading{}, hooks: map[discovery.InstanceID]HookRun{},
 		latency: time.Millisecond, comeBack: func() time.Duration { return 200 * time.Millisecond },
 	}
+	w.policy = DefaultPolicy()
+	w.policy.Funnel = Funnel{Close: 10, Every: Duration(3 * time.Second)}
 	for i := range blue {
 		in := w.add(discovery.Blue, i)
 		in.status.Active = connections/blue + min(1, max(0, connections%blue-i))
@@ -363,9 +366,7 @@ func (w *world) talk(ask []discovery.InstanceID) {
 }
 
 func (w *world) do(c Command) error {
-	policy := DefaultPolicy()
-	policy.Funnel = Funnel{Close: 10, Every: Duration(3 * time.Second)}
-	next, _, err := c.apply(policy, w.state, w.seen(), w.now)
+	next, _, err := c.apply(w.policy, w.state, w.seen(), w.now)
 	if err == nil && !w.storeDown {
 		w.remember(next)
 	}
