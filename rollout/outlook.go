@@ -46,32 +46,32 @@ func Foresee(s State, seen Seen, now time.Time) Outlook {
 	return out
 }
 
-// Space is what the instances of a colour that take new connections hold, and
+// Room is what the instances of a colour that take new connections hold, and
 // the most that they may: their capacities, times the headroom.
-type Space struct {
+type Room struct {
 	Held     int `json:"held"`
 	Capacity int `json:"capacity"`
 }
 
-// Spaces tells the space of each colour whose instances that take new
+// Rooms tells the room of each colour whose instances that take new
 // connections all have a capacity and say what they hold. policy counts while
 // there is no rollout.
-func Spaces(s State, seen Seen, policy Policy, now time.Time) map[discovery.Colour]Space {
+func Rooms(s State, seen Seen, policy Policy, now time.Time) map[discovery.Colour]Room {
 	if s.Rollout != nil {
 		policy = s.Rollout.Policy
 	}
 	d := decider{s: s, seen: seen, now: now}
-	out := map[discovery.Colour]Space{}
+	out := map[discovery.Colour]Room{}
 	for _, c := range discovery.Colours {
-		open, space, known := d.open(c), Space{}, true
+		open, room, known := d.open(c), Room{}, true
 		for _, key := range open {
 			n, says := d.filling(key, s.Members[key])
-			room := d.capacity(key, s.Members[key], policy)
-			space.Held, space.Capacity = space.Held+n, space.Capacity+room
-			known = known && says && room > 0
+			capacity := d.capacity(key, s.Members[key], policy)
+			room.Held, room.Capacity = room.Held+n, room.Capacity+capacity
+			known = known && says && capacity > 0
 		}
 		if known && len(open) > 0 {
-			out[c] = space
+			out[c] = room
 		}
 	}
 	return out

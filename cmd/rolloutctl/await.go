@@ -26,15 +26,24 @@ func (c *cli) await(ctx context.Context, client *api.Client, service discovery.S
 	case err != nil:
 		return err
 	case record.Outcome == want:
+	case record.Outcome == rollout.Superseded:
+		return fmt.Errorf("rollout %s was superseded by the promotion of a newer release; rolloutctl watch shows it", id)
 	case want == rollout.Done:
-		return fmt.Errorf("rollout %s was aborted: %s is live", id, record.To)
+		return fmt.Errorf("rollout %s was aborted: %s is live", id, record.From)
 	default:
 		return fmt.Errorf("rollout %s was done before it could go back: %s is live", id, record.To)
 	}
 	if c.json() {
 		return c.printJSON(record)
 	}
-	outcome := fmt.Sprintf("%s: rollout %s is %s: %s is live, %d evicted", service, id, record.Outcome, record.To, record.Evicted)
+	live := record.To
+	if record.Outcome == rollout.Aborted {
+		live = record.From
+	}
+	outcome := fmt.Sprintf("%s: rollout %s is %s: %s is live, %d evicted", service, id, record.Outcome, live, record.Evicted)
+	if record.Lost > 0 {
+		outcome += fmt.Sprintf(", %d lost", record.Lost)
+	}
 	if record.Returned != nil && record.NeverBack != nil {
 		outcome += fmt.Sprintf(", %d returned, %d never back", *record.Returned, *record.NeverBack)
 	}

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -47,18 +49,19 @@ func frame(w api.World, notice string, width, height int) []row {
 func detail(w api.World, width, height int) []row {
 	s := w.Services[0]
 	top := head(s, w.At, width, true)
+	first := len(top)
 	for _, t := range troubles(s) {
 		top = append(top, row{clean(t), red})
 	}
 	var sides []row
-	for i, text := range grid(colourRows(s)) {
+	for i, text := range grid(colourRows(s, width >= 60)) {
 		sides = append(sides, row{text, heading(i)})
 	}
 	all := grid(instanceCells(s, width))
 	roomy := len(top)+len(sides)+len(all)+2 <= height
 	if len(top)+len(sides)+3 > height {
-		// Too small for everything: the troubles give way first.
-		top = top[:max(min(len(top), height-len(sides)-3), min(len(top), 5))]
+		// Too small for everything: the troubles give way first, then the instances.
+		top = top[:max(min(len(top), height-len(sides)-3), min(first, height-len(sides)-1), min(len(top), 5))]
 	}
 	rows := top
 	if roomy {
@@ -71,7 +74,7 @@ func detail(w api.World, width, height int) []row {
 	left := height - len(rows)
 	for i, text := range all {
 		if i == left-1 && i < len(all)-1 {
-			return append(rows, row{fmt.Sprintf("… and %d more", len(all)-i), faint})
+			return append(rows, row{fmt.Sprintf("… and %d more", len(all)-max(i, 1)), faint})
 		}
 		rows = append(rows, row{text, heading(i)})
 	}
@@ -85,16 +88,23 @@ func heading(i int) style {
 	return plain
 }
 
-// instanceCells puts the side that lets go first, and leaves out of a narrow
-// terminal what is not about connections.
+// instanceCells puts the side that lets go first, its running batch on top, and
+// leaves out of a narrow terminal what is not about connections.
 func instanceCells(s api.Status, width int) [][]string {
 	instances := slices.Clone(s.Instances)
-	if s.Rollout != nil {
-		slices.SortStableFunc(instances, func(a, b api.Instance) int {
-			return last(a.Colour != s.Rollout.From) - last(b.Colour != s.Rollout.From)
-		})
+	if r := s.Rollout; r != nil {
+		turn := func(i api.Instance) int { // running, to come, done, not draining
+			switch {
+			case !i.Old:
+				return math.MaxInt
+			case i.Batch < r.Batch:
+				return math.MaxInt - 1
+			}
+			return i.Batch
+		}
+		slices.SortStableFunc(instances, func(a, b api.Instance) int { return cmp.Compare(turn(a), turn(b)) })
 	}
-	rows := instanceRows(instances)
+	rows := instanceRows(instances, width >= 60)
 	if width < 60 {
 		for i, r := range rows {
 			rows[i] = append(r[:1], r[4:]...)
@@ -129,12 +139,23 @@ func head(s api.Status, now time.Time, width int, withBar bool) []row {
 	if withBar {
 		rows = append(rows, row{bar(*r, width), green})
 	}
-	numbers := []string{"held " + number(r.Held), fmt.Sprintf("evicted %d", r.Evicted), "outstanding " + number(r.Outstanding),
-		"pace " + r.Policy.Funnel.String(), "eta " + ahead(r.ETA, now)}
+	numbers := []string{"held " + number(r.Held), fmt.Sprintf("evicted %d", r.Evicted), "outstanding " + outstanding(*r)}
+	numbers = append(append(numbers, losses(*r)...), "pace "+paced(*r))
+	if turn := batch(*r); turn != "" {
+		numbers = append(numbers, "batch "+turn)
+	}
+	numbers = append(numbers, "eta "+ahead(r.ETA, now))
 	if width >= 60 {
 		numbers = append(numbers, fmt.Sprintf("step %d", r.Step), proxies)
 	}
-	return append(append(rows, flow(numbers, "  ", width, 6, plain)...), wrap(why, width, 3)...)
+	rows = append(rows, flow(numbers, "  ", width, 6, plain)...)
+	rows = append(rows, wrap(why, width, 3)...)
+	for _, more := range []row{{r.Alarm, red}, {slowed(s), yellow}, {spill(*r), yellow}} {
+		if more.text != "" {
+			rows = append(rows, wrap(row{clean(more.text), more.style}, width, 3)...)
+		}
+	}
+	return rows
 }
 
 // wrap breaks a sentence into rows at its spaces, so that the reason for waiting

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
@@ -21,6 +22,8 @@ func scenes() map[string]api.World {
 		"troubled": {troubled()},
 		"done":     {finished("chat", 2, rollout.Done)},
 		"services": {steady("chat", 1), draining("mail", 1, 40)},
+		"looped":   {looped(next.Sub(then) + 30*time.Second)},
+		"in-place": {inPlace()},
 		"empty":    {},
 	} {
 		byName := map[discovery.Service]rollout.View{}

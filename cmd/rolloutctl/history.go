@@ -43,14 +43,14 @@ func (c *cli) history() *cobra.Command {
 }
 
 func (c *cli) printHistory(records []rollout.Record, story bool) error {
-	rows := [][]string{{"ROLLOUT", "FROM", "TO", "OUTCOME", "STARTED", "TOOK", "EVICTED", "RETURNED", "NEVER BACK", "LEFT BEHIND"}}
+	rows := [][]string{{"ROLLOUT", "FROM", "TO", "OUTCOME", "STARTED", "TOOK", "EVICTED", "LOST", "RETURNED", "NEVER BACK", "LEFT BEHIND"}}
 	for _, r := range records {
 		outcome := string(r.Outcome)
 		if r.Forced {
 			outcome += ", forced"
 		}
 		rows = append(rows, []string{r.ID, string(r.From), string(r.To), outcome, moment(r.Started, time.Time{}), short(r.Ended.Sub(r.Started)),
-			fmt.Sprint(r.Evicted), number(r.Returned), number(r.NeverBack), strings.Join(r.LeftBehind, ", ")})
+			fmt.Sprint(r.Evicted), fmt.Sprint(r.Lost), number(r.Returned), number(r.NeverBack), strings.Join(r.LeftBehind, ", ")})
 	}
 	var b bytes.Buffer
 	_ = table(&b, rows) // a buffer takes everything

@@ -76,15 +76,24 @@ func reportedCells(r *api.Reported) [3]string {
 	return [3]string{fmt.Sprint(r.Held), rate(&r.PerSecond), fmt.Sprint(r.Refused)}
 }
 
-// instanceRows is the short form, with what the current rollout evicted.
-func instanceRows(instances []api.Instance) [][]string {
+// instanceRows is the short form, with what the current rollout evicted. wide:
+// also the batch, where there are any.
+func instanceRows(instances []api.Instance, wide bool) [][]string {
 	rows := [][]string{{"INSTANCE", "COLOUR", "HEALTH", "STATE", "HELD", "CEILING", "EVICTED"}}
+	staggered := false
 	for _, i := range instances {
 		evicted := none
 		if i.Evicted != nil {
 			evicted = number(&i.EvictedByRollout)
 		}
+		staggered = staggered || i.Batch > 0
 		rows = append(rows, []string{string(i.ID), string(i.Colour), health(i), i.State, number(i.Held), number(i.Ceiling), evicted})
+	}
+	if wide && staggered {
+		rows[0] = append(rows[0], "BATCH")
+		for k, i := range instances {
+			rows[k+1] = append(rows[k+1], optional(i.Batch))
+		}
 	}
 	return rows
 }

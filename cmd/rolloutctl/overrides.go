@@ -11,10 +11,12 @@ import (
 
 // overrides are the flags that change the policy for one promotion.
 type overrides struct {
-	flags              *pflag.FlagSet
-	close              int
-	every, grace, soak rollout.Duration
-	canary             rollout.Share
+	flags                 *pflag.FlagSet
+	close, window         int
+	every, grace, soak    rollout.Duration
+	staggerSoak, deadline rollout.Duration
+	canary                rollout.Share
+	stagger               rollout.Portion
 }
 
 func addOverrides(cmd *cobra.Command) *overrides {
@@ -24,6 +26,10 @@ func addOverrides(cmd *cobra.Command) *overrides {
 	o.flags.Var(text{&o.grace}, "grace", "`DURATION` for connections to end by themselves before the funnel starts")
 	o.flags.Var(text{&o.canary}, "canary", "`SHARE` of new connections that the target gets first, such as 5%")
 	o.flags.Var(text{&o.soak}, "soak", "`DURATION` for which the canary share is held")
+	o.flags.IntVar(&o.window, "window", 0, "most evicted `CLIENTS` that may be on their way at once; 0 is no bound")
+	o.flags.Var(text{&o.stagger}, "stagger", "how many old `INSTANCES` drain at a time, such as 1 or 25%; 0 is all")
+	o.flags.Var(text{&o.staggerSoak}, "stagger-soak", "`DURATION` to wait between two batches of instances")
+	o.flags.Var(text{&o.deadline}, "deadline", "`DURATION` that the whole promotion may take")
 	return o
 }
 
@@ -32,6 +38,8 @@ func (o *overrides) given() rollout.Overrides {
 	return rollout.Overrides{
 		Close: given(o, "close", &o.close), Every: given(o, "every", &o.every), Grace: given(o, "grace", &o.grace),
 		Canary: given(o, "canary", &o.canary), Soak: given(o, "soak", &o.soak),
+		Window: given(o, "window", &o.window), Stagger: given(o, "stagger", &o.stagger), StaggerSoak: given(o, "stagger-soak", &o.staggerSoak),
+		Deadline: given(o, "deadline", &o.deadline),
 	}
 }
 

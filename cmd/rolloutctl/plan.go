@@ -39,6 +39,38 @@ func (c *cli) plan() *cobra.Command {
 	return cmd
 }
 
+// loopRows are what of the closed loop the promotion would use.
+func loopRows(p rollout.Plan) [][2]string {
+	var rows [][2]string
+	if p.Policy.Window > 0 {
+		rows = append(rows, [2]string{"window", fmt.Sprintf("at most %d evicted clients on their way", p.Policy.Window)})
+	}
+	if end := p.Policy.Deadline; end > 0 {
+		deadline := end.String()
+		if p.Policy.Pressure == rollout.Hurry {
+			deadline += fmt.Sprintf(", hurrying up to %d/%s", p.Policy.HurryCap, p.Policy.Funnel.Every)
+		}
+		rows = append(rows, [2]string{"deadline", deadline})
+	}
+	for _, g := range p.Policy.Gates {
+		rows = append(rows, [2]string{"gate", g.Name})
+	}
+	if s := p.Policy.Stagger; !s.Instances.IsZero() {
+		stagger := fmt.Sprintf("%s of the %s instances at a time", s.Instances, p.From)
+		if s.InPlace {
+			stagger += ", in place"
+		}
+		if s.Soak > 0 {
+			stagger += fmt.Sprintf(", %s between", s.Soak)
+		}
+		rows = append(rows, [2]string{"stagger", stagger})
+	}
+	for i, b := range p.Batches {
+		rows = append(rows, [2]string{fmt.Sprintf("batch %d", i+1), fmt.Sprintf("%s: %d connections in %s", some(b.Instances), b.Connections, b.Takes)})
+	}
+	return rows
+}
+
 func (c *cli) printPlan(p rollout.Plan) error {
 	rows := [][2]string{
 		{"service", string(p.Service)},
@@ -56,6 +88,7 @@ func (c *cli) printPlan(p rollout.Plan) error {
 	if p.Policy.Grace > 0 {
 		rows = append(rows, [2]string{"grace", p.Policy.Grace.String()})
 	}
+	rows = append(rows, loopRows(p)...)
 	for _, n := range p.Notes {
 		rows = append(rows, [2]string{"note", n})
 	}

@@ -12,7 +12,8 @@ func (c *cli) promote() *cobra.Command {
 		Use:   "promote COLOUR",
 		Short: "Move the service to a colour, at the pace of its policy",
 		Example: `  rolloutctl promote green --wait
-  rolloutctl promote green --canary 5% --soak 2m --close 500 --every 3s`,
+  rolloutctl promote green --canary 5% --soak 2m --close 500 --every 3s
+  rolloutctl promote green --stagger 25% --stagger-soak 2m --window 3000 --deadline 30m`,
 		Args:      one("the colour: blue or green"),
 		ValidArgs: colours,
 	}

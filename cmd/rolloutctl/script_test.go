@@ -124,6 +124,13 @@ func (a *actor) handler() http.Handler {
 		Plan: func(s discovery.Service, to discovery.Colour, o rollout.Overrides) (rollout.Plan, error) {
 			p := rollout.Plan{Service: s, From: to.Other(), To: to, Policy: o.Over(rollout.DefaultPolicy()), Connections: 1000, Steps: 10,
 				Takes: rollout.Duration(90 * time.Second), PeakPerSecond: 33.333}
+			if !p.Policy.Stagger.Instances.IsZero() {
+				p.Batches = []rollout.Batch{
+					{Instances: []discovery.InstanceID{"chat-b1"}, Connections: 400, Takes: rollout.Duration(4 * time.Second)},
+					{Instances: []discovery.InstanceID{"chat-b2", "chat-b3", "chat-b4", "chat-b5"}, Connections: 600, Takes: rollout.Duration(6 * time.Second)},
+				}
+				p.Policy.Gates = []rollout.Gate{{Name: "errors"}}
+			}
 			if to == discovery.Blue {
 				p.Room, p.Notes, p.Problems = new(200), []string{"edge-2 is away"}, []string{"blue has room for 200 of 1000"}
 			}

@@ -57,7 +57,7 @@ func summary(w api.World) [][]string {
 		row := []string{string(s.Service), phase(s), string(s.Live), "", "", "", "", "", s.Reason.Text}
 		if r := s.Rollout; r != nil {
 			row[3] = fmt.Sprintf("%s to %s", r.ID, r.To)
-			row[4], row[5], row[6] = number(r.Held), fmt.Sprint(r.Evicted), number(r.Outstanding)
+			row[4], row[5], row[6] = number(r.Held), fmt.Sprint(r.Evicted), outstanding(*r)
 			if r.ETA != nil {
 				row[7] = moment(*r.ETA, w.At)
 			}
@@ -89,7 +89,7 @@ func (c *cli) printStatus(s api.Status, now time.Time) error {
 	var b bytes.Buffer
 	rows := [][2]string{{"service", string(s.Service)}, {"phase", phase(s)}, {"live", string(s.Live)}, {"why", s.Reason.Text}}
 	if s.Rollout != nil {
-		rows = append(rows, rolloutFacts(*s.Rollout, now)...)
+		rows = append(rows, rolloutFacts(s, now)...)
 	} else {
 		rows = append(rows, [2]string{"pace", s.Policy.Funnel.String()})
 	}
@@ -102,37 +102,52 @@ func (c *cli) printStatus(s api.Status, now time.Time) error {
 	}
 	_ = facts(&b, rows) // a buffer takes everything
 	b.WriteByte('\n')
-	colours := colourRows(s)
+	colours := colourRows(s, true)
 	colours[0] = append(colours[0], "REPORTED") // watch has no room for it
 	for i, col := range s.Colours {
 		colours[i+1] = append(colours[i+1], number(col.Reported))
 	}
 	_ = table(&b, colours)
 	b.WriteByte('\n')
-	_ = table(&b, instanceRows(s.Instances))
+	_ = table(&b, instanceRows(s.Instances, true))
 	_, err := c.out.Write(b.Bytes())
 	return err
 }
 
-func rolloutFacts(r api.Rollout, now time.Time) [][2]string {
+func rolloutFacts(s api.Status, now time.Time) [][2]string {
+	r := *s.Rollout
 	id := fmt.Sprintf("%s, %s to %s, started %s", r.ID, r.From, r.To, moment(r.Started, now))
 	if r.Forced {
 		id += ", forced"
 	}
+	pace, turn := paced(r), batch(r)
+	if r.Pace.Why != "" {
+		pace += ": " + r.Pace.Why
+	}
+	if ids := inBatch(s); ids != "" {
+		turn += ": " + ids
+	}
 	rows := [][2]string{
+		{"alarm", r.Alarm},
 		{"rollout", id},
-		{"pace", r.Policy.Funnel.String()},
+		{"pace", pace},
+		{"batch", turn},
+		{"spill", spill(r)},
 		{"held", fmt.Sprintf("%s of %d", number(r.Held), r.Total)},
 		{"evicted", fmt.Sprint(r.Evicted)},
+		{"lost", optional(int(r.Lost))},
 		{"returned", number(r.Returned)},
-		{"outstanding", number(r.Outstanding)},
-		{"never back", number(r.NeverBack)},
-		{"step", fmt.Sprint(r.Step)},
+		{"outstanding", about(r.Outstanding, r.Exact)},
+		{"window", optional(r.Policy.Window)},
+		{"never back", about(r.NeverBack, r.Exact)},
 	}
+	rows = append(rows, gateFacts(r.Gates, now)...)
+	rows = append(rows, hookFacts(r.Hooks, now)...)
+	rows = append(rows, [2]string{"step", fmt.Sprint(r.Step)})
 	if r.NextStepAt != nil {
 		rows = append(rows, [2]string{"next step", ahead(r.NextStepAt, now)})
 	}
-	return append(rows, [2]string{"eta", ahead(r.ETA, now)}, [2]string{"left behind", strings.Join(r.LeftBehind, ", ")})
+	return append(rows, [2]string{"eta", ahead(r.ETA, now)}, [2]string{"deadline", deadline(r, now)}, [2]string{"left behind", strings.Join(r.LeftBehind, ", ")})
 }
 
 // troubles are the sentences that an operator should not miss.
@@ -174,10 +189,20 @@ func troubles(s api.Status) []string {
 	return all
 }
 
-func colourRows(s api.Status) [][]string {
+// colourRows is one row per colour. wide: also how full they are, where that is
+// known.
+func colourRows(s api.Status, wide bool) [][]string {
 	rows := [][]string{{"COLOUR", "SHARE", "HEALTHY", "ACTIVE", "NEW/S"}}
+	bounded := false
 	for _, col := range s.Colours {
+		bounded = bounded || col.Room != nil
 		rows = append(rows, []string{string(col.Colour), col.Weight.String(), fmt.Sprintf("%d of %d", col.Healthy, col.Instances), number(col.Active), rate(col.NewPerSecond)})
+	}
+	if wide && bounded {
+		rows[0] = append(rows[0], "FILLED")
+		for i, col := range s.Colours {
+			rows[i+1] = append(rows[i+1], filled(col.Room))
+		}
 	}
 	return rows
 }

@@ -95,7 +95,7 @@ func (l *lines) show(w api.World) error {
 		l.last = map[discovery.Service]printed{}
 	}
 	for _, s := range w.Services {
-		p := printed{line: line(s, w.At), kind: fmt.Sprint(phase(s), s.Live, s.Reason.Code), at: w.At}
+		p := printed{line: line(s, w.At), kind: kind(s), at: w.At}
 		if was, ok := l.last[s.Service]; ok && (p.line == was.line || p.kind == was.kind && w.At.Sub(was.at) < time.Second) {
 			continue
 		}
@@ -110,21 +110,42 @@ func (l *lines) show(w api.World) error {
 func (l *lines) notice(s string) { _, _ = fmt.Fprintln(l.err, "rolloutctl: "+s) }
 func (l *lines) close()          {}
 
+// kind is what of a service is told at once when it changes.
+func kind(s api.Status) string {
+	if r := s.Rollout; r != nil {
+		return fmt.Sprint(phase(s), s.Live, s.Reason.Code, r.Batch, r.Spill, r.Alarm != "", r.Pace.Why)
+	}
+	return fmt.Sprint(phase(s), s.Live, s.Reason.Code)
+}
+
 // line is a service in one line: phase, numbers, reason.
 func line(s api.Status, now time.Time) string {
 	text := fmt.Sprintf("%s %s, %s live", s.Service, phase(s), s.Live)
 	if r := s.Rollout; r != nil {
 		text = fmt.Sprintf("%s %s, %s to %s", s.Service, phase(s), r.From, r.To)
 		if r.Phase == rollout.Draining || r.Phase == rollout.Soaking {
-			text += fmt.Sprintf(", held %s of %d, evicted %d, outstanding %s", number(r.Held), r.Total, r.Evicted, number(r.Outstanding))
+			text += fmt.Sprintf(", held %s of %d, evicted %d, outstanding %s", number(r.Held), r.Total, r.Evicted, outstanding(*r))
+			for _, loss := range losses(*r) {
+				text += ", " + loss
+			}
 		}
-		text += ", pace " + r.Policy.Funnel.String()
+		if turn := batch(*r); turn != "" {
+			text += ", batch " + turn
+		}
+		text += ", pace " + paced(*r)
 		if r.ETA != nil {
 			text += ", eta " + moment(r.ETA.Round(time.Second), now)
 		}
 	}
 	if s.Reason.Text != "" {
 		text += ": " + s.Reason.Text
+	}
+	if s.Rollout != nil {
+		for _, more := range []string{slowed(s), spill(*s.Rollout), s.Rollout.Alarm} {
+			if more != "" {
+				text += "; " + more
+			}
+		}
 	}
 	return clean(text)
 }

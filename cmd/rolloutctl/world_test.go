@@ -70,20 +70,75 @@ func draining(name discovery.Service, n, part int) rollout.View {
 	return v
 }
 
+// looped is a rollout with all of the closed loop: two of four blue instances
+// are empty, the third goes, green refuses some, one instance died with what it
+// held, and returns are estimated.
+func looped(end time.Duration) rollout.View {
+	v := draining("chat", 4, 40)
+	r := v.State.Rollout
+	r.Policy.Window, r.Policy.Deadline = 50, rollout.Duration(end)
+	r.Policy.Stagger = rollout.Stagger{Instances: rollout.Portion{Number: 1}, Soak: rollout.Duration(time.Minute)}
+	r.Policy.Gates = []rollout.Gate{{Name: "errors"}, {Name: "load"}}
+	r.Batch, r.Pace = 3, rollout.Pace{Limit: 5, Why: "3 of 40 new connections were refused"}
+	r.Lost, r.Returns = 20, new(rollout.NewReturns(false, time.Minute).Observe(then, 0, 0).Observe(then.Add(time.Second), 30, 2))
+	v.Reason = rollout.Reason{Code: rollout.GateClosed, Text: "waiting: gate errors is closed: 0.04 is not below 0.01"}
+	v.Seen.Gates = map[string]rollout.Reading{"errors": {Text: "gate errors is closed: 0.04 is not below 0.01", At: then}}
+	for id, m := range v.State.Members {
+		s := v.Seen.Instances[id]
+		switch {
+		case m.Colour == discovery.Green:
+			s.Status.Returned = nil
+		case id == "chat-b3":
+			m.Turn, m.Ceiling, s.Status.Active, s.Status.Evicted = 3, new(55), 60, 40
+		case id == "chat-b4":
+			m.Ceiling, s.Status.Active, s.Status.Evicted = nil, 100, 0
+		default:
+			m.Turn, m.Ceiling, s.Status.Active, s.Status.Evicted = int(id[len(id)-1]-'0'), nil, 0, 100
+		}
+		v.State.Members[id], v.Seen.Instances[id] = m, s
+	}
+	return v
+}
+
+// inPlace is a rollout without a second fleet whose instances a hook ends.
+func inPlace() rollout.View {
+	v := draining("chat", 2, 40)
+	r := v.State.Rollout
+	r.Policy.Stagger, r.Batch, r.Spill = rollout.Stagger{Instances: rollout.Portion{Number: 1}, InPlace: true}, 1, true
+	r.Policy.Hook = &rollout.Hook{URL: "http://127.0.0.1/end"}
+	r.NeverBack = 1
+	v.Reason = rollout.Reason{Code: rollout.HookFailed, Text: "waiting: the hook did not end chat-b1 (POST 127.0.0.1 answers 500); it is called again at 12:00:30 UTC"}
+	m := v.State.Members["chat-b1"]
+	m.Turn, m.Ceiling, m.Drain, m.Hooked, m.HookedAt = 1, nil, "", 2, then
+	v.State.Members["chat-b1"] = m
+	v.Seen.Hooks = map[discovery.InstanceID]rollout.HookRun{"chat-b1": {Rollout: "chat-1", Attempt: 2, Done: true, Err: "POST 127.0.0.1 answers 500", At: then}}
+	v.Seen.Loads = map[rollout.Place]rollout.Load{{Colour: discovery.Blue, Addr: m.Addr}: {Held: 60, At: then}}
+	delete(v.Seen.Instances, "chat-b1")
+	return v
+}
+
 // finished is the same after the rollout.
 func finished(name discovery.Service, n int, outcome rollout.Outcome) rollout.View {
 	v := steady(name, n)
-	to := discovery.Green
+	live := discovery.Green
 	if outcome == rollout.Aborted {
-		to = discovery.Blue
+		live = discovery.Blue
 	}
-	v.State.Live = to
-	v.Wish.Weights = map[discovery.Colour]rollout.Share{to: rollout.Whole}
+	v.State.Live = live
+	v.Wish.Weights = map[discovery.Colour]rollout.Share{live: rollout.Whole}
 	v.State.History = []rollout.Record{{
-		ID: string(name) + "-1", From: to.Other(), To: to, Outcome: outcome, Started: then, Ended: then.Add(95 * time.Second), Evicted: 300,
+		ID: string(name) + "-1", From: discovery.Blue, To: discovery.Green, Outcome: outcome, Started: then, Ended: then.Add(95 * time.Second), Evicted: 300,
 		Returned: new(uint64(299)), NeverBack: new(uint64(1)), Events: []rollout.Event{{At: then, Text: "promote green"}, {At: then.Add(95 * time.Second), Text: "done"}},
 	}}
-	v.Reason.Text = fmt.Sprintf("new connections go to %s", to)
+	v.Reason.Text = fmt.Sprintf("new connections go to %s", live)
+	return v
+}
+
+// superseded is what is left of a rollout after the promotion of a newer release.
+func superseded() rollout.View {
+	v := finished("chat", 2, rollout.Superseded)
+	v.State.History[0].Lost = 12
+	v.State.History[0].Events[1].Text = "superseded by a newer blue release: chat-b3"
 	return v
 }
 
@@ -120,12 +175,15 @@ func troubled() rollout.View {
 func worlds(name string) map[discovery.Service]rollout.View {
 	all := map[discovery.Service]rollout.View{}
 	for _, v := range map[string][]rollout.View{
-		"steady":   {steady("chat", 2)},
-		"draining": {draining("chat", 2, 40)},
-		"troubled": {troubled()},
-		"done":     {finished("chat", 2, rollout.Done)},
-		"aborted":  {finished("chat", 2, rollout.Aborted)},
-		"two":      {steady("chat", 1), draining("mail", 1, 40)},
+		"steady":     {steady("chat", 2)},
+		"draining":   {draining("chat", 2, 40)},
+		"troubled":   {troubled()},
+		"done":       {finished("chat", 2, rollout.Done)},
+		"aborted":    {finished("chat", 2, rollout.Aborted)},
+		"superseded": {superseded()},
+		"looped":     {looped(30 * time.Minute)},
+		"in-place":   {inPlace()},
+		"two":        {steady("chat", 1), draining("mail", 1, 40)},
 	}[name] {
 		all[v.State.Service] = v
 	}

@@ -37,6 +37,13 @@ type families struct {
 	drainError       *prometheus.Desc
 	rolloutEvicted   *prometheus.Desc
 	outstanding      *prometheus.Desc
+	rolloutLost      *prometheus.Desc
+	neverBack        *prometheus.Desc
+	pace             *prometheus.Desc
+	alarm            *prometheus.Desc
+	batch            *prometheus.Desc
+	gateOpen         *prometheus.Desc
+	capacity         *prometheus.Desc
 	phase            *prometheus.Desc
 	paused           *prometheus.Desc
 	waiting          *prometheus.Desc
@@ -65,7 +72,14 @@ func newFamilies() families {
 		returnedTotal:    desc("returned_total", "Admitted connections of returning clients since the instance started.", "service", "colour", "instance"),
 		drainError:       desc("drain_error", "1 while the instance's drain endpoint gives no answer.", "service", "colour", "instance"),
 		rolloutEvicted:   desc("rollout_evicted", "Connections closed by the funnel in the current rollout.", "service"),
-		outstanding:      desc("outstanding", "Clients evicted in the current rollout that have not returned.", "service"),
+		outstanding:      desc("outstanding", "Clients evicted or lost in the current rollout that are on their way; an estimate where instances cannot tell.", "service"),
+		rolloutLost:      desc("rollout_lost", "Connections that ended with their instance in the current rollout.", "service"),
+		neverBack:        desc("never_back", "Clients of the current rollout that are no longer waited for; an estimate where instances cannot tell.", "service"),
+		pace:             desc("pace", "The most connections that the next step may close: the cap, less while the target suffers, more while it hurries.", "service"),
+		alarm:            desc("alarm", "1 while the current rollout cannot keep its deadline at its cap.", "service"),
+		batch:            desc("batch", "Batches of the current rollout that were begun.", "service"),
+		gateOpen:         desc("gate_open", "1 while the gate was open when it was asked last.", "service", "gate"),
+		capacity:         desc("capacity", "Connections that the colour's instances may hold in all, where each that takes new connections has a capacity.", "service", "colour"),
 		phase:            desc("phase", "1 for the phase the service is in, 0 for the others.", "service", "phase"),
 		paused:           desc("paused", "1 while the rollout is paused.", "service"),
 		waiting:          desc("waiting", "1 while the service waits, with the reason's code.", "service", "reason"),
@@ -93,6 +107,7 @@ func (m metrics) Describe(ch chan<- *prometheus.Desc) {
 		f.outstanding, f.phase, f.paused, f.waiting, f.weight, f.instances, f.departed, f.leftOut, f.discoveryError,
 		f.discoverySuspect, f.proxies, f.unpublished, f.nacksTotal, f.withheld,
 		f.reported, f.difference, f.colourReported, f.connectP99,
+		f.rolloutLost, f.neverBack, f.pace, f.alarm, f.batch, f.gateOpen, f.capacity,
 	} {
 		ch <- d
 	}
@@ -147,10 +162,7 @@ func (s sample) service(st api.Status) {
 	s.gauge(s.proxies, float64(st.Proxies.Connected), name, "connected")
 	s.gauge(s.proxies, float64(st.Proxies.Confirmed), name, "confirmed")
 	if r := st.Rollout; r != nil {
-		s.gauge(s.rolloutEvicted, float64(r.Evicted), name)
-		if r.Outstanding != nil {
-			s.gauge(s.outstanding, float64(*r.Outstanding), name)
-		}
+		s.rollout(name, *r)
 	}
 	for _, c := range st.Colours {
 		s.gauge(s.weight, float64(c.Weight)/float64(rollout.Whole), name, string(c.Colour))
@@ -158,8 +170,30 @@ func (s sample) service(st api.Status) {
 		if c.ConnectP99 > 0 {
 			s.gauge(s.connectP99, c.ConnectP99.D().Seconds(), name, string(c.Colour))
 		}
+		if c.Room != nil {
+			s.gauge(s.capacity, float64(c.Room.Capacity), name, string(c.Colour))
+		}
 	}
 	s.fleet(st)
+}
+
+func (s sample) rollout(name string, r api.Rollout) {
+	s.gauge(s.rolloutEvicted, float64(r.Evicted), name)
+	s.gauge(s.rolloutLost, float64(r.Lost), name)
+	if r.Outstanding != nil {
+		s.gauge(s.outstanding, float64(*r.Outstanding), name)
+	}
+	if r.NeverBack != nil {
+		s.gauge(s.neverBack, float64(*r.NeverBack), name)
+	}
+	s.gauge(s.pace, float64(r.Pace.Close), name)
+	s.gauge(s.alarm, number(r.Alarm != ""), name)
+	s.gauge(s.batch, float64(r.Batch), name)
+	for _, g := range r.Gates {
+		if g.Open != nil {
+			s.gauge(s.gateOpen, number(*g.Open), name, g.Name)
+		}
+	}
 }
 
 func (s sample) fleet(st api.Status) {

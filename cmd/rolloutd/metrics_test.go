@@ -21,7 +21,7 @@ func draining() map[discovery.Service]rollout.View {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	addr := netip.MustParseAddrPort("10.0.0.1:80")
 	blue := discovery.Instance{ID: "b1", Colour: discovery.Blue, Addr: addr, Health: discovery.Passing, Drain: "http://10.0.0.1:81"}
-	green := discovery.Instance{ID: "g1", Colour: discovery.Green, Addr: netip.MustParseAddrPort("10.0.0.2:80"), Health: discovery.Warning, Drain: "http://10.0.0.2:81"}
+	green := discovery.Instance{ID: "g1", Colour: discovery.Green, Addr: netip.MustParseAddrPort("10.0.0.2:80"), Health: discovery.Warning, Drain: "http://10.0.0.2:81", Capacity: 300}
 	state := rollout.NewState("chat", discovery.Blue)
 	state.Epoch = 1
 	state.Members = map[discovery.InstanceID]rollout.Member{
@@ -31,7 +31,10 @@ func draining() map[discovery.Service]rollout.View {
 		"g1": {ID: "g1", Colour: discovery.Green, Addr: green.Addr, Drain: green.Drain, Counted: true},
 	}
 	state.Rollout = &rollout.Rollout{ID: "chat-1", From: discovery.Blue, To: discovery.Green, Phase: rollout.Draining,
-		Paused: true, Policy: rollout.DefaultPolicy(), Started: at, Since: at, Step: 3, Total: 100}
+		Paused: true, Policy: rollout.DefaultPolicy(), Started: at, Since: at, Step: 3, Total: 100,
+		Lost: 4, NeverBack: 1, Batch: 2, Pace: rollout.Pace{Limit: 50, Why: "2 of 30 new connections were refused"}}
+	state.Rollout.Policy.Deadline = rollout.Duration(time.Minute)
+	state.Rollout.Policy.Gates = []rollout.Gate{{Name: "errors"}, {Name: "load"}, {Name: "new"}}
 	return map[discovery.Service]rollout.View{"chat": {
 		State: state,
 		Seen: rollout.Seen{
@@ -40,6 +43,7 @@ func draining() map[discovery.Service]rollout.View {
 				"b1": {At: at, Status: drain.Status{State: drain.Draining, Active: 42, Evicted: 25, Accepted: 70, Returned: new(uint64(0))}},
 				"g1": {At: at, Status: drain.Status{State: drain.Serving, Active: 18, Accepted: 18, Returned: new(uint64(17))}},
 			},
+			Gates:   map[string]rollout.Reading{"errors": {Open: true, At: at}, "load": {At: at}},
 			Proxies: []rollout.Proxy{{Node: "edge-1", Connected: true, Confirmed: true}, {Node: "edge-2", Connected: true}},
 			Loads:   map[rollout.Place]rollout.Load{{Colour: discovery.Blue, Addr: addr}: {Held: 30, At: at}},
 			Witnesses: map[discovery.Colour]rollout.Witness{
@@ -75,7 +79,15 @@ func TestMetrics(t *testing.T) {
 		`sluice_returned_total{colour="green",instance="g1",service="chat"} 17`,
 		`sluice_drain_error{colour="blue",instance="b1@10.0.0.9:80",service="chat"} 0`,
 		`sluice_rollout_evicted{service="chat"} 20`,
-		`sluice_outstanding{service="chat"} 3`,
+		`sluice_rollout_lost{service="chat"} 4`,
+		`sluice_outstanding{service="chat"} 6`,
+		`sluice_never_back{service="chat"} 1`,
+		`sluice_pace{service="chat"} 50`,
+		`sluice_alarm{service="chat"} 1`,
+		`sluice_batch{service="chat"} 2`,
+		`sluice_gate_open{gate="errors",service="chat"} 1`,
+		`sluice_gate_open{gate="load",service="chat"} 0`,
+		`sluice_capacity{colour="green",service="chat"} 300`,
 		`sluice_phase{phase="draining",service="chat"} 1`,
 		`sluice_phase{phase="steady",service="chat"} 0`,
 		`sluice_paused{service="chat"} 1`,
@@ -104,6 +116,9 @@ func TestMetrics(t *testing.T) {
 	// What is not known has no sample.
 	if strings.Contains(rec.Body.String(), `sluice_connections{colour="blue",instance="b1@10.0.0.9:80"`) {
 		t.Error("an instance that never answered has a count")
+	}
+	if strings.Contains(rec.Body.String(), `sluice_gate_open{gate="new"`) || strings.Contains(rec.Body.String(), `sluice_capacity{colour="blue"`) {
+		t.Error("a gate that was not asked has a sample, or a colour that takes no new connections a capacity")
 	}
 	if strings.Contains(rec.Body.String(), `sluice_colour_connections{colour="green"`) {
 		t.Error("a colour of which no proxy speaks has a count")

@@ -127,8 +127,8 @@ func (e eta) bound() float64 {
 func (e eta) overflows(rest int) bool {
 	r := e.v.State.Rollout
 	for _, c := range e.s.Colours {
-		if c.Colour == r.To && c.Space != nil {
-			return c.Space.Held+e.moved.Outstanding+rest > c.Space.Capacity
+		if c.Colour == r.To && c.Room != nil {
+			return c.Room.Held+e.moved.Outstanding+rest > c.Room.Capacity
 		}
 	}
 	return false

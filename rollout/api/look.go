@@ -36,11 +36,11 @@ func Look(v rollout.View, now time.Time) Status {
 	}
 	outlook := rollout.Foresee(v.State, v.Seen, now)
 	s.Instances = lookInstances(v, outlook)
-	spaces := rollout.Spaces(v.State, v.Seen, v.Policy, now)
+	rooms := rollout.Rooms(v.State, v.Seen, v.Policy, now)
 	for _, c := range discovery.Colours {
 		col := lookColour(v, c, s.Instances)
-		if space, known := spaces[c]; known {
-			col.Space = &space
+		if room, known := rooms[c]; known {
+			col.Room = &room
 		}
 		s.Colours = append(s.Colours, col)
 	}

@@ -110,7 +110,7 @@ func TestLookOutgoing(t *testing.T) {
 	}
 }
 
-func TestLookPaceAndSpace(t *testing.T) {
+func TestLookPaceAndRoom(t *testing.T) {
 	v := view()
 	v.State.Rollout.Pace = rollout.Pace{Limit: 5, Why: "3 of 40 new connections were refused"}
 	v.State.Rollout.Policy.Headroom = rollout.Whole / 2
@@ -122,12 +122,12 @@ func TestLookPaceAndSpace(t *testing.T) {
 	if s.Rollout.Alarm != "the deadline of 12:00:00 UTC has passed" {
 		t.Errorf("alarm %q", s.Rollout.Alarm)
 	}
-	if blue, green := s.Colours[0].Space, s.Colours[1].Space; blue != nil || green == nil || *green != (rollout.Space{Held: 100, Capacity: 250}) {
+	if blue, green := s.Colours[0].Room, s.Colours[1].Room; blue != nil || green == nil || *green != (rollout.Room{Held: 100, Capacity: 250}) {
 		t.Errorf("blue, which drains, has %v; green has %v, want 100 of 250", blue, green)
 	}
 	v.Seen.Fleet.Instances[2].Capacity = 0
-	if s := Look(v, noon); s.Colours[1].Space != nil {
-		t.Errorf("green declares no capacity, but has %v", s.Colours[1].Space)
+	if s := Look(v, noon); s.Colours[1].Room != nil {
+		t.Errorf("green declares no capacity, but has %v", s.Colours[1].Room)
 	}
 	if p := Look(view(), noon).Rollout.Pace; p != (Pace{Close: 10}) {
 		t.Errorf("at the cap the pace is %+v", p)

@@ -142,9 +142,9 @@ type Colour struct {
 	// Active and NewPerSecond sum over the instances that can tell.
 	Active       *int     `json:"active"`
 	NewPerSecond *float64 `json:"new_per_second"`
-	// Space is what those that take new connections hold and may hold; null unless
+	// Room is what those that take new connections hold and may hold; null unless
 	// all of them have a capacity.
-	Space *rollout.Space `json:"space"`
+	Room *rollout.Room `json:"room"`
 	// Reported is what the proxies' own counters say that it holds in all, be it on
 	// instances that are gone.
 	Reported *int `json:"reported"`
