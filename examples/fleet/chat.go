@@ -27,11 +27,16 @@ type ChatOptions struct {
 	Flags []string
 }
 
-// Chat is a running chat instance.
+// Chat is a chat instance as a process. Kill, Stop and Start again leave its
+// addresses as they are. Methods of Process may be called concurrently, but not
+// with Start.
 type Chat struct {
 	*Process
 	// Instance is what has to be registered.
 	Instance Instance
+	log      string
+	command  []string
+	ready    []netip.AddrPort
 }
 
 // StartChat starts a chat instance on free ports and waits until it accepts
@@ -49,27 +54,41 @@ func StartChat(ctx context.Context, o ChatOptions) (*Chat, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := Instance{ID: o.Name, Colour: o.Colour, Address: listen.String(), Version: o.Version}
-	command := append(slices.Clone(program), "--name", string(o.Name), "--colour", string(o.Colour), "--version", o.Version, "--listen", in.Address)
-	ready := []netip.AddrPort{listen}
+	c := &Chat{
+		Instance: Instance{ID: o.Name, Colour: o.Colour, Address: listen.String(), Version: o.Version},
+		log:      filepath.Join(o.Dir, string(o.Name)+".log"),
+		ready:    []netip.AddrPort{listen},
+	}
+	c.command = append(slices.Clone(program), "--name", string(o.Name), "--colour", string(o.Colour), "--version", o.Version, "--listen", c.Instance.Address)
 	if !o.WithoutDrain {
 		drain, err := FreeAddr()
 		if err != nil {
 			return nil, err
 		}
-		in.Drain = drain.String()
-		command = append(command, "--drain", in.Drain)
-		ready = append(ready, drain)
+		c.Instance.Drain = drain.String()
+		c.command = append(c.command, "--drain", c.Instance.Drain)
+		c.ready = append(c.ready, drain)
 	}
-	p, err := Start(string(o.Name), filepath.Join(o.Dir, string(o.Name)+".log"), append(command, o.Flags...)...)
-	if err != nil {
+	c.command = append(c.command, o.Flags...)
+	if err := c.Start(ctx); err != nil {
 		return nil, err
 	}
-	for _, addr := range ready {
+	return c, nil
+}
+
+// Start starts it again after Kill or Stop and waits until it accepts
+// connections. On an error no process is left.
+func (c *Chat) Start(ctx context.Context) error {
+	p, err := Start(string(c.Instance.ID), c.log, c.command...)
+	if err != nil {
+		return err
+	}
+	for _, addr := range c.ready {
 		if err := p.Await(ctx, Listening(addr)); err != nil {
 			p.Kill()
-			return nil, err
+			return err
 		}
 	}
-	return &Chat{Process: p, Instance: in}, nil
+	c.Process = p
+	return nil
 }

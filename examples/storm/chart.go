@@ -14,13 +14,15 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgimg"
 	"gonum.org/v1/plot/vg/vgsvg"
+
+	"github.com/sluice-proxy/sluice/examples/swarm/clients"
 )
 
 const (
-	chartWidth  = 13 * vg.Inch
-	chartHeight = 7.6 * vg.Inch
-	lead        = 3.0 // seconds shown before the first disconnect
-	trail       = 4.0 // and after the last return
+	chartWidth = 13 * vg.Inch
+	rowHeight  = 3.8 * vg.Inch
+	lead       = 3.0 // seconds shown before the first disconnect
+	trail      = 4.0 // and after the last return
 )
 
 var (
@@ -28,6 +30,8 @@ var (
 	faint  = color.RGBA{0xe3, 0xe7, 0xec, 0xff}
 	blue   = color.RGBA{0x25, 0x63, 0xeb, 0xff}
 	green  = color.RGBA{0x16, 0xa3, 0x4a, 0xff}
+	violet = color.RGBA{0x7c, 0x3a, 0xed, 0xff}
+	grey   = color.RGBA{0x6b, 0x72, 0x80, 0xff}
 	orange = color.RGBA{0xea, 0x58, 0x0c, 0xff}
 )
 
@@ -37,29 +41,94 @@ var said = map[string]string{
 	funnel: "Funnel: rolloutctl promote green",
 }
 
-// drawChart draws one row per run, connections beside reconnects, on the same axes.
-func drawChart(dc draw.Canvas, runs []recording) {
+// strip is one row of a picture: the connections over time beside the reconnects,
+// from lead before the first disconnect to to, up to tallest reconnects a second.
+type strip struct {
+	recording
+	title       string
+	lines       []series
+	marks       []mark
+	to, tallest float64
+}
+
+// series is a line of connections.
+type series struct {
+	name  string
+	paint color.Color
+	of    func(clients.Hello) bool
+}
+
+// mark is something that happened, in seconds since the picture's zero.
+type mark struct {
+	at   float64
+	what string
+}
+
+// byColour are the usual lines.
+var byColour = []series{
+	{"blue", blue, func(h clients.Hello) bool { return h.Colour == "blue" }},
+	{"green", green, func(h clients.Hello) bool { return h.Colour == "green" }},
+}
+
+// byRelease are those where blue is used twice.
+var byRelease = []series{
+	{"v1, blue", blue, func(h clients.Hello) bool { return h.Version == "v1" }},
+	{"v2, green", green, func(h clients.Hello) bool { return h.Version == "v2" }},
+	{"v3, blue", violet, func(h clients.Hello) bool { return h.Version == "v3" }},
+}
+
+// pair is the storm above the funnel, on the same axes.
+func pair(runs []recording) (all []strip) {
 	var longest, tallest float64
 	for _, r := range runs {
 		longest = max(longest, r.measure().SecondsToMove)
 	}
 	to := math.Ceil(longest + trail)
 	for _, r := range runs {
-		for _, bar := range r.reconnects(-lead, to) {
-			tallest = max(tallest, bar.y)
-		}
+		tallest = max(tallest, r.tallest(to))
 	}
-	var rows [][]*plot.Plot
 	for _, r := range runs {
-		f := r.measure()
 		title := said[r.name]
 		if r.name == funnel {
 			title += fmt.Sprintf(" (%d every %s)", r.funnel.Close, r.funnel.Every)
 		}
-		held := panel(fmt.Sprintf("%s — moved in %.1f s", title, f.SecondsToMove), "connections", to, float64(r.clients))
-		drawConnections(held, r, to)
-		back := panel(fmt.Sprintf("Clients coming back — peak %d in one second", f.PeakReconnects), "reconnects per second", to, tallest)
-		drawReconnects(back, r, to)
+		all = append(all, strip{recording: r, title: title, lines: byColour, to: to, tallest: tallest})
+	}
+	return all
+}
+
+// strips are scenarios, each on its own axes.
+func strips(plays []play) (all []strip) {
+	for _, p := range plays {
+		s := strip{recording: p.recording, title: p.scenario.said, lines: byColour, marks: p.marks()}
+		if p.ends == "v3" {
+			s.lines = byRelease
+		}
+		s.to = math.Ceil(p.measure().SecondsToMove + trail)
+		s.tallest = p.tallest(s.to)
+		all = append(all, s)
+	}
+	return all
+}
+
+// tallest is the most reconnects in one bar.
+func (r recording) tallest(to float64) (most float64) {
+	for _, bar := range r.reconnects(-lead, to) {
+		most = max(most, bar.y)
+	}
+	return most
+}
+
+func drawChart(dc draw.Canvas, all []strip) {
+	var rows [][]*plot.Plot
+	for _, s := range all {
+		f := s.measure()
+		held := panel(fmt.Sprintf("%s — moved in %.1f s", s.title, f.SecondsToMove), "connections", s.to, float64(s.clients))
+		drawMarks(held, s.marks, float64(s.clients))
+		drawConnections(held, s)
+		back := panel(fmt.Sprintf("Clients coming back — peak %d in one second", f.PeakReconnects), "reconnects per second", s.to, s.tallest)
+		drawMarks(back, s.marks, 0)
+		drawReconnects(back, s)
 		rows = append(rows, []*plot.Plot{held, back})
 	}
 	tiles := draw.Tiles{Rows: len(rows), Cols: 2, PadX: vg.Points(28), PadY: vg.Points(26),
@@ -108,12 +177,9 @@ func roundTicks(low, high float64) (ticks []plot.Tick) {
 	return ticks
 }
 
-func drawConnections(p *plot.Plot, r recording, to float64) {
-	for _, side := range []struct {
-		name  string
-		paint color.Color
-	}{{"blue", blue}, {"green", green}} {
-		line := &plotter.Line{XYs: xys(r.connections(side.name, -lead, to, 50*time.Millisecond))}
+func drawConnections(p *plot.Plot, s strip) {
+	for _, side := range s.lines {
+		line := &plotter.Line{XYs: xys(s.connections(side.of, -lead, s.to, 50*time.Millisecond))}
 		line.LineStyle = draw.LineStyle{Color: side.paint, Width: vg.Points(2.4)}
 		p.Add(line)
 		p.Legend.Add(side.name, line)
@@ -123,9 +189,34 @@ func drawConnections(p *plot.Plot, r recording, to float64) {
 	p.Legend.ThumbnailWidth, p.Legend.Padding = vg.Points(22), vg.Points(3)
 }
 
+// drawMarks draws a dashed line for each mark, and says at the height top what
+// happened; 0 says nothing.
+func drawMarks(p *plot.Plot, marks []mark, top float64) {
+	var said plotter.XYLabels
+	for i, m := range marks {
+		line := &plotter.Line{XYs: plotter.XYs{{X: m.at, Y: 0}, {X: m.at, Y: p.Y.Max}}}
+		line.LineStyle = draw.LineStyle{Color: grey, Width: vg.Points(1), Dashes: []vg.Length{vg.Points(4), vg.Points(3)}}
+		p.Add(line)
+		said.XYs = append(said.XYs, plotter.XY{X: m.at, Y: top * (1 - 0.07*float64(i%3))})
+		said.Labels = append(said.Labels, " "+m.what)
+	}
+	if top == 0 || len(marks) == 0 {
+		return
+	}
+	labels, err := plotter.NewLabels(said)
+	if err != nil {
+		return // as many labels as points
+	}
+	for i := range labels.TextStyle {
+		labels.TextStyle[i].Font = font.Font{Typeface: "Liberation", Variant: "Sans", Size: 10}
+		labels.TextStyle[i].Color = grey
+	}
+	p.Add(labels)
+}
+
 // drawReconnects draws a bar for each second, exactly one second wide.
-func drawReconnects(p *plot.Plot, r recording, to float64) {
-	for _, bar := range r.reconnects(-lead, to) {
+func drawReconnects(p *plot.Plot, s strip) {
+	for _, bar := range s.reconnects(-lead, s.to) {
 		if bar.y == 0 {
 			continue
 		}
@@ -147,16 +238,18 @@ func xys(points []point) plotter.XYs {
 }
 
 // writePNG and writeSVG write the same picture.
-func writePNG(w io.Writer, runs []recording) error {
-	c := vgimg.NewWith(vgimg.UseWH(chartWidth, chartHeight), vgimg.UseDPI(110), vgimg.UseBackgroundColor(color.White))
-	drawChart(draw.New(c), runs)
+func writePNG(w io.Writer, all []strip) error {
+	c := vgimg.NewWith(vgimg.UseWH(chartWidth, height(all)), vgimg.UseDPI(110), vgimg.UseBackgroundColor(color.White))
+	drawChart(draw.New(c), all)
 	_, err := vgimg.PngCanvas{Canvas: c}.WriteTo(w)
 	return err
 }
 
-func writeSVG(w io.Writer, runs []recording) error {
-	c := vgsvg.New(chartWidth, chartHeight)
-	drawChart(draw.New(c), runs)
+func writeSVG(w io.Writer, all []strip) error {
+	c := vgsvg.New(chartWidth, height(all))
+	drawChart(draw.New(c), all)
 	_, err := c.WriteTo(w)
 	return err
 }
+
+func height(all []strip) vg.Length { return rowHeight * vg.Length(len(all)) }

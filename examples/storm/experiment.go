@@ -27,9 +27,9 @@ type experiment struct {
 }
 
 const (
-	calm    = 3 * time.Second // of undisturbed connections before a run
-	watched = 3 * time.Second // after the last return: nobody may be disconnected again
-	setUp   = time.Minute     // for starting everything
+	calm  = 3 * time.Second // of undisturbed connections before a run
+	still = 3 * time.Second // after the last return: nobody may be disconnected again
+	setUp = time.Minute     // for starting everything
 )
 
 // run raises a fresh fleet, moves every client from blue to green in the way of
@@ -37,34 +37,17 @@ const (
 func (e experiment) run(ctx context.Context, name string) (recording, error) {
 	r := recording{name: name, clients: e.clients, funnel: e.cap}
 	ctx, cancel := context.WithCancelCause(ctx)
-	s := &stage{dir: filepath.Join(e.out, "logs", name)}
+	s := &stage{
+		setting: setting{blue: 3, green: 3, withoutDrain: name == storm, policy: fmt.Sprintf("{funnel: {close: %d, every: %s}}", e.cap.Close, e.cap.Every)},
+		dir:     filepath.Join(e.out, "logs", name), bin: e.bin,
+	}
 	defer s.strike()
 	defer cancel(nil)
-
-	e.progress.say("starting 6 chat processes, rolloutd and two Envoys")
-	starting, done := context.WithTimeoutCause(ctx, setUp, fmt.Errorf("not up within %s; read the logs in %s", setUp, s.dir))
-	defer done()
-	if err := s.raise(starting, e, name == funnel); err != nil {
-		return r, err
-	}
-	s.guard(ctx, name == funnel, cancel)
-
-	swarm, err := clients.New(clients.Options{
-		Clients: e.clients, URLs: []string{"ws://" + s.web.String() + "/ws"},
-		Reconnect: e.reconnect, Ping: e.ping(), Seed: 1,
-	})
+	swarm, leave, err := e.begin(ctx, s, cancel)
 	if err != nil {
 		return r, err
 	}
-	var running sync.WaitGroup
-	defer running.Wait()
-	swarming, leave := context.WithCancel(ctx)
 	defer leave()
-	running.Go(func() { _ = swarm.Run(swarming) })
-	running.Go(func() { e.progress.follow(swarming, swarm) })
-	if err := e.gather(ctx, swarm); err != nil {
-		return r, err
-	}
 
 	swarm.SlowestEcho() // while they connected does not count
 	if name == storm {
@@ -75,11 +58,40 @@ func (e experiment) run(ctx context.Context, name string) (recording, error) {
 	if err != nil {
 		return r, err
 	}
-	if err := pause(ctx, watched); err != nil {
+	if err := pause(ctx, still); err != nil {
 		return r, err
 	}
 	r.records, r.slowestEcho = swarm.Records(), swarm.SlowestEcho()
 	return r, clients.WriteRecords(filepath.Join(s.dir, "records.jsonl"), r.records)
+}
+
+// begin raises the stage and connects every client to blue, undisturbed for a
+// moment. The clients go on until leave.
+func (e experiment) begin(ctx context.Context, s *stage, cancel context.CancelCauseFunc) (swarm *clients.Swarm, leave func(), err error) {
+	e.progress.say(fmt.Sprintf("starting %d chat processes, rolloutd and two Envoys", s.blue+s.green))
+	starting, done := context.WithTimeoutCause(ctx, setUp, fmt.Errorf("not up within %s; read the logs in %s", setUp, s.dir))
+	defer done()
+	if err := s.raise(starting); err != nil {
+		return nil, nil, err
+	}
+	s.guardAll(ctx, cancel)
+	swarm, err = clients.New(clients.Options{
+		Clients: e.clients, URLs: []string{"ws://" + s.web.String() + "/ws"},
+		Reconnect: e.reconnect, Ping: e.ping(), Seed: 1,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	var running sync.WaitGroup
+	swarming, end := context.WithCancel(ctx)
+	running.Go(func() { _ = swarm.Run(swarming) })
+	running.Go(func() { e.progress.follow(swarming, swarm) })
+	leave = func() { end(); running.Wait() }
+	if err := e.gather(ctx, swarm); err != nil {
+		leave()
+		return nil, nil, err
+	}
+	return swarm, leave, nil
 }
 
 // ping is rare for each client, and often enough across all to notice when the

@@ -23,6 +23,8 @@ type recording struct {
 	slowestEcho time.Duration
 	// records are in the order of time.
 	records []clients.Record
+	// home says where a client belongs at the end; nil is on green.
+	home func(clients.Hello) bool
 }
 
 // figures are what a run comes to, all measured at the clients.
@@ -41,7 +43,7 @@ type figures struct {
 	DisconnectAvg float64 `json:"disconnects_per_client_mean"`
 	// Unplanned counts the disconnects that were not the funnel's (close code 1012).
 	Unplanned int `json:"unplanned_disconnects"`
-	// NeverBack counts the clients that are not connected to green at the end.
+	// NeverBack counts the clients that are not where they belong at the end.
 	NeverBack int `json:"never_back"`
 	// SlowestEcho is how long a message and its echo took at most, in milliseconds.
 	SlowestEcho int `json:"slowest_echo_ms"`
@@ -99,15 +101,15 @@ func (r recording) measure() figures {
 	f.PeakReconnects = peak(back, time.Second)
 	f.PeakEvictions = peak(left, r.funnel.Every.D())
 	disconnects := map[int]int{}
-	colour := map[int]string{}
+	served := map[int]clients.Hello{}
 	for _, rec := range r.records {
 		switch rec.Kind {
 		case clients.Joined:
-			colour[rec.Client] = rec.Hello.Colour
+			served[rec.Client] = rec.Hello
 		case clients.Left:
 			disconnects[rec.Client]++
 			f.DisconnectMax = max(f.DisconnectMax, disconnects[rec.Client])
-			delete(colour, rec.Client)
+			delete(served, rec.Client)
 			if !rec.Planned() {
 				f.Unplanned++
 			}
@@ -117,8 +119,12 @@ func (r recording) measure() figures {
 	}
 	f.DisconnectAvg = math.Round(float64(len(left))/float64(r.clients)*1000) / 1000
 	f.NeverBack = r.clients
-	for _, c := range colour {
-		if c == "green" {
+	home := r.home
+	if home == nil {
+		home = func(h clients.Hello) bool { return h.Colour == "green" }
+	}
+	for _, h := range served {
+		if home(h) {
 			f.NeverBack--
 		}
 	}
@@ -169,15 +175,15 @@ func (f figures) broken(limit rollout.Funnel) error {
 // point is a value at a time, in seconds since the first disconnect.
 type point struct{ x, y float64 }
 
-// connections is how many clients a colour serves over time, as a staircase with
-// a step every grid at most.
-func (r recording) connections(colour string, from, to float64, grid time.Duration) (line []point) {
+// connections is how many clients some instances serve over time, as a staircase
+// with a step every grid at most.
+func (r recording) connections(of func(clients.Hello) bool, from, to float64, grid time.Duration) (line []point) {
 	start, n, i := r.start(), 0, 0
 	for x := from; x <= to; x += grid.Seconds() {
 		before := n
 		for ; i < len(r.records) && r.records[i].At.Sub(start).Seconds() <= x; i++ {
 			switch rec := r.records[i]; {
-			case rec.Hello.Colour != colour:
+			case rec.Kind == clients.Refused || !of(rec.Hello):
 			case rec.Kind == clients.Joined:
 				n++
 			case rec.Kind == clients.Left:

@@ -145,7 +145,7 @@ func TestAllowed(t *testing.T) {
 func TestSeries(t *testing.T) {
 	r := moves(funnel, 10, 1012, spread, 0.25)
 	last := func(line []point) float64 { return line[len(line)-1].y }
-	blue, green := r.connections("blue", -3, 10, 100*time.Millisecond), r.connections("green", -3, 10, 100*time.Millisecond)
+	blue, green := r.connections(byColour[0].of, -3, 10, 100*time.Millisecond), r.connections(byColour[1].of, -3, 10, 100*time.Millisecond)
 	if blue[0].y != 10 || last(blue) != 0 || green[0].y != 0 || last(green) != 10 {
 		t.Errorf("blue %v\ngreen %v", blue, green)
 	}

@@ -15,6 +15,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -56,6 +58,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.IntVar(&e.cap.Close, "close", 10, "the cap: connections closed per --every, across the fleet")
 	flags.DurationVar(&every, "every", every, "see --close")
 	flags.TextVar(&e.reconnect, "reconnect", e.reconnect, "how clients reconnect: at-once, uniform:5s or backoff:500ms..10s (with full jitter)")
+	names := flags.String("scenario", "", "all, or some of them with commas between: disturbed rollouts instead of storm and funnel; 200 clients and 20 per 1s unless said otherwise")
 	flags.StringVar(&e.out, "out", "out", "folder for storm.json, storm.png, storm.html and logs/")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
@@ -63,12 +66,32 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	case err != nil:
 		return errUsage // flags has told why
 	}
+	var chosen []*scenario
+	if *names != "" {
+		var err error
+		if chosen, err = choose(*names); err != nil {
+			return err
+		}
+		set := map[string]bool{}
+		flags.Visit(func(f *flag.Flag) { set[f.Name] = true })
+		if !set["clients"] {
+			e.clients = 200
+		}
+		if !set["close"] {
+			e.cap.Close = 20
+		}
+		if !set["every"] {
+			every = time.Second
+		}
+	}
 	e.cap.Every = rollout.Duration(every)
 	if err := e.prepare(flags.Args()); err != nil {
 		return err
 	}
+	if chosen != nil {
+		return e.performAll(ctx, chosen, stdout, stderr)
+	}
 	var runs []recording
-	var all []figures
 	for _, name := range []string{storm, funnel} {
 		e.progress = newProgress(stderr, name)
 		r, err := e.run(ctx, name)
@@ -77,21 +100,74 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		runs = append(runs, r)
-		all = append(all, r.measure())
 	}
-	if err := printTable(stdout, table(all, e.cap)); err != nil {
+	if err := e.leave(sideBySide(runs, e.cap), stdout); err != nil {
 		return err
 	}
-	if err := writeFiles(e.out, runs, all, e.cap); err != nil {
-		return err
-	}
-	fmt.Fprintf(stdout, "\n%s has the picture, storm.html beside it the page, storm.json the figures.\n", filepath.Join(e.out, "storm.png"))
-	for _, f := range all {
-		if err := f.broken(e.cap); err != nil {
-			return fmt.Errorf("%w: this must not be; read %s", err, filepath.Join(e.out, "logs", f.Name))
+	for _, r := range runs {
+		if err := r.measure().broken(e.cap); err != nil {
+			return fmt.Errorf("%w: this must not be; read %s", err, filepath.Join(e.out, "logs", r.name))
 		}
 	}
 	return nil
+}
+
+// leave prints the table and leaves the files.
+func (e experiment) leave(r report, stdout io.Writer) error {
+	if err := printTable(stdout, r.rows); err != nil {
+		return err
+	}
+	if err := r.writeFiles(e.out); err != nil {
+		return err
+	}
+	fmt.Fprintf(stdout, "\n%s has the picture, storm.html beside it the page, storm.json the figures.\n", filepath.Join(e.out, "storm.png"))
+	return nil
+}
+
+// performAll performs the scenarios, one after the other.
+func (e experiment) performAll(ctx context.Context, chosen []*scenario, stdout, stderr io.Writer) error {
+	var plays []play
+	for _, sc := range chosen {
+		e.progress = newProgress(stderr, sc.name)
+		p, err := e.perform(ctx, sc)
+		e.progress.end()
+		if err != nil {
+			return fmt.Errorf("%s: %w", sc.name, err)
+		}
+		plays = append(plays, p)
+	}
+	if err := e.leave(oneByOne(plays, e.cap), stdout); err != nil {
+		return err
+	}
+	fmt.Fprintln(stdout, "\nWhat watch showed:")
+	for _, p := range plays {
+		fmt.Fprintf(stdout, "  %-12s  %s\n", p.scenario.name, strings.ReplaceAll(p.story(), " ", ", "))
+	}
+	for _, p := range plays {
+		if err := p.broken(); err != nil {
+			return fmt.Errorf("%s: %w: this must not be; read %s", p.scenario.name, err, filepath.Join(e.out, "logs", p.scenario.name))
+		}
+	}
+	return nil
+}
+
+// choose finds the named scenarios.
+func choose(names string) (chosen []*scenario, err error) {
+	if names == "all" {
+		return scenarios, nil
+	}
+	for name := range strings.SplitSeq(names, ",") {
+		i := slices.IndexFunc(scenarios, func(sc *scenario) bool { return sc.name == name })
+		if i < 0 {
+			var known []string
+			for _, sc := range scenarios {
+				known = append(known, sc.name)
+			}
+			return nil, fmt.Errorf("--scenario %s: there is no such scenario; use all, or some of %s", name, strings.Join(known, ","))
+		}
+		chosen = append(chosen, scenarios[i])
+	}
+	return chosen, nil
 }
 
 // prepare checks what can be checked before anything is started.

@@ -52,10 +52,31 @@ func table(runs []figures, limit rollout.Funnel) []row {
 	return rows
 }
 
+// scenarioTable has a row per scenario.
+func scenarioTable(all []scenarioFigures, limit rollout.Funnel) []row {
+	rows := []row{{"", []string{"clients", "seconds", "most/" + limit.Every.String(), "back/s", "times", "most", "died", "refused", "lost"}}}
+	for _, f := range all {
+		values := []string{fmt.Sprintf("%.1f", f.SecondsToMove)}
+		for _, n := range []int{f.PeakEvictions, f.PeakReconnects} {
+			values = append(values, strconv.Itoa(n))
+		}
+		values = append(values, fmt.Sprintf("%.2f", float64(f.Planned)/float64(f.Clients)))
+		for _, n := range []int{f.PlannedMax, f.Unplanned, f.Refused, f.NeverBack} {
+			values = append(values, strconv.Itoa(n))
+		}
+		rows = append(rows, row{f.Scenario, append([]string{strconv.Itoa(f.Clients)}, values...)})
+	}
+	return rows
+}
+
 func printTable(w io.Writer, rows []row) error {
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
+	wide := 0
 	for _, r := range rows {
-		fmt.Fprintf(t, "%-50s\t", r.Label)
+		wide = max(wide, len(r.Label))
+	}
+	for _, r := range rows {
+		fmt.Fprintf(t, "%-*s\t", wide, r.Label)
 		for _, v := range r.Values {
 			fmt.Fprintf(t, "%s\t", v)
 		}
@@ -66,22 +87,53 @@ func printTable(w io.Writer, rows []row) error {
 
 // document is storm.json.
 type document struct {
-	Funnel rollout.Funnel    `json:"funnel"`
-	Runs   []figures         `json:"runs"`
+	Funnel rollout.Funnel `json:"funnel"`
+	// Runs are figures, or scenarioFigures.
+	Runs   any               `json:"runs"`
 	Fields map[string]string `json:"fields"`
 }
 
+// report is all that is left of the runs.
+type report struct {
+	funnel rollout.Funnel
+	title  string // of the page
+	about  string
+	runs   any
+	rows   []row
+	strips []strip
+}
+
+// sideBySide reports the storm and the funnel.
+func sideBySide(runs []recording, limit rollout.Funnel) report {
+	var all []figures
+	for _, r := range runs {
+		all = append(all, r.measure())
+	}
+	return report{funnel: limit, title: "Storm and funnel", runs: all, rows: table(all, limit), strips: pair(runs),
+		about: "The same clients move from blue to green through two Envoys: first the blue processes simply stop, then the funnel lets the connections go."}
+}
+
+// oneByOne reports scenarios.
+func oneByOne(plays []play, limit rollout.Funnel) report {
+	var all []scenarioFigures
+	for _, p := range plays {
+		all = append(all, p.measure())
+	}
+	return report{funnel: limit, title: "Disturbed rollouts", runs: all, rows: scenarioTable(all, limit), strips: strips(plays),
+		about: fmt.Sprintf("Clients move through two Envoys, %d every %s at most, and something happens.", limit.Close, limit.Every)}
+}
+
 // writeFiles writes storm.json, storm.png and storm.html into dir.
-func writeFiles(dir string, runs []recording, all []figures, limit rollout.Funnel) error {
-	doc, err := json.MarshalIndent(document{Funnel: limit, Runs: all, Fields: fields}, "", "  ")
+func (r report) writeFiles(dir string) error {
+	doc, err := json.MarshalIndent(document{Funnel: r.funnel, Runs: r.runs, Fields: fields}, "", "  ")
 	if err != nil {
 		return err
 	}
 	var png, html bytes.Buffer
-	if err := writePNG(&png, runs); err != nil {
+	if err := writePNG(&png, r.strips); err != nil {
 		return fmt.Errorf("draw storm.png: %w", err)
 	}
-	if err := writePage(&html, runs, table(all, limit)); err != nil {
+	if err := r.writePage(&html); err != nil {
 		return fmt.Errorf("draw storm.html: %w", err)
 	}
 	for name, content := range map[string][]byte{"storm.json": append(doc, '\n'), "storm.png": png.Bytes(), "storm.html": html.Bytes()} {
@@ -96,7 +148,7 @@ var page = template.Must(template.New("page").Parse(`<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Storm and funnel</title>
+<title>{{.Title}}</title>
 <style>
 body { font: 16px/1.5 system-ui, sans-serif; color: #1f2933; background: #fff; max-width: 1250px; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; margin: 0 0 .25rem; }
@@ -106,8 +158,8 @@ th:first-child { text-align: left; font-weight: normal; }
 thead th { font-weight: 600; }
 svg { width: 100%; height: auto; }
 </style>
-<h1>Storm and funnel</h1>
-<p>The same clients move from blue to green through two Envoys: first the blue processes simply stop, then the funnel lets the connections go.</p>
+<h1>{{.Title}}</h1>
+<p>{{.About}}</p>
 <table>
 {{range $i, $r := .Rows}}{{if eq $i 0}}<thead>{{end}}<tr><th scope="row">{{$r.Label}}</th>{{range $r.Values}}{{if eq $i 0}}<th scope="col">{{.}}</th>{{else}}<td>{{.}}</td>{{end}}{{end}}</tr>
 {{if eq $i 0}}</thead>{{end}}{{end}}</table>
@@ -116,9 +168,9 @@ svg { width: 100%; height: auto; }
 `))
 
 // writePage writes one page that needs nothing else.
-func writePage(w io.Writer, runs []recording, rows []row) error {
+func (r report) writePage(w io.Writer) error {
 	var svg bytes.Buffer
-	if err := writeSVG(&svg, runs); err != nil {
+	if err := writeSVG(&svg, r.strips); err != nil {
 		return err
 	}
 	chart := svg.Bytes()
@@ -127,7 +179,8 @@ func writePage(w io.Writer, runs []recording, rows []row) error {
 	}
 	chart = bytes.ReplaceAll(chart, []byte("font-family:Liberation Sans"), []byte("font-family:'Liberation Sans',Arial,Helvetica,sans-serif"))
 	return page.Execute(w, struct {
-		Rows  []row
-		Chart template.HTML
-	}{rows, template.HTML(chart)})
+		Title, About string
+		Rows         []row
+		Chart        template.HTML
+	}{r.title, r.about, r.rows, template.HTML(chart)})
 }

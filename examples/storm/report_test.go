@@ -17,9 +17,8 @@ func TestFiles(t *testing.T) {
 		moves(storm, 100, 0, func(int) float64 { return rng.Float64() }, 0.5),
 		moves(funnel, 100, 1012, spread, 0.25),
 	}
-	all := []figures{runs[0].measure(), runs[1].measure()}
 	dir := t.TempDir()
-	if err := writeFiles(dir, runs, all, runs[1].funnel); err != nil {
+	if err := sideBySide(runs, runs[1].funnel).writeFiles(dir); err != nil {
 		t.Fatal(err)
 	}
 	read := func(name string) []byte {

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,44 +18,59 @@ import (
 // service is the one service of the experiment.
 const service discovery.Service = "chat"
 
-// stage is a freshly started fleet: 3 blue and 3 green processes, rolloutd and
-// two Envoys that share one address, between which the kernel spreads clients.
+// setting is what a stage is raised with.
+type setting struct {
+	// blue and green are how many instances each colour has.
+	blue, green int
+	// capacity is what each instance declares; 0 is none.
+	capacity int
+	// policy is the service's, in YAML.
+	policy string
+	// withoutDrain: the instances know nothing of the drain contract.
+	withoutDrain bool
+}
+
+// stage is a freshly started fleet: blue and green processes, rolloutd and two
+// Envoys that share one address, between which the kernel spreads clients.
 type stage struct {
-	dir    string
-	web    netip.AddrPort
-	blue   []*fleet.Chat
-	others []*fleet.Process // all but the blue processes
-	ctl    *fleet.Rolloutd
-	api    *api.Client
-	guards sync.WaitGroup
+	setting
+	dir   string
+	bin   fleet.Bin
+	web   netip.AddrPort
+	chats map[discovery.InstanceID]*fleet.Chat
+	// started counts the chats of a colour, those that ended included.
+	started map[discovery.Colour]int
+	// others are all processes but the chats.
+	others []*fleet.Process
+	// registered is what discovery says, in the order of registration.
+	registered []fleet.Instance
+	ctl        *fleet.Rolloutd
+	api        *api.Client
+	guards     sync.WaitGroup
+
+	mu     sync.Mutex
+	ending map[*fleet.Process]bool // may end without harm
 }
 
 // raise starts everything in an emptied dir and waits until both Envoys serve.
 // What was started is ended by strike, also after an error.
-func (s *stage) raise(ctx context.Context, e experiment, withDrain bool) error {
+func (s *stage) raise(ctx context.Context) error {
+	s.chats, s.started = map[discovery.InstanceID]*fleet.Chat{}, map[discovery.Colour]int{}
+	s.ending = map[*fleet.Process]bool{}
 	if err := os.RemoveAll(s.dir); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {
 		return err
 	}
-	var registered []fleet.Instance
-	for _, colour := range discovery.Colours {
-		for i := range 3 {
-			c, err := fleet.StartChat(ctx, fleet.ChatOptions{
-				Bin: e.bin, Dir: s.dir, Name: discovery.InstanceID(fmt.Sprintf("chat-%.1s%d", colour, i+1)),
-				Colour: colour, Version: map[discovery.Colour]string{discovery.Blue: "v1", discovery.Green: "v2"}[colour],
-				WithoutDrain: !withDrain,
-			})
-			if err != nil {
-				return err
-			}
-			registered = append(registered, c.Instance)
-			if colour == discovery.Blue {
-				s.blue = append(s.blue, c)
-			} else {
-				s.others = append(s.others, c.Process)
-			}
+	for range s.blue {
+		if _, err := s.start(ctx, discovery.Blue, "v1"); err != nil {
+			return err
+		}
+	}
+	for range s.green {
+		if _, err := s.start(ctx, discovery.Green, "v2"); err != nil {
+			return err
 		}
 	}
 	var err error
@@ -62,9 +78,8 @@ func (s *stage) raise(ctx context.Context, e experiment, withDrain bool) error {
 		return err
 	}
 	s.ctl, err = fleet.StartRolloutd(ctx, fleet.RolloutdOptions{
-		Bin: e.bin, Dir: s.dir, Instances: fleet.Instances{service: registered},
-		Rest: fmt.Sprintf("listeners: [{name: web, address: %s}]\nservices: [{name: %s, policy: {funnel: {close: %d, every: %s}}}]\n",
-			s.web, service, e.cap.Close, e.cap.Every),
+		Bin: s.bin, Dir: s.dir, Instances: fleet.Instances{service: s.registered},
+		Rest: fmt.Sprintf("listeners: [{name: web, address: %s}]\nservices: [{name: %s, policy: %s}]\n", s.web, service, s.policy),
 	})
 	if err != nil {
 		return err
@@ -74,6 +89,22 @@ func (s *stage) raise(ctx context.Context, e experiment, withDrain bool) error {
 		return err
 	}
 	return s.raiseEnvoys(ctx)
+}
+
+// start starts one more instance of a colour and adds it to what is registered.
+func (s *stage) start(ctx context.Context, colour discovery.Colour, version string) (*fleet.Chat, error) {
+	s.started[colour]++
+	c, err := fleet.StartChat(ctx, fleet.ChatOptions{
+		Bin: s.bin, Dir: s.dir, Name: discovery.InstanceID(fmt.Sprintf("chat-%.1s%d", colour, s.started[colour])),
+		Colour: colour, Version: version, WithoutDrain: s.withoutDrain,
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.Instance.Capacity = s.capacity
+	s.chats[c.Instance.ID] = c
+	s.registered = append(s.registered, c.Instance)
+	return c, nil
 }
 
 func (s *stage) raiseEnvoys(ctx context.Context) error {
@@ -109,40 +140,82 @@ func (s *stage) await(ctx context.Context, what string, ok func(api.Status) bool
 	}
 }
 
-// guard cancels the run, saying which log to read, when a process ends by itself.
-// The blue processes are only guarded in a run in which they are not stopped.
-func (s *stage) guard(ctx context.Context, blueToo bool, cancel context.CancelCauseFunc) {
-	guarded := s.others
-	if blueToo {
-		for _, c := range s.blue {
-			guarded = append(guarded, c.Process)
-		}
+// guardAll cancels the run, saying which log to read, when a process ends by
+// itself.
+func (s *stage) guardAll(ctx context.Context, cancel context.CancelCauseFunc) {
+	for _, p := range s.others {
+		s.guard(ctx, p, cancel)
 	}
-	for _, p := range guarded {
-		s.guards.Go(func() {
-			select {
-			case <-p.Done():
-				cancel(fmt.Errorf("%s ended by itself (%v); read %s", p.Name, p.Err(), filepath.Join(s.dir, p.Name+".log")))
-			case <-ctx.Done():
-			}
-		})
+	for _, c := range s.chats {
+		s.guard(ctx, c.Process, cancel)
 	}
 }
+
+func (s *stage) guard(ctx context.Context, p *fleet.Process, cancel context.CancelCauseFunc) {
+	s.guards.Go(func() {
+		select {
+		case <-p.Done():
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if !s.ending[p] {
+				cancel(fmt.Errorf("%s ended by itself (%v); read %s", p.Name, p.Err(), filepath.Join(s.dir, p.Name+".log")))
+			}
+		case <-ctx.Done():
+		}
+	})
+}
+
+// end stops an instance (SIGTERM), or kills it.
+func (s *stage) end(id discovery.InstanceID, how func(*fleet.Process)) {
+	p := s.chats[id].Process
+	s.mu.Lock()
+	s.ending[p] = true
+	s.mu.Unlock()
+	how(p)
+}
+
+func stop(p *fleet.Process) { p.Stop(5 * time.Second) }
+func kill(p *fleet.Process) { p.Kill() }
 
 // stopBlue does what a release without the funnel does: it stops the blue
 // processes, which drop their connections.
 func (s *stage) stopBlue() {
 	var stopping sync.WaitGroup
-	for _, c := range s.blue {
-		stopping.Go(func() { c.Stop(5 * time.Second) })
+	for id, c := range s.chats {
+		if c.Instance.Colour == discovery.Blue {
+			stopping.Go(func() { s.end(id, stop) })
+		}
 	}
 	stopping.Wait()
+}
+
+// register tells discovery of the instances as they are registered now.
+func (s *stage) register() error {
+	return s.ctl.WriteInstances(fleet.Instances{service: s.registered})
+}
+
+// healthy tells discovery what an instance's health check says.
+func (s *stage) healthy(id discovery.InstanceID, h discovery.Health) error {
+	i := s.find(id)
+	s.registered[i].Health = h
+	return s.register()
+}
+
+// deregister takes an instance out of discovery.
+func (s *stage) deregister(id discovery.InstanceID) error {
+	i := s.find(id)
+	s.registered = slices.Delete(s.registered, i, i+1)
+	return s.register()
+}
+
+func (s *stage) find(id discovery.InstanceID) int {
+	return slices.IndexFunc(s.registered, func(in fleet.Instance) bool { return in.ID == id })
 }
 
 // strike ends everything that was started.
 func (s *stage) strike() {
 	s.guards.Wait()
-	for _, c := range s.blue {
+	for _, c := range s.chats {
 		c.Kill()
 	}
 	for _, p := range s.others {

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/examples/swarm/clients"
+	"github.com/sluice-proxy/sluice/rollout"
+)
+
+// scenarioFigures are what a scenario comes to.
+type scenarioFigures struct {
+	figures
+	Scenario string `json:"scenario"`
+	// Planned is how many disconnects were the funnel's, and PlannedMax how often
+	// it closed one client at most.
+	Planned    int `json:"planned_disconnects"`
+	PlannedMax int `json:"planned_per_client_max"`
+	// Reasons are the codes of the reasons that watch showed, in order.
+	Reasons []rollout.Code `json:"reasons"`
+}
+
+func (p play) measure() scenarioFigures {
+	f := scenarioFigures{figures: p.recording.measure(), Scenario: p.scenario.name, Reasons: p.codes()}
+	closed := p.closed()
+	var at []time.Time
+	times := map[int]int{}
+	for _, rec := range closed {
+		at = append(at, rec.At)
+		times[rec.Client]++
+		f.PlannedMax = max(f.PlannedMax, times[rec.Client])
+	}
+	f.Planned, f.PeakEvictions = len(closed), peak(at, p.exp.cap.Every.D())
+	return f
+}
+
+// closed are the disconnects that were the funnel's.
+func (p play) closed() (all []clients.Record) {
+	for _, rec := range p.records {
+		if rec.Planned() {
+			all = append(all, rec)
+		}
+	}
+	return all
+}
+
+// broken names the first promise that was not kept; nil when all were.
+func (p play) broken() error {
+	f := p.measure()
+	switch limit := p.exp.cap; {
+	case f.NeverBack > 0:
+		return fmt.Errorf("%d of %d clients are not on %s at the end", f.NeverBack, f.Clients, p.ends)
+	case f.PeakEvictions > f.allowed(limit):
+		return fmt.Errorf("%d clients were let go within %s, the cap is %d (%d as seen at the clients, with echoes of up to %d ms)",
+			f.PeakEvictions, limit.Every, limit.Close, f.allowed(limit), f.SlowestEcho)
+	case f.PlannedMax > p.most || float64(f.Planned) > p.mean*float64(f.Clients):
+		return fmt.Errorf("the funnel closed %d connections of %d clients, up to %d of one; expected %g on average and %d at most",
+			f.Planned, f.Clients, f.PlannedMax, p.mean, p.most)
+	case !p.reasons.MatchString(p.story()):
+		return fmt.Errorf("watch showed %q, expected %s", p.story(), p.reasons)
+	}
+	for _, rec := range p.records {
+		if rec.Kind == clients.Left && !rec.Planned() && !p.dead[rec.Hello.Instance] {
+			return fmt.Errorf("client %d was disconnected from %s by something else than the funnel (%d: %s)", rec.Client, rec.Hello.Instance, rec.Code, rec.Cause)
+		}
+	}
+	if p.holds == nil {
+		return nil
+	}
+	return p.holds(p)
+}
+
+// late is by how much something may be seen late at the clients.
+func (p play) late() time.Duration { return p.slowestEcho + 50*time.Millisecond }
+
+// closesNothing: the funnel closes nothing between two moments, and goes on after
+// that.
+func (p play) closesNothing(from, to time.Time) error {
+	after := 0
+	for _, rec := range p.closed() {
+		switch {
+		case rec.At.After(from.Add(p.late())) && rec.At.Before(to):
+			return fmt.Errorf("client %d was let go %s after the funnel should have stopped", rec.Client, rec.At.Sub(from))
+		case rec.At.After(to):
+			after++
+		}
+	}
+	if after == 0 {
+		return fmt.Errorf("the funnel closed nothing after it could go on")
+	}
+	return nil
+}
+
+// keepsWindow: nobody is let go while as many as the window allows are on their
+// way. What an instance took with it when it died is noticed within two steps.
+func (p play) keepsWindow() error {
+	window := p.share(p.window, p.clients)
+	away := map[int]bool{}
+	for _, rec := range p.records {
+		switch {
+		case rec.Kind == clients.Joined:
+			delete(away, rec.Client)
+			continue
+		case rec.Kind != clients.Left:
+			continue
+		}
+		away[rec.Client] = true
+		noticed := len(p.done) == 0 || rec.At.Before(p.done[0]) || rec.At.After(p.done[0].Add(2*p.exp.cap.Every.D()))
+		if rec.Planned() && noticed && len(away) > window+1 {
+			return fmt.Errorf("%d clients were on their way after %.1f s, the window is %d", len(away), rec.At.Sub(p.began).Seconds(), window)
+		}
+	}
+	return nil
+}
+
+// keepsRoom: no instance of green ever holds more than it has room for.
+func (p play) keepsRoom() error {
+	held := map[string]int{}
+	for _, rec := range p.records {
+		switch rec.Kind {
+		case clients.Joined:
+			held[rec.Hello.Instance]++
+		case clients.Left:
+			held[rec.Hello.Instance]--
+		}
+		green := 0
+		for id, n := range held {
+			if c := p.stage.chats[discovery.InstanceID(id)]; c.Instance.Colour == "green" {
+				green += n
+			}
+		}
+		if room := p.room(rec.At); green > room {
+			return fmt.Errorf("green holds %d after %.1f s, its room is %d", green, rec.At.Sub(p.began).Seconds(), room)
+		}
+	}
+	return nil
+}
+
+// room is how many connections green had room for at a moment.
+func (p play) room(at time.Time) int {
+	n := p.green
+	if len(p.done) > 0 && at.After(p.done[0].Add(-time.Second)) {
+		n += 2
+	}
+	return n * p.stage.capacity
+}
+
+// oneByOne: no two blue instances let connections go at the same time, and
+// between two there is the soak.
+func (p play) oneByOne(soak time.Duration) error {
+	var last clients.Record
+	gone := map[string]bool{}
+	for _, rec := range p.closed() {
+		if rec.Hello.Instance == last.Hello.Instance {
+			last = rec
+			continue
+		}
+		if gone[rec.Hello.Instance] {
+			return fmt.Errorf("%s lets go again after %s did", rec.Hello.Instance, last.Hello.Instance)
+		}
+		if between := rec.At.Sub(last.At); !last.At.IsZero() && between < soak-p.late() {
+			return fmt.Errorf("%s began %s after %s, before the soak of %s was over", rec.Hello.Instance, between, last.Hello.Instance, soak)
+		}
+		gone[last.Hello.Instance] = true
+		last = rec
+	}
+	return nil
+}
+
+// neverOntoTheLeaving: nobody who was let go after the second promotion, and
+// nobody at all once every proxy had confirmed it, came to an instance that was to
+// be drained itself.
+func (p play) neverOntoTheLeaving() error {
+	promoted := p.done[1]
+	var switched time.Time
+	for _, s := range p.watched {
+		if s.Rollout != "" && s.Rollout != p.watched[0].Rollout && s.Phase == rollout.Draining && s.At.After(promoted) && switched.IsZero() {
+			switched = s.At
+		}
+	}
+	if switched.IsZero() {
+		return fmt.Errorf("watch never showed the second rollout draining")
+	}
+	leftAt := map[int]time.Time{}
+	for _, rec := range p.records {
+		switch {
+		case rec.Kind == clients.Left:
+			leftAt[rec.Client] = rec.At
+		case rec.Kind == clients.Joined && rec.Hello.Version != p.ends && (rec.At.After(switched) || leftAt[rec.Client].After(promoted)):
+			return fmt.Errorf("client %d was sent to %s (%s) %.1f s after the second promotion", rec.Client, rec.Hello.Instance, rec.Hello.Version, rec.At.Sub(promoted).Seconds())
+		}
+	}
+	return nil
+}
