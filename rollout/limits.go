@@ -3,6 +3,7 @@ package rollout
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
@@ -220,11 +221,17 @@ func (d *decider) limits() map[discovery.Colour]int {
 	return out
 }
 
-// proxies is how many proxies share limits and rates.
+// proxies is how many proxies share limits and rates: those that are connected,
+// and after a restart those that are known and were not seen since.
 func (d *decider) proxies() int {
 	n := 0
 	for _, p := range d.seen.Proxies {
 		if p.Connected {
+			n++
+		}
+	}
+	for _, node := range d.s.Proxies {
+		if !slices.ContainsFunc(d.seen.Proxies, func(p Proxy) bool { return p.Node == node }) {
 			n++
 		}
 	}
