@@ -41,6 +41,7 @@ var natsServer = product{
 		subject := func(i int) string { return fmt.Sprintf("client.%d", i) }
 		w.must(g.each(func(i int) error {
 			c, err := natsgo.Connect("nats://"+addr.String(),
+				natsgo.Timeout(20*time.Second), // the default of 2s is little on a busy machine
 				natsgo.MaxReconnects(-1), natsgo.ReconnectWait(100*time.Millisecond), natsgo.ReconnectJitter(100*time.Millisecond, 0),
 				natsgo.NoCallbacksAfterClientClose(),
 				natsgo.ConnectHandler(func(c *natsgo.Conn) { g.joinedAt(i, c.ConnectedServerName()) }),
