@@ -88,6 +88,11 @@ func (d *decider) holds(key discovery.InstanceID, m Member) (n int, known bool) 
 // witnessed reports whether every proxy that may hold a connection of the colour
 // says that it holds none.
 func (d *decider) witnessed(c discovery.Colour) bool {
+	for _, node := range d.s.Proxies {
+		if !slices.ContainsFunc(d.seen.Proxies, func(p Proxy) bool { return p.Node == node }) {
+			return false // it may hold some and was not seen since this process started
+		}
+	}
 	w, ok := d.seen.Witnesses[c]
 	return ok && len(w.Missing) == 0 && w.Active == 0 && d.now.Sub(w.At) <= witnessOld
 }

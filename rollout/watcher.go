@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"sync"
@@ -229,6 +230,9 @@ func shows(s drain.Status, wish Instruction) bool {
 // sighted is the sighting after an answer or a failure at now.
 func sighted(last Sighting, status drain.Status, err error, now time.Time) Sighting {
 	next := last
+	if err == nil && !last.At.IsZero() {
+		err = contradiction(last.Status, status)
+	}
 	if err == nil {
 		next.Err, next.FailingSince, next.Refused = "", time.Time{}, false
 		if gap := now.Sub(last.At).Seconds(); !last.At.IsZero() && gap > 0.05 && status.Accepted >= last.Status.Accepted {
@@ -247,6 +251,16 @@ func sighted(last Sighting, status drain.Status, err error, now time.Time) Sight
 	}
 	next.Err, next.ErrAt = err.Error(), now
 	return next
+}
+
+// contradiction reports that an instance says what cannot be so: that it holds more
+// than before although it refuses, and admitted none in between.
+func contradiction(before, now drain.Status) error {
+	same := before.State != drain.Serving && before.Rollout == now.Rollout && before.Epoch == now.Epoch && before.Accepted == now.Accepted
+	if same && now.Active > before.Active {
+		return fmt.Errorf("its answers contradict each other: it holds %d connections after %d and admitted none in between; mend its drain endpoint", now.Active, before.Active)
+	}
+	return nil
 }
 
 // wanted lists what a service's members should be told: everybody with a drain

@@ -39,3 +39,24 @@ func said(s Sighting, change func(*drain.Status)) Sighting {
 	change(&s.Status)
 	return s
 }
+
+func TestContradictingAnswersAreNotBelieved(t *testing.T) {
+	now := epoch
+	said := drain.Status{State: drain.Draining, Active: 40, Accepted: 100, Evicted: 60, Rollout: "chat-1", Epoch: 1}
+	sight := sighted(Sighting{}, said, nil, now)
+	liar := said
+	liar.Active = 50
+	now = now.Add(time.Second)
+	if sight = sighted(sight, liar, nil, now); sight.Err == "" || sight.Status.Active != 40 {
+		t.Fatalf("believed: %+v", sight)
+	}
+	fewer := said
+	fewer.Active = 39
+	if sight = sighted(sight, fewer, nil, now); sight.Err != "" || sight.Status.Active != 39 {
+		t.Errorf("not believed: %+v", sight)
+	}
+	anew := drain.Status{State: drain.Serving, Active: 70, Accepted: 170}
+	if sight = sighted(sight, anew, nil, now); sight.Err != "" {
+		t.Errorf("a new process is not believed: %s", sight.Err)
+	}
+}
