@@ -112,6 +112,10 @@ func (d *decider) observe() {
 			lost = sight.Status.Active // those clients are on their way, too
 		}
 		if m.Lost != lost && m.Drain != "" {
+			d.touch()
+			if lost > m.Lost {
+				d.s.Rollout.LostAt = d.now
+			}
 			m.Lost = lost
 			d.put(key, m)
 		}

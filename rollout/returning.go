@@ -40,7 +40,12 @@ func (d *decider) window() (left int, why Reason, ok bool) {
 	if m := d.moved(); m.Exact {
 		// Counted, less those who never come back: only that share is inferred, with a
 		// twentieth for curves that are none of the bank's.
-		out = min(m.Outstanding, out+out/20+1)
+		// Nor is it while a herd is on its way, which fits no curve at all.
+		if d.now.Sub(r.LostAt) < r.Policy.ReturnTimeout.D() {
+			out = m.Outstanding
+		} else {
+			out = min(m.Outstanding, out+out/20+1)
+		}
 		left = min(left, r.Policy.Window-out)
 	}
 	switch {

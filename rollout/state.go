@@ -135,8 +135,10 @@ type Rollout struct {
 	// more: forgotten ones, and all of them before an abort.
 	Evicted  uint64 `json:"evicted,omitempty"`
 	Returned uint64 `json:"returned,omitempty"`
-	// Lost is the sum of connections that died with forgotten members.
-	Lost int `json:"lost,omitempty"`
+	// Lost is the sum of connections that died with forgotten members, and LostAt
+	// is when some died last.
+	Lost   int       `json:"lost,omitempty"`
+	LostAt time.Time `json:"lost_at,omitzero"`
 	// Owed is how many clients of the rollout that this one superseded were on their
 	// way when it began.
 	Owed int `json:"owed,omitempty"`
