@@ -21,16 +21,16 @@ type experiment struct {
 	clients   int
 	cap       rollout.Funnel
 	reconnect clients.Reconnect
-	out       string
-	bin       fleet.Bin
-	progress  *progress
+	// calm is the time of undisturbed connections before and after a run: nobody
+	// may be disconnected then.
+	calm     time.Duration
+	out      string
+	bin      fleet.Bin
+	progress *progress
 }
 
-const (
-	calm  = 3 * time.Second // of undisturbed connections before a run
-	still = 3 * time.Second // after the last return: nobody may be disconnected again
-	setUp = time.Minute     // for starting everything
-)
+// setUp is for starting everything.
+const setUp = time.Minute
 
 // run raises a fresh fleet, moves every client from blue to green in the way of
 // that name, and ends everything again.
@@ -58,7 +58,7 @@ func (e experiment) run(ctx context.Context, name string) (recording, error) {
 	if err != nil {
 		return r, err
 	}
-	if err := pause(ctx, still); err != nil {
+	if err := pause(ctx, e.calm); err != nil {
 		return r, err
 	}
 	r.records, r.slowestEcho = swarm.Records(), swarm.SlowestEcho()
@@ -112,7 +112,7 @@ func (e experiment) gather(ctx context.Context, swarm *clients.Swarm) error {
 	if err := swarm.Check(ctx); err != nil {
 		return err
 	}
-	return pause(ctx, calm)
+	return pause(ctx, e.calm)
 }
 
 // storm sends new connections to green, as a plain blue/green release does, and

@@ -19,7 +19,7 @@ func TestExperiment(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := experiment{
-		clients: 24, cap: rollout.Funnel{Close: 8, Every: rollout.Duration(time.Second)}, bin: bin, out: t.TempDir(),
+		clients: 24, cap: rollout.Funnel{Close: 8, Every: rollout.Duration(time.Second)}, bin: bin, out: t.TempDir(), calm: 3 * time.Second,
 		reconnect: clients.Reconnect{Base: 300 * time.Millisecond, Max: time.Second},
 	}
 	var got []figures

@@ -50,7 +50,7 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	e := experiment{reconnect: clients.Reconnect{Base: 500 * time.Millisecond, Max: 10 * time.Second}}
+	e := experiment{reconnect: clients.Reconnect{Base: 500 * time.Millisecond, Max: 10 * time.Second}, calm: 3 * time.Second}
 	every := 3 * time.Second
 	flags := flag.NewFlagSet("storm", flag.ContinueOnError)
 	flags.SetOutput(stderr)

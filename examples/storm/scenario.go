@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"time"
 
@@ -103,7 +102,7 @@ func (e experiment) perform(ctx context.Context, sc *scenario) (p play, err erro
 	if err := p.act(ctx); err != nil {
 		return p, err
 	}
-	if err := pause(ctx, still); err != nil {
+	if err := pause(ctx, e.calm); err != nil {
 		return p, err
 	}
 	stop()
@@ -159,7 +158,16 @@ func (p *play) act(ctx context.Context) error {
 	})
 }
 
+// promote promotes green, once rolloutd has seen what blue holds: it asks every
+// few seconds.
 func (p *play) promote(ctx context.Context) error {
+	err := p.stage.await(ctx, "blue's counts", func(st api.Status) bool {
+		held := st.Colours[0].Active
+		return held != nil && *held == p.exp.clients
+	})
+	if err != nil {
+		return err
+	}
 	command := []string{"promote", "green"}
 	if p.tight {
 		_, err := p.stage.ctl.Ctl(ctx, command...)
@@ -169,7 +177,7 @@ func (p *play) promote(ctx context.Context) error {
 		command = append(command, "--force")
 	}
 	p.began = time.Now()
-	_, err := p.stage.ctl.Ctl(ctx, command...)
+	_, err = p.stage.ctl.Ctl(ctx, command...)
 	return err
 }
 
@@ -230,7 +238,7 @@ func (p play) story() string {
 // marks are the deeds, in seconds since the picture's zero.
 func (p play) marks() (all []mark) {
 	for i, at := range p.done {
-		all = append(all, mark{at.Sub(p.start()).Seconds(), strconv.Itoa(i+1) + ": " + p.deeds[i].what})
+		all = append(all, mark{at.Sub(p.start()).Seconds(), p.deeds[i].what})
 	}
 	return all
 }
