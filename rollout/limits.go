@@ -178,7 +178,15 @@ func (d *decider) filling(key discovery.InstanceID, m Member) (n int, known bool
 // way. It is not known, and no bound, unless every one of them has a capacity.
 // Whoever does not answer counts as full, or as having closed all that it was
 // last told to.
-func (d *decider) room() (int, bool) {
+func (d *decider) room() (n int, known bool) {
+	if d.found.room == nil {
+		n, known := d.sumRoom()
+		d.found.room, d.found.known = &n, known
+	}
+	return *d.found.room, d.found.known
+}
+
+func (d *decider) sumRoom() (int, bool) {
 	r := d.s.Rollout
 	open := d.open(r.To)
 	for _, key := range open {

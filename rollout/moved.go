@@ -35,6 +35,13 @@ func Count(s State, seen Seen, now time.Time) Moved {
 }
 
 func (d *decider) moved() Moved {
+	if d.found.moved == nil {
+		d.found.moved = new(d.countMoved())
+	}
+	return *d.found.moved
+}
+
+func (d *decider) countMoved() Moved {
 	r := d.s.Rollout
 	m := Moved{Evicted: r.Evicted, Lost: uint64(r.Lost), Returned: r.Returned, Exact: true}
 	for key, x := range d.s.Members {

@@ -44,11 +44,20 @@ func (d *decider) side(c discovery.Colour) []discovery.InstanceID {
 	return d.members(func(_ discovery.InstanceID, m Member) bool { return m.Colour == c })
 }
 
-// open lists the healthy instances of a colour that take new connections.
+// open lists the healthy instances of a colour that take new connections; the
+// list is not to be changed.
 func (d *decider) open(c discovery.Colour) []discovery.InstanceID {
-	return d.members(func(key discovery.InstanceID, m Member) bool {
+	if keys, ok := d.found.open[c]; ok {
+		return keys
+	}
+	keys := d.members(func(key discovery.InstanceID, m Member) bool {
 		return m.Colour == c && !d.s.drains(m) && d.serves(key, m) && !d.seen.Instances[key].refusing()
 	})
+	if d.found.open == nil {
+		d.found.open = map[discovery.Colour][]discovery.InstanceID{}
+	}
+	d.found.open[c] = keys
+	return keys
 }
 
 func (d *decider) members(which func(discovery.InstanceID, Member) bool) []discovery.InstanceID {

@@ -49,11 +49,23 @@ type decider struct {
 	// or went, and where in discovery an instance is.
 	sorted []discovery.InstanceID
 	where  map[discovery.InstanceID]int
+	found  found
 	wake   time.Time
 }
 
-// touch makes the state ours to change: the one that was given stays as it is.
+// found is what was computed from the state, for large fleets; it holds until the
+// state is touched.
+type found struct {
+	open  map[discovery.Colour][]discovery.InstanceID
+	moved *Moved
+	room  *int
+	known bool // of room
+}
+
+// touch makes the state ours to change, at once after it: the one that was given
+// stays as it is.
 func (d *decider) touch() {
+	d.found = found{}
 	if !d.touched {
 		d.s, d.touched = d.s.Clone(), true
 	}
