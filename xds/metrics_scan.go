@@ -43,6 +43,7 @@ const (
 	requestsActive   = "upstream_rq_active"
 	requestsPending  = "upstream_rq_pending_active"
 	connectionsOpen  = "upstream_cx_active"
+	requestsFull     = "upstream_rq_active_overflow" // above max_requests
 	requestsOverflow = "upstream_rq_pending_overflow"
 	connectOverflow  = "upstream_cx_overflow"
 	connectTime      = "upstream_cx_connect_ms"
@@ -50,7 +51,7 @@ const (
 
 var (
 	counterPrefix = []byte("cluster.")
-	wanted        = [...]string{requestsActive, requestsPending, connectionsOpen, requestsOverflow, connectOverflow, connectTime}
+	wanted        = [...]string{requestsActive, requestsPending, connectionsOpen, requestsFull, requestsOverflow, connectOverflow, connectTime}
 )
 
 // scan reads an encoded StreamMetricsMessage. The field numbers are those of
@@ -150,7 +151,7 @@ func (m *scanned) metric(cluster, what string, b []byte) error {
 		c.pending = int(value)
 	case connectionsOpen:
 		c.connections = int(value)
-	case requestsOverflow, connectOverflow:
+	case requestsFull, requestsOverflow, connectOverflow:
 		c.overflow = uint64(value)
 	case connectTime:
 		c.connects, c.connect = samples, time.Duration(value*float64(time.Millisecond))

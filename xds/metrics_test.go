@@ -120,7 +120,7 @@ func TestCountersOfACluster(t *testing.T) {
 		w.count("blue", "edge-1 0+0/0 !0 at never silent true")
 		a.flush(with(map[string]float64{"cluster.blue.upstream_rq_active": 7, "cluster.blue.upstream_cx_active": 9, "cluster.blue.upstream_rq_pending_active": 2, "cluster.blue.upstream_rq_pending_overflow": 5}))
 		w.count("blue", "edge-1 0+0/0 !0 at never silent true") // more of it may come
-		a.flush(with(map[string]float64{"cluster.blue.upstream_rq_active": 6, "cluster.blue.upstream_cx_active": 9, "cluster.blue.upstream_rq_pending_active": 0, "cluster.blue.upstream_rq_pending_overflow": 8, "cluster.blue.upstream_cx_overflow": 1}))
+		a.flush(with(map[string]float64{"cluster.blue.upstream_rq_active": 6, "cluster.blue.upstream_cx_active": 9, "cluster.blue.upstream_rq_pending_active": 0, "cluster.blue.upstream_rq_pending_overflow": 6, "cluster.blue.upstream_rq_active_overflow": 2, "cluster.blue.upstream_cx_overflow": 1}))
 		w.count("blue", "edge-1 7+2/9 !0 at 1s silent false")
 		w.count("green", "edge-1 0+0/0 !0 at 1s silent false") // never used there
 		a.flush(with(map[string]float64{"cluster.green.upstream_rq_active": 1}))

@@ -65,6 +65,8 @@ func programs(t *testing.T) fleet.Bin {
 type plan struct {
 	// chats is how many chat processes each colour has.
 	chats int
+	// flags are further flags of theirs.
+	flags []string
 	// policy is that of both services, in YAML.
 	policy string
 	// discovery and state are as in fleet.RolloutdOptions.
@@ -96,7 +98,7 @@ func start(t *testing.T, p plan) *world {
 	w := &world{t: t, ctx: ctx, dir: t.TempDir(), chat: map[discovery.InstanceID]*fleet.Chat{}, instances: fleet.Instances{}}
 	for _, c := range discovery.Colours {
 		for i := range p.chats {
-			w.startChat(chat, discovery.InstanceID(fmt.Sprintf("chat-%.1s%d", c, i+1)), c)
+			w.startChat(chat, discovery.InstanceID(fmt.Sprintf("chat-%.1s%d", c, i+1)), c, p.flags...)
 		}
 		w.instances[line] = append(w.instances[line], startLine(t, "line-"+string(c), c))
 	}
@@ -125,9 +127,9 @@ services:
 }
 
 // startChat starts an instance and has it registered with the next WriteInstances.
-func (w *world) startChat(of discovery.Service, id discovery.InstanceID, c discovery.Colour) *fleet.Chat {
+func (w *world) startChat(of discovery.Service, id discovery.InstanceID, c discovery.Colour, flags ...string) *fleet.Chat {
 	w.t.Helper()
-	p, err := fleet.StartChat(w.ctx, fleet.ChatOptions{Bin: programs(w.t), Dir: w.dir, Name: id, Colour: c, Version: "v1"})
+	p, err := fleet.StartChat(w.ctx, fleet.ChatOptions{Bin: programs(w.t), Dir: w.dir, Name: id, Colour: c, Version: "v1", Flags: flags})
 	w.must(err)
 	w.t.Cleanup(p.Kill)
 	w.chat[id] = p

@@ -40,6 +40,7 @@ type settings struct {
 	hello  hello
 	listen string
 	drain  string
+	limit  int
 	close  int
 	every  time.Duration
 	grace  time.Duration
@@ -54,6 +55,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	flags.StringVar(&s.hello.Version, "version", "v1", "its release, which it tells its clients")
 	flags.StringVar(&s.listen, "listen", "127.0.0.1:9001", "address to serve at")
 	flags.StringVar(&s.drain, "drain", "", "address of the drain endpoint; empty: drop the connections on SIGTERM")
+	flags.IntVar(&s.limit, "limit", 0, "most connections to hold at once; 0 is no limit")
 	flags.IntVar(&s.close, "close", 100, "on SIGTERM without orders: connections to close per --every")
 	flags.DurationVar(&s.every, "every", time.Second, "see --close")
 	flags.DurationVar(&s.grace, "grace", time.Minute, "on SIGTERM: the longest to wait until empty")
@@ -82,7 +84,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 
 // serveGated is all that a server does to take part in rollouts.
 func (s settings) serveGated(ctx context.Context, server *server, log *slog.Logger) error {
-	gate := drain.New(drain.Options{Close: s.close, Every: s.every, CountsReturns: true, Logger: log})
+	gate := drain.New(drain.Options{Limit: s.limit, Close: s.close, Every: s.every, CountsReturns: true, Logger: log})
 	stopDrain, err := serve(s.drain, gate.Endpoint(), log)
 	if err != nil {
 		return err
