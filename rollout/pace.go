@@ -75,12 +75,13 @@ func schedule(shares []int, starts []time.Duration, every time.Duration) []time.
 // so that no window of length every holds more than limit closes. Shares change
 // from step to step, and with them the pattern of the closes; inside a step there
 // are at most limit of them, so only windows across the border count: of all
-// closes in order, the one limit places after another has to be every later.
+// closes in order, the one limit places after another has to be every later, and
+// the pause between steps more: processes are a few milliseconds early or late.
 func delay(last, next []time.Duration, limit int, every time.Duration) time.Duration {
 	var d time.Duration
 	for i, at := range last {
 		if j := i + limit - len(last); j >= 0 && j < len(next) {
-			d = max(d, at-next[j])
+			d = max(d, at+pauseAfter(every)-next[j])
 		}
 	}
 	return (d + time.Millisecond - 1).Truncate(time.Millisecond) // as it is ordered

@@ -118,7 +118,8 @@ func TestUnevenFleetTakesAsLongAsPlanned(t *testing.T) {
 	if !w.run(20*time.Minute, w.steady) {
 		t.Fatalf("not done after 20 minutes: %s", w.reason.Text)
 	}
-	if got := peak(w.evictions, 3*time.Second); got > f.Close+1 {
+	// With room for closes that come a few milliseconds early or late.
+	if got := peak(w.evictions, 3*time.Second+8*time.Millisecond); got > f.Close+1 {
 		t.Errorf("%d closes in 3 s, the cap is %d", got, f.Close)
 	}
 	takes, plan := w.evictions[len(w.evictions)-1].at.Sub(began), settle+f.finishes(held)
