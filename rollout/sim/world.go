@@ -23,9 +23,13 @@ import (
 // decisions have exact moments.
 const tick = 10 * time.Millisecond
 
-// glance is how late counts are looked at that no decision waits for. The
-// controller's is shorter; the promises have to hold all the more.
-const glance = time.Second
+// crowd is how long after the last look the next one is, and glance how late
+// counts are looked at that no decision waits for. The controller's are 2 and
+// 250 ms; the promises have to hold all the more.
+const (
+	crowd  = 10 * time.Millisecond
+	glance = time.Second
+)
 
 // epoch is when a simulation begins.
 var epoch = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
@@ -223,12 +227,12 @@ func (w *World) Run(d time.Duration, done func() bool) bool {
 	return true
 }
 
-// wake is when to look next: 2 ms after the last look when there is news, as the
-// controller does, a glance after it when only counts are new, and when the
-// decision said so; 0 is never.
+// wake is when to look next: a crowd after the last look when there is news, a
+// glance after it when only counts are new, and when the decision said so; 0 is
+// never.
 func (w *World) wake() time.Duration {
 	wake := w.due
-	if soon := w.looked + 2*time.Millisecond; w.dirty && (wake == 0 || soon < wake) {
+	if soon := w.looked + crowd; w.dirty && (wake == 0 || soon < wake) {
 		wake = soon
 	}
 	if soon := w.looked + glance; w.counted && (wake == 0 || soon < wake) {
