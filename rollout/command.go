@@ -173,7 +173,8 @@ func (d *decider) goBack(event string) {
 	d.s.Epoch++
 	r.From, r.To, r.Aborting, r.Paused, r.Weight = r.To, r.From, true, false, share
 	r.Step, r.Total, r.Batch, r.BatchAt, r.Turned = 0, 0, 0, time.Time{}, time.Time{}
-	r.Pace, r.Accepted, r.Refused, r.Spill, r.Red = Pace{}, 0, 0, false, time.Time{}
+	r.Returns = nil // the other side takes over, with other clients of its own
+	r.Pace, r.Accepted, r.Refused, r.Flow, r.Spill, r.Red = Pace{}, 0, 0, Flow{}, false, time.Time{}
 	d.enter(Opening, event)
 }
 

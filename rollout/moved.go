@@ -119,10 +119,6 @@ func (d *decider) observe() {
 			lost = sight.Status.Active // those clients are on their way, too
 		}
 		if m.Lost != lost && m.Drain != "" {
-			d.touch()
-			if lost > m.Lost {
-				d.s.Rollout.LostAt = d.now
-			}
 			m.Lost = lost
 			d.put(key, m)
 		}
@@ -166,6 +162,8 @@ func (d *decider) age() {
 		r = d.s.Rollout
 		r.Marks = append(slices.Clone(r.Marks), Mark{d.now, gone})
 	}
+	d.pauseAge()
+	r = d.s.Rollout
 	old := 0
 	for old+1 < len(r.Marks) && d.now.Sub(r.Marks[old+1].At) > timeout {
 		old++
@@ -178,6 +176,32 @@ func (d *decider) age() {
 	if first := r.Marks[0]; d.now.Sub(first.At) > timeout && first.Gone > m.Returned+uint64(r.NeverBack) {
 		d.touch()
 		d.s.Rollout.NeverBack = int(first.Gone - m.Returned)
+	}
+}
+
+// Flow is what the side that takes over had admitted and refused by a moment.
+type Flow struct {
+	At                time.Time
+	Accepted, Refused uint64
+}
+
+// pauseAge keeps clients from growing older while the side that takes over
+// refuses more than it admits: they come back when it does not.
+func (d *decider) pauseAge() {
+	r := d.s.Rollout
+	was, is := r.Flow, Flow{d.now, r.Accepted, r.Refused}
+	if is.At.Sub(was.At) < observing || is.Accepted == was.Accepted && is.Refused == was.Refused {
+		return
+	}
+	d.touch()
+	r = d.s.Rollout
+	r.Flow = is
+	if is.Refused-was.Refused <= is.Accepted-was.Accepted {
+		return
+	}
+	r.Marks = slices.Clone(r.Marks)
+	for i := range r.Marks {
+		r.Marks[i].At = r.Marks[i].At.Add(min(is.At.Sub(was.At), 2*observing))
 	}
 }
 

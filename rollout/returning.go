@@ -6,23 +6,25 @@ import "time"
 const observing = time.Second
 
 // track keeps the estimate of who is on his way up to date: each second where a
-// decision depends on it, else when asked to.
+// decision depends on it, else when asked to. Where the application tells
+// returns there is nothing to estimate.
 func (d *decider) track(asked bool) {
 	r := d.s.Rollout
 	m := d.moved()
-	gone, came := m.gone()+uint64(r.Owed), r.Accepted
 	if m.Exact {
-		came = m.Returned
+		d.wakeBy(d.now.Add(observing))
+		return
 	}
+	gone := m.gone() + uint64(r.Owed)
 	next := r.Returns
-	if next == nil || next.Exact != m.Exact {
-		next = new(NewReturns(m.Exact, r.Policy.ReturnTimeout.D()).Observe(d.now, gone-uint64(r.Owed), came)) // the owed left just now
-	} else if due := next.Seen.Add(observing); d.now.Before(due) && (!asked || next.knows(gone, came)) {
+	if next == nil {
+		next = new(NewReturns(false, r.Policy.ReturnTimeout.D()).Observe(d.now, gone-uint64(r.Owed), r.Accepted)) // the owed left just now
+	} else if due := next.Seen.Add(observing); d.now.Before(due) && (!asked || next.knows(gone, r.Accepted)) {
 		d.wakeBy(due)
 		return
 	}
 	d.touch()
-	d.s.Rollout.Returns = new(next.Observe(d.now, gone, came))
+	d.s.Rollout.Returns = new(next.Observe(d.now, gone, r.Accepted))
 	d.wakeBy(d.now.Add(observing))
 }
 
@@ -35,28 +37,26 @@ func (d *decider) depends() bool {
 // window is how many clients more may be on their way; not ok when none, and why.
 func (d *decider) window() (left int, why Reason, ok bool) {
 	r := d.s.Rollout
-	ret := r.Returns
-	out, left := ret.Outstanding(), ret.Room(r.Policy.Window)
-	if m := d.moved(); m.Exact {
-		// Counted, less those who never come back: only that share is inferred, with a
-		// twentieth for curves that are none of the bank's.
-		// Nor is it while a herd is on its way, which fits no curve at all.
-		if d.now.Sub(r.LostAt) < r.Policy.ReturnTimeout.D() {
-			out = m.Outstanding
-		} else {
-			out = min(m.Outstanding, out+out/20+1)
+	m, ret := d.moved(), r.Returns
+	if m.Exact {
+		if left = r.Policy.Window - m.Outstanding; left <= 0 {
+			return 0, d.windowFull(m.Outstanding), false
 		}
-		left = min(left, r.Policy.Window-out)
+		return left, Reason{}, true
 	}
-	switch {
+	switch left = ret.Room(r.Policy.Window); {
 	case !ret.Ready():
 		return 0, reason(Learning, "waiting: learning how many connections come to %s by themselves, before the first is closed", r.To), false
 	case ret.Missing():
-		return 0, reason(NotReturning, "waiting: evicted clients are not coming back to %s since %s; %d are on their way", r.To, clock(ret.Short), out), false
+		return 0, reason(NotReturning, "waiting: evicted clients are not coming back to %s since %s; about %d are on their way", r.To, clock(ret.Short), m.Outstanding), false
 	case left <= 0:
-		return 0, reason(WindowFull, "waiting: %d evicted clients are on their way, the window is %d", out, r.Policy.Window), false
+		return 0, d.windowFull(m.Outstanding), false
 	}
 	return left, Reason{}, true
+}
+
+func (d *decider) windowFull(out int) Reason {
+	return reason(WindowFull, "waiting: %d evicted clients are on their way, the window is %d", out, d.s.Rollout.Policy.Window)
 }
 
 // knows reports whether the totals are no higher than what was observed.

@@ -135,10 +135,8 @@ type Rollout struct {
 	// more: forgotten ones, and all of them before an abort.
 	Evicted  uint64 `json:"evicted,omitempty"`
 	Returned uint64 `json:"returned,omitempty"`
-	// Lost is the sum of connections that died with forgotten members, and LostAt
-	// is when some died last.
-	Lost   int       `json:"lost,omitempty"`
-	LostAt time.Time `json:"lost_at,omitzero"`
+	// Lost is the sum of connections that died with forgotten members.
+	Lost int `json:"lost,omitempty"`
 	// Owed is how many clients of the rollout that this one superseded were on their
 	// way when it began.
 	Owed int `json:"owed,omitempty"`
@@ -146,6 +144,8 @@ type Rollout struct {
 	// and NeverBack how many are no longer waited for since they were away longer.
 	Marks     []Mark `json:"marks,omitempty"`
 	NeverBack int    `json:"never_back,omitempty"`
+	// Flow is when the side that takes over was last looked at for refusals.
+	Flow Flow `json:"flow,omitzero"`
 	// Returns tells how many evicted clients are on their way; nil before the
 	// funnel starts.
 	Returns *Returns `json:"returns,omitempty"`

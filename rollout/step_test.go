@@ -108,7 +108,7 @@ func laterState(s State, d time.Duration) State {
 		later(&r.Settled, d)
 		later(&r.StepAt, d)
 		later(&r.OrderedAt, d)
-		later(&r.LostAt, d)
+		later(&r.Flow.At, d)
 		later(&r.BatchAt, d)
 		later(&r.Turned, d)
 		later(&r.Red, d)

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"math"
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
@@ -60,7 +61,7 @@ func (w *World) arrivals() {
 			}
 		}
 	}
-	c.owed += w.conf.Organic * tick.Seconds()
+	c.owed += w.organic() * tick.Seconds()
 	n := int(c.owed) + int(c.organic[now])
 	c.owed -= float64(int(c.owed))
 	c.organic[now] = 0
@@ -72,6 +73,14 @@ func (w *World) arrivals() {
 			c.organic[bucket(w.now+w.again())]++
 		}
 	}
+}
+
+// organic is the rate of new clients now, per second.
+func (w *World) organic() float64 {
+	if w.conf.Drift == 0 {
+		return w.conf.Organic
+	}
+	return w.conf.Organic * (1 + 0.2*math.Sin(2*math.Pi*w.now.Seconds()/w.conf.Drift.Seconds()))
 }
 
 // again is how long a refused client waits, ± a quarter.

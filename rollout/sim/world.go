@@ -48,6 +48,8 @@ type Config struct {
 	Back func(*rand.Rand) time.Duration
 	// Never is the share of evicted clients that do not come back, 0 to 1.
 	Never float64
+	// Drift is the period in which Organic swings by a fifth up and down; 0 is never.
+	Drift time.Duration
 	// Unclear: the application does not tell returning clients from new ones.
 	Unclear bool
 	// Organic is how many new clients come per second.
