@@ -88,6 +88,9 @@ func (d *decider) targetWell() (Reason, bool) {
 		m := d.s.Members[key]
 		if in, ok := d.instance(key, m); ok && !in.Health.Serves() {
 			return d.wait(reason(TargetSick, "waiting: %s instance %s is %s; deregister it to go on without it", r.To, key, in.Health)), false
+		} else if sight := d.seen.Instances[key]; ok && m.Counted && sight.Refused {
+			// Its process is gone, and no health check has noticed yet.
+			return d.wait(reason(TargetSick, "waiting: %s instance %s answers no more (%s); bring it back, or deregister it to go on without it", r.To, key, sight.Err)), false
 		}
 	}
 	if len(d.open(r.To)) == 0 {
