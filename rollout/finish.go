@@ -52,7 +52,7 @@ func (d *decider) finish(how Outcome) {
 	r := d.s.Rollout
 	rec := Record{
 		ID: r.ID, From: r.From, To: r.To, Outcome: how, Forced: r.Forced, Started: r.Started, Ended: d.now,
-		Evicted: moved.Evicted, Lost: int(moved.Lost), LeftBehind: r.LeftBehind, Events: r.Events,
+		Evicted: moved.Evicted, Lost: int(moved.Lost), LeftBehind: r.LeftBehind, Events: r.Events, Omitted: r.Omitted,
 	}
 	if moved.Exact {
 		rec.Returned = &moved.Returned

@@ -171,6 +171,8 @@ type Rollout struct {
 	// LeftBehind names proxies and instances that the rollout no longer waits for.
 	LeftBehind []string `json:"left_behind,omitempty"`
 	Events     []Event  `json:"events,omitempty"`
+	// Omitted is how many events in the middle are not remembered.
+	Omitted int `json:"omitted,omitempty"`
 }
 
 // Event is one line of a rollout's history.
@@ -206,6 +208,7 @@ type Record struct {
 	NeverBack  *uint64  `json:"never_back"`
 	LeftBehind []string `json:"left_behind,omitempty"`
 	Events     []Event  `json:"events,omitempty"`
+	Omitted    int      `json:"omitted,omitempty"`
 }
 
 // NewState is the state of a service that was never seen before: steady on live.

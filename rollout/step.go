@@ -3,6 +3,7 @@ package rollout
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -100,8 +101,16 @@ func (d *decider) settled() {
 	d.s.Rollout.Settled = d.now
 }
 
+// eventsKept is how many events a rollout remembers: the first half, and the
+// newest of the others.
+const eventsKept = 200
+
 func (r *Rollout) note(at time.Time, text string) {
 	r.Events = append(r.Events, Event{At: at, Text: text})
+	if len(r.Events) > eventsKept {
+		r.Events = slices.Delete(r.Events, eventsKept/2, eventsKept/2+1)
+		r.Omitted++
+	}
 }
 
 // wait gives the reason and looks again later.

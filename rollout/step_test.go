@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
 	"testing"
@@ -199,5 +200,15 @@ func TestStateCheck(t *testing.T) {
 				t.Errorf("read back: %s", data)
 			}
 		})
+	}
+}
+
+func TestEventsAreBounded(t *testing.T) {
+	var r Rollout
+	for i := range 1000 {
+		r.note(epoch.Add(time.Duration(i)*time.Second), fmt.Sprint(i))
+	}
+	if n := len(r.Events); n != eventsKept || r.Omitted != 1000-n || r.Events[0].Text != "0" || r.Events[99].Text != "99" || r.Events[n-1].Text != "999" || r.Events[100].Text != "900" {
+		t.Errorf("%d events, %d omitted, %v … %v", n, r.Omitted, r.Events[:2], r.Events[n-1])
 	}
 }

@@ -59,6 +59,9 @@ func (c *cli) printHistory(records []rollout.Record, story bool) error {
 		for _, e := range records[0].Events {
 			fmt.Fprintf(&b, "%s  %s\n", moment(e.At, time.Time{}), clean(e.Text))
 		}
+		if n := records[0].Omitted; n > 0 {
+			fmt.Fprintf(&b, "%d events in the middle are not remembered\n", n)
+		}
 	}
 	_, err := c.out.Write(b.Bytes())
 	return err
