@@ -35,7 +35,7 @@ demo: build envoy-tool ## storm and funnel, side by side, through two real Envoy
 
 test: build lint tools ## everything: lint, short race run, all tests with a real Envoy and a real Consul (what CI runs)
 	$(GO) test -race -short -timeout 20m $(RACE_RUN)
-	$(GO) test -tags real -timeout 40m ./...
+	$(GO) test -p 1 -tags real -timeout 40m ./...  # one package at a time: clocks are watched
 
 unit: check-go ## the tests that need neither Envoy nor Consul
 	$(GO) test -timeout 20m ./...

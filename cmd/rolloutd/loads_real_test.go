@@ -175,7 +175,8 @@ func TestRealRemoved(t *testing.T) {
 	})
 	st := w.counted(chat, discovery.Blue, 20)
 	at := slices.IndexFunc(st.Instances, func(i api.Instance) bool { return i.ID == "chat-b9" })
-	if i := st.Instances[at]; i.Held == nil || *i.Held != 10 || i.State != "" {
+	// Each of Envoy's workers takes turns by itself, so it need not be exactly half.
+	if i := st.Instances[at]; i.Held == nil || *i.Held < 8 || *i.Held > 12 || i.State != "" {
 		t.Errorf("an instance without drain endpoint: %+v", i)
 	}
 

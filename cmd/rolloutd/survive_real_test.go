@@ -124,10 +124,11 @@ func TestRealOperator(t *testing.T) {
 	c.on(line, discovery.Blue)
 
 	began := time.Now()
-	id, other := w.promote(chat, api.Promotion{Target: "green"}), w.promote(line, api.Promotion{Target: "green"})
+	// line holds little, so it is let go slowly: its rollout has to be under way, too.
+	id, other := w.promote(chat, api.Promotion{Target: "green"}), w.promote(line, api.Promotion{Target: "green", Overrides: rollout.Overrides{Close: new(1)}})
 	w.await(chat, "the first evictions", func(st api.Status) bool { return st.Rollout.Evicted > 0 })
-	w.ctlDo("pause", "--service", "chat")
 	w.ctlDo("pause", "--service", "line")
+	w.ctlDo("pause", "--service", "chat")
 	paused := time.Now()
 	c.works()
 
