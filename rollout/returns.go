@@ -21,7 +21,9 @@ import (
 //
 // When far fewer are accepted than any credible filter foresees, green refuses.
 // Nobody counts as returned then, nothing is learned, and who was on his way
-// begins anew when it is over; that is the shortfall.
+// begins anew when it is over; that is the shortfall. Where they then come at once,
+// those beyond what was foreseen, and beyond the organic ones that may have been
+// refused meanwhile, count as returned.
 //
 // How Step calls it, once the gates of the old side are closed and a window is set:
 //
@@ -63,6 +65,9 @@ type Returns struct {
 	// accepted by then.
 	GaveUp time.Time `json:"gave_up,omitzero"`
 	Heard  uint64    `json:"heard,omitempty"`
+	// Waits is how many organic connections may have been refused while clients
+	// were missing: they come with the herd and are nobody who was evicted.
+	Waits float64 `json:"waits,omitempty"`
 	// Filters is the bank, in the order of curves.
 	Filters []filter `json:"filters"`
 }
@@ -79,9 +84,15 @@ const (
 	few      = 0.4
 	doubt    = 1900 * time.Millisecond
 	patience = 10 * time.Second
-	// herd is how long after clients were missing nothing is learned: they come at
-	// once, and organic ones with them.
-	herd = 10 * time.Second
+	// herd is how long after clients were missing nothing is learned, or so many
+	// times the return time if that is longer: they come at once, and organic ones
+	// with them, and some of them pass for others. Until those who still count as on
+	// their way would be back anyway, curves learned from what comes would be too fast.
+	herd    = 10 * time.Second
+	settles = 2
+	// wandered is how much higher than known the organic rate may be when it was
+	// not seen for minutes.
+	wandered = 0.2
 	// vague: Outstanding above so many times what is likely is not known well.
 	vague = 2.0
 )
@@ -141,18 +152,28 @@ func (r *Returns) weigh(now time.Time) {
 		return f.foresees(c, s)
 	})
 	small := s.came < few*foreseen
-	clear := foreseen-s.came > 3*math.Hypot(math.Sqrt(foreseen), jitter*foreseen/s.dt)
+	clear := foreseen-s.came > sure(foreseen, s.dt)
 	if small && !r.Missing() && (took < doubt || !clear && took < patience) {
 		return
 	}
 	r.At, r.NewEvicted, r.NewAccepted = now, 0, 0
 	share := r.mean(func(f filter, _ curve) float64 { return f.Share })
 	r.tell(now, small && clear || share < least+spread/2)
+	learn := !now.Before(r.LearnAt)
+	switch organic := r.Organic() * s.dt; {
+	case r.Missing():
+		r.Waits = digits(r.Waits + max(0, (1+wandered)*organic-s.came))
+	case learn:
+		r.Waits = 0
+	default:
+		s.waits = r.Waits
+		r.Waits = digits(max(0, r.Waits-max(0, s.came-organic)))
+	}
 	for i, c := range curves {
 		if r.Missing() {
 			r.Filters[i].stay(s)
 		} else {
-			r.Filters[i].pass(c, s, !now.Before(r.LearnAt))
+			r.Filters[i].pass(c, s, learn)
 		}
 	}
 	r.level()
@@ -166,13 +187,13 @@ func (r *Returns) tell(now time.Time, short bool) {
 	case short && !r.Missing():
 		r.Short, r.GaveUp, r.Heard = now, now, r.Accepted
 	case !short && r.Missing():
-		r.Short, r.LearnAt = time.Time{}, now.Add(herd)
+		r.Short, r.LearnAt = time.Time{}, now.Add(max(herd, settles*r.Takes()))
 	case short && now.Sub(r.GaveUp) >= r.Timeout.D():
 		if heard := float64(r.Accepted - r.Heard); heard > r.Organic()*now.Sub(r.GaveUp).Seconds()/2 {
 			for i, c := range curves {
 				f := &r.Filters[i]
 				f.Away = make([]float64, c.stages)
-				f.Share, f.P[4], f.P[5] = usual, 0, spread*spread // the next may be others
+				f.Share, f.P[4], f.P[5], f.Log = usual, 0, spread*spread, 0 // the next may be others
 			}
 			r.Short = time.Time{}
 		}

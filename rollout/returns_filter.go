@@ -61,6 +61,8 @@ func (c curve) within(age float64) float64 {
 type flow struct {
 	gone, came, dt float64
 	exact          bool // nobody organic
+	// waits is how many organic connections that were refused may be in came.
+	waits float64
 }
 
 // filter is a Kalman filter of three unknowns, under the belief in one curve:
@@ -149,6 +151,24 @@ func (f *filter) stay(s flow) {
 	f.forget()
 }
 
+// herd counts those who come at once when the other side accepts again, beyond
+// what was foreseen: they follow no curve, and would count as on their way for long.
+func (f *filter) herd(s flow, foreseen float64) {
+	more := s.came - foreseen
+	if more < sure(foreseen, s.dt) || more <= s.waits || f.away() == 0 {
+		return
+	}
+	left := max(0, 1-(more-s.waits)/(f.Share*f.away()))
+	for k := range f.Away {
+		f.Away[k] *= left
+	}
+}
+
+// sure is how far what came has to be from what was foreseen to be no chance.
+func sure(foreseen, dt float64) float64 {
+	return 3 * math.Hypot(math.Sqrt(foreseen), jitter*foreseen/dt)
+}
+
 // forget begins to count anew what is foreseen and seen.
 func (f *filter) forget() { f.Lag, f.P[0], f.P[1], f.P[2] = 0, 0, 0, 0 }
 
@@ -181,6 +201,7 @@ func (f *filter) pass(c curve, s flow, learn bool) {
 	p[2] += s.dt*p[4] + back*p[5]
 	p[3] += f.wanders(s)
 	if !learn {
+		f.herd(s, came)
 		f.forget()
 		return
 	}
