@@ -54,11 +54,13 @@ type figures struct {
 // fields explains the figures to whoever reads the JSON.
 var fields = map[string]string{
 	"seconds_to_move":            "from the first disconnect to the last client's return",
-	"seconds_from_command":       "from the stop of the blue processes (storm) or rolloutctl promote (funnel) to the last client's return",
+	"seconds_from_command":       "from the stop of the blue processes (storm) or rolloutctl promote to the last client's return",
 	"peak_reconnects_per_s":      "most returns in any window of one second",
 	"peak_evictions_per_window":  "most disconnects in any window of length every",
 	"unplanned_disconnects":      "disconnects without the funnel's close code 1012",
-	"never_back":                 "clients that are not connected to green at the end",
+	"never_back":                 "clients that are not connected to green at the end (in scenarios: to the release that is live then)",
+	"planned_disconnects":        "disconnects with the funnel's close code 1012; peak_evictions_per_window counts only these in scenarios",
+	"reasons":                    "codes of the reasons that rolloutctl watch showed, in order",
 	"slowest_echo_ms":            "the longest that a message through Envoy and its echo took: disconnects may be seen late by as much",
 	"refused_attempts":           "attempts to connect that did not succeed",
 	"disconnects_per_client_max": "over all clients, those never disconnected included; likewise the mean",

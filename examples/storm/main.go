@@ -1,9 +1,9 @@
 // Command storm is the experiment: the same clients move from blue to green
 // twice, through the same fleet of 3 blue and 3 green processes behind two real
 // Envoys. In the storm the blue processes simply stop; in the funnel they let
-// their connections go at the pace of the cap. It prints what the clients saw,
-// leaves storm.json, storm.png and storm.html, and fails if the funnel did not
-// keep its promises.
+// their connections go at the pace of the cap. With --scenario rollouts are
+// disturbed instead. It prints what the clients saw, leaves storm.json, storm.png
+// and storm.html, and fails if the funnel did not keep its promises.
 package main
 
 import (
@@ -136,10 +136,11 @@ func (e experiment) performAll(ctx context.Context, chosen []*scenario, stdout, 
 		}
 		plays = append(plays, p)
 	}
-	if err := e.leave(oneByOne(plays, e.cap), stdout); err != nil {
+	all := oneByOne(plays, e.cap)
+	if err := e.leave(all, stdout); err != nil {
 		return err
 	}
-	fmt.Fprintln(stdout, "\nWhat watch showed:")
+	fmt.Fprintf(stdout, "\n%s\n\nWhat watch showed:\n", all.about)
 	for _, p := range plays {
 		fmt.Fprintf(stdout, "  %-12s  %s\n", p.scenario.name, strings.ReplaceAll(p.story(), " ", ", "))
 	}

@@ -17,6 +17,7 @@ func TestRefusesWhatCannotBe(t *testing.T) {
 		"--every 1ms":         "a step lasts",
 		"--reconnect never":   "wrong usage",
 		"--clients 100000000": "open files",
+		"--scenario none":     "there is no such scenario; use all, or some of sick-green,slow-clients",
 	} {
 		err := run(t.Context(), strings.Fields(args), io.Discard, io.Discard)
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -54,7 +54,7 @@ func table(runs []figures, limit rollout.Funnel) []row {
 
 // scenarioTable has a row per scenario.
 func scenarioTable(all []scenarioFigures, limit rollout.Funnel) []row {
-	rows := []row{{"", []string{"clients", "seconds", "most/" + limit.Every.String(), "back/s", "times", "most", "died", "refused", "lost"}}}
+	rows := []row{{"", []string{"clients", "took", "peak/" + limit.Every.String(), "back/s", "mean", "most", "lost", "refused", "away"}}}
 	for _, f := range all {
 		values := []string{fmt.Sprintf("%.1f", f.SecondsToMove)}
 		for _, n := range []int{f.PeakEvictions, f.PeakReconnects} {
@@ -70,11 +70,14 @@ func scenarioTable(all []scenarioFigures, limit rollout.Funnel) []row {
 }
 
 func printTable(w io.Writer, rows []row) error {
-	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
-	wide := 0
+	wide, between := 0, 3
 	for _, r := range rows {
 		wide = max(wide, len(r.Label))
+		if len(r.Values) > 4 {
+			between = 2 // a terminal has 80 columns
+		}
 	}
+	t := tabwriter.NewWriter(w, 0, 0, between, ' ', tabwriter.AlignRight)
 	for _, r := range rows {
 		fmt.Fprintf(t, "%-*s\t", wide, r.Label)
 		for _, v := range r.Values {
@@ -120,7 +123,11 @@ func oneByOne(plays []play, limit rollout.Funnel) report {
 		all = append(all, p.measure())
 	}
 	return report{funnel: limit, title: "Disturbed rollouts", runs: all, rows: scenarioTable(all, limit), strips: strips(plays),
-		about: fmt.Sprintf("Clients move through two Envoys, %d every %s at most, and something happens.", limit.Close, limit.Every)}
+		about: fmt.Sprintf(`Clients move through two Envoys, %d every %s at most, and something happens.
+took: seconds from the first disconnect to the last return; peak/%[2]s: most that the
+funnel let go in any %[2]s; back/s: most returns in a second; mean, most: how often it
+let a client go; lost: disconnected because an instance died; refused: attempts
+to connect that did not succeed; away: not back at the end.`, limit.Close, limit.Every)}
 }
 
 // writeFiles writes storm.json, storm.png and storm.html into dir.

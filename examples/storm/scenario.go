@@ -77,7 +77,7 @@ func (e experiment) perform(ctx context.Context, sc *scenario) (p play, err erro
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	s := &stage{
-		setting: setting{blue: sc.blue, green: sc.green, capacity: int(sc.capacity * float64(e.clients)), policy: sc.yaml(e)},
+		setting: setting{blue: sc.blue, green: sc.green, capacity: sc.share(sc.capacity, e.clients), policy: sc.yaml(e)},
 		dir:     filepath.Join(e.out, "logs", sc.name), bin: e.bin,
 	}
 	p = play{

@@ -12,6 +12,9 @@ import (
 	"github.com/sluice-proxy/sluice/rollout/api"
 )
 
+// reinforcement is how many instances green gets when it has no room.
+const reinforcement = 2
+
 // scenarios are all there are, in the order of --scenario all.
 var scenarios = []*scenario{
 	{
@@ -26,8 +29,8 @@ var scenarios = []*scenario{
 		holds: func(p play) error { return p.closesNothing(p.done[0].Add(p.exp.cap.Every.D()), p.done[1]) },
 	},
 	{
-		name: "slow-clients", said: "Clients take up to 8 s, the window is 15 %",
-		blue: 3, green: 3, window: 0.15, reconnect: clients.Reconnect{Base: 8 * time.Second, Max: 8 * time.Second},
+		name: "slow-clients", said: "Clients take up to 6 s, the window is 15 %",
+		blue: 3, green: 3, window: 0.15, reconnect: clients.Reconnect{Base: 6 * time.Second, Max: 6 * time.Second},
 		reasons: is(`settling draining( window_full draining)+`),
 		outcome: rollout.Done, ends: "v2", most: 1, mean: 1,
 		holds: play.keepsWindow,
@@ -36,7 +39,7 @@ var scenarios = []*scenario{
 		name: "no-room", said: "Green has room for 60 %, then more",
 		blue: 3, green: 2, capacity: 0.3, tight: true,
 		deeds: []deed{
-			{"2 green instances more", afterwards(3, says(rollout.NoRoom)), more(discovery.Green, 2, "v2")},
+			{"2 green instances more", afterwards(3, says(rollout.NoRoom)), more(discovery.Green, reinforcement, "v2")},
 		},
 		reasons: is(`settling draining no_room draining`),
 		outcome: rollout.Done, ends: "v2", most: 1, mean: 1,
