@@ -33,9 +33,10 @@ demo: build envoy-tool ## storm and funnel, side by side, through two real Envoy
 	$(GO) build -trimpath -o bin/ ./examples/...
 	bin/storm $(DEMO)
 
+# One package at a time with real parts: their clocks are watched.
 test: build lint tools ## everything: lint, short race run, all tests with a real Envoy and a real Consul (what CI runs)
 	$(GO) test -race -short -timeout 20m $(RACE_RUN)
-	$(GO) test -p 1 -tags real -timeout 40m ./...  # one package at a time: clocks are watched
+	$(GO) test -p 1 -tags real -timeout 40m ./...
 
 unit: check-go ## the tests that need neither Envoy nor Consul
 	$(GO) test -timeout 20m ./...

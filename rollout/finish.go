@@ -1,7 +1,6 @@
 package rollout
 
 import (
-	"maps"
 	"slices"
 
 	"github.com/sluice-proxy/sluice/discovery"
@@ -34,7 +33,7 @@ func (d *decider) soaking() Reason {
 // silent names an instance that was counted and has said nothing since this
 // process started.
 func (d *decider) silent() (discovery.InstanceID, bool) {
-	for _, key := range slices.Sorted(maps.Keys(d.s.Members)) {
+	for _, key := range d.all() {
 		if m := d.s.Members[key]; m.Counted && m.Drain != "" && d.seen.Instances[key].At.IsZero() {
 			return key, true
 		}

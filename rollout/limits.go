@@ -213,6 +213,13 @@ func (d *decider) sumRoom() (int, bool) {
 // whose connections it counts.
 func (d *decider) limits() map[discovery.Colour]int {
 	out := map[discovery.Colour]int{}
+	limited := false
+	for _, sight := range d.seen.Instances {
+		limited = limited || sight.Status.Limit > 0
+	}
+	if !limited {
+		return out
+	}
 	for _, c := range discovery.Colours {
 		total, open := 0, d.open(c)
 		bounded := len(open) > 0

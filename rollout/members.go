@@ -1,7 +1,6 @@
 package rollout
 
 import (
-	"maps"
 	"slices"
 	"time"
 
@@ -58,7 +57,7 @@ func (d *decider) absorb() {
 		}
 		d.put(in.ID, fresh)
 	}
-	for _, key := range slices.Sorted(maps.Keys(d.s.Members)) {
+	for _, key := range d.all() {
 		m := d.s.Members[key]
 		switch {
 		case present[key] && key == m.ID:

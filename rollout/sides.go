@@ -60,12 +60,17 @@ func (d *decider) open(c discovery.Colour) []discovery.InstanceID {
 	return keys
 }
 
-func (d *decider) members(which func(discovery.InstanceID, Member) bool) []discovery.InstanceID {
+// all lists every member in a stable order; the list is not to be changed.
+func (d *decider) all() []discovery.InstanceID {
 	if d.sorted == nil {
 		d.sorted = slices.Sorted(maps.Keys(d.s.Members))
 	}
+	return d.sorted
+}
+
+func (d *decider) members(which func(discovery.InstanceID, Member) bool) []discovery.InstanceID {
 	var keys []discovery.InstanceID
-	for _, key := range d.sorted {
+	for _, key := range d.all() {
 		if which(key, d.s.Members[key]) {
 			keys = append(keys, key)
 		}
@@ -75,6 +80,9 @@ func (d *decider) members(which func(discovery.InstanceID, Member) bool) []disco
 
 // load is what the proxies report of the member.
 func (d *decider) load(m Member) (Load, bool) {
+	if len(d.seen.Loads) == 0 {
+		return Load{}, false
+	}
 	load, ok := d.seen.Loads[Place{m.Colour, m.Addr}]
 	return load, ok
 }

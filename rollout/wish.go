@@ -103,11 +103,11 @@ func Wished(s State, seen Seen) Wish {
 // told lists the members in the order in which they may claim a drain endpoint:
 // one that is in discovery before a departed one that had the same.
 func (d *decider) told() []discovery.InstanceID {
-	all := append(d.side(discovery.Blue), d.side(discovery.Green)...)
-	slices.SortStableFunc(all, func(a, b discovery.InstanceID) int {
+	gone := d.members(func(_ discovery.InstanceID, m Member) bool { return !m.Departed.IsZero() })
+	slices.SortStableFunc(gone, func(a, b discovery.InstanceID) int {
 		return d.s.Members[a].Departed.Compare(d.s.Members[b].Departed)
 	})
-	return all
+	return append(d.members(func(_ discovery.InstanceID, m Member) bool { return m.Departed.IsZero() }), gone...)
 }
 
 func weights(s State) map[discovery.Colour]Share {
