@@ -18,7 +18,7 @@ func (d *decider) track(asked bool) {
 	gone := m.gone() + uint64(r.Owed)
 	next := r.Returns
 	if next == nil {
-		next = new(NewReturns(false, r.Policy.ReturnTimeout.D()).Observe(d.now, gone-uint64(r.Owed), r.Accepted)) // the owed left just now
+		next = new(NewReturns(r.Policy.ReturnTimeout.D()).Observe(d.now, gone-uint64(r.Owed), r.Accepted)) // the owed left just now
 	} else if due := next.Seen.Add(observing); d.now.Before(due) && (!asked || next.knows(gone, r.Accepted)) {
 		d.wakeBy(due)
 		return

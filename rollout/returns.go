@@ -27,7 +27,7 @@ import (
 //
 // How Step calls it, once the gates of the old side are closed and a window is set:
 //
-//	r.Returns = new(NewReturns(exact, timeout))                // once
+//	r.Returns = new(NewReturns(timeout))                       // once
 //	r.Returns = new(r.Returns.Observe(now, evicted, accepted)) // about once a second, and with the fresh counts before a step
 //	if !r.Returns.Ready() { wait: how many connections come by themselves is being measured }
 //	if r.Returns.Missing() { close nothing: evicted clients are not coming back }
@@ -39,8 +39,6 @@ import (
 // Returns is a value: no method changes what it was called on. It reads no clock,
 // and its JSON stays below 6 KB.
 type Returns struct {
-	// Exact: accepted counts returned clients and nobody else.
-	Exact bool `json:"exact,omitempty"`
 	// Timeout is the policy's ReturnTimeout.
 	Timeout Duration `json:"timeout"`
 	// Since is the first observation; At is the end of the last spell that was
@@ -93,24 +91,25 @@ const (
 	// wandered is how much higher than known the organic rate may be when it was
 	// not seen for minutes.
 	wandered = 0.2
+	// credible is the part of all weight that Outstanding covers.
+	credible = 0.98
 	// vague: Outstanding above so many times what is likely is not known well.
 	vague = 2.0
 )
 
-// NewReturns begins to estimate. exact: the application tells returned clients,
-// and they are what Observe gets. timeout is the policy's ReturnTimeout.
-func NewReturns(exact bool, timeout time.Duration) Returns {
-	r := Returns{Exact: exact, Timeout: Duration(timeout), Filters: make([]filter, len(curves))}
+// NewReturns begins to estimate; timeout is the policy's ReturnTimeout.
+func NewReturns(timeout time.Duration) Returns {
+	r := Returns{Timeout: Duration(timeout), Filters: make([]filter, len(curves))}
 	for i, c := range curves {
 		r.Filters[i] = newFilter(c)
 	}
 	return r
 }
 
-// Ready reports whether the first connection may be closed: at once where returns
-// are exact, else when the organic rate has been measured for 10 s.
+// Ready reports whether the first connection may be closed: when the
+// organic rate has been measured for 10 s.
 func (r Returns) Ready() bool {
-	return !r.Since.IsZero() && (r.Exact || r.At.Sub(r.Since) >= measuring)
+	return !r.Since.IsZero() && r.At.Sub(r.Since) >= measuring
 }
 
 // Missing reports that far fewer connections are accepted than there would be if
@@ -144,8 +143,8 @@ func (r Returns) Observe(now time.Time, evicted, accepted uint64) Returns {
 // weigh ends the spell, unless it is not clear yet whether clients are missing.
 func (r *Returns) weigh(now time.Time) {
 	took := now.Sub(r.At)
-	s := flow{gone: float64(r.NewEvicted), came: float64(r.NewAccepted), dt: took.Seconds(), exact: r.Exact}
-	foreseen := r.quantile(1-r.credible(), func(f filter, c curve) float64 {
+	s := flow{gone: float64(r.NewEvicted), came: float64(r.NewAccepted), dt: took.Seconds()}
+	foreseen := r.quantile(1-credible, func(f filter, c curve) float64 {
 		if r.Missing() {
 			return f.resumes(c, s)
 		}
@@ -202,14 +201,10 @@ func (r *Returns) tell(now time.Time, short bool) {
 }
 
 // Outstanding is how many evicted clients may be on their way: rather more than
-// there are. It never exceeds evicted, nor evicted − returned where that is exact.
+// there are. It never exceeds evicted.
 func (r Returns) Outstanding() int {
-	n := r.quantile(r.credible(), func(f filter, _ curve) float64 { return f.atMost(r.sigmas()) })
-	n = min(n+float64(r.NewEvicted), float64(r.Evicted))
-	if r.Exact {
-		n = min(n, float64(max(r.Evicted, r.Accepted)-r.Accepted))
-	}
-	return int(math.Ceil(n))
+	n := r.quantile(credible, func(f filter, _ curve) float64 { return f.atMost(1) })
+	return int(math.Ceil(min(n+float64(r.NewEvicted), float64(r.Evicted))))
 }
 
 // Room is how many clients more may be sent on their way in the next step, so
@@ -220,34 +215,14 @@ func (r Returns) Room(window int) int {
 	out := r.Outstanding()
 	left := max(0, window-out)
 	likely := r.mean(func(f filter, _ curve) float64 { return f.atMost(0) }) + float64(r.NewEvicted)
-	if !r.Exact && left < window/3 && float64(out) > vague*likely {
+	if left < window/3 && float64(out) > vague*likely {
 		return 0
 	}
 	return left
 }
 
-// credible is the part of all weight that Outstanding covers, and sigmas what it
-// adds for chance within a filter. Counted returns allow to be stricter.
-func (r Returns) credible() float64 {
-	if r.Exact {
-		return 0.999
-	}
-	return 0.98
-}
-
-func (r Returns) sigmas() float64 {
-	if r.Exact {
-		return 3
-	}
-	return 1
-}
-
 // NeverBack estimates how many of the evicted clients will not come back.
 func (r Returns) NeverBack() int {
-	on := r.mean(func(f filter, _ curve) float64 { return f.Share * f.away() })
-	if r.Exact {
-		return int(max(0, float64(r.Evicted)-float64(r.Accepted)-float64(r.NewEvicted)-on))
-	}
 	return int(r.mean(func(f filter, _ curve) float64 {
 		return (1 - f.Share) * max(0, float64(r.Evicted-r.NewEvicted)-f.away())
 	}))
@@ -272,10 +247,7 @@ func (r Returns) Takes() time.Duration {
 
 // MinWindow is the smallest window that can be kept: 3·√(organic rate · return
 // time), three standard deviations of what comes by itself in that time
-// (Poisson). Where returns are exact every window can.
+// (Poisson).
 func (r Returns) MinWindow() int {
-	if r.Exact {
-		return 1
-	}
 	return max(1, int(math.Ceil(3*math.Sqrt(r.Organic()*r.Takes().Seconds()))))
 }

@@ -60,7 +60,6 @@ func (c curve) within(age float64) float64 {
 // flow is one spell: dt seconds in which gone were evicted, evenly, and came accepted.
 type flow struct {
 	gone, came, dt float64
-	exact          bool // nobody organic
 	// waits is how many organic connections that were refused may be in came.
 	waits float64
 }
@@ -173,9 +172,6 @@ func sure(foreseen, dt float64) float64 {
 func (f *filter) forget() { f.Lag, f.P[0], f.P[1], f.P[2] = 0, 0, 0, 0 }
 
 func (f filter) wanders(s flow) float64 {
-	if s.exact {
-		return 0
-	}
 	return (f.Organic*f.Organic + 100) * drift * drift * s.dt // below 10/s as at 10/s
 }
 
@@ -186,10 +182,8 @@ func (f *filter) pass(c curve, s flow, learn bool) {
 	f.Away = away
 	if !f.Began { // the first spell says what the organic rate is like, but little more
 		f.Began = true
-		if !s.exact {
-			f.Organic = max(0, s.came-f.Share*back) / s.dt
-			f.P[3] = 100 * (f.Organic*f.Organic + 1)
-		}
+		f.Organic = max(0, s.came-f.Share*back) / s.dt
+		f.P[3] = 100 * (f.Organic*f.Organic + 1)
 		return
 	}
 	// Predict: P ← F·P·Fᵀ + Q with F = [1 dt back; 0 1 0; 0 0 1].

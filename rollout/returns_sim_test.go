@@ -17,7 +17,6 @@ type air struct {
 	Refuse  [2]float64               // from, to: green refuses everyone
 	Window  int                      // 0: none, and nothing is estimated
 	Held    int
-	Exact   bool
 	Seed    uint64
 }
 
@@ -52,7 +51,7 @@ func (a air) fly(limit float64) (out flight) {
 		truth             int
 		plan              []int // closes by instant in the running step
 		next, begin, last = 0, -1, 0
-		r                 = NewReturns(a.Exact, time.Minute)
+		r                 = NewReturns(time.Minute)
 	)
 	held := a.Held
 	retry := func(now, n int) {
@@ -84,9 +83,7 @@ func (a air) fly(limit float64) (out flight) {
 		} else {
 			truth -= tries
 			came += uint64(tries)
-			if !a.Exact {
-				came += poisson(rng, a.Organic*a.Drift(at)*instant)
-			}
+			came += poisson(rng, a.Organic*a.Drift(at)*instant)
 		}
 		evicted, accepted = append(evicted, gone), append(accepted, came)
 		if a.Window > 0 {

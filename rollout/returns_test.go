@@ -72,24 +72,6 @@ func TestReturnsKeepTheWindow(t *testing.T) {
 	})
 }
 
-// TestExactReturnsKeepTheWindow: where the application tells returns, no more than
-// the window, ever.
-func TestExactReturnsKeepTheWindow(t *testing.T) {
-	every(t, func(t *testing.T, window int, refuse [2]float64, w wait) (worst, took float64) {
-		for _, lost := range losses {
-			for seed := range uint64(2) {
-				a := air{Delay: w.of, Lost: lost, Refuse: refuse, Window: window, Held: 30_000, Exact: true, Seed: seed}
-				f := a.fly(3000)
-				worst, took = max(worst, f.Worst), max(took, f.Took)
-				if f.Worst > 1 || !f.Done {
-					t.Errorf("lost %v, seed %d: %v", lost, seed, f)
-				}
-			}
-		}
-		return worst, took
-	})
-}
-
 // TestReturnsTakeNoTime: a window that does not bind makes a rollout of 30,000 at
 // most a tenth longer. It does not bind where those on their way and a step more
 // fit into half of it.
@@ -117,34 +99,32 @@ func TestReturnsTakeNoTime(t *testing.T) {
 // TestReturnsAreAValue: what is stored is all there is, it stays small, and
 // observing changes nothing but what it returns.
 func TestReturnsAreAValue(t *testing.T) {
-	for _, exact := range []bool{false, true} {
-		a := air{Delay: exponential(5), Lost: 0.05, Organic: 123.456, Drift: drifts[0], Refuse: [2]float64{40, 50}, Window: 3000, Held: 20_000, Exact: exact}
-		r := a.fly(3000).Result
-		stored, err := json.Marshal(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(stored) > 6_000 {
-			t.Errorf("stored in %d bytes", len(stored))
-		}
-		var again Returns
-		if err := json.Unmarshal(stored, &again); err != nil {
-			t.Fatal(err)
-		}
-		for i := range 20 {
-			now := r.Seen.Add(time.Second).UTC()
-			evicted, accepted := r.SawEvicted+uint64(100*i), r.SawAccepted+uint64(150*i)
-			r, again = r.Observe(now, evicted, accepted), again.Observe(now, evicted, accepted)
-		}
-		one, _ := json.Marshal(r)
-		other, _ := json.Marshal(again)
-		if string(one) != string(other) {
-			t.Errorf("after storing it is another:\n%s\n%s", one, other)
-		}
-		r.Observe(r.Seen.Add(time.Minute), r.SawEvicted+9999, r.SawAccepted)
-		if after, _ := json.Marshal(r); !reflect.DeepEqual(one, after) {
-			t.Errorf("observing changed what it was called on")
-		}
+	a := air{Delay: exponential(5), Lost: 0.05, Organic: 123.456, Drift: drifts[0], Refuse: [2]float64{40, 50}, Window: 3000, Held: 20_000}
+	r := a.fly(3000).Result
+	stored, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(stored) > 6_000 {
+		t.Errorf("stored in %d bytes", len(stored))
+	}
+	var again Returns
+	if err := json.Unmarshal(stored, &again); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 {
+		now := r.Seen.Add(time.Second).UTC()
+		evicted, accepted := r.SawEvicted+uint64(100*i), r.SawAccepted+uint64(150*i)
+		r, again = r.Observe(now, evicted, accepted), again.Observe(now, evicted, accepted)
+	}
+	one, _ := json.Marshal(r)
+	other, _ := json.Marshal(again)
+	if string(one) != string(other) {
+		t.Errorf("after storing it is another:\n%s\n%s", one, other)
+	}
+	r.Observe(r.Seen.Add(time.Minute), r.SawEvicted+9999, r.SawAccepted)
+	if after, _ := json.Marshal(r); !reflect.DeepEqual(one, after) {
+		t.Errorf("observing changed what it was called on")
 	}
 }
 
@@ -157,23 +137,16 @@ func TestReturnsTell(t *testing.T) {
 			t.Errorf("%s is %.2f, want %.2f ± %.2f", what, got, want, by)
 		}
 	}
-	for _, exact := range []bool{false, true} {
-		a := air{Delay: exponential(5), Lost: 0.2, Organic: 50, Drift: func(float64) float64 { return 1 }, Window: 10_000, Held: 60_000, Exact: exact}
-		f := a.fly(3000)
-		r := f.Result
-		near("plateau", r.Back(time.Hour), 0.8, 0.05)
-		near("back within 5 s", r.Back(5*time.Second), 0.8*(1-1/math.E), 0.08)
-		near("back at once", r.Back(0), 0, 0.01)
-		near("return time", r.Takes().Seconds(), 5, 1)
-		near("never back", float64(r.NeverBack()), float64(f.Lost), 0.05*60_000)
-		if exact {
-			near("organic rate", r.Organic(), 0, 0)
-			near("smallest window", float64(r.MinWindow()), 1, 0)
-		} else {
-			near("organic rate", r.Organic(), 50, 15)
-			near("smallest window", float64(r.MinWindow()), 3*math.Sqrt(250), 12)
-		}
-	}
+	a := air{Delay: exponential(5), Lost: 0.2, Organic: 50, Drift: func(float64) float64 { return 1 }, Window: 10_000, Held: 60_000}
+	f := a.fly(3000)
+	r := f.Result
+	near("plateau", r.Back(time.Hour), 0.8, 0.05)
+	near("back within 5 s", r.Back(5*time.Second), 0.8*(1-1/math.E), 0.08)
+	near("back at once", r.Back(0), 0, 0.01)
+	near("return time", r.Takes().Seconds(), 5, 1)
+	near("never back", float64(r.NeverBack()), float64(f.Lost), 0.05*60_000)
+	near("organic rate", r.Organic(), 50, 15)
+	near("smallest window", float64(r.MinWindow()), 3*math.Sqrt(250), 12)
 }
 
 // TestReturnsMissing: nobody at all comes back, but green is there: each time the
@@ -194,17 +167,17 @@ func TestReturnsMissing(t *testing.T) {
 // TestReturnsCountNothingTwice: totals that fall, observations out of the blue.
 func TestReturnsCountNothingTwice(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
-	r := NewReturns(true, time.Minute).Observe(now, 500, 900)
-	if !r.Ready() || r.Outstanding() != 0 || r.Room(100) != 100 {
+	r := NewReturns(time.Minute).Observe(now, 500, 900)
+	if r.Outstanding() != 0 || r.Room(100) != 100 {
 		t.Errorf("at first %d are on their way, room %d; want 0 and 100", r.Outstanding(), r.Room(100))
 	}
 	r = r.Observe(now.Add(time.Second), 560, 900)
 	r = r.Observe(now.Add(2*time.Second), 520, 0) // an instance cannot be seen for a moment
 	r = r.Observe(now.Add(3*time.Second), 560, 910)
-	if r.Evicted != 60 || r.Accepted != 10 || r.Outstanding() > 50 {
-		t.Errorf("evicted %d, accepted %d, outstanding %d; want 60, 10 and at most 50", r.Evicted, r.Accepted, r.Outstanding())
+	if r.Evicted != 60 || r.Accepted != 10 || r.Outstanding() > 60 {
+		t.Errorf("evicted %d, accepted %d, outstanding %d; want 60, 10 and at most 60", r.Evicted, r.Accepted, r.Outstanding())
 	}
-	r = NewReturns(false, time.Minute).Observe(now, 0, 0)
+	r = NewReturns(time.Minute).Observe(now, 0, 0)
 	for i := range 10 {
 		if r.Ready() {
 			t.Errorf("ready after %d s", i)

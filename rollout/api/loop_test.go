@@ -170,7 +170,7 @@ func TestLookEstimated(t *testing.T) {
 	g1 := v.Seen.Instances["g1"]
 	g1.Status.Returned = nil
 	v.Seen.Instances["g1"] = g1
-	v.State.Rollout.Returns = new(rollout.NewReturns(false, time.Minute))
+	v.State.Rollout.Returns = new(rollout.NewReturns(time.Minute))
 	r := Look(v, noon).Rollout
 	if r.Exact || r.Returned != nil || r.Outstanding == nil || r.NeverBack == nil {
 		t.Errorf("exact %v, returned %v, outstanding %v, never back %v", r.Exact, r.Returned, r.Outstanding, r.NeverBack)
