@@ -164,6 +164,29 @@ func TestReturnsMissing(t *testing.T) {
 	}
 }
 
+// TestReturnsCountTheHerd: green accepts again after a minute, and everyone whom it
+// refused is there a second later, organic ones too. Most of them count as returned;
+// none does that may be organic.
+func TestReturnsCountTheHerd(t *testing.T) {
+	const organic, before, refused = 20, 60, 60
+	a := air{Delay: exponential(20), Lost: 0.2, Organic: organic, Drift: func(float64) float64 { return 1 }, Refuse: [2]float64{before, math.Inf(1)}, Window: 3000, Held: 30_000}
+	f := a.fly(before + refused)
+	r, out := f.Result, int(f.Worst*float64(a.Window))
+	if !r.Missing() || r.Outstanding() < out {
+		t.Fatalf("%d of %d are on their way, missing %v; want all of them, and missing", r.Outstanding(), out, r.Missing())
+	}
+	again := func(herd int) int {
+		came := r.SawAccepted + uint64(herd) + organic
+		return r.Observe(r.Seen.Add(time.Second), r.SawEvicted, came).Outstanding()
+	}
+	if all, left := r.Outstanding(), again(out+organic*refused); left > all/3 {
+		t.Errorf("%d are on their way when %d of %d are back", left, out, all)
+	}
+	if left := again(organic * refused); left < out {
+		t.Errorf("%d of %d are on their way when only organic ones came", left, out)
+	}
+}
+
 // TestReturnsCountNothingTwice: totals that fall, observations out of the blue.
 func TestReturnsCountNothingTwice(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
