@@ -57,7 +57,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.IntVar(&e.clients, "clients", 100, "how many clients")
 	flags.IntVar(&e.cap.Close, "close", 10, "the cap: connections closed per --every, across the fleet")
 	flags.DurationVar(&every, "every", every, "see --close")
-	flags.TextVar(&e.reconnect, "reconnect", e.reconnect, "how clients reconnect: at-once, uniform:5s or backoff:500ms..10s (with full jitter)")
+	flags.TextVar(&e.reconnect, "reconnect", e.reconnect, "how clients reconnect: at-once, uniform:5s, uniform:3s..6s or backoff:500ms..10s (with full jitter)")
 	names := flags.String("scenario", "", "all, or some of them with commas between: disturbed rollouts instead of storm and funnel; 200 clients and 20 per 1s unless said otherwise")
 	flags.StringVar(&e.out, "out", "out", "folder for storm.json, storm.png, storm.html and logs/")
 	switch err := flags.Parse(args); {

@@ -96,7 +96,7 @@ func TestScenarioBreaksAPromise(t *testing.T) {
 				}
 			}
 			sorted(p.records)
-		}, want: "the window is 30"},
+		}, want: "the window is 60"},
 		"room": {play: performed("no-room", []float64{60}, "settling draining no_room draining", at20), want: "green holds 121"},
 		"both at once": {play: performed("in-place", []float64{1, 2, 3}, "settling draining no_room draining no_room draining no_room draining", func(i int) float64 {
 			return at20(i%50*4 + i/50)

@@ -29,8 +29,8 @@ var scenarios = []*scenario{
 		holds: func(p play) error { return p.closesNothing(p.done[0].Add(p.exp.cap.Every.D()), p.done[1]) },
 	},
 	{
-		name: "slow-clients", said: "Clients take up to 6 s, the window is 15 %",
-		blue: 3, green: 3, window: 0.15, reconnect: clients.Reconnect{Base: 6 * time.Second, Max: 6 * time.Second},
+		name: "slow-clients", said: "Clients take 3 to 6 s, the window is 30 %",
+		blue: 3, green: 3, window: 0.3, reconnect: clients.Reconnect{Base: 3 * time.Second, Max: 3 * time.Second, Least: 3 * time.Second},
 		reasons: is(`settling draining( window_full draining)+`),
 		outcome: rollout.Done, ends: "v2", most: 1, mean: 1,
 		holds: play.keepsWindow,

@@ -40,7 +40,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.SetOutput(stderr)
 	flags.IntVar(&opt.Clients, "clients", 100, "how many clients")
 	urls := flags.String("urls", "ws://127.0.0.1:8080/ws", "where they connect, comma-separated; each client picks one")
-	flags.TextVar(&opt.Reconnect, "reconnect", opt.Reconnect, "at-once, uniform:5s or backoff:1s..10s (with full jitter)")
+	flags.TextVar(&opt.Reconnect, "reconnect", opt.Reconnect, "at-once, uniform:5s, uniform:3s..6s or backoff:1s..10s (with full jitter)")
 	flags.IntVar(&opt.Dials, "dials", 128, "most handshakes under way at once")
 	flags.DurationVar(&opt.Ping, "ping", 30*time.Second, "how often each client sends a message; 0 is never")
 	records := flags.String("records", "", "file to write every disconnect and return to, as JSON lines")

@@ -14,16 +14,19 @@ type Reconnect struct {
 	// disconnect): uniform in [0, min(Max, Base·2^k)), "full jitter". With
 	// Base = Max it is uniform in [0, Max).
 	Base, Max time.Duration
+	// Least is waited before that in any case.
+	Least time.Duration
 }
 
 // retryAtOnce keeps a client without backoff from spinning on a server that
 // refuses it; it applies from the second attempt on.
 const retryAtOnce = 100 * time.Millisecond
 
-// ParseReconnect reads "at-once", "uniform:5s" or "backoff:500ms..10s".
+// ParseReconnect reads "at-once", "uniform:5s", "uniform:3s..6s" or
+// "backoff:500ms..10s".
 func ParseReconnect(s string) (Reconnect, error) {
 	kind, span, _ := strings.Cut(s, ":")
-	wrong := fmt.Errorf("%q is no way to reconnect; use at-once, uniform:5s or backoff:500ms..10s", s)
+	wrong := fmt.Errorf("%q is no way to reconnect; use at-once, uniform:5s, uniform:3s..6s or backoff:500ms..10s", s)
 	switch kind {
 	case "at-once":
 		if span != "" {
@@ -31,11 +34,16 @@ func ParseReconnect(s string) (Reconnect, error) {
 		}
 		return Reconnect{}, nil
 	case "uniform":
-		d, err := time.ParseDuration(span)
-		if err != nil || d <= 0 {
+		low, high, between := strings.Cut(span, "..")
+		if !between {
+			low, high = "0s", span
+		}
+		least, err := time.ParseDuration(low)
+		most, err2 := time.ParseDuration(high)
+		if err != nil || err2 != nil || least < 0 || most <= least {
 			return Reconnect{}, wrong
 		}
-		return Reconnect{Base: d, Max: d}, nil
+		return Reconnect{Base: most - least, Max: most - least, Least: least}, nil
 	case "backoff":
 		low, high, _ := strings.Cut(span, "..")
 		base, err := time.ParseDuration(low)
@@ -52,6 +60,8 @@ func (r Reconnect) String() string {
 	switch {
 	case r.Max == 0:
 		return "at-once"
+	case r.Least > 0:
+		return "uniform:" + r.Least.String() + ".." + (r.Least + r.Max).String()
 	case r.Base == r.Max:
 		return "uniform:" + r.Max.String()
 	}
@@ -78,5 +88,5 @@ func (r Reconnect) Delay(attempt int, rng *rand.Rand) time.Duration {
 	if attempt < 32 && r.Base<<attempt > 0 {
 		top = min(top, r.Base<<attempt)
 	}
-	return time.Duration(rng.Int64N(int64(top)))
+	return r.Least + time.Duration(rng.Int64N(int64(top)))
 }

@@ -161,15 +161,16 @@ func TestEndOfRunIsNoDisconnect(t *testing.T) {
 func TestReconnect(t *testing.T) {
 	for text, want := range map[string]Reconnect{
 		"at-once":            {},
-		"uniform:5s":         {5 * time.Second, 5 * time.Second},
-		"backoff:500ms..10s": {500 * time.Millisecond, 10 * time.Second},
+		"uniform:5s":         {Base: 5 * time.Second, Max: 5 * time.Second},
+		"uniform:3s..5s":     {Base: 2 * time.Second, Max: 2 * time.Second, Least: 3 * time.Second},
+		"backoff:500ms..10s": {Base: 500 * time.Millisecond, Max: 10 * time.Second},
 	} {
 		got, err := ParseReconnect(text)
 		if err != nil || got != want || got.String() != text {
 			t.Errorf("%s: %v (%s), %v", text, got, got, err)
 		}
 	}
-	for _, text := range []string{"", "later", "at-once:1s", "uniform", "uniform:-1s", "uniform:0s", "backoff:10s", "backoff:10s..1s"} {
+	for _, text := range []string{"", "later", "at-once:1s", "uniform", "uniform:-1s", "uniform:0s", "uniform:5s..3s", "uniform:-1s..3s", "backoff:10s", "backoff:10s..1s"} {
 		if r, err := ParseReconnect(text); err == nil {
 			t.Errorf("%q was read as %v", text, r)
 		}
@@ -188,6 +189,12 @@ func TestDelayDoublesUpToMax(t *testing.T) {
 	for attempt, top := range map[int]time.Duration{0: time.Second, 1: 2 * time.Second, 3: 8 * time.Second, 4: 10 * time.Second, 100: 10 * time.Second} {
 		if got := longest(r, attempt); got >= top || got < top*9/10 {
 			t.Errorf("attempt %d: longest of 2000 delays is %s, want just below %s", attempt, got, top)
+		}
+	}
+	least := Reconnect{Base: 2 * time.Second, Max: 2 * time.Second, Least: 3 * time.Second}
+	for range 2000 {
+		if got := least.Delay(0, rng); got < 3*time.Second || got >= 5*time.Second {
+			t.Fatalf("between 3 and 5 s: %s", got)
 		}
 	}
 	if got := longest(Reconnect{}, 0); got != 0 {
