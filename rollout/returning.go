@@ -49,6 +49,8 @@ func (d *decider) window() (left int, why Reason, ok bool) {
 		return 0, reason(Learning, "waiting: learning how many connections come to %s by themselves, before the first is closed", r.To), false
 	case ret.Missing():
 		return 0, reason(NotReturning, "waiting: evicted clients are not coming back to %s since %s; about %d are on their way", r.To, clock(ret.Short), m.Outstanding), false
+	case left <= 0 && r.Policy.Window < ret.MinWindow():
+		return 0, reason(WindowFull, "waiting: about %d evicted clients are on their way, the window is %d; with as many connections as come by themselves the smallest that can be kept is %d", m.Outstanding, r.Policy.Window, ret.MinWindow()), false
 	case left <= 0:
 		return 0, d.windowFull(m.Outstanding), false
 	}
