@@ -4,6 +4,8 @@ package main
 
 import (
 	"io"
+	"io/fs"
+	"os"
 	"testing"
 	"time"
 
@@ -12,12 +14,26 @@ import (
 	"github.com/sluice-proxy/sluice/rollout"
 )
 
-// TestExperiment is make demo in small: everything in it is real.
-func TestExperiment(t *testing.T) {
+// programs builds the project's own from the sources of now. They are no part of
+// the test's binary: without a look at their folders, go test would take its result
+// from its cache although they have changed.
+func programs(t *testing.T) fleet.Bin {
+	t.Helper()
 	bin, err := fleet.BuildBin(t.Context(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, dir := range []string{"cmd", "discovery", "envoy", "examples/chat", "rollout", "xds"} {
+		if err := fs.WalkDir(os.DirFS("../.."), dir, func(_ string, _ fs.DirEntry, err error) error { return err }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return bin
+}
+
+// TestExperiment is make demo in small: everything in it is real.
+func TestExperiment(t *testing.T) {
+	bin := programs(t)
 	e := experiment{
 		clients: 24, cap: rollout.Funnel{Close: 8, Every: rollout.Duration(time.Second)}, bin: bin, out: t.TempDir(), calm: 3 * time.Second,
 		reconnect: clients.Reconnect{Base: 300 * time.Millisecond, Max: time.Second},

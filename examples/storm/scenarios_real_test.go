@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sluice-proxy/sluice/examples/fleet"
 	"github.com/sluice-proxy/sluice/examples/swarm/clients"
 	"github.com/sluice-proxy/sluice/rollout"
 )
@@ -17,10 +16,7 @@ import (
 // parts: what watch shows, the cap, how often each client is disconnected and by
 // what, and what else the scenario promises.
 func TestScenarios(t *testing.T) {
-	bin, err := fleet.BuildBin(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	bin := programs(t)
 	for _, sc := range scenarios {
 		t.Run(sc.name, func(t *testing.T) {
 			e := experiment{
