@@ -62,7 +62,7 @@ func TestRealGates(t *testing.T) {
 		policy: "{funnel: 10/500ms, return_timeout: 30s, gates: [{name: errors, query: errors, below: 0.01}, {name: smoke, command: [" + smoke + "]}]}",
 	})
 	w.startEnvoy("edge-1", w.ctl.XDS)
-	c := w.gather(40)
+	c := w.gather(160) // enough for every trouble to come in the middle
 	c.on(chat, discovery.Blue)
 
 	set("0.031")
