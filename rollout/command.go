@@ -109,7 +109,7 @@ func (c Pause) apply(_ Policy, s State, _ Seen, now time.Time) (State, Answer, e
 func (d *decider) restep(now time.Time) {
 	if r := d.s.Rollout; r.Phase == Draining {
 		r.Step++
-		r.StepAt, r.Cap = now.Add(r.Policy.Funnel.Every.D()), 0
+		r.StepAt, r.Cap, r.Given = now.Add(r.Policy.Funnel.Every.D()), 0, Allowance{}
 		d.hold()
 	}
 }

@@ -99,10 +99,11 @@ func (d *decider) callHooksFor(ready []discovery.InstanceID) Reason {
 	slices.SortStableFunc(ready, func(a, b discovery.InstanceID) int { return cmp.Compare(held[a], held[b]) })
 	d.track(true)
 	pace := d.judge()
-	n, why, ok := d.allowance(pace)
+	given, why, ok := d.allowance(pace)
 	if !ok {
 		return why
 	}
+	n := given.Close
 	if first := ready[0]; held[first] > n {
 		if limit := d.limit(); held[first] > limit {
 			return d.wait(reason(HookTooLarge, "waiting: %s holds %d connections, which its hook ends all at once, and a step may close %d; raise the pace, or stop it yourself", first, held[first], limit))
@@ -125,7 +126,7 @@ func (d *decider) callHooksFor(ready []discovery.InstanceID) Reason {
 		}
 		r.note(d.now, "the hook ends "+string(key)+", which holds "+counted(held[key], "connection", "connections"))
 	}
-	r.Cap = d.limit()
+	r.Cap, r.Given = d.limit(), Allowance{}
 	r.StepAt = d.now.Add(r.Policy.Funnel.Every.D())
 	d.wakeBy(r.StepAt)
 	return reason(HookRunning, "waiting: the hook ends %s", ready[0])

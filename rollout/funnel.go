@@ -74,8 +74,8 @@ func (d *decider) draining() Reason {
 func (d *decider) letting(c Code) Reason {
 	r := d.s.Rollout
 	n, why := d.paced()
-	if r.Cap > 0 && d.now.Before(r.StepAt) {
-		n = min(cmp.Or(r.Pace.Limit, r.Cap), r.Cap) // what the running step was given
+	if r.Given.Close > 0 {
+		n, why = r.Given.Close, r.Given.Why
 	}
 	text := fmt.Sprintf("%s lets at most %s go every %s", r.From, counted(n, "connection", "connections"), r.Policy.Funnel.Every)
 	if why != "" {
@@ -244,7 +244,7 @@ func (d *decider) fresh(o oldSide) (Reason, bool) {
 func (d *decider) step(o oldSide) Reason {
 	d.track(true)
 	pace := d.judge()
-	n, why, ok := d.allowance(pace)
+	given, why, ok := d.allowance(pace)
 	if !ok {
 		return why
 	}
@@ -252,14 +252,14 @@ func (d *decider) step(o oldSide) Reason {
 	r := d.s.Rollout
 	limit := max(r.Cap, d.limit())
 	every := r.Policy.Funnel.Every.D()
-	part := shares(n, o.counts)
+	part := shares(given.Close, o.counts)
 	first := starts(part, every)
 	late := delay(d.lastSchedule(), schedule(part, first, every), limit+1, every)
 	d.touch()
 	r = d.s.Rollout
 	r.Step++
 	r.OrderedAt, r.StepAt = d.now, d.now.Add(late+every+pauseAfter(every))
-	r.Cap = d.limit()
+	r.Cap, r.Given = d.limit(), given
 	d.hold()
 	for i, key := range o.held {
 		m := d.s.Members[key]

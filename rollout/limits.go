@@ -66,30 +66,41 @@ func Alarm(s State, seen Seen, now time.Time) string {
 // paced is the most closes of the next step, and why it is less than the limit.
 func (d *decider) paced() (int, string) { return d.s.Rollout.Pace.of(d.limit()) }
 
+// Allowance is how many connections a step may close, and why it is fewer than the
+// limit; empty when it is not.
+type Allowance struct {
+	Close int    `json:"close,omitempty"`
+	Why   string `json:"why,omitempty"`
+}
+
 // allowance is how many connections the next step closes; not ok when none, and
 // why:
 //
 //	n = min(cap, pace, room − outstanding, window − outstanding)
-func (d *decider) allowance(pace Pace) (n int, why Reason, ok bool) {
+func (d *decider) allowance(pace Pace) (given Allowance, why Reason, ok bool) {
 	r := d.s.Rollout
-	n, _ = pace.of(d.limit())
+	given.Close, given.Why = pace.of(d.limit())
 	if room, known := d.room(); known {
 		if key, silent := d.silent(); silent {
-			return 0, d.wait(reason(FreshCounts, "waiting: how much room %s has is not known before %s says what it let go; bring it back, or deregister it", r.To, key)), false
+			return Allowance{}, d.wait(reason(FreshCounts, "waiting: how much room %s has is not known before %s says what it let go; bring it back, or deregister it", r.To, key)), false
 		}
 		if room <= 0 {
-			return 0, d.wait(d.full()), false
+			return Allowance{}, d.wait(d.full()), false
 		}
-		n = min(n, room)
+		if room < given.Close {
+			given = Allowance{room, fmt.Sprintf("%s has no room for more", r.To)}
+		}
 	}
 	if r.Policy.Window > 0 {
 		left, why, ok := d.window()
 		if !ok {
-			return 0, d.wait(why), false
+			return Allowance{}, d.wait(why), false
 		}
-		n = min(n, left)
+		if left < given.Close {
+			given = Allowance{left, fmt.Sprintf("more would not fit the window of %d", r.Policy.Window)}
+		}
 	}
-	return n, Reason{}, true
+	return given, Reason{}, true
 }
 
 // full says that the side that takes over has no room, and for whom.

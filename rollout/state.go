@@ -157,6 +157,8 @@ type Rollout struct {
 	Pace Pace `json:"pace,omitzero"`
 	// Cap is the most that the last step may close, by the cap of then.
 	Cap int `json:"cap,omitempty"`
+	// Given is what the last step was allowed.
+	Given Allowance `json:"given,omitzero"`
 	// Batch counts the batches that were begun, and BatchAt is when the last was
 	// done; zero while it drains.
 	// Turned is when the batch was begun.
