@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
@@ -43,11 +44,17 @@ func (w *World) look() {
 	w.looked, w.dirty, w.counted = w.now, false, false
 	for range 50 {
 		w.promises.looks++
-		seen := w.see()
+		// Both are pure: the decision is made beside the wish, and once more only when
+		// the proxies have been told something.
+		seen, version := w.see(), w.version
+		var d rollout.Decision
+		var beside sync.WaitGroup
+		beside.Go(func() { d = rollout.Step(w.state, seen, w.clock()) })
 		w.wish = rollout.Wished(w.state, seen)
-		w.publish()
-		seen = w.see()
-		d := rollout.Step(w.state, seen, w.clock())
+		beside.Wait()
+		if w.publish(); w.version != version {
+			d = rollout.Step(w.state, w.see(), w.clock())
+		}
 		w.because(d.Reason)
 		if d.Changed {
 			if err := d.Next.Check(); err != nil {
