@@ -53,10 +53,14 @@ func (d *decider) finish(how Outcome) {
 		ID: r.ID, From: r.From, To: r.To, Outcome: how, Forced: r.Forced, Started: r.Started, Ended: d.now,
 		Evicted: moved.Evicted, Lost: int(moved.Lost), LeftBehind: r.LeftBehind, Events: r.Events, Omitted: r.Omitted,
 	}
-	if moved.Exact {
-		rec.Returned = &moved.Returned
+	if gone := moved.gone(); moved.Known {
+		away := min(gone, uint64(moved.Outstanding+moved.NeverBack))
+		rec.Returned, rec.Estimated = new(gone-away), !moved.Exact
+		if moved.Exact {
+			rec.Returned = &moved.Returned
+		}
 		if how != Superseded {
-			rec.NeverBack = new(uint64(moved.Outstanding + moved.NeverBack))
+			rec.NeverBack = &away
 		}
 	}
 	if r.Aborting {

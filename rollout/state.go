@@ -205,9 +205,11 @@ type Record struct {
 	Evicted uint64           `json:"evicted"`
 	// Lost is how many connections ended because their instance died.
 	Lost int `json:"lost,omitempty"`
-	// Returned and NeverBack are nil where the instances cannot tell.
+	// Returned and NeverBack are nil where nobody can tell; Estimated: they are
+	// inferred from what the side that took over admitted.
 	Returned   *uint64  `json:"returned"`
 	NeverBack  *uint64  `json:"never_back"`
+	Estimated  bool     `json:"estimated,omitempty"`
 	LeftBehind []string `json:"left_behind,omitempty"`
 	Events     []Event  `json:"events,omitempty"`
 	Omitted    int      `json:"omitted,omitempty"`

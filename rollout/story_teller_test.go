@@ -86,7 +86,7 @@ func (s *teller) history() {
 				lost = fmt.Sprintf(" %d lost,", rec.Lost)
 			}
 			s.line("", "- rollout %s is %s: %d evicted,%s %s returned, %s never back",
-				rec.ID, rec.Outcome, rec.Evicted, lost, maybe(rec.Returned), maybe(rec.NeverBack))
+				rec.ID, rec.Outcome, rec.Evicted, lost, maybe(rec, rec.Returned), maybe(rec, rec.NeverBack))
 			if len(rec.LeftBehind) > 0 {
 				s.line("", "- left behind: %s", names(rec.LeftBehind))
 			}
@@ -99,9 +99,12 @@ func (s *teller) history() {
 	s.events = len(events)
 }
 
-func maybe(n *uint64) string {
-	if n == nil {
+func maybe(rec Record, n *uint64) string {
+	switch {
+	case n == nil:
 		return "unknown"
+	case rec.Estimated:
+		return fmt.Sprint("about ", *n)
 	}
 	return fmt.Sprint(*n)
 }
