@@ -209,7 +209,7 @@ func (d *decider) sumRoom() (int, bool) {
 		return 0, true
 	}
 	_, total := d.filled()
-	total -= d.moved().Outstanding
+	total -= d.moved().AtMost
 	for key, m := range d.s.Members {
 		if !d.answers(key) && m.Drain != "" {
 			total -= m.Share

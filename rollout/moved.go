@@ -19,6 +19,8 @@ type Moved struct {
 	// Outstanding is how many evicted or lost clients are on their way, and
 	// NeverBack how many are no longer waited for.
 	Outstanding, NeverBack int
+	// AtMost is Outstanding where it is exact, and else what it hardly ever exceeds.
+	AtMost int
 	// Known: Outstanding and NeverBack can be told at all.
 	Known bool
 }
@@ -59,9 +61,11 @@ func (d *decider) countMoved() Moved {
 		m.Returned = min(m.Returned, gone) // others may return too
 		m.NeverBack = min(r.NeverBack, int(gone-m.Returned))
 		m.Outstanding, m.Known = int(gone-m.Returned)-m.NeverBack, true
+		m.AtMost = m.Outstanding
 	case r.Returns != nil:
 		m.Returned = 0
 		m.Outstanding, m.NeverBack, m.Known = r.Returns.Outstanding(), r.Returns.NeverBack(), true
+		m.AtMost = r.Returns.AtMost()
 	default:
 		m.Returned = 0
 	}

@@ -104,7 +104,7 @@ func supersede(s State, seen Seen, target discovery.Colour, now time.Time) (Stat
 	d.restep(now)
 	d.touch()
 	d.s.Rollout.note(now, fmt.Sprintf("superseded by a newer %s release: %s", target, keys(newer)))
-	left := leftover{owed: d.moved().Outstanding, stepAt: d.s.Rollout.StepAt}
+	left := leftover{owed: d.moved().AtMost, stepAt: d.s.Rollout.StepAt}
 	d.finish(Superseded)
 	for key, m := range d.s.Members {
 		if m.Colour == target {

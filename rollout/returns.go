@@ -15,8 +15,8 @@ import (
 // It is a bank of Kalman filters: multiple model estimation, D. T. Magill, IEEE
 // Trans. Automatic Control 10 (1965) 434. Each filter believes in one return curve,
 // learns the organic rate and the share that comes back at all, and is weighed by
-// how well it foresees what is accepted. Outstanding is a high quantile over the
-// filters and not their mean, so as long as nothing is known nearly everyone
+// how well it foresees what is accepted. Outstanding and AtMost are high quantiles
+// over the filters and not their mean, so as long as nothing is known nearly everyone
 // evicted is on his way: the first closes, up to the window, are the probe.
 //
 // When far fewer are accepted than any credible filter foresees, green refuses.
@@ -91,8 +91,12 @@ const (
 	// wandered is how much higher than known the organic rate may be when it was
 	// not seen for minutes.
 	wandered = 0.2
-	// credible is the part of all weight that Outstanding covers.
+	// likely and credible are the parts of all weight that Outstanding and AtMost
+	// cover. AtMost may exceed the window by leeway: where a window nearly binds, the
+	// two could not be told apart without closing less.
+	likely   = 0.9
 	credible = 0.98
+	leeway   = 0.1
 	// vague: Outstanding above so many times what is likely is not known well.
 	vague = 2.0
 )
@@ -202,20 +206,29 @@ func (r *Returns) tell(now time.Time, short bool) {
 
 // Outstanding is how many evicted clients may be on their way: rather more than
 // there are. It never exceeds evicted.
-func (r Returns) Outstanding() int {
-	n := r.quantile(credible, func(f filter, _ curve) float64 { return f.atMost(1) })
+func (r Returns) Outstanding() int { return r.onTheirWay(likely) }
+
+// AtMost is how many there hardly ever are more of.
+func (r Returns) AtMost() int { return r.onTheirWay(credible) }
+
+func (r Returns) onTheirWay(part float64) int {
+	n := r.quantile(part, func(f filter, _ curve) float64 { return f.atMost(1) })
 	return int(math.Ceil(min(n+float64(r.NewEvicted), float64(r.Evicted))))
 }
 
 // Room is how many clients more may be sent on their way in the next step, so
-// that no more than window are at once. While what is outstanding is not known well
-// it is all at once or nothing: a trickle of closes returns as a trickle, which
-// cannot be told from organic drift, and nothing would ever be learned.
+// that no more than window are at once:
+//
+//	max(0, min(window − Outstanding, 1.1 · window − AtMost))
+//
+// While what is outstanding is not known well it is all at once or nothing: a
+// trickle of closes returns as a trickle, which cannot be told from organic drift,
+// and nothing would ever be learned.
 func (r Returns) Room(window int) int {
 	out := r.Outstanding()
-	left := max(0, window-out)
-	likely := r.mean(func(f filter, _ curve) float64 { return f.atMost(0) }) + float64(r.NewEvicted)
-	if left < window/3 && float64(out) > vague*likely {
+	left := max(0, min(window-out, int((1+leeway)*float64(window))-r.AtMost()))
+	mean := r.mean(func(f filter, _ curve) float64 { return f.atMost(0) }) + float64(r.NewEvicted)
+	if left < window/3 && float64(out) > vague*mean {
 		return 0
 	}
 	return left
