@@ -117,11 +117,15 @@ func ahead(t *time.Time, now time.Time) string {
 	return fmt.Sprintf("%s (in %s)", moment(*t, now), short(t.Sub(now)))
 }
 
-// short is a duration in whole seconds; what is over is 0s.
+// short is a duration in whole seconds, hours or days; what is over is 0s.
 func short(d time.Duration) string {
+	const day = 24 * time.Hour
 	d = max(d, 0).Round(time.Second)
-	if d >= 48*time.Hour {
-		return fmt.Sprintf("%dd%dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
+	switch {
+	case d >= 100*day:
+		return fmt.Sprintf("%dd", d/day)
+	case d >= 2*day:
+		return fmt.Sprintf("%dd%dh", d/day, d%day/time.Hour)
 	}
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
