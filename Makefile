@@ -26,11 +26,11 @@ FUZZTIME ?= 60s
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-build: check-go ## build bin/rolloutd, bin/rolloutctl and bin/drain-sidecar (the default)
-	$(GO) build -trimpath -o bin/ ./cmd/rolloutd ./cmd/rolloutctl ./cmd/drain-sidecar
+build: check-go ## build bin/rolloutd, bin/rolloutctl and bin/drain-sidecar (the default), static
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/rolloutd ./cmd/rolloutctl ./cmd/drain-sidecar
 
 demo: build envoy-tool ## storm and funnel, side by side, through two real Envoys (DEMO="--clients 1000 --close 100 --every 3s")
-	$(GO) build -trimpath -o bin/ ./examples/...
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./examples/...
 	bin/storm $(DEMO)
 
 # One package at a time with real parts: their clocks are watched.
@@ -42,7 +42,7 @@ unit: check-go ## the tests that need neither Envoy nor Consul
 	$(GO) test -timeout 20m ./...
 
 race: tools ## all tests under the race detector
-	$(GO) test -race -tags real -timeout 60m ./...
+	$(GO) test -race -p 1 -tags real -timeout 100m ./...
 
 fuzz: check-go ## fuzz the promises and the parsers, FUZZTIME each (60s)
 	@set -e; for t in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | sort); do \

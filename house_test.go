@@ -66,7 +66,7 @@ var house = []room{
 		why: "what the commands share is words; the wiring is the commands' own"},
 	{dir: "cmd/rolloutctl", ours: []string{"cmd/internal/*", "discovery", "rollout", "rollout/*", "rollout/drain/conform", "envoy/bootstrap"}, foreign: anything, tests: []string{"examples/*", "examples/*/*"},
 		why: "rolloutctl must start in under 50 ms, without Envoy's protos, gRPC and the adapters"},
-	{dir: "cmd/drain-sidecar", ours: []string{"sidecar"}, tests: []string{"rollout/drain"},
+	{dir: "cmd/drain-sidecar", ours: []string{"cmd/internal/launch", "sidecar"}, tests: []string{"rollout/drain"},
 		why: "the sidecar runs beside each server and brings neither Envoy's protos nor the control plane"},
 	{dir: "cmd/*", ours: []string{"cmd/internal/*", "discovery", "discovery/*", "rollout", "rollout/*", "rollout/store/*", "envoy", "envoy/*", "xds"}, foreign: anything, tests: []string{"examples/*", "examples/*/*", "rollout/drain/grpcdrain"},
 		why: "everything meets in cmd, but the product does not need its examples"},
@@ -78,7 +78,7 @@ var house = []room{
 }
 
 // drainTests: what the tests of rollout/drain try it with.
-var drainTests = []string{"github.com/coder/websocket", "github.com/gorilla/websocket"}
+var drainTests = []string{"github.com/coder/websocket", "github.com/gorilla/websocket", "go.uber.org/goleak"}
 
 // TestImportDirection reads the files: a test that ran `go list` would be cached
 // and go blind.

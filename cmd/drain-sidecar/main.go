@@ -5,17 +5,15 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 	"time"
 
+	"github.com/sluice-proxy/sluice/cmd/internal/launch"
 	"github.com/sluice-proxy/sluice/sidecar"
 )
 
@@ -23,14 +21,10 @@ import (
 var version = "devel"
 
 func main() {
+	launch.SpareMemory()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends it at once
-	if os.Getenv("GOGC") == "" {
-		// Most of the memory is what idle connections hold, and garbage is little:
-		// collecting earlier saves more than it costs.
-		debug.SetGCPercent(40)
-	}
 	os.Exit(run(ctx, os.Args[1:], os.Stderr))
 }
 
@@ -59,23 +53,11 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 	flags.DurationVar(&s.sidecar.Every, "every", time.Second, "see --close")
 	flags.DurationVar(&s.grace, "shutdown-grace", time.Minute, "on SIGTERM: the longest to wait until empty")
 	flags.DurationVar(&s.sidecar.CloseWait, "close-wait", time.Second, "how long an evicted client may take to say goodbye")
-	asJSON := flags.Bool("log-json", false, "log in JSON")
-	printVersion := flags.Bool("version", false, "print the version and end")
-	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return 0
-		}
-		return 2
+	logger, code := launch.Parse(flags, args, version)
+	if logger == nil {
+		return code
 	}
-	if *printVersion {
-		fmt.Fprintln(stderr, "drain-sidecar "+version)
-		return 0
-	}
-	var handler slog.Handler = slog.NewTextHandler(stderr, nil)
-	if *asJSON {
-		handler = slog.NewJSONHandler(stderr, nil)
-	}
-	s.sidecar.Logger = slog.New(handler)
+	s.sidecar.Logger = logger
 	err := s.check(flags.Args())
 	var car *sidecar.Sidecar
 	if err == nil {

@@ -4,28 +4,23 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
+
+	"github.com/sluice-proxy/sluice/cmd/internal/launch"
 )
 
 // version is set by the release build with -ldflags "-X main.version=…".
 var version = "devel"
 
 func main() {
+	launch.SpareMemory()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if os.Getenv("GOGC") == "" {
-		// Most of the memory is the stacks and buffers of idle connections, and
-		// garbage is little: collecting earlier saves more than it costs.
-		debug.SetGCPercent(40)
-	}
 	hup := make(chan os.Signal, 1) // a level: one reload reads the newest file
 	signal.Notify(hup, syscall.SIGHUP)
 	os.Exit(run(ctx, os.Args[1:], hup, os.Stderr))
@@ -37,27 +32,15 @@ func run(ctx context.Context, args []string, hup <-chan os.Signal, stderr io.Wri
 	flags := flag.NewFlagSet("rolloutd", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	path := flags.String("config", "sluice.yaml", "the configuration `file`; rolloutctl validate checks it, SIGHUP rereads it")
-	asJSON := flags.Bool("log-json", false, "log in JSON")
-	printVersion := flags.Bool("version", false, "print the version and end")
-	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return 0
-		}
-		return 2
+	logger, code := launch.Parse(flags, args, version)
+	if logger == nil {
+		return code
 	}
 	if flags.NArg() > 0 {
 		fmt.Fprintf(stderr, "rolloutd: %q is not understood; rolloutd takes only flags, see rolloutd -help\n", flags.Arg(0))
 		return 2
 	}
-	if *printVersion {
-		fmt.Fprintln(stderr, "rolloutd "+version)
-		return 0
-	}
-	var handler slog.Handler = slog.NewTextHandler(stderr, nil)
-	if *asJSON {
-		handler = slog.NewJSONHandler(stderr, nil)
-	}
-	if err := serve(ctx, *path, hup, slog.New(handler)); err != nil {
+	if err := serve(ctx, *path, hup, logger); err != nil {
 		fmt.Fprintf(stderr, "rolloutd: %v\n", err)
 		return 1
 	}
