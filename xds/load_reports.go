@@ -31,7 +31,7 @@ const (
 type loads struct {
 	log      *slog.Logger
 	interval time.Duration
-	own      map[string]bool // clusters that proxies have of their own
+	proxies  map[string]bool // clusters that proxies have of their own
 	changed  chan struct{}   // a level: "look again"
 
 	mu        sync.Mutex // guards what follows, down to the last report
@@ -39,6 +39,8 @@ type loads struct {
 	nodes     map[string]*reporter
 	totals    map[string]map[netip.AddrPort]total // by cluster
 	swept     time.Time
+	replicas  map[string]*int // the voice of each other replica that was imported from
+	others    map[*int]bool   // the same
 }
 
 // total is of all nodes together, so that it never falls when one is forgotten.
@@ -62,8 +64,9 @@ type reporter struct {
 
 // voice is a node's newest stream of one kind.
 type voice struct {
-	stream *int // tells streams apart; nil once it has ended
+	stream *int // tells streams, and other replicas, apart; nil once it has ended
 	at     time.Time
+	said   time.Time // the same by the clock of the replica that passes it on
 }
 
 // clusterReport is what one node says of one cluster.
@@ -75,6 +78,9 @@ type clusterReport struct {
 	// comparisons since an endpoint was last found absent.
 	unseen   [2]int
 	compared int
+	// there is what was last passed on of each endpoint, by the replica of that voice.
+	there map[netip.AddrPort]EndpointReports
+	by    *int
 
 	counters  counters
 	counted   time.Time
@@ -85,8 +91,9 @@ type clusterReport struct {
 
 // endpointReport is what one node says of one endpoint.
 type endpointReport struct {
-	held      int
-	perSecond float64
+	held           int
+	issued, errors uint64 // since this process started
+	perSecond      float64
 	// present: it was in the newest report. A proxy leaves out an endpoint that
 	// has nothing, and also one that was removed while it has connections, so
 	// absence alone says nothing and the last count stays until the proxy's
@@ -96,15 +103,16 @@ type endpointReport struct {
 
 func newLoads(o Options) *loads {
 	l := &loads{
-		log: o.Logger, interval: o.LoadInterval, own: map[string]bool{},
+		log: o.Logger, interval: o.LoadInterval, proxies: map[string]bool{},
 		changed: make(chan struct{}, 1), published: map[string]bool{},
 		nodes: map[string]*reporter{}, totals: map[string]map[netip.AddrPort]total{},
+		replicas: map[string]*int{}, others: map[*int]bool{},
 	}
 	if l.interval <= 0 {
 		l.interval = loadInterval
 	}
 	for _, name := range o.OwnClusters {
-		l.own[name] = true
+		l.proxies[name] = true
 	}
 	return l
 }
@@ -187,7 +195,7 @@ func (l *loads) cluster(n *reporter, name string) *clusterReport {
 }
 
 func (l *loads) ignore(n *reporter, name string) {
-	if l.own[name] || len(n.ignored) >= maxIgnored || slices.Contains(n.ignored, name) {
+	if l.proxies[name] || len(n.ignored) >= maxIgnored || slices.Contains(n.ignored, name) {
 		return
 	}
 	n.ignored = append(n.ignored, name)

@@ -179,7 +179,11 @@ func (l *loads) apply(cluster string, r *clusterReport, news map[netip.AddrPort]
 		l.totals[cluster] = totals
 	}
 	for addr, s := range news {
-		r.endpoints[addr] = &endpointReport{held: s.held, perSecond: float64(s.issued) / since.Seconds(), present: true}
+		e := endpointReport{held: s.held, issued: s.issued, errors: s.errors, perSecond: float64(s.issued) / since.Seconds(), present: true}
+		if was := r.endpoints[addr]; was != nil {
+			e.issued, e.errors = e.issued+was.issued, e.errors+was.errors
+		}
+		r.endpoints[addr] = &e
 		r.sum += s.held
 		t := totals[addr]
 		totals[addr] = total{t.issued + s.issued, t.errors + s.errors, now}
