@@ -77,6 +77,7 @@ func serve(ctx context.Context, path string, hup <-chan os.Signal, logger *slog.
 	group.Go(func() error { return source.run(ctx, conf) })
 	group.Go(func() error { return hear(ctx, pub, control.Notice) })
 	group.Go(func() error { return carried.run(ctx, control) })
+	group.Go(func() error { return askReplicas(ctx, conf, pub.server, logger) })
 	group.Go(func() error { return serveXDS(ctx, pub.server, xdsListener) })
 	group.Go(func() error {
 		return serveAPI(ctx, operator(conf, control, pub, source, carried), apiListener)
@@ -158,7 +159,7 @@ func operator(conf *config.Config, control *rollout.Controller, pub *publisher, 
 	registry.MustRegister(newMetrics(now, pub.list), newLoadMetrics(carried), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return api.Server{
-		Views: views, Do: control.Do, Plan: control.Plan, Proxies: carried.list,
+		Views: views, Do: control.Do, Plan: control.Plan, Proxies: carried.list, Reports: func() any { return pub.server.Export() },
 		Ready: func() error {
 			err := control.Ready()
 			if why := source.waiting(); err != nil && why != "" {

@@ -141,7 +141,13 @@ func (w *world) startChat(of discovery.Service, id discovery.InstanceID, c disco
 // serves both services.
 func (w *world) startEnvoy(node string, xds netip.AddrPort) *edge {
 	w.t.Helper()
-	p, admin, err := fleet.StartEnvoy(w.ctx, fleet.EnvoyOptions{Node: node, XDS: xds, Dir: w.dir, Concurrency: 2})
+	return w.startEdge(fleet.EnvoyOptions{Node: node, XDS: xds, Dir: w.dir, Concurrency: 2})
+}
+
+func (w *world) startEdge(o fleet.EnvoyOptions) *edge {
+	w.t.Helper()
+	node := o.Node
+	p, admin, err := fleet.StartEnvoy(w.ctx, o)
 	w.must(err)
 	w.t.Cleanup(func() {
 		p.Kill()

@@ -25,6 +25,8 @@ type EnvoyOptions struct {
 	Ready []netip.AddrPort
 	// Concurrency is the number of worker threads; 0 is one.
 	Concurrency int
+	// Edit changes the bootstrap that is written; nil: it stays.
+	Edit func(bootstrap []byte) ([]byte, error)
 }
 
 // StartEnvoy starts the real Envoy on a bootstrap that is written for it, waits
@@ -44,8 +46,14 @@ func StartEnvoy(ctx context.Context, o EnvoyOptions) (*Process, netip.AddrPort, 
 	if err := bootstrap.Write(&b, bootstrap.Options{Node: o.Node, XDS: o.XDS.String(), Admin: admin, Concurrency: workers}); err != nil {
 		return nil, netip.AddrPort{}, fmt.Errorf("bootstrap of %s: %w", o.Node, err)
 	}
-	file := filepath.Join(o.Dir, o.Node+".yaml")
-	if err := os.WriteFile(file, b.Bytes(), 0o644); err != nil {
+	text, file := b.Bytes(), filepath.Join(o.Dir, o.Node+".yaml")
+	if o.Edit != nil {
+		text, err = o.Edit(text)
+	}
+	if err == nil {
+		err = os.WriteFile(file, text, 0o644)
+	}
+	if err != nil {
 		return nil, netip.AddrPort{}, fmt.Errorf("bootstrap of %s: %w", o.Node, err)
 	}
 	// Without hot restart several Envoys share a machine and none leaves shared

@@ -75,6 +75,9 @@ func (c *Client) Instances(ctx context.Context) (all []ServiceInstances, err err
 	return all, c.get(ctx, &all, nil, "instances")
 }
 
+// Reports decodes what proxies report to that rolloutd into all.
+func (c *Client) Reports(ctx context.Context, all any) error { return c.get(ctx, all, nil, "reports") }
+
 // Proxies is every proxy, sorted by node.
 func (c *Client) Proxies(ctx context.Context) (all []Proxy, err error) {
 	return all, c.get(ctx, &all, nil, "proxies")

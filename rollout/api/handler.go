@@ -30,6 +30,8 @@ type Server struct {
 	Plan func(discovery.Service, discovery.Colour, rollout.Overrides) (rollout.Plan, error)
 	// Proxies lists every proxy, sorted by node.
 	Proxies func() []Proxy
+	// Reports is what proxies report here, as JSON, for the other replicas.
+	Reports func() any
 	// Ready says what has not been read yet; nil when everything has been.
 	Ready   func() error
 	Metrics http.Handler
@@ -51,6 +53,7 @@ func (s Server) Handler() http.Handler {
 	v1.HandleFunc("GET /v1/watch", s.watch)
 	v1.HandleFunc("GET /v1/instances", s.ready(s.instances))
 	v1.HandleFunc("GET /v1/proxies", s.proxies)
+	v1.HandleFunc("GET /v1/reports", func(w http.ResponseWriter, r *http.Request) { say(w, s.Reports()) })
 	v1.HandleFunc("GET /v1/services/{service}", s.ready(s.service))
 	v1.HandleFunc("GET /v1/services/{service}/plan", s.ready(s.plan))
 	v1.HandleFunc("GET /v1/services/{service}/history", s.ready(s.history))

@@ -80,6 +80,12 @@ func (r *reading) checkAddresses(c *Config) {
 	if !c.XDS.Listen.Addr().IsLoopback() {
 		r.note("xds.listen", "%s can be reached from other machines and asks nobody who they are; keep it in a trusted network", c.XDS.Listen)
 	}
+	seen := map[string]string{}
+	for i, replica := range c.Replicas {
+		key := fmt.Sprintf("replicas[%d]", i)
+		r.checkURL(key, replica)
+		r.checkUnique(key, replica, seen)
+	}
 	if c.XDS.Listen == c.API.Listen && c.XDS.Listen.Port() != 0 {
 		r.refuse("api.listen", "%s is xds.listen too; each needs its own", c.API.Listen)
 	}

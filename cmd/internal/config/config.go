@@ -22,6 +22,10 @@ type Config struct {
 	XDS XDS `yaml:"xds"`
 	// API is what rolloutctl and Prometheus talk to.
 	API API `yaml:"api"`
+	// Replicas are the other rolloutds' APIs, as URLs. The streams of one Envoy may
+	// end at any of them, so each asks the others each second what Envoys report to
+	// them. They are shown API.Token. Default: none.
+	Replicas []string `yaml:"replicas"`
 	// Drain is how rolloutd speaks to the instances' drain endpoints.
 	Drain Drain `yaml:"drain"`
 	// Prometheus is what gates with a query ask. Only they need it.

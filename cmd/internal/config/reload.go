@@ -18,6 +18,7 @@ func (c *Config) Changed(next *Config) (changes []string, refused Problems) {
 	d.fixed("state", c.State, next.State, "a rollout would lose its memory")
 	d.fixed("xds", c.XDS, next.XDS, "the Envoys are connected to it")
 	d.fixed("api", c.API, next.API, "it is being served")
+	d.fixed("replicas", c.Replicas, next.Replicas, "they are being asked")
 	d.fixed("drain", c.Drain, next.Drain, "orders are being sent with it")
 	d.fixed("prometheus", c.Prometheus, next.Prometheus, "gates are being asked there")
 	d.listeners(c)

@@ -44,6 +44,7 @@ func TestChanged(t *testing.T) {
 		"state":                  {replace: "listeners:", by: "state: {file: elsewhere}\nlisteners:", refused: "x.yaml:2: state: changed, but a rollout would lose its memory; restart rolloutd for that"},
 		"xds":                    {replace: "listeners:", by: "xds: {listen: '127.0.0.1:1'}\nlisteners:", refused: "xds: changed, but the Envoys are connected to it; restart"},
 		"api":                    {replace: "listeners:", by: "api: {listen: '127.0.0.1:1'}\nlisteners:", refused: "api: changed, but it is being served; restart"},
+		"replicas":               {replace: "listeners:", by: "replicas: ['http://10.0.0.3:18001']\nlisteners:", refused: "replicas: changed, but they are being asked; restart"},
 		"drain token":            {replace: "listeners:", by: "drain: {token_file: testdata/drain.token}\nlisteners:", refused: "drain: changed, but orders are being sent with it; restart"},
 	} {
 		t.Run(name, func(t *testing.T) {

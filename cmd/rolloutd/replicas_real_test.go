@@ -1,0 +1,116 @@
+//go:build real
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/examples/fleet"
+	"github.com/sluice-proxy/sluice/rollout/api"
+)
+
+// TestRealReplicas: an Envoy takes its configuration from one rolloutd and reports
+// its load to another. The one asks the other and knows everything, by node; when
+// the other is gone, the Envoy is named and its last count stays.
+func TestRealReplicas(t *testing.T) {
+	t.Parallel()
+	w := start(t, plan{chats: 2, policy: halfPolicy})
+	dir := t.TempDir()
+	second, err := fleet.StartRolloutd(w.ctx, fleet.RolloutdOptions{
+		Bin: programs(t), Dir: dir, Discovery: fmt.Sprintf("{file: %q}", filepath.Join(w.dir, "instances.yaml")),
+		Rest: fmt.Sprintf("replicas: [%q]\n%s", "http://"+w.ctl.API.String(), w.rest),
+	})
+	w.must(err)
+	t.Cleanup(second.Kill)
+	first := w.ctl
+	w.ctl = second
+	w.api, err = second.Client()
+	w.must(err)
+
+	w.startEdge(fleet.EnvoyOptions{Node: "edge-1", XDS: second.XDS, Dir: w.dir, Concurrency: 2, Edit: func(b []byte) ([]byte, error) {
+		return reportTo(b, first.XDS.Addr().String(), first.XDS.Port())
+	}})
+	swarm, end := w.sockets(w.web, 60)
+	w.until("all to be connected", func() error {
+		if now := swarm.Connected(); now.Colour["blue"] != 60 {
+			return errors.New(now.String())
+		}
+		return nil
+	})
+	w.counted(chat, discovery.Blue, 60)
+	end()
+	w.counted(chat, discovery.Blue, 0)
+	_, _ = w.sockets(w.web, 40)
+	st := w.counted(chat, discovery.Blue, 40)
+	if missing := w.colour(st, discovery.Blue).Unreported; len(missing) > 0 {
+		t.Errorf("%v are missed", missing)
+	}
+
+	first.Kill()
+	w.await(chat, "the Envoy to be silent", func(st api.Status) bool {
+		held, silent := 0, true
+		for _, i := range st.Instances {
+			if i.Colour == discovery.Blue && i.Reported != nil {
+				held += i.Reported.Held
+				silent = silent && slices.Equal(i.Reported.Silent, []string{"edge-1"})
+			}
+		}
+		return held == 40 && silent
+	})
+	if log := second.Log(); strings.Count(log, "replica does not answer") != 1 {
+		t.Errorf("the log is\n%s", log)
+	}
+	w.must(first.Start(w.ctx))
+	w.until("the Envoy to be heard again", func() error {
+		st, err := w.api.Service(w.ctx, chat)
+		w.must(err)
+		for _, i := range st.Instances {
+			if i.Reported != nil && (len(i.Reported.Silent) > 0 || time.Since(i.Reported.At) > 5*time.Second) {
+				return fmt.Errorf("%s: %+v", i.ID, i.Reported)
+			}
+		}
+		return nil
+	})
+	w.counted(chat, discovery.Blue, 40)
+}
+
+// reportTo has an Envoy send its load reports elsewhere.
+func reportTo(bootstrap []byte, host string, port uint16) ([]byte, error) {
+	var b struct {
+		ClusterManager map[string]any `yaml:"cluster_manager"`
+		Static         struct {
+			Clusters []yaml.Node `yaml:"clusters"`
+		} `yaml:"static_resources"`
+		Rest map[string]any `yaml:",inline"`
+	}
+	if err := yaml.Unmarshal(bootstrap, &b); err != nil {
+		return nil, err
+	}
+	text, err := yaml.Marshal(b.Static.Clusters[0])
+	if err != nil {
+		return nil, err
+	}
+	var other map[string]any
+	if err := yaml.Unmarshal([]byte(strings.ReplaceAll(string(text), "sluice_xds", "other")), &other); err != nil {
+		return nil, err
+	}
+	other["load_assignment"] = map[string]any{"cluster_name": "other", "endpoints": []any{map[string]any{"lb_endpoints": []any{
+		map[string]any{"endpoint": map[string]any{"address": map[string]any{"socket_address": map[string]any{"address": host, "port_value": port}}}},
+	}}}}
+	b.ClusterManager["load_stats_config"].(map[string]any)["grpc_services"] = []any{map[string]any{"envoy_grpc": map[string]any{"cluster_name": "other"}}}
+	var node yaml.Node
+	if err := node.Encode(other); err != nil {
+		return nil, err
+	}
+	b.Static.Clusters = append(b.Static.Clusters, node)
+	return yaml.Marshal(b)
+}
