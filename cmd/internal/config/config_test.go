@@ -60,8 +60,8 @@ func TestFull(t *testing.T) {
 	if s.Address != d.Address || s.Token != d.Token || s.Datacenter != d.Datacenter || s.Prefix != "teams/web/sluice" || c.State.File != "" {
 		t.Errorf("state.consul %+v; it takes what it has not from discovery.consul", s)
 	}
-	if c.API.Token != "one-word-secret" || c.Drain.Token != "drain-secret" {
-		t.Errorf("api %+v, drain %+v", c.API, c.Drain)
+	if c.API.Token != "one-word-secret" || c.Drain.Token != "drain-secret" || !slices.Equal(c.Replicas, []string{"http://10.0.0.3:19001"}) {
+		t.Errorf("api %+v, drain %+v, replicas %v", c.API, c.Drain, c.Replicas)
 	}
 	if tls := c.Listeners[0].TLS; tls == nil || tls.Certificate != "/etc/ssl/web.pem" || tls.Key != "/etc/ssl/web.key" {
 		t.Errorf("tls %+v", tls)
@@ -93,7 +93,7 @@ func TestFull(t *testing.T) {
 			t.Errorf("got %+v\nwant %+v", got, want)
 		}
 	}
-	if text := c.Notes.Error(); !strings.Contains(text, "full.yaml:18: listeners[0].tls.certificate: ") || !strings.Contains(text, "every Envoy must have it") {
+	if text := c.Notes.Error(); !strings.Contains(text, "full.yaml:19: listeners[0].tls.certificate: ") || !strings.Contains(text, "every Envoy must have it") {
 		t.Errorf("notes: %s", text)
 	}
 }
