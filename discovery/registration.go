@@ -23,7 +23,7 @@ type Registration struct {
 	Port    int
 	Health  Health
 	// Drain is "10.0.0.5:9002", ":9002" or "9002" (the instance's own host), or
-	// an http(s) URL; empty when it has no drain endpoint.
+	// an http(s) URL; empty or Hook when it has no drain endpoint.
 	Drain string
 	// Capacity is a whole number above 0; empty when not declared.
 	Capacity string
@@ -31,6 +31,9 @@ type Registration struct {
 	KillAfter string
 	Version   string
 }
+
+// Hook as a drain address says that the policy's hook ends the instance.
+const Hook = "hook"
 
 // NewFleet sorts registrations into those that are used and those left out: the
 // unfit, those whose address is no IP address with a port, and all but the first
@@ -105,7 +108,7 @@ func (r Registration) addr() (netip.AddrPort, error) {
 // drainURL reads the address of a drain endpoint as its base URL; own is the
 // instance's host.
 func drainURL(s string, own netip.Addr) (string, error) {
-	if s == "" {
+	if s == "" || s == Hook {
 		return "", nil
 	}
 	bad := fmt.Errorf("its drain address %q cannot be read, so it counts as having none; write it like 10.0.0.5:9002, :9002 or http://10.0.0.5:9002", s)

@@ -91,6 +91,7 @@ func TestNewFleetIsTheSameInAnyOrder(t *testing.T) {
 func TestDrainAddress(t *testing.T) {
 	for in, want := range map[string]string{
 		"":                               "",
+		"hook":                           "",
 		"10.0.0.5:9002":                  "http://10.0.0.5:9002",
 		"drain.local:9002":               "http://drain.local:9002",
 		":9002":                          "http://10.0.0.1:9002",

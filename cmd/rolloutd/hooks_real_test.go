@@ -31,7 +31,7 @@ func TestRealHook(t *testing.T) {
 	for i := range w.instances[chat] {
 		in := &w.instances[chat][i]
 		w.must(os.WriteFile(filepath.Join(dir, string(in.ID)+".pid"), fmt.Append(nil, w.chat[in.ID].PID()), 0o600))
-		in.Drain = ""
+		in.Drain = []string{"", discovery.Hook}[i%2]
 	}
 	w.must(w.ctl.WriteInstances(w.instances))
 	w.startEnvoy("edge-1", w.ctl.XDS)
