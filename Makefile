@@ -43,8 +43,9 @@ test: build lint tools ## everything: lint, short race run, all tests with a rea
 unit: check-go ## the tests that need none of them
 	$(GO) test -timeout 20m ./...
 
-race: tools ## all tests under the race detector
-	$(GO) test -race -p 1 -tags real -timeout 100m ./...
+race: tools ## all tests under the race detector, the simulation in short
+	$(GO) test -race -p 1 -tags real -timeout 60m $$($(GO) list ./... | grep -v /rollout/sim)
+	$(GO) test -race -short ./rollout/sim
 
 fuzz: check-go ## fuzz the promises and the parsers, FUZZTIME each (60s)
 	@set -e; for t in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | sort); do \
