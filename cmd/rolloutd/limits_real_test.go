@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +12,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -22,7 +20,6 @@ import (
 	"github.com/sluice-proxy/sluice/cmd/internal/config"
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy"
-	"github.com/sluice-proxy/sluice/envoy/bootstrap"
 	"github.com/sluice-proxy/sluice/examples/fleet"
 	"github.com/sluice-proxy/sluice/examples/swarm/clients"
 	"github.com/sluice-proxy/sluice/rollout"
@@ -115,16 +112,7 @@ func (s *stage) wish(limit, proxies int) {
 // edge starts an Envoy on the bootstrap that is written for it, changed by edit.
 func (s *stage) edge(node string, edit func(string) string) {
 	s.t.Helper()
-	envoy, err := fleet.EnvoyPath()
-	s.must(err)
-	admin, err := fleet.FreeAddr()
-	s.must(err)
-	var b bytes.Buffer
-	s.must(bootstrap.Write(&b, bootstrap.Options{Node: node, XDS: s.xds.String(), Admin: admin}))
-	file := filepath.Join(s.dir, node+".yaml")
-	s.must(os.WriteFile(file, []byte(edit(b.String())), 0o644))
-	p, err := fleet.Start(node, filepath.Join(s.dir, node+".log"), append([]string{envoy, "-c", file,
-		"--disable-hot-restart", "--log-level", "warning", "--concurrency", strconv.Itoa(2)}, bootstrap.Flags()...)...)
+	p, admin, err := fleet.StartEnvoy(s.ctx, fleet.EnvoyOptions{Node: node, XDS: s.xds, Dir: s.dir, Concurrency: 2, Edit: edit})
 	s.must(err)
 	s.t.Cleanup(func() {
 		p.Kill()
@@ -135,8 +123,6 @@ func (s *stage) edge(node string, edit func(string) string) {
 	s.must(p.Await(s.ctx, fleet.Accepts(admin, s.web)))
 	s.must(p.Await(s.ctx, fleet.Accepts(admin, s.raw)))
 }
-
-func asWritten(text string) string { return text }
 
 // told waits until every Envoy has acknowledged everything that it asks for of
 // these types.
@@ -226,8 +212,8 @@ func TestRealHerd(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	s.wish(41, 2)
-	s.edge("edge-1", asWritten)
-	s.edge("edge-2", asWritten)
+	s.edge("edge-1", nil)
+	s.edge("edge-2", nil)
 	s.told(envoy.RuntimeType, envoy.RouteType, envoy.EndpointType)
 
 	again := clients.Reconnect{Base: 50 * time.Millisecond, Max: 200 * time.Millisecond}

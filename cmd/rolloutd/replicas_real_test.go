@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -36,8 +37,8 @@ func TestRealReplicas(t *testing.T) {
 	w.api, err = second.Client()
 	w.must(err)
 
-	w.startEdge(fleet.EnvoyOptions{Node: "edge-1", XDS: second.XDS, Dir: w.dir, Concurrency: 2, Edit: func(b []byte) ([]byte, error) {
-		return reportTo(b, first.XDS.Addr().String(), first.XDS.Port())
+	w.startEdge(fleet.EnvoyOptions{Node: "edge-1", XDS: second.XDS, Dir: w.dir, Concurrency: 2, Edit: func(bootstrap string) string {
+		return w.reportTo(bootstrap, first.XDS)
 	}})
 	swarm, end := w.sockets(w.web, 60)
 	w.until("all to be connected", func() error {
@@ -84,33 +85,25 @@ func TestRealReplicas(t *testing.T) {
 }
 
 // reportTo has an Envoy send its load reports elsewhere.
-func reportTo(bootstrap []byte, host string, port uint16) ([]byte, error) {
-	var b struct {
-		ClusterManager map[string]any `yaml:"cluster_manager"`
-		Static         struct {
-			Clusters []yaml.Node `yaml:"clusters"`
-		} `yaml:"static_resources"`
-		Rest map[string]any `yaml:",inline"`
-	}
-	if err := yaml.Unmarshal(bootstrap, &b); err != nil {
-		return nil, err
-	}
-	text, err := yaml.Marshal(b.Static.Clusters[0])
-	if err != nil {
-		return nil, err
-	}
-	var other map[string]any
-	if err := yaml.Unmarshal([]byte(strings.ReplaceAll(string(text), "sluice_xds", "other")), &other); err != nil {
-		return nil, err
-	}
-	other["load_assignment"] = map[string]any{"cluster_name": "other", "endpoints": []any{map[string]any{"lb_endpoints": []any{
-		map[string]any{"endpoint": map[string]any{"address": map[string]any{"socket_address": map[string]any{"address": host, "port_value": port}}}},
+func (w *world) reportTo(bootstrap string, other netip.AddrPort) string {
+	w.t.Helper()
+	var b map[string]any
+	w.must(yaml.Unmarshal([]byte(bootstrap), &b))
+	static := b["static_resources"].(map[string]any)
+	clusters := static["clusters"].([]any)
+	text, err := yaml.Marshal(clusters[0])
+	w.must(err)
+	var more map[string]any
+	w.must(yaml.Unmarshal([]byte(strings.ReplaceAll(string(text), "sluice_xds", "other")), &more))
+	more["load_assignment"] = map[string]any{"cluster_name": "other", "endpoints": []any{map[string]any{"lb_endpoints": []any{
+		map[string]any{"endpoint": map[string]any{"address": map[string]any{"socket_address": map[string]any{
+			"address": other.Addr().String(), "port_value": other.Port(),
+		}}}},
 	}}}}
-	b.ClusterManager["load_stats_config"].(map[string]any)["grpc_services"] = []any{map[string]any{"envoy_grpc": map[string]any{"cluster_name": "other"}}}
-	var node yaml.Node
-	if err := node.Encode(other); err != nil {
-		return nil, err
-	}
-	b.Static.Clusters = append(b.Static.Clusters, node)
-	return yaml.Marshal(b)
+	static["clusters"] = append(clusters, more)
+	b["cluster_manager"].(map[string]any)["load_stats_config"].(map[string]any)["grpc_services"] =
+		[]any{map[string]any{"envoy_grpc": map[string]any{"cluster_name": "other"}}}
+	text, err = yaml.Marshal(b)
+	w.must(err)
+	return string(text)
 }

@@ -26,7 +26,7 @@ type EnvoyOptions struct {
 	// Concurrency is the number of worker threads; 0 is one.
 	Concurrency int
 	// Edit changes the bootstrap that is written; nil: it stays.
-	Edit func(bootstrap []byte) ([]byte, error)
+	Edit func(bootstrap string) string
 }
 
 // StartEnvoy starts the real Envoy on a bootstrap that is written for it, waits
@@ -46,14 +46,11 @@ func StartEnvoy(ctx context.Context, o EnvoyOptions) (*Process, netip.AddrPort, 
 	if err := bootstrap.Write(&b, bootstrap.Options{Node: o.Node, XDS: o.XDS.String(), Admin: admin, Concurrency: workers}); err != nil {
 		return nil, netip.AddrPort{}, fmt.Errorf("bootstrap of %s: %w", o.Node, err)
 	}
-	text, file := b.Bytes(), filepath.Join(o.Dir, o.Node+".yaml")
+	text, file := b.String(), filepath.Join(o.Dir, o.Node+".yaml")
 	if o.Edit != nil {
-		text, err = o.Edit(text)
+		text = o.Edit(text)
 	}
-	if err == nil {
-		err = os.WriteFile(file, text, 0o644)
-	}
-	if err != nil {
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		return nil, netip.AddrPort{}, fmt.Errorf("bootstrap of %s: %w", o.Node, err)
 	}
 	// Without hot restart several Envoys share a machine and none leaves shared
