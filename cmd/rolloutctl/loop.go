@@ -18,6 +18,14 @@ func about(n *uint64, exact bool) string {
 	return "about " + number(n)
 }
 
+// held is what the old side holds, of what it held when the funnel started.
+func held(r api.Rollout) string {
+	if r.Total == 0 {
+		return number(r.Held) // it has not started
+	}
+	return fmt.Sprintf("%s of %d", number(r.Held), r.Total)
+}
+
 // paced is the pace as it is now, beside the cap when it is below that.
 func paced(r api.Rollout) string {
 	f := r.Policy.Funnel

@@ -133,7 +133,7 @@ func rolloutFacts(s api.Status, now time.Time) [][2]string {
 		{"pace", pace},
 		{"batch", turn},
 		{"spill", spill(r)},
-		{"held", fmt.Sprintf("%s of %d", number(r.Held), r.Total)},
+		{"held", held(r)},
 		{"evicted", fmt.Sprint(r.Evicted)},
 		{"lost", optional(int(r.Lost))},
 		{"returned", number(r.Returned)},

@@ -124,7 +124,7 @@ func line(s api.Status, now time.Time) string {
 	if r := s.Rollout; r != nil {
 		text = fmt.Sprintf("%s %s, %s to %s", s.Service, phase(s), r.From, r.To)
 		if r.Phase == rollout.Draining || r.Phase == rollout.Soaking {
-			text += fmt.Sprintf(", held %s of %d, evicted %d, outstanding %s", number(r.Held), r.Total, r.Evicted, outstanding(*r))
+			text += fmt.Sprintf(", held %s, evicted %d, outstanding %s", held(*r), r.Evicted, outstanding(*r))
 			for _, loss := range losses(*r) {
 				text += ", " + loss
 			}
