@@ -124,11 +124,37 @@ type Rollout struct {
 	// Weight is To's share of new connections while Opening and Shifting;
 	// afterwards To has them all.
 	Weight Share `json:"weight,omitempty"`
+
+	Steps
+	Toll
+	Batches
+
+	// Red is since when a gate has been closed; zero while all are open.
+	Red time.Time `json:"red,omitzero"`
+	// LeftBehind names proxies and instances that the rollout no longer waits for.
+	LeftBehind []string `json:"left_behind,omitempty"`
+	Events     []Event  `json:"events,omitempty"`
+	// Omitted is how many events in the middle are not remembered.
+	Omitted int `json:"omitted,omitempty"`
+}
+
+// Steps is how the funnel goes.
+type Steps struct {
 	// Step counts orders within the epoch; StepAt is the earliest time of the next,
 	// and OrderedAt when the last that closes connections was given.
 	Step      uint64    `json:"step"`
 	StepAt    time.Time `json:"step_at,omitzero"`
 	OrderedAt time.Time `json:"ordered_at,omitzero"`
+	// Pace is how the pace follows the side that takes over.
+	Pace Pace `json:"pace,omitzero"`
+	// Cap is the most that the last step may close, by the cap of then.
+	Cap int `json:"cap,omitempty"`
+	// Given is what the last step was allowed.
+	Given Allowance `json:"given,omitzero"`
+}
+
+// Toll is what happened to clients.
+type Toll struct {
 	// Total is what From held when the funnel started.
 	Total int `json:"total,omitempty"`
 	// Evicted and Returned are the sums of members that are not Counted any
@@ -144,37 +170,27 @@ type Rollout struct {
 	// and NeverBack how many are no longer waited for since they were away longer.
 	Marks     []Mark `json:"marks,omitempty"`
 	NeverBack int    `json:"never_back,omitempty"`
-	// Flow is when the side that takes over was last looked at for refusals.
-	Flow Flow `json:"flow,omitzero"`
+	// Accepted and Refused are what the side that takes over admitted and refused
+	// since the funnel started, and Flow what they were when it was last looked at
+	// for refusals.
+	Accepted uint64 `json:"accepted,omitempty"`
+	Refused  uint64 `json:"refused,omitempty"`
+	Flow     Flow   `json:"flow,omitzero"`
 	// Returns tells how many evicted clients are on their way; nil before the
 	// funnel starts.
 	Returns *Returns `json:"returns,omitempty"`
-	// Accepted and Refused are what the side that takes over admitted and refused
-	// since the funnel started.
-	Accepted uint64 `json:"accepted,omitempty"`
-	Refused  uint64 `json:"refused,omitempty"`
-	// Pace is how the pace follows the side that takes over.
-	Pace Pace `json:"pace,omitzero"`
-	// Cap is the most that the last step may close, by the cap of then.
-	Cap int `json:"cap,omitempty"`
-	// Given is what the last step was allowed.
-	Given Allowance `json:"given,omitzero"`
-	// Batch counts the batches that were begun, and BatchAt is when the last was
-	// done; zero while it drains.
-	// Turned is when the batch was begun.
-	Turned  time.Time `json:"turned,omitzero"`
+}
+
+// Batches is how a staggered rollout goes.
+type Batches struct {
+	// Batch counts the batches that were begun; Turned is when the last was begun,
+	// and BatchAt when it was done, zero while it drains.
 	Batch   int       `json:"batch,omitempty"`
+	Turned  time.Time `json:"turned,omitzero"`
 	BatchAt time.Time `json:"batch_at,omitzero"`
 	// Spill: in place, the side that takes over is full and new connections go to
 	// old instances whose turn has not come.
 	Spill bool `json:"spill,omitempty"`
-	// Red is since when a gate has been closed; zero while all are open.
-	Red time.Time `json:"red,omitzero"`
-	// LeftBehind names proxies and instances that the rollout no longer waits for.
-	LeftBehind []string `json:"left_behind,omitempty"`
-	Events     []Event  `json:"events,omitempty"`
-	// Omitted is how many events in the middle are not remembered.
-	Omitted int `json:"omitted,omitempty"`
 }
 
 // Event is one line of a rollout's history.

@@ -52,7 +52,7 @@ func draining(name discovery.Service, n, part int) rollout.View {
 	v.State.Epoch = 1
 	v.State.Rollout = &rollout.Rollout{
 		ID: string(name) + "-1", From: discovery.Blue, To: discovery.Green, Phase: rollout.Draining, Started: then, Since: then, Settled: then,
-		Policy: rollout.DefaultPolicy(), Step: uint64(part), StepAt: next, Total: 100 * n, Events: []rollout.Event{{At: then, Text: "promote green"}},
+		Policy: rollout.DefaultPolicy(), Steps: rollout.Steps{Step: uint64(part), StepAt: next}, Toll: rollout.Toll{Total: 100 * n}, Events: []rollout.Event{{At: then, Text: "promote green"}},
 	}
 	v.State.Rollout.Policy.Funnel = rollout.Funnel{Close: 10, Every: rollout.Duration(3 * time.Second)}
 	for id, m := range v.State.Members {

@@ -31,8 +31,9 @@ func draining() map[discovery.Service]rollout.View {
 		"g1": {ID: "g1", Colour: discovery.Green, Addr: green.Addr, Drain: green.Drain, Counted: true},
 	}
 	state.Rollout = &rollout.Rollout{ID: "chat-1", From: discovery.Blue, To: discovery.Green, Phase: rollout.Draining,
-		Paused: true, Policy: rollout.DefaultPolicy(), Started: at, Since: at, Step: 3, Total: 100,
-		Lost: 4, NeverBack: 1, Batch: 2, Pace: rollout.Pace{Limit: 50, Why: "2 of 30 new connections were refused"}}
+		Paused: true, Policy: rollout.DefaultPolicy(), Started: at, Since: at,
+		Steps: rollout.Steps{Step: 3, Pace: rollout.Pace{Limit: 50, Why: "2 of 30 new connections were refused"}},
+		Toll:  rollout.Toll{Total: 100, Lost: 4, NeverBack: 1}, Batches: rollout.Batches{Batch: 2}}
 	state.Rollout.Policy.Deadline = rollout.Duration(time.Minute)
 	state.Rollout.Policy.Gates = []rollout.Gate{{Name: "errors"}, {Name: "load"}, {Name: "new"}}
 	return map[discovery.Service]rollout.View{"chat": {

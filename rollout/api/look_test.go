@@ -34,7 +34,8 @@ func view() rollout.View {
 	add("g1", discovery.Green, "10.0.0.3:80", nil, drain.Status{State: drain.Serving, Active: 100, Accepted: 100, Evicted: 1000, Returned: new(uint64(97))})
 	state.Rollout = &rollout.Rollout{
 		ID: "chat-1", From: discovery.Blue, To: discovery.Green, Phase: rollout.Draining, Started: after(-time.Minute), Since: after(-50 * time.Second),
-		Settled: after(-49 * time.Second), Step: 10, StepAt: after(2 * time.Second), Total: 200, Policy: rollout.DefaultPolicy(),
+		Settled: after(-49 * time.Second), Policy: rollout.DefaultPolicy(),
+		Steps: rollout.Steps{Step: 10, StepAt: after(2 * time.Second)}, Toll: rollout.Toll{Total: 200},
 	}
 	state.Rollout.Policy.Funnel = rollout.Funnel{Close: 10, Every: rollout.Duration(3 * time.Second)}
 	return rollout.View{
