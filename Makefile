@@ -47,10 +47,13 @@ race: tools ## all tests under the race detector, the simulation in short
 	$(GO) test -race -p 1 -tags real -timeout 60m $$($(GO) list ./... | grep -v /rollout/sim)
 	$(GO) test -race -short ./rollout/sim
 
+# Before Go 1.27 a fuzzer may end with "context deadline exceeded" and no failing
+# input when its time is over (golang/go#75804): that is no failure.
 fuzz: check-go ## fuzz the promises and the parsers, FUZZTIME each (60s)
-	@set -e; for t in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | sort); do \
+	@set -e -o pipefail; log=$$(mktemp); trap 'rm -f $$log' EXIT; for t in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | sort); do \
 	  for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$t | awk '{print $$2}'); do \
-	    echo "fuzz $$f ($$(dirname $$t))"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$(dirname $$t); done; done
+	    echo "fuzz $$f ($$(dirname $$t))"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$(dirname $$t) 2>&1 | tee $$log \
+	    || { grep -q '^ *context deadline exceeded' $$log && ! grep -q 'Failing input' $$log; }; done; done
 
 lint: check-go ## vet, staticcheck, gofmt, go fix, and govulncheck where its database can be had
 	@test -z "$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go'))" || { echo "lint: gofmt these files:"; gofmt -l $$(git ls-files -co --exclude-standard '*.go'); exit 1; }
