@@ -12,6 +12,7 @@ from websockets.asyncio.server import broadcast, serve
 from websockets.exceptions import ConnectionClosed
 
 import drain
+import endpoint
 
 
 def seconds(duration):
@@ -83,7 +84,7 @@ async def main(o):
     if not o.drain:
         await stop.wait()
         return 0
-    drain.endpoint(gate, o.drain, o.token)
+    endpoint.serve(gate, o.drain, o.token)
     await stop.wait()
     if not gate.draining:  # without orders, by itself
         gate.draining = True

@@ -5,11 +5,6 @@ import contextlib
 import json
 import math
 import random
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-WHY = {400: "this is no order or release", 401: "the bearer token is missing or wrong", 405: "use GET, PUT or DELETE",
-       409: "there was a newer word", 413: "the body is too large"}
 
 
 class Gate:
@@ -34,19 +29,28 @@ class Gate:
         step = self.step if self.step < math.inf else 0
         return {"state": state, "active": len(self.held), **self.total, "limit": 0, **self.word, "step": step}
 
+    def answer(self, method, body=b""):
+        """What a request to /drain gets: the HTTP status, and the body as JSON."""
+        if method not in ("GET", "PUT", "DELETE"):
+            return 405, {"error": "use GET, PUT or DELETE"}
+        word = {}
+        with contextlib.suppress(ValueError, TypeError):  # obey says no
+            word = dict(json.loads(body))
+        error = method != "GET" and self.obey(method == "PUT", **word)
+        return error or (200, self.status())
+
     def obey(self, order, /, rollout=None, epoch=None, step=0, ceiling=None, over_ms=0, start_ms=0, **_):
-        """Carries out an order (PUT) or a release (DELETE)."""
+        """Carries out an order (PUT) or a release (DELETE), or says why not."""
         whole = all(type(n) is int and n >= 0 for n in (epoch, step, 0 if ceiling is None else ceiling, over_ms, start_ms))
         if type(rollout) is not str or not whole or max(over_ms, start_ms) > 86_400_000:
-            return 400
+            return 400, {"error": "this is no order or release"}
         if not order:
             step, ceiling = math.inf, None
         if (epoch, step) < (self.word["epoch"], self.step):
-            return 409
+            return 409, {"error": "there was a newer word"}
         if (epoch, step) > (self.word["epoch"], self.step):  # else said again, it changes nothing
             self.word, self.step, self.draining = {"rollout": rollout, "epoch": epoch, "ceiling": ceiling}, step, order
             self.drain(ceiling, over_ms / 1000, start_ms / 1000)
-        return 200
 
     def drain(self, ceiling, over, start):
         """Lets all above the ceiling go, in place of what is under way; None: nobody."""
@@ -67,33 +71,3 @@ class Gate:
                     self.total["evicted"] += 1
                     leave()
             due = max(due, clock() - 0.02) + distance  # no burst after a standstill
-
-
-def endpoint(gate, address, token=""):
-    """Serves /drain from threads of its own; without a token address must be on loopback."""
-    loop = asyncio.get_running_loop()
-
-    async def hear(method, word):  # in the loop, where everything of the gate happens
-        return 200 if method == "GET" else gate.obey(method == "PUT", **word), gate.status()
-
-    class Endpoint(BaseHTTPRequestHandler):
-        def answer(self):
-            size, code = int(self.headers.get("Content-Length", 0)), 200
-            body, word = self.rfile.read(min(size, 65536)) or b"{}", {}
-            if token and self.headers.get("Authorization") != f"Bearer {token}":
-                code = 401
-            elif self.command not in ("GET", "PUT", "DELETE") or size > 65536:
-                code = 413 if size > 65536 else 405
-            else:
-                with contextlib.suppress(ValueError, TypeError):  # obey says no
-                    word = dict(json.loads(body))
-                code, status = asyncio.run_coroutine_threadsafe(hear(self.command, word), loop).result()
-            self.send_response(code)
-            self.send_header("Content-Type", "application/json")
-            self.end_headers()
-            self.wfile.write(json.dumps(status if code == 200 else {"error": WHY[code]}).encode())
-
-        do_GET = do_PUT = do_DELETE = do_POST = do_PATCH = answer
-        log_message = lambda *_: None
-
-    threading.Thread(target=ThreadingHTTPServer(address, Endpoint).serve_forever, daemon=True).start()
