@@ -106,8 +106,11 @@ func (s *Server) Import(replica string, r Reports) {
 	now := time.Now()
 	told := map[*voice]bool{}
 	for _, in := range r.Nodes {
+		if in.Node == "" || len(in.Node) > maxName {
+			continue
+		}
 		n, err := l.reporter(in.Node)
-		if err != nil || in.Node == "" || len(in.Node) > maxName {
+		if err != nil {
 			continue
 		}
 		if !in.Loads.IsZero() {

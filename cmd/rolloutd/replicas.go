@@ -17,15 +17,14 @@ const asking = time.Second
 
 // askReplicas takes over what proxies report to the other replicas, until ctx ends.
 func askReplicas(ctx context.Context, conf *config.Config, server *xds.Server, logger *slog.Logger) error {
-	var all errgroup.Group
+	all, ctx := errgroup.WithContext(ctx)
 	for _, replica := range conf.Replicas {
-		client, err := api.NewClient(replica, conf.API.Token)
-		if err != nil {
-			return err
-		}
 		all.Go(func() error {
-			askReplica(ctx, replica, client, server, logger)
-			return nil
+			client, err := api.NewClient(replica, conf.API.Token)
+			if err == nil {
+				askReplica(ctx, replica, client, server, logger)
+			}
+			return err
 		})
 	}
 	return all.Wait()
