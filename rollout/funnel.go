@@ -47,9 +47,9 @@ func (d *decider) draining() Reason {
 	}
 	r = d.s.Rollout
 	if d.now.Before(r.StepAt) {
-		if room, known := d.room(); known && room < 0 && d.closing() {
+		if d.closing() && d.overruns() {
 			d.touch()
-			d.restep(d.now) // the room that this step was for went away
+			d.restep(d.now) // the room or window that this step was for went away
 		}
 		d.askGatesBefore(d.s.Rollout.StepAt)
 		d.wakeBy(d.s.Rollout.StepAt)

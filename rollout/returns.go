@@ -3,6 +3,7 @@ package rollout
 import (
 	"math"
 	"slices"
+	"sort"
 	"time"
 )
 
@@ -27,34 +28,40 @@ import (
 //
 // How Step calls it, once the gates of the old side are closed and a window is set:
 //
-//	r.Returns = new(NewReturns(timeout))                       // once
-//	r.Returns = new(r.Returns.Observe(now, evicted, accepted)) // about once a second, and with the fresh counts before a step
+//	r.Returns = new(NewReturns(timeout))             // once
+//	r.Returns = new(r.Returns.Observe(totals))       // twice a second, and before a step
 //	if !r.Returns.Ready() { wait: how many connections come by themselves is being measured }
 //	if r.Returns.Missing() { close nothing: evicted clients are not coming back }
-//	n = min(cap, r.Returns.Room(window))                       // closes of the next step; none: look again at the next observation
-//
-// The evicted total of the observation before a step has to contain every close of
-// the steps before it, also those of an instance that died; accepted may be late.
+//	n = r.Returns.Room(window, most, every)          // closes of the next step; none: look again at the next observation
+//	if r.Returns.Stops(window, left, rest) { close no more of this step, and begin another }
 //
 // Returns is a value: no method changes what it was called on. It reads no clock,
-// and its JSON stays below 6 KB.
+// and its JSON stays below 7 KB.
 type Returns struct {
 	// Timeout is the policy's ReturnTimeout.
 	Timeout Duration `json:"timeout"`
-	// Since is the first observation; At is the end of the last spell that was
-	// weighed. A spell is what happened between two observations, or more of them.
+	// Seen is when it was observed last. AsOf is the moment of the newest accepted
+	// total, Since that of the first, and At the end of the last spell that was
+	// weighed: a spell is what happened between two observations, or more of them.
+	Seen  time.Time `json:"seen,omitzero"`
+	AsOf  time.Time `json:"as_of,omitzero"`
 	Since time.Time `json:"since,omitzero"`
 	At    time.Time `json:"at,omitzero"`
-	// Evicted and Accepted count since the first observation; those of the spell
-	// that has not been weighed yet are among them, and are NewEvicted and NewAccepted.
-	Evicted     uint64 `json:"evicted"`
-	Accepted    uint64 `json:"accepted"`
-	NewEvicted  uint64 `json:"new_evicted"`
-	NewAccepted uint64 `json:"new_accepted"`
-	// Seen is the newest observation, SawEvicted and SawAccepted the highest totals.
-	Seen        time.Time `json:"seen,omitzero"`
-	SawEvicted  uint64    `json:"saw_evicted"`
-	SawAccepted uint64    `json:"saw_accepted"`
+	// Evicted and Accepted count since the first observation; WeighedEvicted and
+	// WeighedAccepted are what they were by At.
+	Evicted         uint64 `json:"evicted"`
+	Accepted        uint64 `json:"accepted"`
+	WeighedEvicted  uint64 `json:"weighed_evicted"`
+	WeighedAccepted uint64 `json:"weighed_accepted"`
+	// SawEvicted and SawAccepted are the highest totals that were observed.
+	SawEvicted  uint64 `json:"saw_evicted"`
+	SawAccepted uint64 `json:"saw_accepted"`
+	// Marks is what Evicted was at the newest observations, back to At.
+	Marks []Mark `json:"marks"`
+	// Rate is how many were evicted per second in the last spell.
+	Rate float64 `json:"rate,omitempty"`
+	// Doubt: in the spell that is not weighed yet clients seem to be missing.
+	Doubt bool `json:"doubt,omitempty"`
 	// Short is since when clients are missing; zero while they are not. Nothing is
 	// learned before LearnAt.
 	Short   time.Time `json:"short,omitzero"`
@@ -73,9 +80,13 @@ type Returns struct {
 const (
 	// measuring is how long the organic rate is measured before the first close.
 	measuring = 10 * time.Second
-	// spell is the shortest time that is weighed: what is younger tells nothing,
-	// because totals are up to half a second old.
-	spell = 500 * time.Millisecond
+	// spell is the shortest time that is weighed.
+	spell = 900 * time.Millisecond
+	// soon is how long after their closes clients have to come back so that few of
+	// them could as well be a count that was misjudged in time.
+	soon = 500 * time.Millisecond
+	// notices is how long closes go on before it is noticed that nobody comes back.
+	notices = 1500 * time.Millisecond
 	// Fewer than this part of what was foreseen is few; a spell with few is made
 	// longer, to doubt and at most to patience, until it is clear whether clients
 	// are missing.
@@ -92,11 +103,13 @@ const (
 	// not seen for minutes.
 	wandered = 0.2
 	// likely and credible are the parts of all weight that Outstanding and AtMost
-	// cover. AtMost may exceed the window by leeway: where a window nearly binds, the
-	// two could not be told apart without closing less.
+	// cover. What is credible may exceed the window by leeway: where a window nearly
+	// binds, the two could not be told apart without closing less.
 	likely   = 0.9
 	credible = 0.98
-	leeway   = 0.1
+	leeway   = 0.05
+	// strain is by how much a window may be exceeded before a step is stopped.
+	strain = 0.1
 	// vague: Outstanding above so many times what is likely is not known well.
 	vague = 2.0
 )
@@ -121,45 +134,76 @@ func (r Returns) Ready() bool {
 // hardly half of them come back at all.
 func (r Returns) Missing() bool { return !r.Short.IsZero() }
 
-// Observe adds the totals as they are at now: connections evicted, and connections
-// accepted by the side that takes over. Where they begin does not matter, only
-// how they rise; one below what it was adds nothing until it is above it again.
-// Observations may come at any distance.
-func (r Returns) Observe(now time.Time, evicted, accepted uint64) Returns {
-	r.Seen = now
+// Totals are what Returns observes. Where they begin does not matter, only how they
+// rise; one below what it was adds nothing until it is above it again.
+type Totals struct {
+	// Evicted is how many have been evicted by Now: every close that an order may
+	// have brought about, also one that was not reported yet.
+	Now     time.Time
+	Evicted uint64
+	// Accepted is how many the side that takes over had accepted by AsOf, a moment
+	// ago: it takes a while until a count is heard of.
+	AsOf     time.Time
+	Accepted uint64
+}
+
+// Observe adds what is known now. Observations may come at any distance.
+func (r Returns) Observe(t Totals) Returns {
 	if r.Since.IsZero() {
-		r.Since, r.At = now, now
-		r.SawEvicted, r.SawAccepted = evicted, accepted
+		r.Seen, r.AsOf, r.Since, r.At = t.Now, t.AsOf, t.AsOf, t.AsOf
+		r.SawEvicted, r.SawAccepted = t.Evicted, t.Accepted
+		r.Marks = []Mark{{At: t.Now}}
 		return r
 	}
-	r.Filters = slices.Clone(r.Filters)
-	evicted, accepted = max(evicted, r.SawEvicted), max(accepted, r.SawAccepted)
-	gone, came := evicted-r.SawEvicted, accepted-r.SawAccepted
-	r.SawEvicted, r.SawAccepted = evicted, accepted
-	r.Evicted, r.NewEvicted = r.Evicted+gone, r.NewEvicted+gone
-	r.Accepted, r.NewAccepted = r.Accepted+came, r.NewAccepted+came
-	if now.Sub(r.At) >= spell {
-		r.weigh(now)
+	r.Filters, r.Marks = slices.Clone(r.Filters), slices.Clone(r.Marks)
+	r.Seen, r.AsOf = latest(r.Seen, t.Now), latest(r.AsOf, t.AsOf)
+	r.Evicted += max(t.Evicted, r.SawEvicted) - r.SawEvicted
+	r.Accepted += max(t.Accepted, r.SawAccepted) - r.SawAccepted
+	r.SawEvicted, r.SawAccepted = max(t.Evicted, r.SawEvicted), max(t.Accepted, r.SawAccepted)
+	r.Marks = append(r.Marks, Mark{At: r.Seen, Gone: r.Evicted})
+	if r.AsOf.Sub(r.At) >= spell {
+		r.weigh()
 	}
 	return r
 }
 
+// evictedBy is how many had been evicted by a moment: closes are spread evenly
+// between two observations.
+func (r Returns) evictedBy(at time.Time) uint64 {
+	k := len(r.Marks) - 1
+	for k > 0 && !r.Marks[k-1].At.Before(at) {
+		k--
+	}
+	b := r.Marks[k]
+	if k == 0 || !at.Before(b.At) {
+		return b.Gone
+	}
+	a := r.Marks[k-1]
+	return a.Gone + uint64(float64(b.Gone-a.Gone)*float64(at.Sub(a.At))/float64(b.At.Sub(a.At)))
+}
+
 // weigh ends the spell, unless it is not clear yet whether clients are missing.
-func (r *Returns) weigh(now time.Time) {
+func (r *Returns) weigh() {
+	now, evicted := r.AsOf, max(r.WeighedEvicted, r.evictedBy(r.AsOf))
 	took := now.Sub(r.At)
-	s := flow{gone: float64(r.NewEvicted), came: float64(r.NewAccepted), dt: took.Seconds()}
+	s := flow{gone: float64(evicted - r.WeighedEvicted), came: float64(r.Accepted - r.WeighedAccepted), dt: took.Seconds()}
 	foreseen := r.quantile(1-credible, func(f filter, c curve) float64 {
 		if r.Missing() {
 			return f.resumes(c, s)
 		}
 		return f.foresees(c, s)
 	})
+	rate := s.gone / s.dt
 	small := s.came < few*foreseen
-	clear := foreseen-s.came > sure(foreseen, s.dt)
+	clear := foreseen-s.came > sure(foreseen, max(r.Rate, rate)*r.Back(soon))
+	r.Doubt = small && clear && !r.Missing()
 	if small && !r.Missing() && (took < doubt || !clear && took < patience) {
 		return
 	}
-	r.At, r.NewEvicted, r.NewAccepted = now, 0, 0
+	r.At, r.WeighedEvicted, r.WeighedAccepted, r.Rate, r.Doubt = now, evicted, r.Accepted, digits(rate), false
+	for len(r.Marks) > 1 && !r.Marks[1].At.After(now) {
+		r.Marks = r.Marks[1:]
+	}
 	share := r.mean(func(f filter, _ curve) float64 { return f.Share })
 	r.tell(now, small && clear || share < least+spread/2)
 	learn := !now.Before(r.LearnAt)
@@ -213,31 +257,57 @@ func (r Returns) AtMost() int { return r.onTheirWay(credible) }
 
 func (r Returns) onTheirWay(part float64) int {
 	n := r.quantile(part, func(f filter, _ curve) float64 { return f.atMost(1) })
-	return int(math.Ceil(min(n+float64(r.NewEvicted), float64(r.Evicted))))
+	return int(math.Ceil(min(n+float64(r.unweighed()), float64(r.Evicted))))
 }
 
-// Room is how many clients more may be sent on their way in the next step, so
-// that no more than window are at once:
-//
-//	max(0, min(window − Outstanding, 1.1 · window − AtMost))
+// unweighed is how many were evicted since the last spell; they all count as on
+// their way.
+func (r Returns) unweighed() uint64 { return r.Evicted - r.WeighedEvicted }
+
+// Room is how many clients, most at most, may be sent on their way evenly over the
+// next step, so that no more than window are at once. They fit if, at its end, the
+// filters with likely of all weight foresee no more than window, those with credible
+// no more than 1+leeway windows, and if Stops would not end the step at once.
 //
 // While what is outstanding is not known well it is all at once or nothing: a
 // trickle of closes returns as a trickle, which cannot be told from organic drift,
 // and nothing would ever be learned.
-func (r Returns) Room(window int) int {
+func (r Returns) Room(window, most int, every time.Duration) int {
 	out := r.Outstanding()
-	left := max(0, min(window-out, int((1+leeway)*float64(window))-r.AtMost()))
-	mean := r.mean(func(f filter, _ curve) float64 { return f.atMost(0) }) + float64(r.NewEvicted)
-	if left < window/3 && float64(out) > vague*mean {
+	if out > window {
 		return 0
 	}
-	return left
+	n := sort.Search(most, func(n int) bool { return !r.fits(window, n+1, every) })
+	mean := r.mean(func(f filter, _ curve) float64 { return f.atMost(0) }) + float64(r.unweighed())
+	if n < min(most, window/3) && float64(out) > vague*mean {
+		return 0
+	}
+	return n
+}
+
+func (r Returns) fits(window, n int, every time.Duration) bool {
+	s := flow{gone: float64(n) + float64(r.unweighed()), dt: every.Seconds()}
+	then := func(part float64) float64 {
+		return r.quantile(part, func(f filter, c curve) float64 {
+			_, f.Away = f.moves(c, s)
+			return f.atMost(1)
+		})
+	}
+	return !r.Stops(window, n, every) && then(likely) <= float64(window) && then(credible) <= (1+leeway)*float64(window)
+}
+
+// Stops reports that a step that has n more to close, evenly over the rest of it,
+// must not go on: clients seem to be missing, or may be before it is noticed, and the
+// window would be exceeded by then.
+func (r Returns) Stops(window, n int, rest time.Duration) bool {
+	unnoticed := float64(n) * min(1, notices.Seconds()/rest.Seconds())
+	return r.Missing() || r.Doubt || float64(r.Outstanding())+unnoticed > (1+strain)*float64(window)
 }
 
 // NeverBack estimates how many of the evicted clients will not come back.
 func (r Returns) NeverBack() int {
 	return int(r.mean(func(f filter, _ curve) float64 {
-		return (1 - f.Share) * max(0, float64(r.Evicted-r.NewEvicted)-f.away())
+		return (1 - f.Share) * max(0, float64(r.WeighedEvicted)-f.away())
 	}))
 }
 

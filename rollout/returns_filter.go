@@ -7,10 +7,20 @@ import (
 )
 
 const (
-	// jitter, in seconds, is how uneven the age of two totals makes the flow
-	// between them: each is read up to half a second late, which has a standard
-	// deviation of ½/√12 = 0.14 s, at both ends of a spell and for both totals.
-	jitter = 0.25
+	// jitter, in seconds, is how far off the moments may be by which closes and
+	// returns are counted (a standard deviation): instances are asked in turn, and
+	// obey in turn.
+	jitter = 0.05
+	// noise is the same for all else, relative to what is accepted.
+	noise = 0.02
+	// surprise is the most standard deviations by which a spell may be wrong: when
+	// green refuses, what is known of the clients must not be lost.
+	surprise = 3.5
+	// temper is how much of what a spell says is believed: drift is no random walk,
+	// and no client follows a curve exactly.
+	temper = 0.8
+	// throng is by how much more have to come than was foreseen to be a herd.
+	throng = 0.5
 	// drift is how far the organic rate wanders, relative to itself, in a second
 	// (a random walk: √t times as far in t). Over a minute that is ±8 %, over five
 	// ±17 %; half of it mistook drift for returns, twice of it learned half as fast.
@@ -33,10 +43,10 @@ type curve struct {
 	stages int
 }
 
-// curves have means from 0.6 s to 40 s, a quarter apart: a mean that is between
+// curves have means from 0.15 s to 40 s, a quarter apart: a mean that is between
 // two of them is wrong by an eighth at most.
 var curves = func() (all []curve) {
-	for mean := 0.6; mean < 45; mean *= 1.26 {
+	for mean := 0.15; mean < 45; mean *= 1.26 {
 		all = append(all, curve{mean, 1})
 		if mean > 2 { // faster ones cannot be told apart
 			all = append(all, curve{mean, 2})
@@ -72,7 +82,7 @@ type flow struct {
 //
 // where d would have come back in the spell if all did. The variance of lag grows
 // by what came (Poisson). What is measured is lag itself: came, give or take the
-// age of the totals. Being cumulative, it forgives a count that is late by itself.
+// jitter of the totals. Being cumulative, it forgives a count that is late.
 type filter struct {
 	// Away is how many would be on their way if all came back, by stage.
 	Away    []float64 `json:"away"`
@@ -103,7 +113,7 @@ func (f filter) away() (n float64) {
 // the share, and of chance.
 func (f filter) atMost(sigmas float64) float64 {
 	n := min(1, f.Share+sigmas*math.Sqrt(f.P[5])) * f.away()
-	return n + sigmas*math.Sqrt(n)
+	return min(f.away(), n+sigmas*math.Sqrt(n))
 }
 
 // foresees is what would be accepted in the spell if all is as it was.
@@ -154,7 +164,7 @@ func (f *filter) stay(s flow) {
 // what was foreseen: they follow no curve, and would count as on their way for long.
 func (f *filter) herd(s flow, foreseen float64) {
 	more := s.came - foreseen
-	if more < sure(foreseen, s.dt) || more <= s.waits || f.away() == 0 {
+	if more < sure(foreseen, foreseen/s.dt)+throng*foreseen || more <= s.waits || f.away() == 0 {
 		return
 	}
 	left := max(0, 1-(more-s.waits)/(f.Share*f.away()))
@@ -163,9 +173,11 @@ func (f *filter) herd(s flow, foreseen float64) {
 	}
 }
 
-// sure is how far what came has to be from what was foreseen to be no chance.
-func sure(foreseen, dt float64) float64 {
-	return 3 * math.Hypot(math.Sqrt(foreseen), jitter*foreseen/dt)
+// sure is how far what came has to be from what was foreseen to be no chance (five
+// standard deviations), where rate is how many per second came right after their
+// closes.
+func sure(foreseen, rate float64) float64 {
+	return 5 * math.Hypot(math.Sqrt(foreseen), jitter*rate+noise*foreseen)
 }
 
 // forget begins to count anew what is foreseen and seen.
@@ -200,15 +212,16 @@ func (f *filter) pass(c curve, s flow, learn bool) {
 		return
 	}
 	// Correct: gain K = P·h/σ² with h = [1 0 0].
-	late := max(came, s.came) / s.dt * jitter
+	late := s.gone/s.dt*jitter + noise*came
 	variance := p[0] + late*late + 1
-	wrong := s.came - f.Lag
+	most := surprise * math.Sqrt(variance)
+	wrong := max(-most, min(most, s.came-f.Lag))
 	lag, organic, share := p[0]/variance, p[1]/variance, p[2]/variance
 	f.Lag += lag*wrong - s.came
 	f.Organic = max(0, f.Organic+organic*wrong)
 	f.Share = min(1, max(least, f.Share+share*wrong))
 	*p = [6]float64{p[0] - lag*p[0], p[1] - lag*p[1], p[2] - lag*p[2], p[3] - organic*p[1], p[4] - organic*p[2], p[5] - share*p[2]}
-	f.Log -= (wrong*wrong/variance + math.Log(variance)) / 2
+	f.Log -= temper * (wrong*wrong/variance + math.Log(variance)) / 2
 }
 
 // level makes the best filter's log likelihood 0 and no other hopeless, and

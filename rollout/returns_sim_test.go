@@ -25,6 +25,7 @@ type flight struct {
 	Took   float64 // seconds from the first close to the last
 	Done   bool
 	Worst  float64 // most that were on their way and came back, in windows
+	Peak   int     // the same in clients
 	Lost   int
 	Held   int // observations at which clients were missing
 	Result Returns
@@ -39,6 +40,7 @@ const (
 	second   = 20   // instants
 	stepCap  = 1000
 	stepTook = 3 * second
+	stepTime = 3 * time.Second
 )
 
 // fly runs the air until it is empty, at most limit seconds long.
@@ -46,11 +48,12 @@ func (a air) fly(limit float64) (out flight) {
 	rng := rand.New(rand.NewPCG(a.Seed, 7))
 	var (
 		back              = map[int]int{} // instant → clients that try (again)
-		evicted, accepted []uint64        // totals by instant
+		accepted          []uint64        // total by instant
 		gone, came        uint64
 		truth             int
 		plan              []int // closes by instant in the running step
 		next, begin, last = 0, -1, 0
+		n                 int // closes of that step
 		r                 = NewReturns(time.Minute)
 	)
 	held := a.Held
@@ -60,10 +63,14 @@ func (a air) fly(limit float64) (out flight) {
 		}
 	}
 	// late is a total as it was up to half a second ago.
-	late := func(totals []uint64, now int) uint64 { return totals[max(0, now-rng.IntN(second/2))] }
+	// look observes closes as of now and what was accepted up to half a second ago.
+	look := func(i int) Returns {
+		k := max(0, i-rng.IntN(second/2))
+		clock := func(i int) time.Time { return time.Unix(0, 0).Add(time.Duration(i) * time.Second / second) }
+		return r.Observe(Totals{Now: clock(i), Evicted: gone, AsOf: clock(k), Accepted: accepted[k]})
+	}
 	for i := 0; float64(i)*instant < limit && held > 0; i++ {
 		at := float64(i) * instant
-		now := time.Unix(0, 0).Add(time.Duration(i) * time.Second / second)
 		if len(plan) > 0 {
 			for range plan[0] {
 				held, gone, last = held-1, gone+1, i
@@ -85,29 +92,33 @@ func (a air) fly(limit float64) (out flight) {
 			came += uint64(tries)
 			came += poisson(rng, a.Organic*a.Drift(at)*instant)
 		}
-		evicted, accepted = append(evicted, gone), append(accepted, came)
+		accepted = append(accepted, came)
+		out.Peak = max(out.Peak, truth)
 		if a.Window > 0 {
 			out.Worst = max(out.Worst, float64(truth)/float64(a.Window))
-			if i%second == 0 {
-				r = r.Observe(now, late(evicted, i), late(accepted, i))
+			if i%(second/2) == 0 {
+				r = look(i)
 				if r.Missing() {
 					out.Held++
+				}
+				if len(plan) > 0 && r.Stops(a.Window, n*len(plan)/stepTook, stepTime*time.Duration(len(plan))/stepTook) {
+					plan, next = nil, i+stepTook
 				}
 			}
 		}
 		if i < next || len(plan) > 0 {
 			continue
 		}
-		n := min(stepCap, held)
+		n = min(stepCap, held)
 		if a.Window > 0 {
-			r = r.Observe(now, gone, late(accepted, i))
-			n = min(n, r.Room(a.Window))
-			if !r.Ready() || r.Missing() {
+			r = look(i)
+			n = min(n, r.Room(a.Window, stepCap, stepTime))
+			if !r.Ready() {
 				n = 0
 			}
 		}
 		if n == 0 {
-			next = i + second
+			next = i + second/2
 			continue
 		}
 		if begin < 0 {
@@ -154,7 +165,7 @@ var (
 	losses    = []float64{0, 0.05, 0.2}
 	organics  = []float64{10, 100, 500}
 	sickTimes = [][2]float64{{}, {60, 120}, {60, 260}}
-	windows   = []int{1000, 3000, 10_000}
+	windows   = []int{1000, 2000, 3000, 10_000}
 	drifts    = []func(t float64) float64{
 		func(t float64) float64 { return 1 + 0.2*math.Sin(2*math.Pi*t/300) },
 		func(t float64) float64 { return 1 - 0.2*math.Sin(2*math.Pi*t/300) },

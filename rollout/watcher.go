@@ -16,11 +16,11 @@ import (
 )
 
 const (
-	// askDraining is how often an instance is asked while its side drains,
-	// askOthers all other times, askFailing after a failure.
-	askDraining = 500 * time.Millisecond
-	askOthers   = 2 * time.Second
-	askFailing  = time.Second
+	// askMoving is how often an instance is asked in a rollout and while its side
+	// drains, askOthers all other times, askFailing after a failure.
+	askMoving  = 500 * time.Millisecond
+	askOthers  = 2 * time.Second
+	askFailing = time.Second
 )
 
 // told is what a target should be told and how often it is asked.
@@ -272,11 +272,8 @@ func wanted(s State, w Wish) map[discovery.InstanceID]told {
 			continue
 		}
 		every := askOthers
-		if s.Rollout != nil {
-			every = askFailing
-		}
-		if s.drains(m) {
-			every = askDraining
+		if s.Rollout != nil || s.drains(m) {
+			every = askMoving
 		}
 		out[key] = told{base: m.Drain, wish: w.Orders[key], every: every}
 	}

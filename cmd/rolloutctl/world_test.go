@@ -80,7 +80,8 @@ func looped(end time.Duration) rollout.View {
 	r.Policy.Stagger = rollout.Stagger{Instances: rollout.Portion{Number: 1}, Soak: rollout.Duration(time.Minute)}
 	r.Policy.Gates = []rollout.Gate{{Name: "errors"}, {Name: "load"}}
 	r.Batch, r.Pace = 3, rollout.Pace{Limit: 5, Why: "3 of 40 new connections were refused"}
-	r.Lost, r.Returns = 20, new(rollout.NewReturns(time.Minute).Observe(then, 0, 0).Observe(then.Add(time.Second), 30, 2))
+	began, later := rollout.Totals{Now: then, AsOf: then}, then.Add(time.Second)
+	r.Lost, r.Returns = 20, new(rollout.NewReturns(time.Minute).Observe(began).Observe(rollout.Totals{Now: later, Evicted: 30, AsOf: later, Accepted: 2}))
 	v.Reason = rollout.Reason{Code: rollout.GateClosed, Text: "waiting: gate errors is closed: 0.04 is not below 0.01"}
 	v.Seen.Gates = map[string]rollout.Reading{"errors": {Text: "gate errors is closed: 0.04 is not below 0.01", At: then}}
 	for id, m := range v.State.Members {

@@ -14,9 +14,9 @@ import (
 
 // How often instances are asked, as the controller does.
 const (
-	askDraining = 500 * time.Millisecond
-	askOthers   = 2 * time.Second
-	askFailing  = time.Second
+	askMoving  = 500 * time.Millisecond
+	askOthers  = 2 * time.Second
+	askFailing = time.Second
 )
 
 // Do carries out an operator's command.
@@ -223,10 +223,10 @@ func (w *World) answered(r request) {
 	w.seen.Instances[in.ID] = next
 	pause := askOthers
 	switch {
-	case err != nil, w.state.Rollout != nil && !in.ordered:
+	case err != nil:
 		pause = askFailing
-	case in.ordered:
-		pause = askDraining
+	case w.state.Rollout != nil || in.ordered:
+		pause = askMoving
 	}
 	in.nextAsk = w.now + pause*3/4 + time.Duration(w.rng.Int64N(int64(pause/2)))
 	w.dirty, w.counted = w.dirty || r.asked || news(last, next), true
