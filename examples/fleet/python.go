@@ -6,7 +6,7 @@ import (
 )
 
 // pythonPackages are those that examples/python-chat/requirements.txt locks.
-const pythonPackages = "python-websockets-16.0"
+const pythonPackages = "python-chat"
 
 // PythonScript is the command that runs a script of examples/, such as
 // "python-chat/chat.py", with the packages that are locked for it. The process

@@ -12,7 +12,6 @@ from websockets.asyncio.server import broadcast, serve
 from websockets.exceptions import ConnectionClosed
 
 import drain
-import endpoint
 
 
 def seconds(duration):
@@ -84,14 +83,15 @@ async def main(o):
     if not o.drain:
         await stop.wait()
         return 0
-    endpoint.serve(gate, o.drain, o.token)
+    endpoint = loop.create_task(gate.serve(o.drain, o.token))
     await stop.wait()
     if not gate.draining:  # without orders, by itself
         gate.draining = True
-        gate.drain(0, len(gate.held) / o.close * o.every, 0)
+        gate.drain(0, len(gate.held) / o.close * o.every)
     end = loop.time() + o.grace
     while (gate.held or waiting) and loop.time() < end:
         await asyncio.sleep(0.02)
+    endpoint.cancel()
     return 1 if gate.held else 0
 
 

@@ -1,10 +1,12 @@
 """The drain contract for any asyncio server that owns its connections; the README says it in words."""
 
 import asyncio
-import contextlib
-import json
 import math
 import random
+
+from microdot import Microdot
+
+WHY = {400: "this is no order or release", 401: "the bearer token is missing or wrong", 409: "there was a newer word"}
 
 
 class Gate:
@@ -17,46 +19,33 @@ class Gate:
 
     def admit(self, leave, returning=False):
         """Counts a connection in until held.discard(leave); False says: refuse it."""
-        if self.draining:
-            return False
-        self.held.add(leave)
-        self.total["accepted"] += 1
-        self.total["returned"] += returning
-        return True
+        if not self.draining:
+            self.held.add(leave)
+            self.total["accepted"] += 1
+            self.total["returned"] += returning
+        return not self.draining
 
     def status(self):
         state = "serving" if not self.draining else "draining" if self.held else "drained"
         step = self.step if self.step < math.inf else 0
         return {"state": state, "active": len(self.held), **self.total, "limit": 0, **self.word, "step": step}
 
-    def answer(self, method, body=b""):
-        """What a request to /drain gets: the HTTP status, and the body as JSON."""
-        if method not in ("GET", "PUT", "DELETE"):
-            return 405, {"error": "use GET, PUT or DELETE"}
-        word = {}
-        with contextlib.suppress(ValueError, TypeError):  # obey says no
-            word = dict(json.loads(body))
-        error = method != "GET" and self.obey(method == "PUT", **word)
-        return error or (200, self.status())
-
     def obey(self, order, /, rollout=None, epoch=None, step=0, ceiling=None, over_ms=0, start_ms=0, **_):
-        """Carries out an order (PUT) or a release (DELETE), or says why not."""
+        """Carries out an order (PUT) or a release (DELETE)."""
         whole = all(type(n) is int and n >= 0 for n in (epoch, step, 0 if ceiling is None else ceiling, over_ms, start_ms))
         if type(rollout) is not str or not whole or max(over_ms, start_ms) > 86_400_000:
-            return 400, {"error": "this is no order or release"}
-        if not order:
-            step, ceiling = math.inf, None
+            return 400
+        step, ceiling = (step, ceiling) if order else (math.inf, None)
         if (epoch, step) < (self.word["epoch"], self.step):
-            return 409, {"error": "there was a newer word"}
+            return 409
         if (epoch, step) > (self.word["epoch"], self.step):  # else said again, it changes nothing
             self.word, self.step, self.draining = {"rollout": rollout, "epoch": epoch, "ceiling": ceiling}, step, order
-            self.drain(ceiling, over_ms / 1000, start_ms / 1000)
+            self.drain(math.inf if ceiling is None else ceiling, over_ms / 1000, start_ms / 1000)
+        return 200
 
-    def drain(self, ceiling, over, start):
-        """Lets all above the ceiling go, in place of what is under way; None: nobody."""
-        if self.closing:
-            self.closing.cancel()
-        self.closing = asyncio.create_task(self.funnel(len(self.held) if ceiling is None else ceiling, over, start))
+    def drain(self, ceiling, over, start=0):
+        """Lets all above the ceiling go within over seconds, in place of what is under way."""
+        self.closing = asyncio.create_task(self.funnel(min(ceiling, len(self.held)), over, start))
 
     async def funnel(self, ceiling, over, start):
         """One goes every over/n seconds, at random; what ends by itself counts."""
@@ -64,6 +53,8 @@ class Gate:
         due, distance = clock() + start, over / max(len(everyone) - ceiling, 1)
         for level in range(len(everyone) - 1, ceiling - 1, -1):
             await asyncio.sleep(due - clock())
+            if self.closing is not asyncio.current_task():
+                return  # there is a newer word
             while len(self.held) > level:
                 leave = everyone.pop()
                 if leave in self.held:
@@ -71,3 +62,21 @@ class Gate:
                     self.total["evicted"] += 1
                     leave()
             due = max(due, clock() - 0.02) + distance  # no burst after a standstill
+
+    async def serve(self, address, token=""):
+        """Serves /drain, for a server that cannot add it to its own HTTP; without a token on loopback only."""
+        app = Microdot()
+
+        @app.route("/drain", methods=["GET", "PUT", "DELETE"])
+        async def answer(request):
+            code = 200
+            if token and request.headers.get("Authorization") != f"Bearer {token}":
+                code = 401
+            elif request.method != "GET":
+                try:
+                    code = self.obey(request.method == "PUT", **request.json)
+                except (TypeError, ValueError):
+                    code = 400
+            return self.status() if code == 200 else {"error": WHY[code]}, code
+
+        await app.start_server(*address)
