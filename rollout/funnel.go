@@ -222,13 +222,21 @@ func (d *decider) ended(key discovery.InstanceID, m Member) bool {
 
 // fresh asks the instances that take part for their counts of now: a step is
 // computed from what is held when it begins, so that what ended by itself
-// counts, and what an instance was late with is not added to the next step.
+// counts, and what an instance was late with is not added to the next step. Where
+// it depends on who is back, those that take over are asked, too, if they answer.
 func (d *decider) fresh(o oldSide) (Reason, bool) {
 	r := d.s.Rollout
 	asked := latest(latest(r.StepAt, r.Settled), r.Turned)
 	for _, key := range o.held {
 		if d.seen.Instances[key].At.Before(asked) {
 			d.ask = append(d.ask, key)
+		}
+	}
+	if d.depends() {
+		for _, key := range d.news() {
+			if sight := d.seen.Instances[key]; d.answers(key) && sight.At.Before(asked) {
+				d.ask = append(d.ask, key)
+			}
 		}
 	}
 	if len(d.ask) == 0 {

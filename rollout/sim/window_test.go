@@ -10,21 +10,29 @@ import (
 	"github.com/sluice-proxy/sluice/rollout"
 )
 
+// back is how long clients take to return, mean on average.
+type back struct {
+	name string
+	mean time.Duration
+	of   func(*rand.Rand) time.Duration
+}
+
+var backs = []back{
+	{"at once", 0, func(*rand.Rand) time.Duration { return 0 }},
+	{"exp 1s", time.Second, exponential(time.Second)},
+	{"exp 5s", 5 * time.Second, exponential(5 * time.Second)},
+	{"exp 20s", 20 * time.Second, exponential(20 * time.Second)},
+	{"uniform 20s", 10 * time.Second, uniform(20 * time.Second)},
+}
+
 // TestWindow holds the truth against the window in every air: how long clients
 // take to return, how many never do, how many come by themselves with a rate that
 // drifts by a fifth, and a green that refuses everyone in the middle. What is
 // outstanding in truth stays within the window where returns are told, and within
 // 1.2 windows where they are estimated.
 func TestWindow(t *testing.T) {
-	at := func(d time.Duration) func(*rand.Rand) time.Duration {
-		return func(*rand.Rand) time.Duration { return d }
-	}
-	backs := map[string]func(*rand.Rand) time.Duration{
-		"at once": at(0), "exp 1s": exponential(time.Second), "exp 5s": exponential(5 * time.Second),
-		"exp 20s": exponential(20 * time.Second), "uniform 20s": uniform(20 * time.Second),
-	}
 	worst := map[bool]float64{}
-	for back, delay := range backs {
+	for _, back := range backs {
 		for _, never := range []float64{0, 0.05, 0.2} {
 			for _, organic := range []float64{10, 100, 500} {
 				for _, refuses := range []time.Duration{0, time.Minute, 200 * time.Second} {
@@ -32,12 +40,12 @@ func TestWindow(t *testing.T) {
 						if testing.Short() && organic != 100 {
 							continue
 						}
-						name := fmt.Sprintf("%s, %.0f%% lost, %.0f/s, refuses %s, estimated %t", back, 100*never, organic, refuses, unclear)
+						name := fmt.Sprintf("%s, %.0f%% lost, %.0f/s, refuses %s, estimated %t", back.name, 100*never, organic, refuses, unclear)
 						s := Scenario{Name: name, Live: discovery.Green, conf: func(size Size) Config {
 							c := base(size)
 							c.Policy.Funnel.Close, c.Policy.Window = 1000, 3000
 							c.Policy.ReturnTimeout = rollout.Duration(2 * time.Minute)
-							c.Back, c.Never, c.Organic, c.Drift, c.Unclear = delay, never, organic, 5*time.Minute, unclear
+							c.Back, c.Never, c.Organic, c.Drift, c.Unclear = back.of, never, organic, 5*time.Minute, unclear
 							return c
 						}, play: func(w *World) {
 							if refuses > 0 {
@@ -59,4 +67,52 @@ func TestWindow(t *testing.T) {
 		}
 	}
 	t.Logf("the most on their way at once: %.2f windows where returns are told, %.2f where they are estimated", worst[false], worst[true])
+}
+
+// TestWindowTakesNoTime: an undisturbed rollout whose window does not bind, because a
+// step more fits into it than are on their way without a window, takes at most a
+// tenth longer, and where returns are estimated the probe: 25 s, and as long as
+// clients take on average. Nobody knows beforehand who never returns, so all count as
+// on their way; where returns are told, until the return timeout, which binds.
+func TestWindowTakesNoTime(t *testing.T) {
+	const cap = 1000
+	longest := map[bool]time.Duration{}
+	for _, back := range backs {
+		for _, organic := range []float64{10, 100, 500} {
+			for _, unclear := range []bool{false, true} {
+				if testing.Short() && organic != 100 {
+					continue
+				}
+				run := func(window int, never float64) Report {
+					s := Scenario{Live: discovery.Green, Within: time.Hour, conf: func(size Size) Config {
+						c := base(size)
+						c.Policy.Funnel.Close, c.Policy.Window = cap, window
+						c.Back, c.Never, c.Organic, c.Drift, c.Unclear = back.of, never, organic, 5*time.Minute, unclear
+						return c
+					}}
+					return s.Run(Size{Connections: 30_000, Instances: 6})
+				}
+				window := run(0, 0).Out + cap
+				for _, never := range []float64{0, 0.05, 0.2} {
+					if never > 0 && !unclear {
+						continue
+					}
+					name := fmt.Sprintf("%s, %.0f%% lost, %.0f/s, estimated %t, window %d", back.name, 100*never, organic, unclear, window)
+					alone, bound := run(0, never), run(window, never)
+					most := alone.Took * 11 / 10
+					longest[unclear] = max(longest[unclear], bound.Took-most)
+					if unclear {
+						most += 25*time.Second + back.mean
+					}
+					for _, f := range append(alone.Faults, bound.Faults...) {
+						t.Errorf("%s: %s", name, f)
+					}
+					if bound.Took > most {
+						t.Errorf("%s: took %v, want at most %v", name, bound.Took, most)
+					}
+				}
+			}
+		}
+	}
+	t.Logf("longer than a tenth: %v where returns are told, %v where they are estimated", longest[false], longest[true])
 }
