@@ -123,6 +123,16 @@ func NewReturns(timeout time.Duration) Returns {
 	return r
 }
 
+// whole reports whether it is something that NewReturns and Observe made.
+func (r Returns) whole() bool {
+	for i, f := range r.Filters {
+		if i >= len(curves) || len(f.Away) != curves[i].stages {
+			return false
+		}
+	}
+	return len(r.Filters) == len(curves) && len(r.Marks) > 0 && r.WeighedEvicted <= r.Evicted && r.WeighedAccepted <= r.Accepted
+}
+
 // Ready reports whether the first connection may be closed: when the
 // organic rate has been measured for 10 s.
 func (r Returns) Ready() bool {

@@ -300,5 +300,8 @@ func (s State) Check() error {
 	if err := r.Policy.Funnel.Check(); err != nil {
 		return fmt.Errorf("state of %s: rollout %s: %w", s.Service, r.ID, err)
 	}
+	if r.Returns != nil && !r.Returns.whole() {
+		return fmt.Errorf("state of %s: what rollout %s knows of returning clients is not whole", s.Service, r.ID)
+	}
 	return nil
 }

@@ -182,6 +182,11 @@ func TestStateCheck(t *testing.T) {
 		"from and to":        func(s *State) { s.Rollout.From = s.Rollout.To },
 		"goes to live":       func(s *State) { s.Live = s.Rollout.To },
 		"no cap":             func(s *State) { s.Rollout.Policy.Funnel.Close = 0 },
+		"no returns":         func(s *State) { s.Rollout.Returns = &Returns{} },
+		"returns of others": func(s *State) {
+			s.Rollout.Returns = new(NewReturns(time.Minute).Observe(Totals{Now: epoch, AsOf: epoch}))
+			s.Rollout.Returns.Filters = s.Rollout.Returns.Filters[1:]
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := NewState("chat", discovery.Blue)
