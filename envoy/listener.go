@@ -38,6 +38,10 @@ func listener(l Listener) Resource {
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
 		TcpKeepalive:                  keepalive(),
 		TrafficDirection:              corev3.TrafficDirection_INBOUND,
+		// A worker that wakes up for a connection would else take all that have come
+		// meanwhile, also those that were started after the main thread has
+		// acknowledged a switch of which this worker hears next.
+		MaxConnectionsToAcceptPerSocketEvent: wrapperspb.UInt32(1),
 	}}
 }
 

@@ -22,8 +22,7 @@ import (
 
 // TestRealHandshakes promotes there and back under constant handshakes: none is
 // refused, and none that was started after the last proxy's acknowledgement reaches
-// the old colour. Envoy gives it from its main thread, but only after each worker has
-// been handed the new routes, ahead of any connection that it has not accepted yet.
+// the old colour (TestRealAcknowledged in package envoy looks at the moment itself).
 func TestRealHandshakes(t *testing.T) {
 	w := start(t, plan{chats: 2, policy: "{funnel: 1000/100ms}"})
 	w.startEnvoy("edge-1", w.ctl.XDS)

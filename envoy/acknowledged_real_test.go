@@ -1,0 +1,126 @@
+//go:build real
+
+package envoy
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
+)
+
+// TestRealAcknowledged: from the very moment on in which Envoy has acknowledged a
+// switch no connection that is started reaches the old colour, whichever of its
+// workers it comes to: HTTP (routes) and TCP (filter configuration), 400 switches
+// under constant handshakes. Where a worker accepts all that wait at once, 1 TCP
+// connection of 40,000 did.
+func TestRealAcknowledged(t *testing.T) {
+	web, raw := freeAddr(t), freeAddr(t)
+	c := Config{
+		Listeners: []Listener{{Name: "web", Addr: web, AccessLog: "/dev/null"}, {Name: "raw", Addr: raw, AccessLog: "/dev/null"}},
+		Services:  []Service{{Name: "chat", Listener: "web"}, {Name: "line", Listener: "raw", TCP: true}},
+	}
+	chats := map[discovery.Colour]netip.AddrPort{"blue": backend(t, "blue"), "green": backend(t, "green")}
+	lines := map[discovery.Colour]netip.AddrPort{"blue": echo(t, "blue"), "green": echo(t, "green")}
+	wishes := func(c discovery.Colour) rollout.Wishes {
+		ends := func(of map[discovery.Colour]netip.AddrPort) map[discovery.Colour][]rollout.Endpoint {
+			return map[discovery.Colour][]rollout.Endpoint{"blue": serving(of["blue"]), "green": serving(of["green"])}
+		}
+		return rollout.Wishes{"chat": to(c, ends(chats)), "line": to(c, ends(lines))}
+	}
+	w := start(t, c, wishes("blue"))
+
+	// told is what Envoy was told last; nil from then on until it has acknowledged.
+	var told atomic.Pointer[discovery.Colour]
+	var counted, strays atomic.Int64
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer cancel()
+	opens := func() (string, error) { return upgrade(web) }
+	greets := func() (string, error) { return greeting(raw) }
+	for _, shake := range []func() (string, error){opens, greets, greets, greets} {
+		for range 2 {
+			all.Go(func() {
+				for ctx.Err() == nil {
+					want := told.Load()
+					got, err := shake()
+					switch {
+					case err != nil:
+						t.Errorf("a handshake failed: %v", err)
+						return
+					case want == nil || told.Load() != want: // Envoy was told something else meanwhile
+					case got != string(*want):
+						strays.Add(1)
+						t.Errorf("a connection that was started after %s was acknowledged reached %s", *want, got)
+					default:
+						counted.Add(1)
+					}
+				}
+			})
+		}
+	}
+	for i := range 400 {
+		c := discovery.Colours[(i+1)%2]
+		told.Store(nil)
+		w.tellAndWait(t, wishes(c), RouteType, ExtensionType)
+		told.Store(&c)
+		time.Sleep(15 * time.Millisecond) // for handshakes, right after the acknowledgement
+	}
+	t.Logf("%d handshakes within 15 ms of an acknowledgement, %d astray", counted.Load(), strays.Load())
+	if counted.Load() < 1000 {
+		t.Errorf("only %d handshakes came after an acknowledgement", counted.Load())
+	}
+}
+
+// upgrade opens a WebSocket on a connection of its own and says which instance
+// answered.
+func upgrade(at netip.AddrPort) (string, error) {
+	conn, in, err := dialed(at)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	if _, err := fmt.Fprintf(conn, "GET /chat/ws HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n", at); err != nil {
+		return "", err
+	}
+	res, err := http.ReadResponse(in, nil)
+	if err != nil {
+		return "", err
+	}
+	if res.StatusCode != http.StatusSwitchingProtocols {
+		return "", fmt.Errorf("status %s", res.Status)
+	}
+	return res.Header.Get("Instance"), nil
+}
+
+// greeting opens a TCP connection and says which instance answered.
+func greeting(at netip.AddrPort) (string, error) {
+	conn, in, err := dialed(at)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	name, err := in.ReadString('\n')
+	return name[:max(0, len(name)-1)], err
+}
+
+// dialed is a connection that leaves no port behind when it is closed.
+func dialed(at netip.AddrPort) (net.Conn, *bufio.Reader, error) {
+	conn, err := net.Dial("tcp", at.String())
+	if err != nil {
+		return nil, nil, err
+	}
+	_ = conn.(*net.TCPConn).SetLinger(0)
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	return conn, bufio.NewReader(conn), nil
+}
