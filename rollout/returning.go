@@ -22,13 +22,11 @@ func (d *decider) track(asked bool) {
 	next, t := r.Returns, Totals{Now: d.now, Evicted: m.gone() + d.due(), AsOf: d.acceptedBy(), Accepted: r.Accepted}
 	if next == nil {
 		next = new(NewReturns(r.Policy.ReturnTimeout.D()).Observe(t))
-		t.Evicted += uint64(r.Owed) // those left just now
-	} else {
-		t.Evicted += uint64(r.Owed)
-		if due := next.Seen.Add(observing); d.now.Before(due) && (!asked || next.knows(t)) {
-			d.wakeBy(due)
-			return
-		}
+	}
+	t.Evicted += uint64(r.Owed) // those left just now, if it is the first time
+	if due := next.Seen.Add(observing); r.Returns != nil && d.now.Before(due) && (!asked || next.knows(t)) {
+		d.wakeBy(due)
+		return
 	}
 	d.touch()
 	d.s.Rollout.Returns = new(next.Observe(t))
