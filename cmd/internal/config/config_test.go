@@ -138,6 +138,34 @@ func TestBroken(t *testing.T) {
 	}
 }
 
+// TestKeys holds every key that a configuration may have, as an operator is told
+// them.
+func TestKeys(t *testing.T) {
+	_, err := Load("testdata/keys.yaml")
+	problems, ok := errors.AsType[Problems](err)
+	if !ok {
+		t.Fatalf("got %v (%T)", err, err)
+	}
+	got := ""
+	for _, p := range problems {
+		if p.Key == "zz" || strings.HasSuffix(p.Key, ".zz") {
+			got += p.String() + "\n"
+		}
+	}
+	if *update {
+		if err := os.WriteFile("testdata/keys.txt", []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile("testdata/keys.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("got:\n%s\nwant (rewritten by -update):\n%s", got, want)
+	}
+}
+
 func TestProblems(t *testing.T) {
 	const head = "discovery: {file: instances.yaml}\nlisteners: [{name: web, address: '0.0.0.0:8080'}]\n"
 	for name, test := range map[string]struct{ yaml, want string }{
