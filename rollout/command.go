@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // Command is what an operator asks for: Promote, Pause, Resume, Abort or SetPace.
@@ -16,6 +17,9 @@ type Command interface {
 	// error is a *Refusal, and the state is then as it was.
 	apply(policy Policy, s State, seen Seen, now time.Time) (State, Answer, error)
 }
+
+// Subject is the service that a command is for.
+func Subject(c Command) discovery.Service { return c.service() }
 
 // Apply decides what a command does, as Controller.Do does before it stores. Pure;
 // an error is a *Refusal, and the state is then as it was.
@@ -45,7 +49,7 @@ type Abort struct{ Service discovery.Service }
 // SetPace changes the cap of the running rollout.
 type SetPace struct {
 	Service discovery.Service
-	Funnel  Funnel
+	Funnel  units.Funnel
 }
 
 func (c Promote) service() discovery.Service { return c.Service }
@@ -116,7 +120,7 @@ func (d *decider) restep(now time.Time) {
 
 // favoured is the colour that gets most new connections.
 func favoured(s State) discovery.Colour {
-	w := weights(s)
+	w := s.Weights()
 	if w[discovery.Green] > w[discovery.Blue] {
 		return discovery.Green
 	}
@@ -155,7 +159,7 @@ func (c Abort) apply(_ Policy, s State, seen Seen, now time.Time) (State, Answer
 func (d *decider) goBack(event string) {
 	d.touch()
 	d.restep(d.now)
-	share := weights(d.s)[d.s.Rollout.From]
+	share := d.s.Weights()[d.s.Rollout.From]
 	for _, key := range slices.Sorted(maps.Keys(d.s.Members)) {
 		// What was evicted and returned so far is kept, and counted on from the same
 		// answers: a client that is on its way now comes back in between.

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/spread"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // draining closes the gates of the old side, lets connections end by themselves
@@ -260,13 +262,13 @@ func (d *decider) step(o oldSide) Reason {
 	r := d.s.Rollout
 	limit := max(r.Cap, d.limit())
 	every := r.Policy.Funnel.Every.D()
-	part := shares(given.Close, o.counts)
-	first := starts(part, every)
-	late := delay(d.lastSchedule(), schedule(part, first, every), limit+1, every)
+	part := spread.Shares(given.Close, o.counts)
+	first := spread.Starts(part, every)
+	late := spread.Delay(d.lastSchedule(), spread.Schedule(part, first, every), limit+1, every)
 	d.touch()
 	r = d.s.Rollout
 	r.Step++
-	r.OrderedAt, r.StepAt = d.now, d.now.Add(late+every+pauseAfter(every))
+	r.OrderedAt, r.StepAt = d.now, d.now.Add(late+every+spread.PauseAfter(every))
 	r.Cap, r.Given = d.limit(), given
 	d.hold()
 	for i, key := range o.held {
@@ -276,19 +278,13 @@ func (d *decider) step(o oldSide) Reason {
 			m = d.s.Members[key]
 		}
 		ceiling := o.counts[i] - part[i]
-		m.Ceiling, m.Share, m.Start = &ceiling, part[i], Duration(late+first[i])
+		m.Ceiling, m.Share, m.Start = &ceiling, part[i], units.Duration(late+first[i])
 		d.put(key, m)
 	}
 	d.askGatesBefore(r.StepAt)
 	d.wakeBy(r.StepAt)
 	return d.letting(IsDraining)
 }
-
-// pauseAfter is a short pause between steps: the last close of a step is due only
-// half a distance before its end, and one that comes a little late should be
-// seen in the counts of the next. Without it thousands of connections left a
-// few over for a step of their own.
-func pauseAfter(every time.Duration) time.Duration { return min(every/100, 10*time.Millisecond) }
 
 // lastSchedule is when closes of the step that ends now came, as if it had begun
 // a step ago: it began earlier, by its own delay and the pause after it.
@@ -303,7 +299,7 @@ func (d *decider) lastSchedule() []time.Duration {
 			part, first = append(part, m.Share), append(first, m.Start.D()-earlier)
 		}
 	}
-	return schedule(part, first, every)
+	return spread.Schedule(part, first, every)
 }
 
 // hold takes the ceilings away: everybody keeps what it has.
@@ -331,16 +327,4 @@ func keys(ids []discovery.InstanceID) string {
 		out[i] = string(id)
 	}
 	return names(out)
-}
-
-// finishes estimates when the funnel will have let held connections go, from
-// one step to the last close: whole steps before the last, and all but half a
-// distance of the last.
-func (f Funnel) finishes(held int) time.Duration {
-	if held <= 0 {
-		return 0
-	}
-	steps := (held + f.Close - 1) / f.Close
-	last := held - (steps-1)*f.Close
-	return time.Duration(steps-1)*f.Every.D() + time.Duration((float64(last)-0.5)/float64(last)*float64(f.Every.D()))
 }

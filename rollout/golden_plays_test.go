@@ -7,6 +7,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // play is one rollout in the small world, with the moments at which its state is
@@ -51,7 +52,7 @@ var plays = map[string]play{
 		moment("paused")
 		g.pass(time.Second)
 		g.resume()
-		g.do(rollout.SetPace{Service: "chat", Funnel: rollout.Funnel{Close: 7, Every: 2 * second}})
+		g.do(rollout.SetPace{Service: "chat", Funnel: units.Funnel{Close: 7, Every: 2 * second}})
 		moment("another pace")
 		g.machines["g1"].status.HandshakeMS = new(3000)
 		g.untilStep(6)
@@ -103,7 +104,7 @@ var plays = map[string]play{
 		moment("aborted")
 	}},
 	"batches": {4, 2, 40, func(g *ground, moment func(string)) {
-		g.policy.Stagger = rollout.Stagger{Instances: rollout.Portion{Number: 2}, Soak: 10 * second, First: []string{"b4"}}
+		g.policy.Stagger = rollout.Stagger{Instances: units.Portion{Number: 2}, Soak: 10 * second, First: []string{"b4"}}
 		g.policy.Order = drain.Oldest
 		g.look()
 		g.promote(discovery.Green)
@@ -118,7 +119,7 @@ var plays = map[string]play{
 		moment("done")
 	}},
 	"in place": {3, 1, 30, func(g *ground, moment func(string)) {
-		g.policy.Stagger = rollout.Stagger{Instances: rollout.Portion{Share: 2500}, InPlace: true}
+		g.policy.Stagger = rollout.Stagger{Instances: units.Portion{Share: 2500}, InPlace: true}
 		g.policy.Capacity, g.policy.Headroom = 12, 9000
 		g.policy.Deadline, g.policy.Pressure, g.policy.HurryCap, g.policy.KillAfter = 20*second, rollout.Hurry, 20, 60*second
 		g.look()

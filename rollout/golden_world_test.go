@@ -13,11 +13,12 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 const (
 	tick   = 100 * time.Millisecond
-	second = rollout.Duration(time.Second)
+	second = units.Duration(time.Second)
 )
 
 // ground is the least world in which a service is rolled out: time passes in
@@ -60,7 +61,7 @@ func newGround(t *testing.T, blue, green, connections int) *ground {
 		t: t, now: time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC), state: rollout.NewState("chat", discovery.Blue), policy: rollout.DefaultPolicy(),
 		machines: map[discovery.InstanceID]*machine{}, away: 2 * time.Second,
 	}
-	g.policy.Funnel = rollout.Funnel{Close: 10, Every: 3 * second}
+	g.policy.Funnel = units.Funnel{Close: 10, Every: 3 * second}
 	g.seen = rollout.Seen{
 		Watching: g.now, Gates: map[string]rollout.Reading{}, Hooks: map[discovery.InstanceID]rollout.HookRun{},
 		Proxies: []rollout.Proxy{{Node: "edge-1", Connected: true}, {Node: "edge-2", Connected: true}},
@@ -162,7 +163,7 @@ func (g *ground) arrive(returning bool) {
 	var open []*machine
 	for _, c := range discovery.Colours {
 		for _, e := range wish.Endpoints[c] {
-			if m := g.machines[e.ID]; wish.Weights[c] > rollout.Whole/2 && !e.Draining && !m.dead {
+			if m := g.machines[e.ID]; wish.Weights[c] > units.Whole/2 && !e.Draining && !m.dead {
 				open = append(open, m)
 			}
 		}

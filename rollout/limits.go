@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // limit is the most connections that the next step may close: the cap, or more
@@ -123,7 +124,7 @@ func (d *decider) capacity(key discovery.InstanceID, m Member, p Policy) int {
 	if limit := d.seen.Instances[key].Status.Limit; limit > 0 && (n == 0 || limit < n) {
 		n = limit
 	}
-	return int(int64(n) * int64(cmp.Or(p.Headroom, Whole)) / int64(Whole))
+	return int(int64(n) * int64(cmp.Or(p.Headroom, units.Whole)) / int64(units.Whole))
 }
 
 // filled is what the open instances of the side that takes over hold, and how

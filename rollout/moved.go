@@ -6,6 +6,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/returns"
 )
 
 // Moved is what a rollout has done to clients so far.
@@ -142,12 +143,6 @@ func (d *decider) observe() {
 	d.age()
 }
 
-// Mark is how many clients were evicted or lost by a moment.
-type Mark struct {
-	At   time.Time `json:"at"`
-	Gone uint64    `json:"gone"`
-}
-
 // marks is how many marks cover the return timeout.
 const marks = 32
 
@@ -164,7 +159,7 @@ func (d *decider) age() {
 	if n := len(r.Marks); n == 0 || gone > r.Marks[n-1].Gone && d.now.Sub(r.Marks[n-1].At) >= max(time.Second, timeout/marks) {
 		d.touch()
 		r = d.s.Rollout
-		r.Marks = append(slices.Clone(r.Marks), Mark{d.now, gone})
+		r.Marks = append(slices.Clone(r.Marks), returns.Mark{At: d.now, Gone: gone})
 	}
 	d.pauseAge()
 	r = d.s.Rollout

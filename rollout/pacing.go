@@ -3,6 +3,8 @@ package rollout
 import (
 	"fmt"
 	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // Pace is how the funnel follows the side that takes over: halved when that side
@@ -45,7 +47,7 @@ func (p Pace) next(limit int, v vitals) Pace {
 	case refused > 0 && refused*refusals > accepted+refused:
 		bad = fmt.Sprintf("%d of %d new connections were refused", refused, accepted+refused)
 	case v.bound > 0 && v.slow > v.bound:
-		bad = fmt.Sprintf("handshakes take %s, above %s", Duration(v.slow.Round(time.Millisecond)), Duration(v.bound))
+		bad = fmt.Sprintf("handshakes take %s, above %s", units.Duration(v.slow.Round(time.Millisecond)), units.Duration(v.bound))
 	}
 	next := Pace{Limit: now + max(1, limit/10), Why: p.Why, Accepted: v.accepted, Refused: v.refused, Open: v.open}
 	if bad != "" {

@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/returns"
+	"github.com/sluice-proxy/sluice/rollout/spread"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // Plan is what a promotion would do, computed before anything happens.
@@ -21,8 +24,8 @@ type Plan struct {
 	Connections int `json:"connections"`
 	// Steps is how many steps the funnel needs; Takes how long the whole
 	// promotion does, from promote to the last eviction.
-	Steps int      `json:"steps"`
-	Takes Duration `json:"takes"`
+	Steps int            `json:"steps"`
+	Takes units.Duration `json:"takes"`
 	// Batches is what each batch of a staggered promotion does; empty without.
 	Batches []Batch `json:"batches,omitempty"`
 	// PeakPerSecond is the highest rate of evictions.
@@ -41,7 +44,7 @@ type Plan struct {
 type Batch struct {
 	Instances   []discovery.InstanceID `json:"instances"`
 	Connections int                    `json:"connections"`
-	Takes       Duration               `json:"takes"`
+	Takes       units.Duration         `json:"takes"`
 }
 
 // foreseen is how long an evicted client is taken to be on its way before the
@@ -109,23 +112,23 @@ func (p *Plan) reckon(batches [][]discovery.InstanceID) {
 	if w := p.Policy.Window; w > 0 {
 		f.Close = min(f.Close, w)
 		if !p.exact {
-			p.Takes += Duration(measuring)
+			p.Takes += units.Duration(returns.Measuring)
 		}
 	}
-	p.Takes += Duration(p.Policy.Soak.D() + settle + p.Policy.Grace.D())
+	p.Takes += units.Duration(p.Policy.Soak.D() + settle + p.Policy.Grace.D())
 	for i, batch := range batches {
 		held := 0
 		for _, key := range batch {
 			held += p.held[key]
 		}
-		p.Batches = append(p.Batches, Batch{Instances: batch, Connections: held, Takes: Duration(f.finishes(held).Round(100 * time.Millisecond))})
+		p.Batches = append(p.Batches, Batch{Instances: batch, Connections: held, Takes: units.Duration(spread.Finish(f, held).Round(100 * time.Millisecond))})
 		p.Steps += (held + f.Close - 1) / f.Close
 		last := i == len(batches)-1
-		switch took := f.finishes(held); {
+		switch took := spread.Finish(f, held); {
 		case last:
-			p.Takes += Duration(took)
+			p.Takes += units.Duration(took)
 		case held > 0:
-			p.Takes += Duration(f.Every.D()*time.Duration((held+f.Close-1)/f.Close)) + p.Policy.Stagger.Soak
+			p.Takes += units.Duration(f.Every.D()*time.Duration((held+f.Close-1)/f.Close)) + p.Policy.Stagger.Soak
 		default:
 			p.Takes += p.Policy.Stagger.Soak
 		}
@@ -133,7 +136,7 @@ func (p *Plan) reckon(batches [][]discovery.InstanceID) {
 	if len(batches) < 2 {
 		p.Batches = nil
 	}
-	p.Takes = Duration(p.Takes.D().Round(100 * time.Millisecond))
+	p.Takes = units.Duration(p.Takes.D().Round(100 * time.Millisecond))
 	p.PeakPerSecond = float64(min(p.Connections, f.Close)) / f.Every.D().Seconds()
 }
 
@@ -146,7 +149,7 @@ func (d *decider) planTimes(p *Plan) {
 	for _, key := range d.olds() {
 		m := d.s.Members[key]
 		in, _ := d.instance(key, m)
-		kill := cmp.Or(Duration(in.KillAfter), p.Policy.KillAfter)
+		kill := cmp.Or(units.Duration(in.KillAfter), p.Policy.KillAfter)
 		takes := p.Takes
 		for _, b := range p.Batches {
 			if slices.Contains(b.Instances, key) {
@@ -235,7 +238,7 @@ func (d *decider) planProxies(p *Plan) {
 		p.Problems = append(p.Problems, "no proxy is connected, so nobody would hear where new connections go")
 	}
 	if away := len(d.s.Proxies) - connected; connected > 0 && away > 0 {
-		p.Notes = append(p.Notes, fmt.Sprintf("%s: each is waited for up to %s", counted(away, "known proxy is not connected", "known proxies are not connected"), Duration(proxyPatience)))
+		p.Notes = append(p.Notes, fmt.Sprintf("%s: each is waited for up to %s", counted(away, "known proxy is not connected", "known proxies are not connected"), units.Duration(proxyPatience)))
 	}
 	if d.seen.Unpublished != "" {
 		p.Problems = append(p.Problems, "the proxies cannot be told: "+d.seen.Unpublished)

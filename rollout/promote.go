@@ -38,6 +38,20 @@ func (c Promote) apply(policy Policy, s State, seen Seen, now time.Time) (State,
 	return s, Answer{Text: text, Rollout: s.Rollout.ID}, nil
 }
 
+// Plan computes what the promotion would do. Beside a rollout to the same colour it is
+// what it would take to start again; of one to the other colour that it may
+// supersede, what comes then. The error is a *Refusal.
+func (c Promote) Plan(policy Policy, s State, seen Seen, now time.Time) (Plan, error) {
+	if r := s.Rollout; r == nil || r.To != c.Target {
+		after, _, err := supersede(s, seen, c.Target, now)
+		if err != nil {
+			return Plan{}, err
+		}
+		s = after
+	}
+	return MakePlan(s, seen, c.Target, c.Overrides.Over(policy), now)
+}
+
 // begin starts a rollout of a steady state.
 func begin(s State, seen Seen, target discovery.Colour, policy Policy, now time.Time) State {
 	s = s.Clone()

@@ -1,6 +1,10 @@
 package rollout
 
-import "time"
+import (
+	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/returns"
+)
 
 // observing is how often what returned is observed while something depends on it.
 const observing = 500 * time.Millisecond
@@ -19,23 +23,18 @@ func (d *decider) track(asked bool) {
 		d.wakeBy(d.now.Add(observing))
 		return
 	}
-	next, t := r.Returns, Totals{Now: d.now, Evicted: m.gone() + d.due(), AsOf: d.acceptedBy(), Accepted: r.Accepted}
+	next, t := r.Returns, returns.Observation{Now: d.now, Evicted: m.gone() + d.due(), AsOf: d.acceptedBy(), Accepted: r.Accepted}
 	if next == nil {
-		next = new(NewReturns(r.Policy.ReturnTimeout.D()).Observe(t))
+		next = new(returns.New(r.Policy.ReturnTimeout.D()).Observe(t))
 	}
 	t.Evicted += uint64(r.Owed) // those left just now, if it is the first time
-	if due := next.Seen.Add(observing); r.Returns != nil && d.now.Before(due) && (!asked || next.knows(t)) {
+	if due := next.Seen.Add(observing); r.Returns != nil && d.now.Before(due) && (!asked || next.Knows(t)) {
 		d.wakeBy(due)
 		return
 	}
 	d.touch()
 	d.s.Rollout.Returns = new(next.Observe(t))
 	d.wakeBy(d.now.Add(observing))
-}
-
-// knows reports whether the totals are no higher than what was observed.
-func (r Returns) knows(t Totals) bool {
-	return t.Evicted <= r.SawEvicted && t.Accepted <= r.SawAccepted
 }
 
 // overruns reports whether the running step would take more room or window than

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/returns"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // Format is the version of the stored state. A state of a newer format stops
@@ -76,8 +78,8 @@ type Member struct {
 	// Share is how many closes the current step gives it, and Start when within
 	// the step the first of them comes. Without a Ceiling it is the share of an
 	// earlier step that a silent instance may have closed and not said so.
-	Share int      `json:"share,omitempty"`
-	Start Duration `json:"start,omitempty"`
+	Share int            `json:"share,omitempty"`
+	Start units.Duration `json:"start,omitempty"`
 	// Counted: Evicted and Returned are the instance's totals when the rollout
 	// began to count; later totals minus these are the rollout's own.
 	Counted  bool   `json:"counted,omitempty"`
@@ -123,7 +125,7 @@ type Rollout struct {
 	Settled time.Time `json:"settled,omitzero"`
 	// Weight is To's share of new connections while Opening and Shifting;
 	// afterwards To has them all.
-	Weight Share `json:"weight,omitempty"`
+	Weight units.Share `json:"weight,omitempty"`
 
 	Steps
 	Toll
@@ -168,8 +170,8 @@ type Toll struct {
 	Owed int `json:"owed,omitempty"`
 	// Marks is when how many had been evicted or lost, back to the return timeout,
 	// and NeverBack how many are no longer waited for since they were away longer.
-	Marks     []Mark `json:"marks,omitempty"`
-	NeverBack int    `json:"never_back,omitempty"`
+	Marks     []returns.Mark `json:"marks,omitempty"`
+	NeverBack int            `json:"never_back,omitempty"`
 	// Accepted and Refused are what the side that takes over admitted and refused
 	// since the funnel started, and Flow what they were when it was last looked at
 	// for refusals.
@@ -178,7 +180,7 @@ type Toll struct {
 	Flow     Flow   `json:"flow,omitzero"`
 	// Returns tells how many evicted clients are on their way; nil before the
 	// funnel starts.
-	Returns *Returns `json:"returns,omitempty"`
+	Returns *returns.Estimate `json:"returns,omitempty"`
 }
 
 // Batches is how a staggered rollout goes.
@@ -254,6 +256,17 @@ func (s State) Clone() State {
 	return s
 }
 
+// Retire is the state of a service that left the configuration, or of one that is in
+// it again; its rollout ends with it.
+func (s State) Retire(retired bool) State {
+	s = s.Clone()
+	s.Retired = retired
+	if retired {
+		s.Rollout = nil
+	}
+	return s
+}
+
 // Phase is Steady when there is no rollout.
 func (s State) Phase() Phase {
 	if s.Rollout == nil {
@@ -300,7 +313,7 @@ func (s State) Check() error {
 	if err := r.Policy.Funnel.Check(); err != nil {
 		return fmt.Errorf("state of %s: rollout %s: %w", s.Service, r.ID, err)
 	}
-	if r.Returns != nil && !r.Returns.whole() {
+	if r.Returns != nil && !r.Returns.Whole() {
 		return fmt.Errorf("state of %s: what rollout %s knows of returning clients is not whole", s.Service, r.ID)
 	}
 	return nil

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/returns"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // eventful runs a world through a canary, a pause, a change of pace and a death
@@ -19,13 +21,13 @@ func eventful(t *testing.T, live discovery.Colour, look func(w *world)) *world {
 	}
 	w.rests = func() { look(w) }
 	w.run(3*time.Second, func() bool { return false })
-	canary, soak := Share(500), Duration(5*time.Second)
+	canary, soak := units.Share(500), units.Duration(5*time.Second)
 	w.must(Promote{Service: "chat", Target: live.Other(), Overrides: Overrides{Canary: &canary, Soak: &soak}})
 	w.run(12*time.Second, func() bool { return false })
 	w.must(Pause{Service: "chat"})
 	w.run(time.Second, func() bool { return false })
 	w.must(Resume{Service: "chat"})
-	w.must(SetPace{Service: "chat", Funnel: Funnel{Close: 7, Every: Duration(2 * time.Second)}})
+	w.must(SetPace{Service: "chat", Funnel: units.Funnel{Close: 7, Every: units.Duration(2 * time.Second)}})
 	w.run(4*time.Second, func() bool { return false })
 	for _, in := range w.instances {
 		if in.Addr.Addr().As4()[1] == 1 && in.Addr.Addr().As4()[3] == 1 {
@@ -182,9 +184,9 @@ func TestStateCheck(t *testing.T) {
 		"from and to":        func(s *State) { s.Rollout.From = s.Rollout.To },
 		"goes to live":       func(s *State) { s.Live = s.Rollout.To },
 		"no cap":             func(s *State) { s.Rollout.Policy.Funnel.Close = 0 },
-		"no returns":         func(s *State) { s.Rollout.Returns = &Returns{} },
+		"no returns":         func(s *State) { s.Rollout.Returns = &returns.Estimate{} },
 		"returns of others": func(s *State) {
-			s.Rollout.Returns = new(NewReturns(time.Minute).Observe(Totals{Now: epoch, AsOf: epoch}))
+			s.Rollout.Returns = new(returns.New(time.Minute).Observe(returns.Observation{Now: epoch, AsOf: epoch}))
 			s.Rollout.Returns.Filters = s.Rollout.Returns.Filters[1:]
 		},
 	} {

@@ -2,9 +2,11 @@ package rollout
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
 )
@@ -17,6 +19,10 @@ type Stored struct {
 	// that nobody can write without having read; only the store reads it.
 	Version string
 }
+
+// StorePatience bounds one request to the store: one that hangs must not hold up
+// the other services and the operator's commands for longer.
+const StorePatience = 3 * time.Second
 
 // ErrConflict: what is stored is no longer what was read. Nothing was written;
 // read again before deciding anything.
@@ -66,6 +72,19 @@ func DecodeStateOf(service discovery.Service, data []byte) (State, error) {
 		return State{}, fmt.Errorf("it is the state of service %s; %s", s.Service, wayOut)
 	}
 	return s, err
+}
+
+// Unstored says that a state could not be stored, and why.
+func Unstored(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("the next state cannot be stored: the store gave no answer within %s", StorePatience)
+	}
+	return fmt.Errorf("the next state cannot be stored: %w", err)
+}
+
+// RefuseUnstored is the answer to a command whose state could not be stored.
+func RefuseUnstored(service discovery.Service, err error) *Refusal {
+	return refuse(NotStored, "%s: nothing was changed: %v; mend the store and try again", service, err)
 }
 
 const wayOut = "restore it from a backup, or move it away to start its service anew on the configured live colour"

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // Wishes is the whole map of what should be, for every service. The drain side
@@ -16,7 +17,7 @@ type Wishes map[discovery.Service]Wish
 // Wish is what should be of one service. Derived from State by Wished.
 type Wish struct {
 	// Weights are the colours' shares of new connections; they sum to Whole.
-	Weights map[discovery.Colour]Share
+	Weights map[discovery.Colour]units.Share
 	// Endpoints holds every member, sorted by address within a colour.
 	Endpoints map[discovery.Colour][]Endpoint
 	// Orders is what each member with a drain endpoint is told; a member that is
@@ -66,7 +67,7 @@ type Instruction struct {
 func Wished(s State, seen Seen) Wish {
 	d := decider{s: s, seen: seen}
 	w := Wish{
-		Weights:   weights(s),
+		Weights:   s.Weights(),
 		Endpoints: map[discovery.Colour][]Endpoint{},
 		Orders:    map[discovery.InstanceID]Instruction{},
 		Retired:   s.Retired,
@@ -110,17 +111,18 @@ func (d *decider) told() []discovery.InstanceID {
 	return append(d.members(func(_ discovery.InstanceID, m Member) bool { return m.Departed.IsZero() }), gone...)
 }
 
-func weights(s State) map[discovery.Colour]Share {
+// Weights are the colours' shares of new connections; they sum to Whole.
+func (s State) Weights() map[discovery.Colour]units.Share {
 	r := s.Rollout
 	switch {
 	case r == nil:
-		return map[discovery.Colour]Share{s.Live: Whole, s.Live.Other(): 0}
+		return map[discovery.Colour]units.Share{s.Live: units.Whole, s.Live.Other(): 0}
 	case r.Phase == Opening || r.Phase == Shifting:
-		return map[discovery.Colour]Share{r.To: r.Weight, r.From: Whole - r.Weight}
+		return map[discovery.Colour]units.Share{r.To: r.Weight, r.From: units.Whole - r.Weight}
 	case r.Spill && r.Phase == Draining:
-		return map[discovery.Colour]Share{r.To: 0, r.From: Whole}
+		return map[discovery.Colour]units.Share{r.To: 0, r.From: units.Whole}
 	default:
-		return map[discovery.Colour]Share{r.To: Whole, r.From: 0}
+		return map[discovery.Colour]units.Share{r.To: units.Whole, r.From: 0}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/sluice-proxy/sluice/envoy"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/control"
 	"github.com/sluice-proxy/sluice/xds"
 )
 
@@ -76,7 +77,7 @@ func (l *loads) views(all map[discovery.Service]rollout.View) map[discovery.Serv
 
 // run looks at what is reported, a few times a second at most, and gives notice
 // when there is anything.
-func (l *loads) run(ctx context.Context, control *rollout.Controller) error {
+func (l *loads) run(ctx context.Context, control *control.Controller) error {
 	beat := time.NewTicker(loadsBeat)
 	defer beat.Stop()
 	for {

@@ -15,6 +15,7 @@ import (
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 func draining() map[discovery.Service]rollout.View {
@@ -34,7 +35,7 @@ func draining() map[discovery.Service]rollout.View {
 		Paused: true, Policy: rollout.DefaultPolicy(), Started: at, Since: at,
 		Steps: rollout.Steps{Step: 3, Pace: rollout.Pace{Limit: 50, Why: "2 of 30 new connections were refused"}},
 		Toll:  rollout.Toll{Total: 100, Lost: 4, NeverBack: 1}, Batches: rollout.Batches{Batch: 2}}
-	state.Rollout.Policy.Deadline = rollout.Duration(time.Minute)
+	state.Rollout.Policy.Deadline = units.Duration(time.Minute)
 	state.Rollout.Policy.Gates = []rollout.Gate{{Name: "errors"}, {Name: "load"}, {Name: "new"}}
 	return map[discovery.Service]rollout.View{"chat": {
 		State: state,
@@ -52,7 +53,7 @@ func draining() map[discovery.Service]rollout.View {
 			},
 		},
 		Differences: map[discovery.InstanceID]rollout.Difference{"b1": {Said: 42, Reported: 30, Since: at}},
-		Wish:        rollout.Wish{Weights: map[discovery.Colour]rollout.Share{discovery.Green: rollout.Whole}},
+		Wish:        rollout.Wish{Weights: map[discovery.Colour]units.Share{discovery.Green: units.Whole}},
 		Reason:      rollout.Reason{Code: rollout.Paused, Text: "paused"},
 	}}
 }

@@ -22,7 +22,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/examples/fleet"
 	"github.com/sluice-proxy/sluice/examples/swarm/clients"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // Names of the runs.
@@ -84,7 +84,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			every = time.Second
 		}
 	}
-	e.cap.Every = rollout.Duration(every)
+	e.cap.Every = units.Duration(every)
 	if err := e.prepare(flags.Args()); err != nil {
 		return err
 	}

@@ -8,15 +8,17 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/returns"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
-const second = rollout.Duration(time.Second)
+const second = units.Duration(time.Second)
 
 // batched is view with one old instance at a time: b2, which holds less, is on
 // its way, b1 waits.
 func batched() rollout.View {
 	v := view()
-	v.State.Rollout.Policy.Stagger = rollout.Stagger{Instances: rollout.Portion{Number: 1}, Soak: 30 * second}
+	v.State.Rollout.Policy.Stagger = rollout.Stagger{Instances: units.Portion{Number: 1}, Soak: 30 * second}
 	v.State.Rollout.Batch = 1
 	b1, b2 := v.State.Members["b1"], v.State.Members["b2"]
 	b1.Ceiling, b2.Turn = nil, 1
@@ -113,7 +115,7 @@ func TestLookOutgoing(t *testing.T) {
 func TestLookPaceAndRoom(t *testing.T) {
 	v := view()
 	v.State.Rollout.Pace = rollout.Pace{Limit: 5, Why: "3 of 40 new connections were refused"}
-	v.State.Rollout.Policy.Headroom = rollout.Whole / 2
+	v.State.Rollout.Policy.Headroom = units.Whole / 2
 	v.State.Rollout.Policy.Deadline = 60 * second
 	s := Look(v, noon)
 	if p := s.Rollout.Pace; p.Close != 5 || p.Why != v.State.Rollout.Pace.Why {
@@ -170,7 +172,7 @@ func TestLookEstimated(t *testing.T) {
 	g1 := v.Seen.Instances["g1"]
 	g1.Status.Returned = nil
 	v.Seen.Instances["g1"] = g1
-	v.State.Rollout.Returns = new(rollout.NewReturns(time.Minute))
+	v.State.Rollout.Returns = new(returns.New(time.Minute))
 	r := Look(v, noon).Rollout
 	if r.Exact || r.Returned != nil || r.Outstanding == nil || r.NeverBack == nil {
 		t.Errorf("exact %v, returned %v, outstanding %v, never back %v", r.Exact, r.Returned, r.Outstanding, r.NeverBack)

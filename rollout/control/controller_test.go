@@ -1,4 +1,4 @@
-package rollout
+package control
 
 import (
 	"context"
@@ -10,9 +10,11 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
-var promoteGreen = Promote{Service: "chat", Target: discovery.Green}
+var promoteGreen = rollout.Promote{Service: "chat", Target: discovery.Green}
 
 // held sums what a colour's gates hold.
 func (r *rig) held(c discovery.Colour) int {
@@ -49,7 +51,7 @@ func TestControllerPromotes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, 3, 3, 40)
 		r.start()
-		plan, err := r.control.Plan("chat", discovery.Green, Overrides{})
+		plan, err := r.control.Plan("chat", discovery.Green, rollout.Overrides{})
 		if err != nil || plan.Connections != 40 || plan.Steps != 4 {
 			t.Errorf("plan: %+v, %v", plan, err)
 		}
@@ -57,15 +59,15 @@ func TestControllerPromotes(t *testing.T) {
 		if a := r.do(promoteGreen); a.Rollout != "chat-1" {
 			t.Errorf("answer: %+v", a)
 		}
-		if got := r.shelf.state(t, "chat").Phase(); got == Steady {
+		if got := r.shelf.state(t, "chat").Phase(); got == rollout.Steady {
 			t.Error("the command was answered before it was stored")
 		}
-		v := r.untilPhase(Steady)
+		v := r.untilPhase(rollout.Steady)
 		if took := time.Since(began); took > plan.Takes.D()+3*time.Second {
 			t.Errorf("took %v, planned %v", took, plan.Takes)
 		}
 		rec := v.State.History[0]
-		if v.State.Live != discovery.Green || rec.Outcome != Done || rec.Evicted != 40 || rec.Returned == nil || *rec.Returned != 40 {
+		if v.State.Live != discovery.Green || rec.Outcome != rollout.Done || rec.Evicted != 40 || rec.Returned == nil || *rec.Returned != 40 {
 			t.Errorf("live %s, %+v", v.State.Live, rec)
 		}
 		if r.held(discovery.Blue) != 0 || r.held(discovery.Green) != 40 {
@@ -95,7 +97,7 @@ func TestControllerGoesOnAfterRestarts(t *testing.T) {
 			r.configure("chat")
 			r.discover()
 		}
-		v := r.untilPhase(Steady)
+		v := r.untilPhase(rollout.Steady)
 		if rec := v.State.History[0]; v.State.Live != discovery.Green || rec.Evicted != 30 || *rec.Returned != 30 {
 			t.Errorf("live %s, %+v", v.State.Live, rec)
 		}
@@ -108,13 +110,13 @@ func TestStoreFailing(t *testing.T) {
 		r := newRig(t, 2, 2, 40)
 		r.start()
 		r.do(promoteGreen)
-		r.until("at step 2", func(v View) bool { return v.State.Rollout != nil && v.State.Rollout.Step == 2 })
+		r.until("at step 2", func(v rollout.View) bool { return v.State.Rollout != nil && v.State.Rollout.Step == 2 })
 		r.shelf.broken(errors.New("no space left on device"))
-		v := r.untilCode(StoreFailing)
+		v := r.untilCode(rollout.StoreFailing)
 		if want := "waiting: the next state cannot be stored: no space left on device"; v.Reason.Text != want {
 			t.Errorf("reason %q, want %q", v.Reason.Text, want)
 		}
-		if text := r.refused(Pause{Service: "chat"}, NotStored); !strings.Contains(text, "nothing was changed") {
+		if text := r.refused(rollout.Pause{Service: "chat"}, rollout.NotStored); !strings.Contains(text, "nothing was changed") {
 			t.Error(text)
 		}
 		b1 := r.house("b1")
@@ -127,7 +129,7 @@ func TestStoreFailing(t *testing.T) {
 		}
 		r.once(20)
 		r.shelf.broken(nil)
-		r.untilPhase(Steady)
+		r.untilPhase(rollout.Steady)
 		r.once(40)
 	})
 }
@@ -139,16 +141,16 @@ func TestStoreHanging(t *testing.T) {
 		r := newRig(t, 2, 2, 40)
 		r.start()
 		r.do(promoteGreen)
-		r.until("at step 2", func(v View) bool { return v.State.Rollout != nil && v.State.Rollout.Step == 2 })
+		r.until("at step 2", func(v rollout.View) bool { return v.State.Rollout != nil && v.State.Rollout.Step == 2 })
 		r.shelf.hang(true)
-		r.untilCode(StoreFailing)
+		r.untilCode(rollout.StoreFailing)
 		began := time.Now()
-		r.refused(Pause{Service: "chat"}, NotStored)
-		if took := time.Since(began); took > 6*storePatience {
+		r.refused(rollout.Pause{Service: "chat"}, rollout.NotStored)
+		if took := time.Since(began); took > 6*rollout.StorePatience {
 			t.Errorf("a command was answered after %v", took)
 		}
 		r.shelf.hang(false)
-		r.untilPhase(Steady)
+		r.untilPhase(rollout.Steady)
 		r.once(40)
 	})
 }
@@ -159,19 +161,19 @@ func TestConflictIsReadAgain(t *testing.T) {
 		r := newRig(t, 2, 2, 40)
 		r.start()
 		r.do(promoteGreen)
-		r.until("at step 1", func(v View) bool { return v.State.Rollout != nil && v.State.Rollout.Step == 1 })
+		r.until("at step 1", func(v rollout.View) bool { return v.State.Rollout != nil && v.State.Rollout.Step == 1 })
 		theirs := r.shelf.state(t, "chat")
 		theirs.Rollout.Paused = true
-		data, err := EncodeState(theirs)
+		data, err := rollout.EncodeState(theirs)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if _, err := r.shelf.Replace(t.Context(), "chat", r.shelf.data["chat"], data); err != nil {
 			t.Fatal(err)
 		}
-		r.untilCode(Paused)
-		r.do(Resume{Service: "chat"})
-		r.untilPhase(Steady)
+		r.untilCode(rollout.Paused)
+		r.do(rollout.Resume{Service: "chat"})
+		r.untilPhase(rollout.Steady)
 		r.once(40)
 	})
 }
@@ -182,11 +184,11 @@ func TestHangingInstanceHoldsUpNobody(t *testing.T) {
 		r := newRig(t, 3, 3, 30)
 		r.start()
 		r.do(promoteGreen)
-		r.until("at step 1", func(v View) bool { return v.State.Rollout != nil && v.State.Rollout.Step == 1 })
+		r.until("at step 1", func(v rollout.View) bool { return v.State.Rollout != nil && v.State.Rollout.Step == 1 })
 		b3, g3 := r.house("b3"), r.house("g3")
 		r.set(func() { b3.hanging, g3.hanging = true, true })
 		began := time.Now()
-		v := r.untilCode(Unreachable)
+		v := r.untilCode(rollout.Unreachable)
 		if r.house("b1").Status().Active+r.house("b2").Status().Active > 0 || time.Since(began) > 10*time.Second {
 			t.Errorf("the others are not empty %v after one hung", time.Since(began))
 		}
@@ -200,7 +202,7 @@ func TestNothingBeforeEverythingIsRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, 1, 1, 5)
 		r.run()
-		r.refused(promoteGreen, NotReady)
+		r.refused(promoteGreen, rollout.NotReady)
 		r.configure("chat", "feed")
 		r.discover()
 		time.Sleep(5 * time.Second)
@@ -210,7 +212,7 @@ func TestNothingBeforeEverythingIsRead(t *testing.T) {
 		if views, _ := r.control.Views(); views != nil || r.told() > 0 || r.shelf.written() > 0 {
 			t.Errorf("%d views, %d publishes, %d writes before everything was read", len(views), r.told(), r.shelf.written())
 		}
-		if text := r.refused(promoteGreen, NotReady); !strings.Contains(text, "service feed") {
+		if text := r.refused(promoteGreen, rollout.NotReady); !strings.Contains(text, "service feed") {
 			t.Error(text)
 		}
 		_, newer := r.control.Views()
@@ -221,18 +223,18 @@ func TestNothingBeforeEverythingIsRead(t *testing.T) {
 		if err := r.control.Ready(); err != nil || len(views) != 2 || len(wishes) != 2 {
 			t.Errorf("ready: %v, %d views, %d wishes", err, len(views), len(wishes))
 		}
-		if v := views["feed"]; v.State.Service != "feed" || v.Policy.Funnel.Close != 10 || v.Reason.Code != IsSteady {
+		if v := views["feed"]; v.State.Service != "feed" || v.Policy.Funnel.Close != 10 || v.Reason.Code != rollout.IsSteady {
 			t.Errorf("an incomplete view: %+v", v)
 		}
-		r.refused(Promote{Service: "mail", Target: discovery.Green}, UnknownService)
-		if _, err := r.control.Plan("mail", discovery.Green, Overrides{}); err == nil {
+		r.refused(rollout.Promote{Service: "mail", Target: discovery.Green}, rollout.UnknownService)
+		if _, err := r.control.Plan("mail", discovery.Green, rollout.Overrides{}); err == nil {
 			t.Error("an unknown service has a plan")
 		}
 
 		// A service that is added later keeps nobody waiting.
 		r.configure("chat", "feed", "mail")
 		r.do(promoteGreen)
-		r.untilPhase(Steady)
+		r.untilPhase(rollout.Steady)
 	})
 }
 
@@ -241,11 +243,11 @@ func TestRetiredService(t *testing.T) {
 		r := newRig(t, 1, 1, 1)
 		r.start()
 		r.configure()
-		v := r.untilCode(IsRetired)
+		v := r.untilCode(rollout.IsRetired)
 		if !v.Wish.Retired || v.Wish.Gone || len(v.Wish.Orders) > 0 {
 			t.Errorf("wish: %+v", v.Wish)
 		}
-		r.refused(promoteGreen, UnknownService)
+		r.refused(promoteGreen, rollout.UnknownService)
 		time.Sleep(time.Minute)
 		if v := r.view(); v.Wish.Gone || len(v.State.Members) != 1 {
 			t.Errorf("forgotten while it holds a connection: %+v", v.State)
@@ -258,7 +260,7 @@ func TestRetiredService(t *testing.T) {
 		r.build(discovery.Blue, 0)
 		r.configure("chat")
 		r.discover()
-		v = r.untilCode(IsSteady)
+		v = r.untilCode(rollout.IsSteady)
 		if v.State.Retired || len(v.State.Members) != 2 {
 			t.Errorf("put back: %+v", v.State)
 		}
@@ -273,18 +275,18 @@ func TestUnpublishedIsTriedAgain(t *testing.T) {
 		force := promoteGreen
 		force.Force = true
 		r.do(force)
-		v := r.until("unpublished", func(v View) bool { return v.Seen.Unpublished != "" })
+		v := r.until("unpublished", func(v rollout.View) bool { return v.Seen.Unpublished != "" })
 		tries, _ := r.published()
 		time.Sleep(10 * time.Second)
 		if again, _ := r.published(); again-tries < 5 || again-tries > 11 {
 			t.Errorf("%d tries in 10 s, want about one a second", again-tries)
 		}
-		if v = r.view(); v.Reason.Code != Unpublished || v.State.Phase() != Opening {
+		if v = r.view(); v.Reason.Code != rollout.Unpublished || v.State.Phase() != rollout.Opening {
 			t.Errorf("%s: %+v", v.State.Phase(), v.Reason)
 		}
 		r.once(0)
 		r.set(func() { r.refuse = "" })
-		r.untilPhase(Steady)
+		r.untilPhase(rollout.Steady)
 		r.once(10)
 	})
 }
@@ -294,27 +296,27 @@ func TestCommandsAreAnswered(t *testing.T) {
 		r := newRig(t, 2, 2, 60)
 		r.start()
 		writes := r.shelf.written()
-		if a := r.do(Promote{Service: "chat", Target: discovery.Blue}); a.Rollout != "" || r.shelf.written() != writes {
+		if a := r.do(rollout.Promote{Service: "chat", Target: discovery.Blue}); a.Rollout != "" || r.shelf.written() != writes {
 			t.Errorf("promoting the live colour: %+v, %d writes", a, r.shelf.written()-writes)
 		}
-		r.refused(Pause{Service: "chat"}, NoRollout)
+		r.refused(rollout.Pause{Service: "chat"}, rollout.NoRollout)
 		r.do(promoteGreen)
-		r.refused(promoteGreen, InProgress)
-		r.untilPhase(Draining)
-		r.do(SetPace{Service: "chat", Funnel: Funnel{Close: 5, Every: Duration(3 * time.Second)}})
+		r.refused(promoteGreen, rollout.InProgress)
+		r.untilPhase(rollout.Draining)
+		r.do(rollout.SetPace{Service: "chat", Funnel: units.Funnel{Close: 5, Every: units.Duration(3 * time.Second)}})
 		time.Sleep(4 * time.Second)
-		r.do(Pause{Service: "chat"})
+		r.do(rollout.Pause{Service: "chat"})
 		time.Sleep(100 * time.Millisecond)
 		closed := r.closed()
 		time.Sleep(10 * time.Second)
 		if r.closed() != closed || closed == 0 {
 			t.Errorf("%d closes before the pause, %d after", closed, r.closed()-closed)
 		}
-		r.do(Resume{Service: "chat"})
+		r.do(rollout.Resume{Service: "chat"})
 		time.Sleep(4 * time.Second)
-		r.do(Abort{Service: "chat"})
-		v := r.untilPhase(Steady)
-		if v.State.Live != discovery.Blue || v.State.History[0].Outcome != Aborted || r.held(discovery.Blue) != 60 {
+		r.do(rollout.Abort{Service: "chat"})
+		v := r.untilPhase(rollout.Steady)
+		if v.State.Live != discovery.Blue || v.State.History[0].Outcome != rollout.Aborted || r.held(discovery.Blue) != 60 {
 			t.Errorf("live %s, blue holds %d, %+v", v.State.Live, r.held(discovery.Blue), v.State.History[0])
 		}
 		over, cancel := context.WithCancelCause(t.Context())
@@ -334,7 +336,7 @@ func TestCommandsAreAnswered(t *testing.T) {
 func TestUnreadableStateStopsTheStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, 1, 1, 0)
-		bad := Stored{Data: []byte(`{"format":1,"service":"chat","live":"red"}`), Version: "7"}
+		bad := rollout.Stored{Data: []byte(`{"format":1,"service":"chat","live":"red"}`), Version: "7"}
 		r.shelf.data["chat"] = bad
 		r.run()
 		r.configure("chat")

@@ -12,7 +12,7 @@ import (
 func TestNews(t *testing.T) {
 	at := time.Unix(1, 0)
 	seen := Sighting{At: at, Status: drain.Status{State: drain.Draining, Rollout: "r", Epoch: 1, Step: 2, Active: 9}}
-	failed := sighted(seen, drain.Status{}, drain.ErrDraining, at)
+	failed := seen.After(drain.Status{}, drain.ErrDraining, at)
 	for name, test := range map[string]struct {
 		last, next Sighting
 		want       bool
@@ -24,12 +24,12 @@ func TestNews(t *testing.T) {
 		"another rollout":  {seen, said(seen, func(s *drain.Status) { s.Rollout = "" }), true},
 		"no answer":        {seen, failed, true},
 		"an answer again":  {failed, seen, true},
-		"still no answer":  {failed, sighted(failed, drain.Status{}, drain.ErrDraining, at.Add(1)), false},
+		"still no answer":  {failed, failed.After(drain.Status{}, drain.ErrDraining, at.Add(1)), false},
 		"counts": {seen, said(seen, func(s *drain.Status) {
 			s.Active, s.Accepted, s.Evicted, s.Returned = 8, 5, 4, new(uint64(3))
 		}), false},
 	} {
-		if got := news(test.last, test.next); got != test.want {
+		if got := test.last.Differs(test.next); got != test.want {
 			t.Errorf("%s: news is %t", name, got)
 		}
 	}
@@ -43,20 +43,20 @@ func said(s Sighting, change func(*drain.Status)) Sighting {
 func TestContradictingAnswersAreNotBelieved(t *testing.T) {
 	now := epoch
 	said := drain.Status{State: drain.Draining, Active: 40, Accepted: 100, Evicted: 60, Rollout: "chat-1", Epoch: 1}
-	sight := sighted(Sighting{}, said, nil, now)
+	sight := Sighting{}.After(said, nil, now)
 	liar := said
 	liar.Active = 50
 	now = now.Add(time.Second)
-	if sight = sighted(sight, liar, nil, now); sight.Err == "" || sight.Status.Active != 40 {
+	if sight = sight.After(liar, nil, now); sight.Err == "" || sight.Status.Active != 40 {
 		t.Fatalf("believed: %+v", sight)
 	}
 	fewer := said
 	fewer.Active = 39
-	if sight = sighted(sight, fewer, nil, now); sight.Err != "" || sight.Status.Active != 39 {
+	if sight = sight.After(fewer, nil, now); sight.Err != "" || sight.Status.Active != 39 {
 		t.Errorf("not believed: %+v", sight)
 	}
 	anew := drain.Status{State: drain.Serving, Active: 70, Accepted: 170}
-	if sight = sighted(sight, anew, nil, now); sight.Err != "" {
+	if sight = sight.After(anew, nil, now); sight.Err != "" {
 		t.Errorf("a new process is not believed: %s", sight.Err)
 	}
 }

@@ -1,8 +1,7 @@
-package rollout
+package control
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -10,7 +9,11 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
 )
+
+// retryAfter is how long after a failure the store, or the publisher, is tried again.
+const retryAfter = time.Second
 
 // lookAtAll decides for every service and publishes; it returns when to look
 // again. Nothing happens before every configured service was read once.
@@ -62,15 +65,11 @@ func (c *Controller) lookAtAll(ctx context.Context) time.Time {
 	return wake
 }
 
-// storePatience bounds one request to the store: one that hangs must not hold up
-// the other services and the operator's commands for longer.
-const storePatience = 3 * time.Second
-
 // enroll begins to run what is configured and was never seen before.
 func (c *Controller) enroll(services map[discovery.Service]Service, snapshot discovery.Snapshot) {
 	for name, s := range services {
 		if _, ok := snapshot[name]; ok && c.running[name] == nil {
-			c.running[name] = &running{state: NewState(name, s.Live)}
+			c.running[name] = &running{state: rollout.NewState(name, s.Live)}
 		}
 	}
 }
@@ -83,7 +82,7 @@ func (c *Controller) prepare(ctx context.Context, name discovery.Service, fleet 
 			return err
 		}
 	}
-	c.wish(name, Wished(run.state, c.see(name, fleet)))
+	c.wish(name, rollout.Wished(run.state, c.see(name, fleet)))
 	return nil
 }
 
@@ -98,8 +97,8 @@ func (c *Controller) look(ctx context.Context, name discovery.Service, services 
 	for {
 		now := time.Now()
 		seen := c.see(name, fleet)
-		wish := Wished(run.state, seen)
-		again := c.refused[name] != "" && now.Sub(c.tried) >= recheck
+		wish := rollout.Wished(run.state, seen)
+		again := c.refused[name] != "" && now.Sub(c.tried) >= retryAfter
 		if run.stored.Version != "" && (c.wish(name, wish) || again) {
 			c.publish()
 			seen = c.see(name, fleet)
@@ -107,27 +106,27 @@ func (c *Controller) look(ctx context.Context, name discovery.Service, services 
 		if c.ports.Hooks != nil {
 			c.ports.Hooks.Call(name, wish.Hooks)
 		}
-		c.watcher.set(ctx, &c.group, name, wanted(run.state, wish))
+		c.watcher.set(ctx, &c.group, name, rollout.Assignments(run.state, wish))
 
-		d := Step(run.state, seen, now)
+		d := rollout.Step(run.state, seen, now)
 		if d.Next.Retired == configured {
-			d.Next, d.Changed = retire(d.Next, !configured), true
+			d.Next, d.Changed = d.Next.Retire(!configured), true
 		}
 		if d.Changed || run.stored.Version == "" {
 			err := c.store(ctx, run, d.Next)
 			if err == nil {
 				continue
 			}
-			d.Reason, d.Wake = reason(StoreFailing, "waiting: %v", err), run.retry
+			d.Reason, d.Wake = rollout.Reason{Code: rollout.StoreFailing, Text: "waiting: " + err.Error()}, run.retry
 		}
 		c.watcher.ask(name, d.Ask)
 		if d.AskGates && c.ports.Gates != nil {
 			c.ports.Gates.Ask(name, run.state.Rollout.Policy.Gates)
 		}
-		c.say(name, run, View{State: run.state, Seen: seen, Wish: wish, Reason: d.Reason, Policy: conf.Policy})
+		c.say(name, run, rollout.View{State: run.state, Seen: seen, Wish: wish, Reason: d.Reason, Policy: conf.Policy})
 		run.wake = d.Wake
 		if c.refused[name] != "" && run.wake.IsZero() {
-			run.wake = now.Add(recheck)
+			run.wake = now.Add(retryAfter)
 		}
 		return
 	}
@@ -138,7 +137,7 @@ func (c *Controller) look(ctx context.Context, name discovery.Service, services 
 // Consul that was started empty, what is remembered here still holds and is
 // stored anew, unless somebody else is faster.
 func (c *Controller) reload(ctx context.Context, name discovery.Service, run *running) {
-	ctx, cancel := context.WithTimeout(ctx, storePatience)
+	ctx, cancel := context.WithTimeout(ctx, rollout.StorePatience)
 	defer cancel()
 	all, err := c.ports.Store.Load(ctx)
 	if err != nil {
@@ -149,26 +148,17 @@ func (c *Controller) reload(ctx context.Context, name discovery.Service, run *ru
 		if run.stored.Version != "" {
 			c.ports.Logger.Warn("the stored state is gone and is stored anew", "service", name)
 		}
-		run.stored = Stored{}
+		run.stored = rollout.Stored{}
 		return
 	}
-	if s, err := DecodeStateOf(name, stored.Data); err == nil {
+	if s, err := rollout.DecodeStateOf(name, stored.Data); err == nil {
 		run.state, run.stored = s, stored
 	}
 }
 
-func retire(s State, retired bool) State {
-	s = s.Clone()
-	s.Retired = retired
-	if retired {
-		s.Rollout = nil
-	}
-	return s
-}
-
 // see gathers everything that is seen of a service now.
-func (c *Controller) see(name discovery.Service, fleet discovery.Fleet) Seen {
-	seen := Seen{
+func (c *Controller) see(name discovery.Service, fleet discovery.Fleet) rollout.Seen {
+	seen := rollout.Seen{
 		Fleet: fleet, Instances: c.watcher.seen(name), Proxies: c.ports.Proxies(name),
 		Watching: c.since, Unpublished: c.refused[name],
 	}
@@ -186,13 +176,13 @@ func (c *Controller) see(name discovery.Service, fleet discovery.Fleet) Seen {
 
 // wish puts a service's wish into the map that is published next and reports
 // whether it is news.
-func (c *Controller) wish(name discovery.Service, w Wish) bool {
+func (c *Controller) wish(name discovery.Service, w rollout.Wish) bool {
 	if old, ok := c.published[name]; ok && reflect.DeepEqual(old, w) {
 		return false
 	}
 	next := maps.Clone(c.published)
 	if next == nil {
-		next = Wishes{}
+		next = rollout.Wishes{}
 	}
 	next[name] = w
 	c.published = next
@@ -207,7 +197,7 @@ func (c *Controller) publish() {
 
 // store remembers the next state before it may show. After a failure nothing is
 // tried again for a second.
-func (c *Controller) store(ctx context.Context, run *running, next State) error {
+func (c *Controller) store(ctx context.Context, run *running, next rollout.State) error {
 	now := time.Now()
 	if run.failure != nil && now.Before(run.retry) {
 		return run.failure
@@ -215,16 +205,16 @@ func (c *Controller) store(ctx context.Context, run *running, next State) error 
 	if err := next.Check(); err != nil {
 		return fmt.Errorf("a decision was refused: %w", err)
 	}
-	data, err := EncodeState(next)
+	data, err := rollout.EncodeState(next)
 	if err != nil {
 		return err
 	}
-	bounded, cancel := context.WithTimeout(ctx, storePatience)
+	bounded, cancel := context.WithTimeout(ctx, rollout.StorePatience)
 	defer cancel()
 	stored, err := c.ports.Store.Replace(bounded, next.Service, run.stored, data)
 	if err != nil {
-		run.failure = unstored(err)
-		run.retry = now.Add(recheck)
+		run.failure = rollout.Unstored(err)
+		run.retry = now.Add(retryAfter)
 		c.reload(ctx, next.Service, run)
 		return run.failure
 	}
@@ -232,15 +222,8 @@ func (c *Controller) store(ctx context.Context, run *running, next State) error 
 	return nil
 }
 
-func unstored(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("the next state cannot be stored: the store gave no answer within %s", storePatience)
-	}
-	return fmt.Errorf("the next state cannot be stored: %w", err)
-}
-
 // say logs a reason when it changes and keeps the view.
-func (c *Controller) say(name discovery.Service, run *running, v View) {
+func (c *Controller) say(name discovery.Service, run *running, v rollout.View) {
 	was := run.view
 	run.view = v
 	if was.Reason.Code != v.Reason.Code && was.Reason.Text != v.Reason.Text || was.State.Phase() != v.State.Phase() {
@@ -250,7 +233,7 @@ func (c *Controller) say(name discovery.Service, run *running, v View) {
 
 // show hands the views to whoever watches.
 func (c *Controller) show() {
-	next := make(map[discovery.Service]View, len(c.running))
+	next := make(map[discovery.Service]rollout.View, len(c.running))
 	for name, run := range c.running {
 		if run.view.State.Service != "" {
 			next[name] = run.view

@@ -1,4 +1,4 @@
-package rollout
+package returns
 
 import (
 	"fmt"
@@ -28,7 +28,7 @@ type flight struct {
 	Peak   int     // the same in clients
 	Lost   int
 	Held   int // observations at which clients were missing
-	Result Returns
+	Result Estimate
 }
 
 func (f flight) String() string {
@@ -54,7 +54,7 @@ func (a air) fly(limit float64) (out flight) {
 		plan              []int // closes by instant in the running step
 		next, begin, last = 0, -1, 0
 		n                 int // closes of that step
-		r                 = NewReturns(time.Minute)
+		r                 = New(time.Minute)
 	)
 	held := a.Held
 	retry := func(now, n int) {
@@ -64,10 +64,10 @@ func (a air) fly(limit float64) (out flight) {
 	}
 	// late is a total as it was up to half a second ago.
 	// look observes closes as of now and what was accepted up to half a second ago.
-	look := func(i int) Returns {
+	look := func(i int) Estimate {
 		k := max(0, i-rng.IntN(second/2))
 		clock := func(i int) time.Time { return time.Unix(0, 0).Add(time.Duration(i) * time.Second / second) }
-		return r.Observe(Totals{Now: clock(i), Evicted: gone, AsOf: clock(k), Accepted: accepted[k]})
+		return r.Observe(Observation{Now: clock(i), Evicted: gone, AsOf: clock(k), Accepted: accepted[k]})
 	}
 	for i := 0; float64(i)*instant < limit && held > 0; i++ {
 		at := float64(i) * instant

@@ -1,4 +1,4 @@
-package rollout
+package returns
 
 import (
 	"encoding/json"
@@ -118,14 +118,14 @@ func TestReturnsAreAValue(t *testing.T) {
 	if len(stored) > 7_000 {
 		t.Errorf("stored in %d bytes", len(stored))
 	}
-	var again Returns
+	var again Estimate
 	if err := json.Unmarshal(stored, &again); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 20 {
 		now := r.Seen.Add(time.Second).UTC()
 		evicted, accepted := r.SawEvicted+uint64(100*i), r.SawAccepted+uint64(150*i)
-		t := Totals{now, evicted, now, accepted}
+		t := Observation{now, evicted, now, accepted}
 		r, again = r.Observe(t), again.Observe(t)
 	}
 	one, _ := json.Marshal(r)
@@ -134,7 +134,7 @@ func TestReturnsAreAValue(t *testing.T) {
 		t.Errorf("after storing it is another:\n%s\n%s", one, other)
 	}
 	later := r.Seen.Add(time.Minute)
-	r.Observe(Totals{later, r.SawEvicted + 9999, later, r.SawAccepted})
+	r.Observe(Observation{later, r.SawEvicted + 9999, later, r.SawAccepted})
 	if after, _ := json.Marshal(r); !reflect.DeepEqual(one, after) {
 		t.Errorf("observing changed what it was called on")
 	}
@@ -190,7 +190,7 @@ func TestReturnsCountTheHerd(t *testing.T) {
 	again := func(herd int) int {
 		came := r.SawAccepted + uint64(herd) + organic
 		at := r.Seen.Add(time.Second)
-		return r.Observe(Totals{at, r.SawEvicted, at, came}).Outstanding()
+		return r.Observe(Observation{at, r.SawEvicted, at, came}).Outstanding()
 	}
 	if all, left := r.Outstanding(), again(out+organic*refused); left > all/3 {
 		t.Errorf("%d are on their way when %d of %d are back", left, out, all)
@@ -203,10 +203,10 @@ func TestReturnsCountTheHerd(t *testing.T) {
 // TestReturnsCountNothingTwice: totals that fall, observations out of the blue.
 func TestReturnsCountNothingTwice(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
-	at := func(after time.Duration, evicted, accepted uint64) Totals {
-		return Totals{now.Add(after), evicted, now.Add(after), accepted}
+	at := func(after time.Duration, evicted, accepted uint64) Observation {
+		return Observation{now.Add(after), evicted, now.Add(after), accepted}
 	}
-	r := NewReturns(time.Minute).Observe(at(0, 500, 900))
+	r := New(time.Minute).Observe(at(0, 500, 900))
 	if r.Outstanding() != 0 || r.Room(100, 100, 3*time.Second) != 100 {
 		t.Errorf("at first %d are on their way, room %d; want 0 and 100", r.Outstanding(), r.Room(100, 100, 3*time.Second))
 	}
@@ -216,7 +216,7 @@ func TestReturnsCountNothingTwice(t *testing.T) {
 	if r.Evicted != 60 || r.Accepted != 10 || r.Outstanding() > 60 {
 		t.Errorf("evicted %d, accepted %d, outstanding %d; want 60, 10 and at most 60", r.Evicted, r.Accepted, r.Outstanding())
 	}
-	r = NewReturns(time.Minute).Observe(at(0, 0, 0))
+	r = New(time.Minute).Observe(at(0, 0, 0))
 	for i := range 10 {
 		if r.Ready() {
 			t.Errorf("ready after %d s", i)

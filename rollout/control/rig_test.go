@@ -1,4 +1,4 @@
-package rollout
+package control
 
 import (
 	"context"
@@ -21,7 +21,9 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // rig is a Controller among real drain gates, reached over pipes, in fake time.
@@ -39,7 +41,7 @@ type rig struct {
 	fleet   discovery.Fleet
 	deaf    bool   // the proxy does not acknowledge
 	refuse  string // why nothing is published
-	wishes  Wishes
+	wishes  rollout.Wishes
 	publish int
 	closes  []time.Time
 }
@@ -56,7 +58,7 @@ type house struct {
 
 // newRig has blue and green instances, blue holding connections.
 func newRig(t *testing.T, blue, green, connections int) *rig {
-	r := &rig{t: t, shelf: &shelf{data: map[discovery.Service]Stored{}}, houses: map[string]*house{}, log: &strings.Builder{}}
+	r := &rig{t: t, shelf: &shelf{data: map[discovery.Service]rollout.Stored{}}, houses: map[string]*house{}, log: &strings.Builder{}}
 	for i := range blue {
 		r.build(discovery.Blue, i)
 	}
@@ -146,7 +148,7 @@ func (r *rig) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 func (r *rig) run() {
 	client := drain.NewClient("t")
 	client.Dial = r.dial
-	r.control = NewController(Ports{
+	r.control = New(Ports{
 		Store: r.shelf, Drain: client, Publish: r.hear, Proxies: r.proxies,
 		Logger: slog.New(slog.NewTextHandler(r.log, nil)),
 	})
@@ -173,8 +175,8 @@ func (r *rig) start() {
 func (r *rig) configure(names ...discovery.Service) {
 	services := map[discovery.Service]Service{}
 	for _, name := range names {
-		policy := DefaultPolicy()
-		policy.Funnel = Funnel{Close: 10, Every: Duration(3 * time.Second)}
+		policy := rollout.DefaultPolicy()
+		policy.Funnel = units.Funnel{Close: 10, Every: units.Duration(3 * time.Second)}
 		services[name] = Service{Live: discovery.Blue, Policy: policy}
 	}
 	r.control.Configure(services)
@@ -197,7 +199,7 @@ func (r *rig) end() {
 }
 
 // hear is Publish: it holds that no proxy hears of what is not stored.
-func (r *rig) hear(wishes Wishes) map[discovery.Service]string {
+func (r *rig) hear(wishes rollout.Wishes) map[discovery.Service]string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.publish++
@@ -206,17 +208,17 @@ func (r *rig) hear(wishes Wishes) map[discovery.Service]string {
 	}
 	r.wishes = wishes
 	for name, wish := range wishes {
-		if stored := r.shelf.state(r.t, name); !reflect.DeepEqual(weights(stored), wish.Weights) {
-			r.t.Errorf("published %v of %s, but stored is %v", wish.Weights, name, weights(stored))
+		if stored := r.shelf.state(r.t, name); !reflect.DeepEqual(stored.Weights(), wish.Weights) {
+			r.t.Errorf("published %v of %s, but stored is %v", wish.Weights, name, stored.Weights())
 		}
 	}
 	return nil
 }
 
-func (r *rig) proxies(discovery.Service) []Proxy {
+func (r *rig) proxies(discovery.Service) []rollout.Proxy {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return []Proxy{{Node: "edge-1", Connected: true, Confirmed: !r.deaf && r.refuse == ""}}
+	return []rollout.Proxy{{Node: "edge-1", Connected: true, Confirmed: !r.deaf && r.refuse == ""}}
 }
 
 // arrive connects a client to the named house. Evicted, it comes back to a house
@@ -284,7 +286,7 @@ func (r *rig) set(change func()) {
 }
 
 // published is how often something was, and what last.
-func (r *rig) published() (int, Wishes) {
+func (r *rig) published() (int, rollout.Wishes) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.publish, r.wishes
@@ -298,13 +300,13 @@ func (r *rig) closed() int {
 	return len(r.closes)
 }
 
-func (r *rig) view() View {
+func (r *rig) view() rollout.View {
 	views, _ := r.control.Views()
 	return views["chat"]
 }
 
 // until lets fake time pass until the view is as wanted.
-func (r *rig) until(what string, done func(View) bool) View {
+func (r *rig) until(what string, done func(rollout.View) bool) rollout.View {
 	r.t.Helper()
 	for end := time.Now().Add(5 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		if v := r.view(); done(v) {
@@ -316,17 +318,17 @@ func (r *rig) until(what string, done func(View) bool) View {
 	}
 }
 
-func (r *rig) untilPhase(p Phase) View {
+func (r *rig) untilPhase(p rollout.Phase) rollout.View {
 	r.t.Helper()
-	return r.until(string(p), func(v View) bool { return v.State.Phase() == p && v.State.Epoch > 0 })
+	return r.until(string(p), func(v rollout.View) bool { return v.State.Phase() == p && v.State.Epoch > 0 })
 }
 
-func (r *rig) untilCode(c Code) View {
+func (r *rig) untilCode(c rollout.Code) rollout.View {
 	r.t.Helper()
-	return r.until(string(c), func(v View) bool { return v.Reason.Code == c })
+	return r.until(string(c), func(v rollout.View) bool { return v.Reason.Code == c })
 }
 
-func (r *rig) do(c Command) Answer {
+func (r *rig) do(c rollout.Command) rollout.Answer {
 	r.t.Helper()
 	a, err := r.control.Do(r.t.Context(), c)
 	if err != nil {
@@ -336,10 +338,10 @@ func (r *rig) do(c Command) Answer {
 }
 
 // refused does c and wants it refused with the code.
-func (r *rig) refused(c Command, code Code) string {
+func (r *rig) refused(c rollout.Command, code rollout.Code) string {
 	r.t.Helper()
 	_, err := r.control.Do(r.t.Context(), c)
-	if no, ok := errors.AsType[*Refusal](err); !ok || no.Code != code {
+	if no, ok := errors.AsType[*rollout.Refusal](err); !ok || no.Code != code {
 		r.t.Fatalf("%T: %v, want it refused as %s", c, err, code)
 	}
 	return err.Error()

@@ -1,4 +1,4 @@
-package rollout
+package returns
 
 import (
 	"cmp"
@@ -25,8 +25,8 @@ const (
 	// (a random walk: √t times as far in t). Over a minute that is ±8 %, over five
 	// ±17 %; half of it mistook drift for returns, twice of it learned half as fast.
 	drift = 0.01
-	// usual and spread are what is believed beforehand of the share that comes back.
-	usual, spread = 0.92, 0.1
+	// usual and priorSigma are what is believed beforehand of the share that comes back.
+	usual, priorSigma = 0.92, 0.1
 	// least is the smallest share that is believed: where fewer come back than that,
 	// it is not a habit of clients, and the funnel had better be slow.
 	least = 0.5
@@ -99,7 +99,7 @@ type filter struct {
 }
 
 func newFilter(c curve) filter {
-	return filter{Away: make([]float64, c.stages), Share: usual, P: [6]float64{5: spread * spread}}
+	return filter{Away: make([]float64, c.stages), Share: usual, P: [6]float64{5: priorSigma * priorSigma}}
 }
 
 func (f filter) away() (n float64) {
@@ -226,7 +226,7 @@ func (f *filter) pass(c curve, s flow, learn bool) {
 
 // level makes the best filter's log likelihood 0 and no other hopeless, and
 // rounds everything to five digits, which keeps the stored value short.
-func (r *Returns) level() {
+func (r *Estimate) level() {
 	best := math.Inf(-1)
 	for _, f := range r.Filters {
 		best = max(best, f.Log)
@@ -257,7 +257,7 @@ func digits(x float64) float64 {
 }
 
 // weights are the filters' probabilities, all curves being equally likely beforehand.
-func (r Returns) weights() []float64 {
+func (r Estimate) weights() []float64 {
 	w := make([]float64, len(r.Filters))
 	sum := 0.0
 	for i, f := range r.Filters {
@@ -270,7 +270,7 @@ func (r Returns) weights() []float64 {
 	return w
 }
 
-func (r Returns) mean(of func(filter, curve) float64) (sum float64) {
+func (r Estimate) mean(of func(filter, curve) float64) (sum float64) {
 	for i, w := range r.weights() {
 		sum += w * of(r.Filters[i], curves[i])
 	}
@@ -279,7 +279,7 @@ func (r Returns) mean(of func(filter, curve) float64) (sum float64) {
 
 // quantile is the least value such that filters with this part of all the weight
 // are not above it.
-func (r Returns) quantile(part float64, of func(filter, curve) float64) (value float64) {
+func (r Estimate) quantile(part float64, of func(filter, curve) float64) (value float64) {
 	type one struct{ value, weight float64 }
 	all := make([]one, len(r.Filters))
 	for i, w := range r.weights() {

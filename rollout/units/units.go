@@ -1,4 +1,6 @@
-package rollout
+// Package units has the quantities in which policies and plans are written: durations,
+// shares, rates, portions and the cap. Each reads and prints as people write it.
+package units
 
 import (
 	"fmt"

@@ -1,4 +1,4 @@
-package rollout
+package control
 
 import (
 	"context"
@@ -8,18 +8,19 @@ import (
 	"testing"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
 )
 
 // shelf is a Store in memory.
 type shelf struct {
 	mu     sync.Mutex
-	data   map[discovery.Service]Stored
+	data   map[discovery.Service]rollout.Stored
 	writes int
 	fail   error
 	hangs  bool // every request takes until its context ends
 }
 
-func (s *shelf) Load(ctx context.Context) (map[discovery.Service]Stored, error) {
+func (s *shelf) Load(ctx context.Context) (map[discovery.Service]rollout.Stored, error) {
 	if s.hung(ctx) {
 		return nil, ctx.Err()
 	}
@@ -28,20 +29,20 @@ func (s *shelf) Load(ctx context.Context) (map[discovery.Service]Stored, error) 
 	return maps.Clone(s.data), s.fail
 }
 
-func (s *shelf) Replace(ctx context.Context, service discovery.Service, old Stored, next []byte) (Stored, error) {
+func (s *shelf) Replace(ctx context.Context, service discovery.Service, old rollout.Stored, next []byte) (rollout.Stored, error) {
 	if s.hung(ctx) {
-		return Stored{}, ctx.Err()
+		return rollout.Stored{}, ctx.Err()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fail != nil {
-		return Stored{}, s.fail
+		return rollout.Stored{}, s.fail
 	}
 	if s.data[service].Version != old.Version {
-		return Stored{}, ErrConflict
+		return rollout.Stored{}, rollout.ErrConflict
 	}
 	s.writes++
-	s.data[service] = Stored{Data: next, Version: fmt.Sprint(s.writes)}
+	s.data[service] = rollout.Stored{Data: next, Version: fmt.Sprint(s.writes)}
 	return s.data[service], nil
 }
 
@@ -73,10 +74,10 @@ func (s *shelf) written() int {
 	return s.writes
 }
 
-func (s *shelf) state(t *testing.T, service discovery.Service) State {
+func (s *shelf) state(t *testing.T, service discovery.Service) rollout.State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	state, err := DecodeStateOf(service, s.data[service].Data)
+	state, err := rollout.DecodeStateOf(service, s.data[service].Data)
 	if err != nil {
 		t.Errorf("what is stored of %s: %v", service, err)
 	}

@@ -1,10 +1,14 @@
-package rollout
+// Package returns estimates how many evicted clients are on their way back, from what
+// two totals tell: what was evicted, and what the target accepted.
+package returns
 
 import (
 	"math"
 	"slices"
 	"sort"
 	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // Returns tells how many evicted clients are on their way, from two totals only:
@@ -37,9 +41,9 @@ import (
 //
 // Returns is a value: no method changes what it was called on. It reads no clock,
 // and its JSON stays below 7 KB.
-type Returns struct {
+type Estimate struct {
 	// Timeout is the policy's ReturnTimeout.
-	Timeout Duration `json:"timeout"`
+	Timeout units.Duration `json:"timeout"`
 	// Seen is when it was observed last. AsOf is the moment of the newest accepted
 	// total, Since that of the first, and At the end of the last spell that was
 	// weighed: a spell is what happened between two observations, or more of them.
@@ -79,7 +83,7 @@ type Returns struct {
 
 const (
 	// measuring is how long the organic rate is measured before the first close.
-	measuring = 10 * time.Second
+	Measuring = 10 * time.Second
 	// spell is the shortest time that is weighed.
 	spell = 900 * time.Millisecond
 	// soon is how long after their closes clients have to come back so that few of
@@ -115,8 +119,8 @@ const (
 )
 
 // NewReturns begins to estimate; timeout is the policy's ReturnTimeout.
-func NewReturns(timeout time.Duration) Returns {
-	r := Returns{Timeout: Duration(timeout), Filters: make([]filter, len(curves))}
+func New(timeout time.Duration) Estimate {
+	r := Estimate{Timeout: units.Duration(timeout), Filters: make([]filter, len(curves))}
 	for i, c := range curves {
 		r.Filters[i] = newFilter(c)
 	}
@@ -124,7 +128,7 @@ func NewReturns(timeout time.Duration) Returns {
 }
 
 // whole reports whether it is something that NewReturns and Observe made.
-func (r Returns) whole() bool {
+func (r Estimate) Whole() bool {
 	for i, f := range r.Filters {
 		if i >= len(curves) || len(f.Away) != curves[i].stages {
 			return false
@@ -135,18 +139,18 @@ func (r Returns) whole() bool {
 
 // Ready reports whether the first connection may be closed: when the
 // organic rate has been measured for 10 s.
-func (r Returns) Ready() bool {
-	return !r.Since.IsZero() && r.At.Sub(r.Since) >= measuring
+func (r Estimate) Ready() bool {
+	return !r.Since.IsZero() && r.At.Sub(r.Since) >= Measuring
 }
 
 // Missing reports that far fewer connections are accepted than there would be if
 // evicted clients came back as they did before, organic ones included; or that
 // hardly half of them come back at all.
-func (r Returns) Missing() bool { return !r.Short.IsZero() }
+func (r Estimate) Missing() bool { return !r.Short.IsZero() }
 
 // Totals are what Returns observes. Where they begin does not matter, only how they
 // rise; one below what it was adds nothing until it is above it again.
-type Totals struct {
+type Observation struct {
 	// Evicted is how many have been evicted by Now: every close that an order may
 	// have brought about, also one that was not reported yet.
 	Now     time.Time
@@ -158,7 +162,7 @@ type Totals struct {
 }
 
 // Observe adds what is known now. Observations may come at any distance.
-func (r Returns) Observe(t Totals) Returns {
+func (r Estimate) Observe(t Observation) Estimate {
 	if r.Since.IsZero() {
 		r.Seen, r.AsOf, r.Since, r.At = t.Now, t.AsOf, t.AsOf, t.AsOf
 		r.SawEvicted, r.SawAccepted = t.Evicted, t.Accepted
@@ -179,7 +183,7 @@ func (r Returns) Observe(t Totals) Returns {
 
 // evictedBy is how many had been evicted by a moment: closes are spread evenly
 // between two observations.
-func (r Returns) evictedBy(at time.Time) uint64 {
+func (r Estimate) evictedBy(at time.Time) uint64 {
 	k := len(r.Marks) - 1
 	for k > 0 && !r.Marks[k-1].At.Before(at) {
 		k--
@@ -193,7 +197,7 @@ func (r Returns) evictedBy(at time.Time) uint64 {
 }
 
 // weigh ends the spell, unless it is not clear yet whether clients are missing.
-func (r *Returns) weigh() {
+func (r *Estimate) weigh() {
 	now, evicted := r.AsOf, max(r.WeighedEvicted, r.evictedBy(r.AsOf))
 	took := now.Sub(r.At)
 	s := flow{gone: float64(evicted - r.WeighedEvicted), came: float64(r.Accepted - r.WeighedAccepted), dt: took.Seconds()}
@@ -215,7 +219,7 @@ func (r *Returns) weigh() {
 		r.Marks = r.Marks[1:]
 	}
 	share := r.mean(func(f filter, _ curve) float64 { return f.Share })
-	r.tell(now, small && clear || share < least+spread/2)
+	r.tell(now, small && clear || share < least+priorSigma/2)
 	learn := !now.Before(r.LearnAt)
 	switch organic := r.Organic() * s.dt; {
 	case r.Missing():
@@ -239,7 +243,7 @@ func (r *Returns) weigh() {
 // tell begins and ends the time in which clients are missing. Where connections
 // are accepted meanwhile, at half the organic rate or more, it ends after the
 // return timeout: the other side is there, and those clients are never back.
-func (r *Returns) tell(now time.Time, short bool) {
+func (r *Estimate) tell(now time.Time, short bool) {
 	switch {
 	case short && !r.Missing():
 		r.Short, r.GaveUp, r.Heard = now, now, r.Accepted
@@ -250,7 +254,7 @@ func (r *Returns) tell(now time.Time, short bool) {
 			for i, c := range curves {
 				f := &r.Filters[i]
 				f.Away = make([]float64, c.stages)
-				f.Share, f.P[4], f.P[5], f.Log = usual, 0, spread*spread, 0 // the next may be others
+				f.Share, f.P[4], f.P[5], f.Log = usual, 0, priorSigma*priorSigma, 0 // the next may be others
 			}
 			r.Short = time.Time{}
 		}
@@ -260,19 +264,19 @@ func (r *Returns) tell(now time.Time, short bool) {
 
 // Outstanding is how many evicted clients may be on their way: rather more than
 // there are. It never exceeds evicted.
-func (r Returns) Outstanding() int { return r.onTheirWay(likely) }
+func (r Estimate) Outstanding() int { return r.onTheirWay(likely) }
 
 // AtMost is how many there hardly ever are more of.
-func (r Returns) AtMost() int { return r.onTheirWay(credible) }
+func (r Estimate) AtMost() int { return r.onTheirWay(credible) }
 
-func (r Returns) onTheirWay(part float64) int {
+func (r Estimate) onTheirWay(part float64) int {
 	n := r.quantile(part, func(f filter, _ curve) float64 { return f.atMost(1) })
 	return int(math.Ceil(min(n+float64(r.unweighed()), float64(r.Evicted))))
 }
 
 // unweighed is how many were evicted since the last spell; they all count as on
 // their way.
-func (r Returns) unweighed() uint64 { return r.Evicted - r.WeighedEvicted }
+func (r Estimate) unweighed() uint64 { return r.Evicted - r.WeighedEvicted }
 
 // Room is how many clients, most at most, may be sent on their way evenly over the
 // next step, so that no more than window are at once. They fit if, at its end, the
@@ -282,7 +286,7 @@ func (r Returns) unweighed() uint64 { return r.Evicted - r.WeighedEvicted }
 // While what is outstanding is not known well it is all at once or nothing: a
 // trickle of closes returns as a trickle, which cannot be told from organic drift,
 // and nothing would ever be learned.
-func (r Returns) Room(window, most int, every time.Duration) int {
+func (r Estimate) Room(window, most int, every time.Duration) int {
 	out := r.Outstanding()
 	if out > window {
 		return 0
@@ -295,7 +299,7 @@ func (r Returns) Room(window, most int, every time.Duration) int {
 	return n
 }
 
-func (r Returns) fits(window, n int, every time.Duration) bool {
+func (r Estimate) fits(window, n int, every time.Duration) bool {
 	s := flow{gone: float64(n) + float64(r.unweighed()), dt: every.Seconds()}
 	then := func(part float64) float64 {
 		return r.quantile(part, func(f filter, c curve) float64 {
@@ -309,31 +313,31 @@ func (r Returns) fits(window, n int, every time.Duration) bool {
 // Stops reports that a step that has n more to close, evenly over the rest of it,
 // must not go on: clients seem to be missing, or may be before it is noticed, and the
 // window would be exceeded by then.
-func (r Returns) Stops(window, n int, rest time.Duration) bool {
+func (r Estimate) Stops(window, n int, rest time.Duration) bool {
 	unnoticed := float64(n) * min(1, notices.Seconds()/rest.Seconds())
 	return r.Missing() || r.Doubt || float64(r.Outstanding())+unnoticed > (1+strain)*float64(window)
 }
 
 // NeverBack estimates how many of the evicted clients will not come back.
-func (r Returns) NeverBack() int {
+func (r Estimate) NeverBack() int {
 	return int(r.mean(func(f filter, _ curve) float64 {
 		return (1 - f.Share) * max(0, float64(r.WeighedEvicted)-f.away())
 	}))
 }
 
 // Organic estimates the connections per second that come by themselves.
-func (r Returns) Organic() float64 {
+func (r Estimate) Organic() float64 {
 	return r.mean(func(f filter, _ curve) float64 { return f.Organic })
 }
 
 // Back is the return curve R(age): which part of the evicted clients is back at
 // that age. It rises to the plateau R∞.
-func (r Returns) Back(age time.Duration) float64 {
+func (r Estimate) Back(age time.Duration) float64 {
 	return r.mean(func(f filter, c curve) float64 { return f.Share * c.within(age.Seconds()) })
 }
 
 // Takes estimates how long a client that comes back takes, on average.
-func (r Returns) Takes() time.Duration {
+func (r Estimate) Takes() time.Duration {
 	mean := r.mean(func(_ filter, c curve) float64 { return c.mean })
 	return time.Duration(mean * float64(time.Second)).Round(100 * time.Millisecond)
 }
@@ -341,6 +345,24 @@ func (r Returns) Takes() time.Duration {
 // MinWindow is the smallest window that can be kept: 3·√(organic rate · return
 // time), three standard deviations of what comes by itself in that time
 // (Poisson).
-func (r Returns) MinWindow() int {
+func (r Estimate) MinWindow() int {
 	return max(1, int(math.Ceil(3*math.Sqrt(r.Organic()*r.Takes().Seconds()))))
+}
+
+// knows reports whether the totals are no higher than what was observed.
+func (r Estimate) Knows(t Observation) bool {
+	return t.Evicted <= r.SawEvicted && t.Accepted <= r.SawAccepted
+}
+
+// Mark is how many clients were evicted or lost by a moment.
+type Mark struct {
+	At   time.Time `json:"at"`
+	Gone uint64    `json:"gone"`
+}
+
+func latest(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }

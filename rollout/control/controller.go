@@ -1,4 +1,6 @@
-package rollout
+// Package control is the one loop with effects: it looks, has rollout.Step decide,
+// stores the decision, and lets it show.
+package control
 
 import (
 	"context"
@@ -11,22 +13,23 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain"
 )
 
 // Store remembers states. See Stored for what it promises.
 type Store interface {
 	// Load returns every stored service state.
-	Load(ctx context.Context) (map[discovery.Service]Stored, error)
+	Load(ctx context.Context) (map[discovery.Service]rollout.Stored, error)
 	// Replace stores next if what is stored is still old, else ErrConflict.
-	Replace(ctx context.Context, service discovery.Service, old Stored, next []byte) (Stored, error)
+	Replace(ctx context.Context, service discovery.Service, old rollout.Stored, next []byte) (rollout.Stored, error)
 }
 
 // Service is what is configured for one service.
 type Service struct {
 	// Live is the colour of a service that was never seen before.
 	Live   discovery.Colour
-	Policy Policy
+	Policy rollout.Policy
 }
 
 // Ports is what the controller acts through.
@@ -35,13 +38,13 @@ type Ports struct {
 	Drain *drain.Client
 	// Publish makes the proxies hear the wishes. It returns, per service, why
 	// nothing was published for it; such a service keeps what it had.
-	Publish func(Wishes) map[discovery.Service]string
+	Publish func(rollout.Wishes) map[discovery.Service]string
 	// Proxies lists the proxies as seen from a service, against what was
 	// published last.
-	Proxies func(discovery.Service) []Proxy
+	Proxies func(discovery.Service) []rollout.Proxy
 	// Loads returns what the proxies report of a service; they are not to be
 	// changed. Nil: nothing is reported.
-	Loads func(discovery.Service) (map[Place]Load, map[discovery.Colour]Witness)
+	Loads func(discovery.Service) (map[rollout.Place]rollout.Load, map[discovery.Colour]rollout.Witness)
 	// Gates answers for the gates of the policies; nil: they are never open.
 	Gates Gates
 	// Hooks calls the hooks of the policies; nil: none is ever called.
@@ -53,18 +56,18 @@ type Ports struct {
 // once; whoever implements it gives Notice when there is a new reading.
 type Gates interface {
 	// Ask has the gates asked now; one that is being asked is not asked again.
-	Ask(service discovery.Service, gates []Gate)
+	Ask(service discovery.Service, gates []rollout.Gate)
 	// Readings is the newest reading of each gate of the service.
-	Readings(service discovery.Service) map[string]Reading
+	Readings(service discovery.Service) map[string]rollout.Reading
 }
 
 // Hooks calls the hook of instances. Both are called by one goroutine and return
 // at once; whoever implements it gives Notice when a call ends.
 type Hooks interface {
 	// Call replaces the whole map of what is wished for a service.
-	Call(service discovery.Service, orders map[discovery.InstanceID]HookOrder)
+	Call(service discovery.Service, orders map[discovery.InstanceID]rollout.HookOrder)
 	// Runs is the newest call of each instance of the service.
-	Runs(service discovery.Service) map[discovery.InstanceID]HookRun
+	Runs(service discovery.Service) map[discovery.InstanceID]rollout.HookRun
 }
 
 // Controller is the one loop with effects: it looks, lets Step decide, stores
@@ -81,14 +84,14 @@ type Controller struct {
 	mu       sync.Mutex
 	services map[discovery.Service]Service
 	snapshot discovery.Snapshot
-	views    map[discovery.Service]View
+	views    map[discovery.Service]rollout.View
 	newer    chan struct{} // closed when views are replaced
 
 	stale bool // configured anew: publish although the wishes are the same
 
 	// Owned by Run's goroutine.
 	running   map[discovery.Service]*running
-	published Wishes
+	published rollout.Wishes
 	tried     time.Time // when Publish was called last; zero before the first
 	refused   map[discovery.Service]string
 	group     sync.WaitGroup
@@ -96,9 +99,9 @@ type Controller struct {
 
 // running is one service as Run holds it.
 type running struct {
-	state  State
-	stored Stored
-	view   View
+	state  rollout.State
+	stored rollout.Stored
+	view   rollout.View
 	wake   time.Time
 	// failure is why the last store failed and retry when it is tried again; nil
 	// while it works.
@@ -108,17 +111,17 @@ type running struct {
 
 type request struct {
 	ctx     context.Context
-	command Command
+	command rollout.Command
 	reply   chan reply // capacity 1: the loop never waits for who asked
 }
 
 type reply struct {
-	answer Answer
+	answer rollout.Answer
 	err    error
 }
 
 // NewController starts nothing; Run does.
-func NewController(ports Ports) *Controller {
+func New(ports Ports) *Controller {
 	c := &Controller{
 		ports:    ports,
 		notices:  make(chan struct{}, 1),
@@ -162,7 +165,7 @@ func raise(level chan struct{}) {
 
 // Views returns every service and a channel that is closed when there is
 // something newer. It is empty until discovery and state are completely read.
-func (c *Controller) Views() (map[discovery.Service]View, <-chan struct{}) {
+func (c *Controller) Views() (map[discovery.Service]rollout.View, <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.views, c.newer
@@ -184,43 +187,36 @@ func (c *Controller) Ready() error {
 }
 
 // Plan computes what a promotion would do now.
-func (c *Controller) Plan(service discovery.Service, to discovery.Colour, o Overrides) (Plan, error) {
+func (c *Controller) Plan(service discovery.Service, to discovery.Colour, o rollout.Overrides) (rollout.Plan, error) {
 	views, _ := c.Views()
 	v, ok := views[service]
 	if !ok {
-		return Plan{}, c.unknown(service)
+		return rollout.Plan{}, c.unknown(service)
 	}
-	state, _, err := supersede(v.State, v.Seen, to, time.Now())
-	if r := v.State.Rollout; err != nil && r != nil && to == r.To {
-		state, err = v.State, nil // what it would take to start again
-	}
-	if err != nil {
-		return Plan{}, err
-	}
-	return MakePlan(state, v.Seen, to, o.Over(v.Policy), time.Now())
+	return rollout.Promote{Service: service, Target: to, Overrides: o}.Plan(v.Policy, v.State, v.Seen, time.Now())
 }
 
 func (c *Controller) unknown(service discovery.Service) error {
 	if err := c.Ready(); err != nil {
-		return refuse(NotReady, "rolloutd is not ready: %v; try again in a moment", err)
+		return &rollout.Refusal{Code: rollout.NotReady, Text: fmt.Sprintf("rolloutd is not ready: %v; try again in a moment", err)}
 	}
-	return refuse(UnknownService, "service %q is not configured; rolloutctl status lists the services", service)
+	return &rollout.Refusal{Code: rollout.UnknownService, Text: fmt.Sprintf("service %q is not configured; rolloutctl status lists the services", service)}
 }
 
 // Do carries out a command: when it returns without error, what it decided is
 // stored. An error is a *Refusal, or the end of ctx.
-func (c *Controller) Do(ctx context.Context, command Command) (Answer, error) {
+func (c *Controller) Do(ctx context.Context, command rollout.Command) (rollout.Answer, error) {
 	r := request{ctx: ctx, command: command, reply: make(chan reply, 1)}
 	select {
 	case c.commands <- r:
 	case <-ctx.Done():
-		return Answer{}, context.Cause(ctx)
+		return rollout.Answer{}, context.Cause(ctx)
 	}
 	select {
 	case x := <-r.reply:
 		return x.answer, x.err
 	case <-ctx.Done():
-		return Answer{}, context.Cause(ctx)
+		return rollout.Answer{}, context.Cause(ctx)
 	}
 }
 
@@ -279,14 +275,14 @@ func crowd(ctx context.Context, looked time.Time) {
 }
 
 func (c *Controller) load(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*storePatience)
+	ctx, cancel := context.WithTimeout(ctx, 10*rollout.StorePatience)
 	defer cancel()
 	all, err := c.ports.Store.Load(ctx)
 	if err != nil {
 		return fmt.Errorf("load the stored state: %w", err)
 	}
 	for service, stored := range all {
-		s, err := DecodeState(stored.Data)
+		s, err := rollout.DecodeState(stored.Data)
 		if err != nil {
 			return fmt.Errorf("load the stored state of %s: %w", service, err)
 		}
@@ -296,35 +292,31 @@ func (c *Controller) load(ctx context.Context) error {
 }
 
 // command lets an operator's command change the state.
-func (c *Controller) command(ctx context.Context, command Command) (Answer, error) {
-	name := command.service()
+func (c *Controller) command(ctx context.Context, command rollout.Command) (rollout.Answer, error) {
+	name := rollout.Subject(command)
 	run, ok := c.running[name]
 	views, _ := c.Views()
 	if !ok || views == nil {
-		return Answer{}, c.unknown(name)
+		return rollout.Answer{}, c.unknown(name)
 	}
 	c.mu.Lock()
 	conf, configured := c.services[name]
 	fleet := c.snapshot[name]
 	c.mu.Unlock()
 	if !configured {
-		return Answer{}, c.unknown(name)
+		return rollout.Answer{}, c.unknown(name)
 	}
-	next, answer, err := command.apply(conf.Policy, run.state, c.see(name, fleet), time.Now())
+	next, answer, err := rollout.Apply(command, conf.Policy, run.state, c.see(name, fleet), time.Now())
 	if err != nil {
-		return Answer{}, err
+		return rollout.Answer{}, err
 	}
 	if reflect.DeepEqual(next, run.state) {
 		return answer, nil
 	}
 	run.failure = nil // an operator's command is tried at once
 	if err := c.store(ctx, run, next); err != nil {
-		return Answer{}, notStored(name, err)
+		return rollout.Answer{}, rollout.RefuseUnstored(name, err)
 	}
 	c.ports.Logger.Info("command", "service", name, "answer", answer.Text)
 	return answer, nil
-}
-
-func notStored(service discovery.Service, err error) *Refusal {
-	return refuse(NotStored, "%s: nothing was changed: %v; mend the store and try again", service, err)
 }
