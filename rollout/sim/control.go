@@ -2,21 +2,12 @@ package sim
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
-	"github.com/sluice-proxy/sluice/rollout/drain"
-)
-
-// How often instances are asked, as the controller does.
-const (
-	askMoving  = 500 * time.Millisecond
-	askOthers  = 2 * time.Second
-	askFailing = time.Second
 )
 
 // Do carries out an operator's command.
@@ -63,7 +54,9 @@ func (w *World) look() {
 			w.state = d.Next
 			continue
 		}
-		w.tell(d.Ask)
+		w.assign(rollout.Assignments(w.state, w.wish))
+		w.ask(d.Ask)
+		w.talk()
 		if d.AskGates {
 			w.askGates()
 		}
@@ -90,7 +83,7 @@ func (w *World) publish() {
 	news := weights != w.weights || len(open) != len(w.open)
 	for _, all := range w.wish.Endpoints {
 		for _, e := range all {
-			open[w.byID[e.ID].index] = !e.Draining
+			open[w.byAddr[e.Addr].index] = !e.Draining
 		}
 	}
 	for i := range open {
@@ -131,107 +124,6 @@ func (w *World) acknowledge(p *proxy) {
 	p.weights, p.heard, w.dirty = w.weights, w.version, true
 }
 
-// request is one instance being asked, or told.
-type request struct {
-	to     *instance
-	told   *rollout.Instruction // nil only asks
-	status drain.Status
-	asked  bool // a decision waits for it
-}
-
-// tell says to each instance what it does not show yet, and asks whom a decision
-// waits for.
-func (w *World) tell(ask []discovery.InstanceID) {
-	asked := make(map[*instance]bool, len(ask))
-	for _, id := range ask {
-		asked[w.byID[id]] = true
-	}
-	var batch []request
-	for _, in := range w.instances {
-		if _, member := w.state.Members[in.ID]; !member || in.inFlight {
-			continue
-		}
-		if r := (request{to: in, told: w.untold(in), asked: asked[in]}); r.told != nil || r.asked {
-			batch = append(batch, r)
-		}
-	}
-	w.send(batch)
-}
-
-// untold is what the instance does not show yet.
-func (w *World) untold(in *instance) *rollout.Instruction {
-	sight, known := w.seen.Instances[in.ID]
-	told, ok := w.wish.Orders[in.ID]
-	if !known || !ok || sight.Err != "" || shows(sight.Status, told) {
-		return nil
-	}
-	return &told
-}
-
-// poll asks whoever was not asked for a while.
-func (w *World) poll() {
-	var batch []request
-	for _, in := range w.instances {
-		if w.now < in.nextAsk || in.inFlight {
-			continue
-		}
-		if _, member := w.state.Members[in.ID]; member {
-			batch = append(batch, request{to: in, told: w.untold(in)})
-		}
-	}
-	w.send(batch)
-}
-
-// send has requests arrive and their answers come back, each after its latency.
-func (w *World) send(batch []request) {
-	byLatency := map[time.Duration][]request{}
-	var order []time.Duration
-	for _, r := range batch {
-		r.to.inFlight = true
-		if byLatency[r.to.latency] == nil {
-			order = append(order, r.to.latency)
-		}
-		byLatency[r.to.latency] = append(byLatency[r.to.latency], r)
-	}
-	for _, latency := range order {
-		some := byLatency[latency]
-		w.after(latency, func() {
-			for i, r := range some {
-				if !r.to.dead && r.told != nil {
-					w.hear(r.to, *r.told)
-				}
-				some[i].status = r.to.status(w.conf.Unclear)
-			}
-		})
-		w.after(2*latency, func() {
-			for _, r := range some {
-				w.answered(r)
-			}
-		})
-	}
-}
-
-func (w *World) answered(r request) {
-	in := r.to
-	in.inFlight = false
-	last := w.seen.Instances[in.ID]
-	var err error
-	if in.dead {
-		err = errors.New("connection refused")
-	}
-	next := sighted(last, r.status, err, w.clock())
-	w.seen.Instances[in.ID] = next
-	pause := askOthers
-	switch {
-	case err != nil:
-		pause = askFailing
-	case w.state.Rollout != nil || in.ordered:
-		pause = askMoving
-	}
-	in.nextAsk = w.now + pause*3/4 + time.Duration(w.rng.Int64N(int64(pause/2)))
-	w.dirty, w.counted = w.dirty || r.asked || news(last, next), true
-}
-
 // askGates has the policy's gates answered.
 func (w *World) askGates() {
 	if w.asking || w.state.Rollout == nil {
@@ -251,36 +143,4 @@ func (w *World) askGates() {
 		}
 		w.seen.Gates = all
 	})
-}
-
-// The three below are the watcher's.
-
-func shows(s drain.Status, wish rollout.Instruction) bool {
-	if o := wish.Drain; o != nil {
-		return s.Rollout == o.Rollout && s.State != drain.Serving && cmp.Or(cmp.Compare(s.Epoch, o.Epoch), cmp.Compare(s.Step, o.Step)) >= 0
-	}
-	return s.State == drain.Serving || s.Rollout == ""
-}
-
-func news(last, next rollout.Sighting) bool {
-	a, b := last.Status, next.Status
-	return last.At.IsZero() || a.State != b.State || a.Rollout != b.Rollout || a.Epoch != b.Epoch || a.Step != b.Step ||
-		(last.Err == "") != (next.Err == "") || last.Refused != next.Refused
-}
-
-func sighted(last rollout.Sighting, status drain.Status, err error, now time.Time) rollout.Sighting {
-	next := last
-	if err == nil {
-		next.Err, next.FailingSince, next.Refused = "", time.Time{}, false
-		if gap := now.Sub(last.At).Seconds(); !last.At.IsZero() && gap > 0.05 && status.Accepted >= last.Status.Accepted {
-			next.PerSecond = float64(status.Accepted-last.Status.Accepted) / gap
-		}
-		next.Status, next.At = status, now
-		return next
-	}
-	if last.Err == "" {
-		next.FailingSince = now
-	}
-	next.Err, next.ErrAt, next.Refused = err.Error(), now, true
-	return next
 }

@@ -35,9 +35,7 @@ type instance struct {
 
 	openAt int // how many proxies send it new connections
 
-	// the control plane's side
-	latency, nextAsk time.Duration
-	inFlight         bool
+	latency time.Duration // of one request, one way
 }
 
 func (in *instance) status(unclear bool) drain.Status {

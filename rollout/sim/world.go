@@ -90,7 +90,9 @@ type World struct {
 	gate    func() string // why the gate is closed; empty when it is open
 
 	instances []*instance
-	byID      map[discovery.InstanceID]*instance
+	byAddr    map[netip.AddrPort]*instance
+	talking   map[discovery.InstanceID]*talk
+	talks     []*talk     // the same, in a stable order
 	closing   []*instance // those with closes to come
 	dues      []uint64    // scratch of advance
 	proxies   []*proxy
@@ -132,9 +134,9 @@ func (q *events) Pop() any {
 func New(conf Config) *World {
 	w := &World{
 		conf: conf, rng: rand.New(rand.NewPCG(1, uint64(conf.Connections))),
-		state: rollout.NewState("chat", discovery.Blue),
-		seen:  rollout.Seen{Instances: map[discovery.InstanceID]rollout.Sighting{}, Watching: epoch},
-		byID:  map[discovery.InstanceID]*instance{}, version: 1,
+		state:  rollout.NewState("chat", discovery.Blue),
+		seen:   rollout.Seen{Instances: map[discovery.InstanceID]rollout.Sighting{}, Watching: epoch},
+		byAddr: map[netip.AddrPort]*instance{}, talking: map[discovery.InstanceID]*talk{}, version: 1,
 	}
 	w.promises.init(conf)
 	for left, i := conf.Connections, 0; i < conf.Blue; i++ {
@@ -166,14 +168,13 @@ func (w *World) Add(c discovery.Colour) *instance {
 			Health: discovery.Passing, Drain: "http://" + addr.String(),
 		},
 		index: i, side: side(c),
-		nextAsk: w.now,
 		latency: 2*time.Millisecond + w.conf.Jitter*time.Duration(i%8)/7,
 	}
 	if c == discovery.Green {
 		in.Capacity, in.limit = w.conf.GreenCapacity, w.conf.Limit
 	}
 	w.instances = append(w.instances, in)
-	w.byID[in.ID] = in
+	w.byAddr[in.Addr] = in
 	w.rediscover()
 	return in
 }
@@ -214,7 +215,7 @@ func (w *World) Run(d time.Duration, done func() bool) bool {
 		if w.now >= w.next {
 			w.next += tick
 			w.arrivals()
-			w.poll()
+			w.talk()
 			if w.now%reporting < tick {
 				w.report()
 				if w.chores != nil {
