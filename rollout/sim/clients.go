@@ -20,29 +20,73 @@ type clients struct {
 	// their way back.
 	out   int
 	never [times]int // gave up
-	// coming is who arrives in which tick, by how often the funnel closed them.
-	coming  [buckets][times]int32
-	organic [buckets]int32 // new clients that were refused before
-	owed    float64        // organic clients that are due
-	came    int            // organic clients that are in
+	// coming is who arrives in which tick, by how often the funnel closed them; in an
+	// exact world each is an event.
+	coming  [][times]int32
+	organic []int32 // new clients that were refused before
+	owed    float64 // organic clients that are due
+	came    int     // new clients that are in
 	refused int
 	most    int // how often one client was closed
+	turn    int // round robin
 }
 
 // leave has n clients be on their way back, from at.
-func (w *World) leave(at time.Duration, closed, n int) {
+func (w *World) leave(at time.Duration, times, n int) {
 	for range n {
 		if w.conf.Never > 0 && w.rng.Float64() < w.conf.Never {
-			w.clients.never[closed]++
+			w.clients.never[times]++
 			continue
 		}
 		w.clients.out++
-		w.clients.coming[bucket(max(at+w.conf.Back(w.rng), w.now))][closed]++
+		w.comes(at+w.conf.Back(w.rng), times)
 	}
+}
+
+// comes has a client that was closed so many times arrive at that time.
+func (w *World) comes(at time.Duration, times int) {
+	if at = max(at, w.now); w.conf.Exact {
+		w.at(at, func() { w.returns(times) })
+		return
+	}
+	w.clients.coming[bucket(at)][times]++
 }
 
 // bucket is the tick after at.
 func bucket(at time.Duration) int { return int(at/tick+1) % buckets }
+
+// returns is such a client arriving.
+func (w *World) returns(times int) {
+	in := w.connect()
+	if in == nil {
+		w.comes(w.now+w.again(), times)
+		return
+	}
+	in.held[0]--
+	in.held[times]++
+	in.returned++
+	w.clients.out--
+}
+
+// Arrive has n new clients come to a colour, past the proxies.
+func (w *World) Arrive(c discovery.Colour, n int) {
+	for range n {
+		if w.through(nil, side(c)) == nil {
+			w.after(w.again(), w.arrives)
+			continue
+		}
+		w.clients.came++
+	}
+}
+
+// arrives is a new client coming to an exact world.
+func (w *World) arrives() {
+	if w.connect() == nil {
+		w.after(w.again(), w.arrives)
+		return
+	}
+	w.clients.came++
+}
 
 // arrivals lets in who comes in this tick.
 func (w *World) arrivals() {
@@ -52,13 +96,7 @@ func (w *World) arrivals() {
 	c.coming[now] = [times]int32{}
 	for k, n := range due {
 		for range n {
-			if in := w.connect(); in != nil {
-				in.held[k]++
-				in.returned++
-				c.out--
-			} else {
-				c.coming[bucket(w.now+w.again())][k]++
-			}
+			w.returns(k)
 		}
 	}
 	c.owed += w.organic() * tick.Seconds()
@@ -66,8 +104,7 @@ func (w *World) arrivals() {
 	c.owed -= float64(int(c.owed))
 	c.organic[now] = 0
 	for range n {
-		if in := w.connect(); in != nil {
-			in.held[0]++
+		if w.connect() != nil {
 			c.came++
 		} else {
 			c.organic[bucket(w.now+w.again())]++
@@ -83,36 +120,26 @@ func (w *World) organic() float64 {
 	return w.conf.Organic * (1 + 0.2*math.Sin(2*math.Pi*w.now.Seconds()/w.conf.Drift.Seconds()))
 }
 
-// again is how long a refused client waits, ± a quarter.
+// again is how long a refused client waits, in a large world ± a quarter.
 func (w *World) again() time.Duration {
+	if w.conf.Exact {
+		return retry
+	}
 	return retry*3/4 + time.Duration(w.rng.Int64N(int64(retry/2)))
 }
 
-// connect brings one client to an instance through the next proxy, or nowhere:
-// it is refused.
-func (w *World) connect() *instance {
-	p := w.proxies[w.rng.IntN(len(w.proxies))]
+// connect brings one client to an instance through some proxy, or nowhere: it is
+// refused.
+func (w *World) connect() *Instance {
+	r := w.route()
 	c := 0
 	switch {
-	case p.weights[0] == 0:
+	case r.weights[0] == 0:
 		c = 1
-	case p.weights[1] > 0 && w.rng.IntN(p.weights[0]+p.weights[1]) >= p.weights[0]:
+	case r.weights[1] > 0 && w.rng.IntN(r.weights[0]+r.weights[1]) >= r.weights[0]:
 		c = 1
 	}
-	if len(p.open[c]) > 0 {
-		p.turn[c]++
-		in := p.open[c][p.turn[c]%len(p.open[c])]
-		if !in.dead && !in.ordered && (in.limit == 0 || in.total < in.limit) && (w.sulk == 0 || c == 0 || w.rng.Float64() >= w.sulk) {
-			in.total++
-			in.accepted++
-			in.entered++
-			w.clients.held[c]++
-			return in
-		}
-		in.refused++
-	}
-	w.clients.refused++
-	return nil
+	return w.through(r, c)
 }
 
 // disconnects is how often clients were closed by the funnel in all, and how many
@@ -138,9 +165,9 @@ func (w *World) disconnects() (closed, all int) {
 // room is what the open instances of a colour may hold in all; known is false if
 // one of them declares no capacity.
 func (w *World) room(c discovery.Colour) (total int, known bool) {
-	headroom := int(w.conf.Policy.Headroom)
-	for _, in := range w.instances {
-		if in.Colour != c || in.dead || in.gone || !in.Health.Serves() {
+	headroom := int(w.Policy.Headroom)
+	for _, in := range w.colours[side(c)] {
+		if in.dead || in.gone || !in.Health.Serves() {
 			continue
 		}
 		if in.Capacity == 0 {

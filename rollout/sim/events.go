@@ -10,24 +10,24 @@ import (
 // sicken kills a third of green, for a minute. Within a step nothing may be
 // closed any more, until they are back.
 func (w *World) sicken() {
-	all := w.colour(discovery.Green)
+	all := w.alive(discovery.Green)
 	all = all[:len(all)/3]
 	for _, in := range all {
-		w.Kill(in)
+		in.Crash()
 	}
 	w.standstill(time.Minute)
 	w.after(time.Minute, func() {
 		for _, in := range all {
-			w.Restart(in)
+			in.Start()
 		}
 	})
 }
 
 // crash kills a tenth of blue.
 func (w *World) crash() {
-	all := w.colour(discovery.Blue)
+	all := w.alive(discovery.Blue)
 	for _, in := range all[:len(all)/10] {
-		w.Kill(in)
+		in.Crash()
 	}
 }
 
@@ -54,23 +54,25 @@ func (w *World) grow(n int) {
 // replace is how an operator works in place: an old instance that was emptied is
 // stopped, and a new one is started in its place.
 func (w *World) replace() {
-	for _, in := range w.colour(discovery.Blue) {
+	for _, in := range w.alive(discovery.Blue) {
 		if in.ordered && in.total == 0 {
 			in.dead = true
-			w.Deregister(in)
+			in.Deregister()
 			w.after(5*time.Second, func() { w.grow(1) })
 		}
 	}
 }
 
 func (w *World) closeGate(d time.Duration) {
-	w.gate = func() string { return "0.02 is not below 0.01" }
+	w.Gate("errors", rollout.Reading{Text: "0.02 is not below 0.01"})
 	w.standstill(min(d, 30*time.Second))
-	w.after(d, func() { w.gate = nil })
+	w.after(d, w.openGate)
 }
 
+func (w *World) openGate() { w.Gate("errors", rollout.Reading{Open: true, Text: "0"}) }
+
 func (w *World) command(c rollout.Command) {
-	if err := w.Do(c); err != nil {
+	if _, err := w.Do(c); err != nil {
 		w.promises.fault(w.now, "%T: %v", c, err)
 	}
 }

@@ -65,6 +65,15 @@ type promises struct {
 	rooms    bool // headroom is watched
 	room     int  // the headroom of roomOf, which is empty when it has to be summed anew
 	roomOf   discovery.Colour
+	furthest int     // the most clients that were on their way at a close
+	all      []Close // in an exact world
+}
+
+// Close is one connection that was closed, by the funnel or by the end of its
+// instance.
+type Close struct {
+	At time.Time
+	Of discovery.Colour
 }
 
 func (p *promises) init(conf Config) {
@@ -74,12 +83,22 @@ func (p *promises) init(conf Config) {
 	p.wide.length, p.narrow.length = p.every-conf.Jitter, 100*time.Millisecond
 	p.reasons = map[rollout.Code]time.Duration{}
 	p.shaken = -time.Hour
-	p.window, p.turn = conf.Policy.Window, math.MaxInt
+	p.window, p.turn, p.rooms = conf.Policy.Window, math.MaxInt, conf.Exact
+	if conf.Exact {
+		p.window = 0
+	}
 	if conf.Unclear {
 		p.window = p.window * 12 / 10 // where returns are estimated
 	}
 	if s := conf.Policy.Stagger.Instances; !s.IsZero() {
 		p.turn = s.Of(conf.Blue)
+	}
+}
+
+// record keeps one close of an exact world.
+func (p *promises) record(in *Instance, at time.Duration) {
+	if in.w.conf.Exact {
+		p.all = append(p.all, Close{Epoch.Add(at), in.Colour})
 	}
 }
 
@@ -98,10 +117,32 @@ func (p *promises) fault(at time.Duration, format string, args ...any) {
 	}
 }
 
-// closed holds the promises against one close.
-func (p *promises) closed(w *World, in *instance, at time.Duration) {
+// closed holds the promises against one close. In an exact world those of the pace
+// are the test's own, which knows what it changes.
+func (p *promises) closed(w *World, in *Instance, at time.Duration) {
 	p.closes++
 	p.last = at
+	p.furthest = max(p.furthest, w.clients.out)
+	if in.openAt > 0 {
+		p.fault(at, "%s closed a connection while %d proxies send it new ones", in.name, in.openAt)
+	}
+	if !w.conf.Exact {
+		p.paced(w, at)
+		if at-p.shaken >= p.grace {
+			p.bounded(w, at)
+		}
+		return
+	}
+	p.record(in, at)
+	// What cannot be stored cannot stop the running step, and clients that come by
+	// themselves are beyond everybody.
+	if w.StoreIsUp() && w.clients.came == 0 {
+		p.bounded(w, at)
+	}
+}
+
+// paced is how many closes a time has.
+func (p *promises) paced(w *World, at time.Duration) {
 	n := p.wide.add(at)
 	if n > p.peak {
 		p.peak = n
@@ -113,9 +154,6 @@ func (p *promises) closed(w *World, in *instance, at time.Duration) {
 		p.fault(at, "%d closes in %v, in this trouble it may be %d", n, p.wide.length, p.calm.most)
 	}
 	p.narrowed = max(p.narrowed, p.narrow.add(at))
-	if in.openAt > 0 {
-		p.fault(at, "%s closed a connection while %d proxies send it new ones", in.ID, in.openAt)
-	}
 	if n := len(w.closing); n > p.atOnce {
 		p.atOnce = n
 		if n > p.turn {
@@ -125,30 +163,33 @@ func (p *promises) closed(w *World, in *instance, at time.Duration) {
 	if at < p.quiet {
 		p.fault(at, "a close although the funnel had to stand still until %v", p.quiet)
 	}
-	if at-p.shaken < p.grace {
-		return
-	}
+}
+
+// bounded is how many clients are on their way, and whether there is room for them.
+func (p *promises) bounded(w *World, at time.Duration) {
 	out := w.clients.out
 	p.out = max(p.out, out)
 	if p.window > 0 && out > p.window {
 		p.fault(at, "%d clients are on their way, the window is %d", out, p.window)
 	}
-	if p.rooms {
-		to := w.state.Live.Other()
-		if w.state.Rollout != nil {
-			to = w.state.Rollout.To
-		}
-		if p.roomOf != to {
-			p.room, _ = w.room(to)
-			p.roomOf = to
-		}
-		full := w.clients.held[side(to)] + out
-		if p.room > 0 {
-			p.fill = max(p.fill, float64(full)/float64(p.room))
-		}
-		if p.room > 0 && full > p.room {
-			p.fault(at, "%s has room for %d; it holds and will be sent %d", to, p.room, full)
-		}
+	if !p.rooms {
+		return
+	}
+	to := w.state.Live
+	if w.state.Rollout != nil {
+		to = w.state.Rollout.To
+	}
+	if p.roomOf != to {
+		p.room, _ = w.room(to)
+		p.roomOf = to
+	}
+	if p.room == 0 {
+		return
+	}
+	full := w.clients.held[side(to)] + out
+	p.fill = max(p.fill, float64(full)/float64(p.room))
+	if full > p.room {
+		p.fault(at, "%s has room for %d; it holds and will be sent %d", to, p.room, full)
 	}
 }
 
@@ -175,6 +216,22 @@ func (m *meter) add(at time.Duration) int {
 	m.to++
 	return m.to - m.from
 }
+
+// Closes lists every close of an exact world.
+func (w *World) Closes() []Close { return w.promises.all }
+
+// Peak is the most closes that a window of that length had, half open, in an exact
+// world.
+func (w *World) Peak(length time.Duration) int {
+	m, most := meter{length: length}, 0
+	for _, c := range w.promises.all {
+		most = max(most, m.add(c.At.Sub(Epoch)))
+	}
+	return most
+}
+
+// Furthest is the most clients that were on their way at a close.
+func (w *World) Furthest() int { return w.promises.furthest }
 
 // Report sums up.
 func (w *World) Report() Report {

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
@@ -46,20 +47,21 @@ func base(s Size) Config {
 	p := rollout.DefaultPolicy()
 	p.Funnel = units.Funnel{Close: s.Connections / 100, Every: units.Duration(every)}
 	return Config{
-		Blue: s.Instances / 2, Green: s.Instances / 2, Connections: s.Connections, Policy: p,
-		Back: exponential(time.Second), Detect: time.Second,
+		Blue: s.Instances / 2, Green: s.Instances / 2, Connections: s.Connections, Uneven: true, Proxies: 4, Policy: p,
+		Back: exponential(time.Second), Detect: time.Second, Latency: 2 * time.Millisecond,
 	}
 }
 
 // Run plays the scenario.
 func (s Scenario) Run(size Size) Report {
 	w := New(s.conf(size))
+	w.openGate()
 	_, w.promises.rooms = w.room(discovery.Green)
-	w.Run(5*time.Second, func() bool { return false })
+	w.Pass(5 * time.Second)
 	began := w.now
-	plan, err := rollout.MakePlan(w.state, w.see(), discovery.Green, w.conf.Policy, w.clock())
+	plan, err := rollout.MakePlan(w.state, w.see(), discovery.Green, w.Policy, w.Now())
 	if err == nil {
-		err = w.Do(rollout.Promote{Service: "chat", Target: discovery.Green, Force: s.force})
+		_, err = w.Do(rollout.Promote{Service: "chat", Target: discovery.Green, Force: s.force})
 	}
 	if err != nil {
 		w.promises.fault(w.now, "refused: %v", err)
@@ -91,7 +93,7 @@ func (s Scenario) check(w *World, r *Report) {
 			fault("the reason %s was never given", c)
 		}
 	}
-	if s.Within == 0 && s.play == nil && w.conf.Policy.Window == 0 && w.conf.Policy.Stagger.Soak == 0 {
+	if s.Within == 0 && s.play == nil && w.Policy.Window == 0 && w.Policy.Stagger.Soak == 0 {
 		s.Within = r.Planned * 11 / 10
 	}
 	if s.Within > 0 && r.Took > s.Within {
@@ -126,13 +128,7 @@ func (w *World) when(holds func() bool, do func()) {
 	})
 }
 
-// colour lists the instances of a colour that exist.
-func (w *World) colour(c discovery.Colour) []*instance {
-	var all []*instance
-	for _, in := range w.instances {
-		if in.Colour == c && !in.dead && !in.gone {
-			all = append(all, in)
-		}
-	}
-	return all
+// alive lists the instances of a colour that exist.
+func (w *World) alive(c discovery.Colour) []*Instance {
+	return slices.DeleteFunc(w.Colour(c), func(in *Instance) bool { return in.dead || in.gone })
 }

@@ -122,8 +122,8 @@ var Scenarios = []Scenario{
 		conf: base, play: func(w *World) {
 			w.half(func() {
 				w.trouble()
-				w.sulk = 0.3
-				w.after(time.Minute, func() { w.sulk = 0 })
+				w.outside.sulk = 0.3
+				w.after(time.Minute, func() { w.outside.sulk = 0 })
 			})
 		},
 	},
@@ -133,8 +133,8 @@ var Scenarios = []Scenario{
 		play: func(w *World) {
 			w.half(func() {
 				w.trouble()
-				w.slow = time.Second
-				w.after(time.Minute, func() { w.slow = 0 })
+				w.outside.slow = time.Second
+				w.after(time.Minute, func() { w.outside.slow = 0 })
 			})
 		},
 	},
@@ -164,7 +164,7 @@ var Scenarios = []Scenario{
 			w.half(func() {
 				w.command(rollout.Pause{Service: "chat"})
 				w.after(time.Minute, func() {
-					w.promises.cap = w.conf.Policy.HurryCap
+					w.promises.cap = w.Policy.HurryCap
 					w.command(rollout.Resume{Service: "chat"})
 				})
 			})

@@ -19,7 +19,7 @@ import (
 // told and how soon to ask again are rollout's.
 type talk struct {
 	key    discovery.InstanceID
-	with   *instance
+	with   *Instance
 	told   rollout.Assignment
 	due    time.Duration // when to ask next
 	woken  bool          // to be asked at once: a decision waits for it
@@ -32,7 +32,10 @@ func (w *World) assign(next map[discovery.InstanceID]rollout.Assignment) {
 	w.talks = slices.DeleteFunc(w.talks, func(t *talk) bool {
 		want, ok := next[t.key]
 		if ok && want.Endpoint == t.told.Endpoint {
-			t.woken = t.woken || !t.told.Instruction.Same(want.Instruction) || want.Every < t.told.Every
+			// The watcher asks once more, too, when there is nothing to tell any more;
+			// nothing depends on that.
+			tells := want.Instruction != (rollout.Instruction{}) && !want.Instruction.Same(t.told.Instruction)
+			t.woken = t.woken || tells || want.Every < t.told.Every
 			t.told = want
 			return false
 		}
@@ -53,7 +56,7 @@ func (w *World) assign(next map[discovery.InstanceID]rollout.Assignment) {
 }
 
 // listening is the instance behind a drain endpoint.
-func (w *World) listening(endpoint string) *instance {
+func (w *World) listening(endpoint string) *Instance {
 	return w.byAddr[netip.MustParseAddrPort(strings.TrimPrefix(endpoint, "http://"))]
 }
 
@@ -72,6 +75,7 @@ type request struct {
 	told   rollout.Assignment
 	tells  bool // it is told, not only asked
 	asked  bool // a decision waits for it
+	sent   time.Duration
 	status drain.Status
 	err    error
 }
@@ -85,7 +89,7 @@ func (w *World) talk() {
 			continue
 		}
 		last := w.seen.Instances[t.key]
-		r := &request{talk: t, told: t.told, asked: t.woken, tells: !last.At.IsZero() && !t.told.Instruction.ShownBy(last.Status)}
+		r := &request{talk: t, told: t.told, sent: w.now, asked: t.woken, tells: !last.At.IsZero() && !t.told.Instruction.ShownBy(last.Status)}
 		t.asking, t.woken = true, false
 		latency := t.with.latency
 		if batches[latency] == nil {
@@ -108,17 +112,30 @@ func (w *World) talk() {
 	}
 }
 
+// nextAsk is when to ask next.
+func (w *World) nextAsk() time.Duration {
+	next := never
+	for _, t := range w.talks {
+		if !t.asking {
+			next = min(next, t.due)
+		}
+	}
+	return max(next, w.now)
+}
+
 // arrive is a request at its instance.
 func (w *World) arrive(r *request) {
-	in := r.talk.with
-	if in.dead {
-		r.err = fmt.Errorf("drain %s: dial tcp %s: connect: %w", in.Drain, in.Addr, syscall.ECONNREFUSED)
-		return
+	switch in := r.talk.with; {
+	case in.dead:
+		r.err = fmt.Errorf("drain %s: dial tcp %s: connect: %w", r.told.Endpoint, in.Addr, syscall.ECONNREFUSED)
+	case in.Deaf:
+		r.err = fmt.Errorf("drain %s: no answer within 2s", r.told.Endpoint)
+	default:
+		if r.tells {
+			w.hear(in, r.told.Instruction)
+		}
+		r.status = in.Status()
 	}
-	if r.tells {
-		w.hear(in, r.told.Instruction)
-	}
-	r.status = in.status(w.conf.Unclear)
 }
 
 func (w *World) answered(r *request) {
@@ -127,10 +144,14 @@ func (w *World) answered(r *request) {
 		return
 	}
 	last := w.seen.Instances[t.key]
-	next := last.After(r.status, r.err, w.clock())
+	next := last.After(r.status, r.err, w.Now())
 	w.seen.Instances[t.key] = next
-	// An instance is asked at its own moments.
 	pause := r.told.Pause(last, r.status, r.err)
-	t.due, t.asking = w.now+pause*3/4+time.Duration(w.rng.Int64N(int64(pause/2)+1)), false
+	if w.conf.Exact {
+		t.due = r.sent + pause
+	} else { // at its own moments
+		t.due = w.now + pause*3/4 + time.Duration(w.rng.Int64N(int64(pause/2)+1))
+	}
+	t.asking = false
 	w.dirty, w.counted = w.dirty || r.asked || last.Differs(next), true
 }

@@ -1,16 +1,14 @@
-// Package sim plays whole rollouts of ten million connections in virtual time:
-// the real rollout.Step and rollout.Wished decide, and simulated instances,
-// clients and proxies do what they would do. It watches the promises of a rollout
-// at every single close.
+// Package sim plays whole rollouts in virtual time: the real rollout.Step and
+// rollout.Wished decide, and simulated instances, proxies and clients do what they
+// would do. It watches the promises of a rollout at every single close.
 //
-// Clients are counted, not kept: each instance holds so many that were closed so
-// many times, and those on their way wait in buckets of one tick. The time of each
-// close is exact.
+// A world has one of two crowds. In a large one, ten million connections say,
+// clients are counted, not kept: each instance holds so many that were closed so
+// many times, and those on their way wait in buckets of one tick. In an exact one
+// each client has a moment of its own. The time of each close is exact in both.
 package sim
 
 import (
-	"container/heap"
-	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"time"
@@ -19,26 +17,26 @@ import (
 	"github.com/sluice-proxy/sluice/rollout"
 )
 
-// tick is how exact the moments are at which clients arrive; closes, orders and
-// decisions have exact moments.
-const tick = 10 * time.Millisecond
-
-// crowd is how long after the last look the next one is, and glance how late
-// counts are looked at that no decision waits for. The controller's are 2 and
-// 250 ms; the promises have to hold all the more.
-const (
-	crowd  = 10 * time.Millisecond
-	glance = time.Second
-)
-
-// epoch is when a simulation begins.
-var epoch = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+// Epoch is when a simulation begins.
+var Epoch = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 
 // Config is a fleet and its clients.
 type Config struct {
-	// Blue and Green are how many instances of each colour there are. Blue is
-	// live and holds Connections, an instance half more or less than another.
+	// Blue and Green are how many instances of each colour there are. Live, blue if
+	// it is empty, holds Connections.
 	Blue, Green, Connections int
+	Live                     discovery.Colour
+	// Uneven has an instance hold half more or less than another.
+	Uneven bool
+	// Proxies is how many there are; each hears of a change 20 ms later than the one
+	// before it.
+	Proxies int
+	// Exact is for a small world: each client comes back at its own moment and tries
+	// one instance after another, the loop looks at once at whatever happens, and
+	// instances are asked at even distances. Otherwise clients come in ticks, one that
+	// is refused goes away for a second, and looks and requests are spread as the
+	// controller spreads them.
+	Exact bool
 	// GreenCapacity is what each green instance has room for; 0 is not declared.
 	GreenCapacity int
 	// Limit is the most connections that a green instance admits; 0 is no limit.
@@ -52,20 +50,25 @@ type Config struct {
 	Drift time.Duration
 	// Unclear: the application does not tell returning clients from new ones.
 	Unclear bool
-	// Organic is how many new clients come per second.
+	// Organic is how many new clients come per second; none in an exact world.
 	Organic float64
 	// Detect is how long after an instance died discovery says so.
 	Detect time.Duration
-	// Jitter is how much later than to the first an order gets to the last
-	// instance. 0 has every request take the same time.
-	Jitter time.Duration
+	// Latency is how long a request takes to get to an instance, and Jitter how much
+	// longer to the last one. 0 has every request take the same time.
+	Latency, Jitter time.Duration
 }
 
 // World is one simulation. It is used by one goroutine.
 type World struct {
+	// Policy is what the next promotion starts from.
+	Policy rollout.Policy
+	// Rests is called whenever a look of the loop comes to rest; nil is not.
+	Rests func()
+
 	conf Config
 	rng  *rand.Rand
-	now  time.Duration // since epoch
+	now  time.Duration // since Epoch
 
 	queue events
 	seq   int
@@ -73,110 +76,75 @@ type World struct {
 
 	// what the control plane knows
 	state   rollout.State
-	seen    rollout.Seen
+	seen    rollout.Seen // kept up to date all the time, but for the proxies
 	wish    rollout.Wish
 	reason  rollout.Reason
 	since   time.Duration // when the reason was first given
-	due     time.Duration // when to decide again, never if 0
+	due     time.Duration // when to decide again
 	dirty   bool
 	counted bool // nothing but counts is new
 	looked  time.Duration
-	version int           // of what the proxies are told
-	open    []bool        // by instance: new connections are to go there
-	weights [2]int        // by colour, as the proxies are told
-	asking  bool          // the gates are being asked
-	slow    time.Duration // how long connecting to green takes
-	sulk    float64       // the share of new connections that green refuses
-	gate    func() string // why the gate is closed; empty when it is open
+	talking map[discovery.InstanceID]*talk
+	talks   []*talk // the same, in a stable order
+	routes  routes  // what the proxies are told
 
-	instances []*instance
-	byAddr    map[netip.AddrPort]*instance
-	talking   map[discovery.InstanceID]*talk
-	talks     []*talk     // the same, in a stable order
-	closing   []*instance // those with closes to come
-	dues      []uint64    // scratch of advance
-	proxies   []*proxy
+	outside   outside
+	instances []*Instance
+	byAddr    map[netip.AddrPort]*Instance
+	colours   [2][]*Instance // sorted by name
+	closing   []*Instance    // those with closes to come
+	dues      []uint64       // scratch of advance
+	proxies   []*Proxy       // sorted by name
+	serving   []*Proxy       // those that clients come through
 	clients   clients
 	promises  promises
 	chores    func() // what an operator's automation does, every second
 }
 
-type proxy struct {
-	delay   time.Duration
-	heard   int            // the version it acknowledged
-	told    int            // the version it was sent last
-	weights [2]int         // by colour
-	open    [2][]*instance // by colour
-	turn    [2]int         // round robin
-}
-
-type event struct {
-	at  time.Duration
-	seq int
-	do  func()
-}
-
-type events []event
-
-func (q events) Len() int { return len(q) }
-func (q events) Less(i, j int) bool {
-	return q[i].at < q[j].at || q[i].at == q[j].at && q[i].seq < q[j].seq
-}
-func (q events) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
-func (q *events) Push(x any)   { *q = append(*q, x.(event)) }
-func (q *events) Pop() any {
-	last := (*q)[len(*q)-1]
-	*q = (*q)[:len(*q)-1]
-	return last
-}
-
 // New is a fleet at rest.
 func New(conf Config) *World {
+	if conf.Live == "" {
+		conf.Live = discovery.Blue
+	}
 	w := &World{
-		conf: conf, rng: rand.New(rand.NewPCG(1, uint64(conf.Connections))),
-		state:  rollout.NewState("chat", discovery.Blue),
-		seen:   rollout.Seen{Instances: map[discovery.InstanceID]rollout.Sighting{}, Watching: epoch},
-		byAddr: map[netip.AddrPort]*instance{}, talking: map[discovery.InstanceID]*talk{}, version: 1,
+		Policy: conf.Policy, conf: conf, rng: rand.New(rand.NewPCG(1, uint64(conf.Connections))), due: never, looked: -time.Hour,
+		state:  rollout.NewState("chat", conf.Live),
+		byAddr: map[netip.AddrPort]*Instance{},
 	}
 	w.promises.init(conf)
-	for left, i := conf.Connections, 0; i < conf.Blue; i++ {
-		in := w.Add(discovery.Blue)
-		n := left / (conf.Blue - i) // of what is left, half more or less
-		if i < conf.Blue-1 {
-			n = n/2 + w.rng.IntN(n+1)
-		}
-		left -= n
-		in.held[0], in.total, in.accepted = n, n, uint64(n)
-		w.clients.held[side(discovery.Blue)] += n
+	for range conf.Blue {
+		w.Add(discovery.Blue)
 	}
 	for range conf.Green {
 		w.Add(discovery.Green)
 	}
-	for i := range 4 {
-		w.proxies = append(w.proxies, &proxy{delay: time.Duration(i+1) * 20 * time.Millisecond})
+	w.populate()
+	for i := range conf.Proxies {
+		w.proxies = append(w.proxies, newProxy(w, i+1, time.Duration(i+1)*20*time.Millisecond))
 	}
+	w.watch()
+	if conf.Exact {
+		w.next = never
+	} else {
+		w.clients.coming, w.clients.organic = make([][times]int32, buckets), make([]int32, buckets)
+	}
+	w.Restart()
 	return w
 }
 
-// Add starts one more instance.
-func (w *World) Add(c discovery.Colour) *instance {
-	i := len(w.instances)
-	addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(1 + side(c)), byte(i >> 8), byte(i)}), 9000)
-	in := &instance{
-		Instance: discovery.Instance{
-			ID: discovery.InstanceID(fmt.Sprintf("chat-%s%05d", c[:1], i+1)), Colour: c, Addr: addr,
-			Health: discovery.Passing, Drain: "http://" + addr.String(),
-		},
-		index: i, side: side(c),
-		latency: 2*time.Millisecond + w.conf.Jitter*time.Duration(i%8)/7,
+// populate has the live side hold what it is to hold.
+func (w *World) populate() {
+	all := w.colours[side(w.conf.Live)]
+	left := w.conf.Connections
+	for i, in := range all {
+		rest := len(all) - i
+		n := (left + rest - 1) / rest
+		if w.conf.Uneven && rest > 1 { // half more or less
+			n = n/2 + w.rng.IntN(n+1)
+		}
+		left -= n
+		w.hold(in, n)
 	}
-	if c == discovery.Green {
-		in.Capacity, in.limit = w.conf.GreenCapacity, w.conf.Limit
-	}
-	w.instances = append(w.instances, in)
-	w.byAddr[in.Addr] = in
-	w.rediscover()
-	return in
 }
 
 func side(c discovery.Colour) int {
@@ -186,65 +154,20 @@ func side(c discovery.Colour) int {
 	return 1
 }
 
-// after has do happen d from now.
-func (w *World) after(d time.Duration, do func()) {
-	w.seq++
-	heap.Push(&w.queue, event{at: w.now + d, seq: w.seq, do: do})
-}
+// Now is the time of the world's clock.
+func (w *World) Now() time.Time { return Epoch.Add(w.now) }
 
-// Run lets virtual time pass until done holds or d is over, and reports whether
-// it holds.
-func (w *World) Run(d time.Duration, done func() bool) bool {
-	end := w.now + d
-	for !done() {
-		if w.now >= end {
-			return false
-		}
-		to := min(w.next, end)
-		if len(w.queue) > 0 {
-			to = min(to, w.queue[0].at)
-		}
-		if wake := w.wake(); wake > 0 {
-			to = min(to, max(wake, w.now))
-		}
-		w.advance(to)
-		w.now = to
-		for len(w.queue) > 0 && w.queue[0].at <= w.now {
-			heap.Pop(&w.queue).(event).do()
-		}
-		if w.now >= w.next {
-			w.next += tick
-			w.arrivals()
-			w.talk()
-			if w.now%reporting < tick {
-				w.report()
-				if w.chores != nil {
-					w.chores()
-				}
-			}
-		}
-		if wake := w.wake(); wake > 0 && wake <= w.now {
-			w.look()
-		}
-	}
-	return true
-}
+// State is what is stored.
+func (w *World) State() rollout.State { return w.state }
 
-// wake is when to look next: a crowd after the last look when there is news, a
-// glance after it when only counts are new, and when the decision said so; 0 is
-// never.
-func (w *World) wake() time.Duration {
-	wake := w.due
-	if soon := w.looked + crowd; w.dirty && (wake == 0 || soon < wake) {
-		wake = soon
-	}
-	if soon := w.looked + glance; w.counted && (wake == 0 || soon < wake) {
-		wake = soon
-	}
-	return wake
-}
+// Reason is why the last look came to rest.
+func (w *World) Reason() rollout.Reason { return w.reason }
 
-func (w *World) clock() time.Time { return epoch.Add(w.now) }
+// Wish is what should be by what is stored and seen now.
+func (w *World) Wish() rollout.Wish { return rollout.Wished(w.state, w.see()) }
 
 // Steady reports whether no rollout is under way.
 func (w *World) Steady() bool { return w.state.Rollout == nil }
+
+// Faults are the promises that were broken, the first few.
+func (w *World) Faults() []string { return w.promises.faults }
