@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding"
 	"encoding/json"
-	"flag"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -17,8 +16,6 @@ import (
 
 	"github.com/sluice-proxy/sluice/rollout"
 )
-
-func updating() bool { return flag.Lookup("update").Value.String() == "true" }
 
 // TestStoredStates holds what is stored, byte for byte: a rolloutd that starts
 // finds what the one before it has left, in whatever phase that was. In
@@ -35,7 +32,7 @@ func TestStoredStates(t *testing.T) {
 				got.Files = append(got.Files, txtar.File{Name: moment + " @" + g.now.Format(time.RFC3339Nano), Data: g.moment()})
 			})
 			path := filepath.Join("testdata", "states", name+".txtar")
-			if updating() {
+			if *update {
 				if err := os.WriteFile(path, txtar.Format(got), 0o644); err != nil {
 					t.Fatal(err)
 				}

@@ -1,4 +1,4 @@
-package rollout
+package rollout_test
 
 import (
 	"bytes"
@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/tools/txtar"
+
+	"github.com/sluice-proxy/sluice/rollout"
 )
 
 var update = flag.Bool("update", false, "rewrite what the stories in testdata/stories tell")
@@ -72,11 +74,11 @@ func TestReasonsReadWell(t *testing.T) {
 	// Every code of a reason or a refusal is told by at least one story, but
 	// aborting, at which no look comes to rest, and not_ready, which is said before
 	// there is a state. TestCodes in rollout/api reads which codes there are.
-	for _, code := range []Code{
-		IsSteady, IsShifting, IsDraining, IsSoaking, IsRetired, Paused, NoHealthyLive, TargetClosed, TargetSick, Unconfirmed,
-		Nacked, Unpublished, Settling, GateOpen, InGrace, NoRoom, Unreachable, NoEndpoint, StaleDiscovery, StoreFailing,
-		FreshCounts, FreshGates, GateClosed, WindowFull, Learning, NotReturning, BatchSoak, HookRunning, HookFailed, HookTooLarge, Unreported,
-		InProgress, NoRollout, NoTarget, Infeasible, BadRequest, UnknownService, NotStored,
+	for _, code := range []rollout.Code{
+		rollout.IsSteady, rollout.IsShifting, rollout.IsDraining, rollout.IsSoaking, rollout.IsRetired, rollout.Paused, rollout.NoHealthyLive, rollout.TargetClosed, rollout.TargetSick, rollout.Unconfirmed,
+		rollout.Nacked, rollout.Unpublished, rollout.Settling, rollout.GateOpen, rollout.InGrace, rollout.NoRoom, rollout.Unreachable, rollout.NoEndpoint, rollout.StaleDiscovery, rollout.StoreFailing,
+		rollout.FreshCounts, rollout.FreshGates, rollout.GateClosed, rollout.WindowFull, rollout.Learning, rollout.NotReturning, rollout.BatchSoak, rollout.HookRunning, rollout.HookFailed, rollout.HookTooLarge, rollout.Unreported,
+		rollout.InProgress, rollout.NoRollout, rollout.NoTarget, rollout.Infeasible, rollout.BadRequest, rollout.UnknownService, rollout.NotStored,
 	} {
 		if !bytes.Contains(told, fmt.Appendf(nil, "(%s)", code)) {
 			t.Errorf("no story tells of %s", code)

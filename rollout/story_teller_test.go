@@ -1,4 +1,4 @@
-package rollout
+package rollout_test
 
 import (
 	"bytes"
@@ -9,12 +9,13 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/sim"
 )
 
 // teller tells what happens in a simulated world, as far as it is news.
 type teller struct {
-	*world
+	*sim.World
 	t   *testing.T
 	out bytes.Buffer
 
@@ -30,32 +31,34 @@ func (s *teller) tell(line string) []byte {
 	s.out.Reset()
 	verb, rest, _ := strings.Cut(line, " ")
 	do, ok := s.commands()[verb]
-	if !ok || s.world == nil && verb != "world" {
+	if !ok || s.World == nil && verb != "world" {
 		s.t.Fatalf("%q is no command that can come here", line)
 	}
 	do(strings.TrimSpace(rest))
-	if s.world != nil {
-		s.dirty = true
+	if s.World != nil {
+		for _, f := range s.Faults() {
+			s.t.Error(f)
+		}
 	}
 	return slices.Clone(s.out.Bytes())
 }
 
 func (s *teller) line(kind, format string, args ...any) {
-	fmt.Fprintf(&s.out, "%s  %-10s  %s\n", s.now.UTC().Format("15:04:05.0"), kind, fmt.Sprintf(format, args...))
+	fmt.Fprintf(&s.out, "%s  %-10s  %s\n", s.Now().Format("15:04:05.0"), kind, fmt.Sprintf(format, args...))
 }
 
 // news is called whenever a look comes to rest.
 func (s *teller) news() {
 	s.history()
-	phase := string(s.state.Phase())
-	if r := s.state.Rollout; r != nil && r.Aborting {
+	phase := string(s.State().Phase())
+	if r := s.State().Rollout; r != nil && r.Aborting {
 		phase += "*"
 	}
-	if said := phase + s.reason.Text; said != s.said {
+	if said := phase + s.Reason().Text; said != s.said {
 		s.said = said
-		s.line(phase, "%s (%s)", s.reason.Text, s.reason.Code)
+		s.line(phase, "%s (%s)", s.Reason().Text, s.Reason().Code)
 	}
-	wish := Wished(s.state, s.half())
+	wish := s.Wish()
 	if weighed := fmt.Sprintf("blue %s, green %s", wish.Weights[discovery.Blue], wish.Weights[discovery.Green]); weighed != s.weighed {
 		s.weighed = weighed
 		s.line("weights", "%s", weighed)
@@ -71,13 +74,13 @@ func (s *teller) news() {
 
 // history tells the rollout's own events, and how it ended.
 func (s *teller) history() {
-	id, events := "", []Event(nil)
-	if r := s.state.Rollout; r != nil {
+	id, events := "", []rollout.Event(nil)
+	if r := s.State().Rollout; r != nil {
 		id, events = r.ID, r.Events
 	}
-	if id != s.rollout || len(s.state.History) > s.ended {
-		if len(s.state.History) > s.ended {
-			rec := s.state.History[len(s.state.History)-1]
+	if id != s.rollout || len(s.State().History) > s.ended {
+		if len(s.State().History) > s.ended {
+			rec := s.State().History[len(s.State().History)-1]
 			for _, e := range rec.Events[min(s.events, len(rec.Events)):] {
 				s.line("", "- %s", e.Text)
 			}
@@ -88,10 +91,10 @@ func (s *teller) history() {
 			s.line("", "- rollout %s is %s: %d evicted,%s %s returned, %s never back",
 				rec.ID, rec.Outcome, rec.Evicted, lost, maybe(rec, rec.Returned), maybe(rec, rec.NeverBack))
 			if len(rec.LeftBehind) > 0 {
-				s.line("", "- left behind: %s", names(rec.LeftBehind))
+				s.line("", "- left behind: %s", few(rec.LeftBehind))
 			}
 		}
-		s.rollout, s.events, s.ended = id, 0, len(s.state.History)
+		s.rollout, s.events, s.ended = id, 0, len(s.State().History)
 	}
 	for _, e := range events[s.events:] {
 		s.line("", "- %s", e.Text)
@@ -99,7 +102,7 @@ func (s *teller) history() {
 	s.events = len(events)
 }
 
-func maybe(rec Record, n *uint64) string {
+func maybe(rec rollout.Record, n *uint64) string {
 	switch {
 	case n == nil:
 		return "unknown"
@@ -109,8 +112,16 @@ func maybe(rec Record, n *uint64) string {
 	return fmt.Sprint(*n)
 }
 
+// few lists the first three.
+func few(all []string) string {
+	if len(all) <= 3 {
+		return strings.Join(all, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(all[:3], ", "), len(all)-3)
+}
+
 // ordered says what the instances are told: those with the same words together.
-func ordered(orders map[discovery.InstanceID]Instruction) []string {
+func ordered(orders map[discovery.InstanceID]rollout.Instruction) []string {
 	groups := map[string][]string{}
 	for _, key := range sortedKeys(orders) {
 		word, who := "serve", string(key)
@@ -133,37 +144,35 @@ func ordered(orders map[discovery.InstanceID]Instruction) []string {
 func (s *teller) holdings() {
 	for _, c := range discovery.Colours {
 		var parts []string
-		for _, key := range sortedKeys(s.instances) {
-			in := s.instances[key]
-			if in.Colour != c {
-				continue
-			}
-			part := fmt.Sprintf("%s %d", key, in.status.Active)
+		for _, in := range s.Colour(c) {
+			part := fmt.Sprintf("%s %d", in.Name(), in.Holds())
 			switch {
-			case in.dead:
-				part = string(key) + " dead"
-			case in.status.State != drain.Serving:
+			case in.Dead():
+				part = in.Name() + " dead"
+			case in.Draining():
 				part += " refusing"
 			}
-			if in.gone {
+			if in.Gone() {
 				part += " gone"
 			}
 			parts = append(parts, part)
 		}
-		s.line("held", "%s %d: %s", c, s.held(c), strings.Join(parts, ", "))
+		s.line("held", "%s %d: %s", c, s.Held(c), strings.Join(parts, ", "))
 	}
 }
 
 func (s *teller) until(what string) {
-	began := s.now
+	began := s.Now()
 	met := map[string]func() bool{
-		"waiting": func() bool { return s.reason.Waiting() && s.reason.Code != Settling && s.reason.Code != FreshCounts },
-		"done":    s.steady,
+		"waiting": func() bool {
+			return s.Reason().Waiting() && s.Reason().Code != rollout.Settling && s.Reason().Code != rollout.FreshCounts
+		},
+		"done": s.Steady,
 	}[what]
 	if met == nil {
-		met = func() bool { return string(s.state.Phase()) == what || string(s.reason.Code) == what }
+		met = func() bool { return string(s.State().Phase()) == what || string(s.Reason().Code) == what }
 	}
-	if !s.run(20*time.Minute, func() bool { return s.now.After(began) && met() }) {
-		s.t.Fatalf("not %s after 20 minutes: %s", what, s.reason.Text)
+	if !s.Run(20*time.Minute, func() bool { return s.Now().After(began) && met() }) {
+		s.t.Fatalf("not %s after 20 minutes: %s", what, s.Reason().Text)
 	}
 }
