@@ -1,16 +1,18 @@
-package rollout
+package rollout_test
 
 import (
 	"fmt"
-	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/spread"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
+
+// settle is how long handshakes may still be under way after the last proxy confirmed.
+const settle = 500 * time.Millisecond
 
 // The promise of the pace on the real Step: the closes of a whole fleet come at
 // even distances, whatever its size. The bounds are the issue's; measured peaks
@@ -22,32 +24,28 @@ func TestFleetClosesEvenly(t *testing.T) {
 	}
 	for _, fleet := range fleets {
 		t.Run(fmt.Sprintf("%d instances", fleet), func(t *testing.T) {
-			w := newWorld(t, fleet, fleet, 20*1000, 2)
+			w := newWorld(t, small(fleet, fleet, 20*1000, 2))
 			one, every := 1000, units.Duration(3*time.Second)
-			promote := Promote{Service: "chat", Target: discovery.Green, Overrides: Overrides{Close: &one, Every: &every}}
-			w.run(5*time.Second, func() bool { return w.now.Sub(epoch) >= 4*time.Second })
-			began := w.now
-			if err := w.do(promote); err != nil {
-				t.Fatal(err)
-			}
-			if !w.run(5*time.Minute, w.steady) {
-				t.Fatalf("not done after 5 minutes: %s", w.reason.Text)
-			}
-			if len(w.evictions) != 20_000 || w.held(discovery.Blue) != 0 {
-				t.Fatalf("%d evictions, blue holds %d", len(w.evictions), w.held(discovery.Blue))
+			w.Pass(4 * time.Second)
+			began := w.Now()
+			w.must(rollout.Promote{Service: "chat", Target: discovery.Green, Overrides: rollout.Overrides{Close: &one, Every: &every}})
+			w.until(5*time.Minute, w.Steady)
+			closes := w.Closes()
+			if len(closes) != 20_000 || w.Held(discovery.Blue) != 0 {
+				t.Fatalf("%d closes, blue holds %d", len(closes), w.Held(discovery.Blue))
 			}
 			for _, c := range []struct {
 				window time.Duration
 				most   float64
 			}{{100 * time.Millisecond, 1.2}, {time.Second, 1.05}, {3 * time.Second, 1.01}} {
 				mean := 1000 * c.window.Seconds() / 3
-				got := float64(peak(w.evictions, c.window)) / mean
+				got := float64(w.Peak(c.window)) / mean
 				t.Logf("%v: %.3f of the even share", c.window, got)
 				if got > c.most {
 					t.Errorf("in %v: %.3f times the even share, want at most %.2f", c.window, got, c.most)
 				}
 			}
-			takes := w.evictions[len(w.evictions)-1].at.Sub(began)
+			takes := closes[len(closes)-1].At.Sub(began)
 			plan := settle + spread.Finish(units.Funnel{Close: 1000, Every: every}, 20_000)
 			if diff := takes.Seconds()/plan.Seconds() - 1; diff > 0.1 || diff < -0.1 {
 				t.Errorf("took %v, planned %v", takes, plan)
@@ -60,37 +58,23 @@ func TestFleetClosesEvenly(t *testing.T) {
 // step is delayed a little so that no window has more than the cap. Delays do not
 // add up: it takes as long as planned.
 func TestUnevenFleetTakesAsLongAsPlanned(t *testing.T) {
-	w := newWorld(t, 40, 40, 0, 2)
+	w := newWorld(t, small(40, 40, 0, 2))
 	held := 0
-	for i, in := range w.inOrder(discovery.Blue) {
-		in.status.Active, in.status.Accepted = 300+5*i, uint64(300+5*i)
-		held += in.status.Active
+	for i, in := range w.Colour(discovery.Blue) {
+		in.Admit(300 + 5*i)
+		held += in.Holds()
 	}
-	w.run(5*time.Second, func() bool { return false })
-	began, f := w.now, units.Funnel{Close: held / 60, Every: units.Duration(3 * time.Second)}
-	if err := w.do(Promote{Service: "chat", Target: discovery.Green, Overrides: Overrides{Close: &f.Close, Every: &f.Every}}); err != nil {
-		t.Fatal(err)
-	}
-	if !w.run(20*time.Minute, w.steady) {
-		t.Fatalf("not done after 20 minutes: %s", w.reason.Text)
-	}
+	w.Pass(5 * time.Second)
+	began, f := w.Now(), units.Funnel{Close: held / 60, Every: units.Duration(3 * time.Second)}
+	w.must(rollout.Promote{Service: "chat", Target: discovery.Green, Overrides: rollout.Overrides{Close: &f.Close, Every: &f.Every}})
+	w.until(20*time.Minute, w.Steady)
 	// With room for closes that come a few milliseconds early or late.
-	if got := peak(w.evictions, 3*time.Second+8*time.Millisecond); got > f.Close+1 {
+	if got := w.Peak(3*time.Second + 8*time.Millisecond); got > f.Close+1 {
 		t.Errorf("%d closes in 3 s, the cap is %d", got, f.Close)
 	}
-	takes, plan := w.evictions[len(w.evictions)-1].at.Sub(began), settle+spread.Finish(f, held)
+	closes := w.Closes()
+	takes, plan := closes[len(closes)-1].At.Sub(began), settle+spread.Finish(f, held)
 	if takes > plan*105/100 {
 		t.Errorf("took %v, planned %v", takes, plan)
 	}
-}
-
-func (w *world) inOrder(c discovery.Colour) []*instance {
-	var all []*instance
-	for _, in := range w.instances {
-		if in.Colour == c {
-			all = append(all, in)
-		}
-	}
-	slices.SortFunc(all, func(a, b *instance) int { return strings.Compare(string(a.ID), string(b.ID)) })
-	return all
 }

@@ -1,27 +1,24 @@
-package rollout
+package rollout_test
 
 import (
-	"maps"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/sim"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // The cap at the size of the demo: measured exactly, window by window.
 func TestSmallFleetKeepsTheCap(t *testing.T) {
 	for connections := range 40 {
-		w := newWorld(t, 3, 3, 80+connections, 2)
-		w.run(3*time.Second, func() bool { return false })
-		if err := w.do(Promote{Service: "chat", Target: discovery.Green}); err != nil {
-			t.Fatal(err)
-		}
-		if !w.run(2*time.Minute, w.steady) {
-			t.Fatalf("not done: %s", w.reason.Text)
-		}
-		if got := peak(w.evictions, 3*time.Second); got > 11 {
+		w := newWorld(t, small(3, 3, 80+connections, 2))
+		w.Pass(3 * time.Second)
+		w.must(rollout.Promote{Service: "chat", Target: discovery.Green})
+		w.until(2*time.Minute, w.Steady)
+		if got := w.Peak(3 * time.Second); got > 11 {
 			t.Errorf("%d connections: %d closes in 3 s, the cap is 10 and one at an edge", 80+connections, got)
 		}
 	}
@@ -46,19 +43,19 @@ func FuzzPromises(f *testing.F) {
 		}
 		s := newStory(t)
 		if len(story) > 0 && story[0]&32 != 0 {
-			s.policy.Window = 15
+			s.Policy.Window = 15
 		}
 		if len(story) > 0 && story[0]&64 != 0 {
-			s.policy.Stagger = Stagger{Instances: units.Portion{Number: 2}, Soak: units.Duration(4 * time.Second)}
+			s.Policy.Stagger = rollout.Stagger{Instances: units.Portion{Number: 2}, Soak: units.Duration(4 * time.Second)}
 		}
 		if len(story) > 0 && story[0] >= 128 {
-			for _, in := range s.byColourAll(discovery.Green) {
-				in.Capacity = 20 // 60 for the 90 that are to come
+			for _, in := range s.Colour(discovery.Green) {
+				in.Declare(20) // 60 for the 90 that are to come
 			}
 		}
 		for len(story) >= 2 {
 			s.act(story[0], int(story[1]))
-			s.run(time.Duration(story[1]) * 37 * time.Millisecond)
+			s.Pass(time.Duration(story[1]) * 37 * time.Millisecond)
 			story = story[2:]
 		}
 		s.heal()
@@ -68,11 +65,13 @@ func FuzzPromises(f *testing.F) {
 
 // story is a world that is meddled with, and what the promises are held against.
 type story struct {
-	*world
+	world
 	t     *testing.T
 	caps  []capAt
 	abort bool
 	begun bool
+	blind bool // discovery cannot be read
+	shut  bool // the gate is
 	spare int
 	lost  int
 	newer bool // a third release superseded the rollout to green
@@ -84,127 +83,115 @@ type capAt struct {
 }
 
 func newStory(t *testing.T) *story {
-	w := newWorld(t, 4, 3, 90, 2)
-	w.policy.Gates = []Gate{{Name: "errors", Command: []string{"ask"}}}
-	w.gates["errors"] = &Reading{Open: true}
-	s := &story{world: w, t: t}
-	s.run(3 * time.Second)
+	s := &story{world: newWorld(t, small(4, 3, 90, 2)), t: t}
+	s.Policy.Gates = []rollout.Gate{{Name: "errors", Command: []string{"ask"}}}
+	s.Gate("errors", rollout.Reading{Open: true})
+	s.Pass(3 * time.Second)
 	return s
 }
 
-func (s *story) run(d time.Duration) { s.world.run(d, func() bool { return false }) }
+// accepts reports whether a command was carried out.
+func (s *story) accepts(c rollout.Command) bool {
+	_, err := s.Do(c)
+	return err == nil
+}
 
 // act does the n-th thing that can happen, to the arg-th whom it can happen to.
 func (s *story) act(n byte, arg int) {
-	all := slices.Sorted(maps.Keys(s.instances))
-	in := s.instances[all[arg%len(all)]]
-	edge := s.proxies[[]string{"edge-1", "edge-2"}[arg%2]]
+	all := s.Instances()
+	in := all[arg%len(all)]
+	edge := s.Proxy([]string{"edge-1", "edge-2"}[arg%2])
 	switch n % 17 {
 	case 0:
-		if s.begun {
-			return
-		}
-		if err := s.do(Promote{Service: "chat", Target: discovery.Green, Force: true}); err == nil && !s.storeDown {
+		if !s.begun && s.accepts(rollout.Promote{Service: "chat", Target: discovery.Green, Force: true}) {
 			s.begun = true
 			s.cap(10)
 		}
 	case 1:
-		_ = s.do(Pause{Service: "chat"})
+		s.accepts(rollout.Pause{Service: "chat"})
 	case 2:
-		_ = s.do(Resume{Service: "chat"})
+		s.accepts(rollout.Resume{Service: "chat"})
 	case 3:
-		if err := s.do(Abort{Service: "chat"}); err == nil && !s.storeDown {
-			s.abort = true
-		}
+		s.abort = s.accepts(rollout.Abort{Service: "chat"}) || s.abort
 	case 4:
 		n := 1 + arg%20
-		if err := s.do(SetPace{Service: "chat", Funnel: units.Funnel{Close: n, Every: units.Duration(3 * time.Second)}}); err == nil && !s.storeDown {
+		if s.accepts(rollout.SetPace{Service: "chat", Funnel: units.Funnel{Close: n, Every: units.Duration(3 * time.Second)}}) {
 			s.cap(n)
 		}
 	case 5:
-		s.restart()
+		s.Restart()
 	case 6: // it dies; the registry notices
-		if !in.dead {
-			in.dead, in.Health = true, discovery.Critical
-			s.lost += in.status.Active
-		}
+		s.lost += in.Holds()
+		in.Vanish()
 	case 7:
-		in.deaf = !in.deaf
+		in.Deaf = !in.Deaf
 	case 8:
-		s.fleetErr = map[bool]string{true: "", false: "Consul cannot be read"}[s.fleetErr != ""]
+		s.blind = !s.blind
+		s.Discover(map[bool]string{true: "Consul cannot be read"}[s.blind], "")
 	case 9:
-		edge.connected, edge.lost, edge.told = !edge.connected, s.now, ""
+		if edge.Gone() {
+			edge.Return()
+		} else {
+			edge.Leave()
+		}
 	case 10: // another old instance appears
 		if s.spare < 3 {
 			s.spare++
-			s.add(discovery.Blue, 10+s.spare)
-			s.byColour[discovery.Blue] = nil
+			s.Join(discovery.Blue, 11+s.spare)
 		}
 	case 11:
-		in.gone = true
+		in.Deregister()
 	case 12:
-		s.storeDown = !s.storeDown
+		s.Store(!s.StoreIsUp())
 	case 13: // connections end by themselves
-		in.status.Active -= min(in.status.Active, arg%7)
+		in.End(arg % 7)
 	case 14: // clients come that were never there
-		for range arg % 9 {
-			s.arriveClient(favoured(s.state), false)
-		}
+		s.Visit(arg % 9)
 	case 15:
-		s.gates["errors"] = &Reading{Open: !s.gates["errors"].Open, Unanswered: arg%2 == 0, Text: "gate errors is closed"}
+		s.shut = !s.shut
+		s.Gate("errors", rollout.Reading{Open: !s.shut, Unanswered: arg%2 == 0, Text: "gate errors is closed"})
 	case 16: // a newer release of the colour that drains, if there is one, is promoted
-		if err := s.do(Promote{Service: "chat", Target: discovery.Blue, Force: true}); err == nil && !s.storeDown && s.state.Rollout != nil {
+		if s.accepts(rollout.Promote{Service: "chat", Target: discovery.Blue, Force: true}) && s.State().Rollout != nil {
 			s.newer, s.abort = true, false
 			s.cap(10)
 		}
 	}
-	s.dirty = true
 }
 
-func (s *story) cap(n int) { s.caps = append(s.caps, capAt{s.now, n}) }
+func (s *story) cap(n int) { s.caps = append(s.caps, capAt{s.Now(), n}) }
 
 // heal mends everything: a rollout must then end by itself.
 func (s *story) heal() {
-	s.storeDown, s.fleetErr = false, ""
-	s.gates["errors"] = &Reading{Open: true}
-	for _, in := range s.instances {
-		in.deaf, in.Capacity = false, 0
-		if in.dead {
-			in.gone = true
+	s.Store(true)
+	s.Discover("", "")
+	s.Gate("errors", rollout.Reading{Open: true})
+	for _, in := range s.Instances() {
+		in.Deaf = false
+		in.Declare(0)
+		if in.Dead() {
+			in.Deregister()
 		}
 	}
-	if !slices.ContainsFunc(s.byColourAll(discovery.Green), (*instance).well) {
-		s.add(discovery.Green, 20)
+	for _, c := range discovery.Colours {
+		if !slices.ContainsFunc(s.Colour(c), well) {
+			s.Join(c, 21)
+		}
 	}
-	if !slices.ContainsFunc(s.byColourAll(discovery.Blue), (*instance).well) {
-		s.add(discovery.Blue, 20)
-	}
-	if r := s.state.Rollout; r != nil && !slices.ContainsFunc(s.byColourAll(r.To), func(in *instance) bool {
-		return in.well() && !s.state.Members[in.ID].Outgoing
+	if r := s.State().Rollout; r != nil && !slices.ContainsFunc(s.Colour(r.To), func(in *sim.Instance) bool {
+		return well(in) && !s.State().Members[in.ID].Outgoing
 	}) {
-		s.add(r.To, 30) // the newer release went away again
+		s.Join(r.To, 31) // the newer release went away again
 	}
-	clear(s.byColour)
-	for _, p := range s.proxies {
-		p.connected, p.told = true, ""
+	for _, node := range []string{"edge-1", "edge-2"} {
+		s.Proxy(node).Return()
 	}
-	_ = s.do(Resume{Service: "chat"})
-	if !s.world.run(20*time.Minute, s.steady) {
-		s.t.Fatalf("the rollout does not end although everything is well: %s", s.reason.Text)
+	s.accepts(rollout.Resume{Service: "chat"})
+	if !s.Run(20*time.Minute, s.Steady) {
+		s.t.Fatalf("the rollout does not end although everything is well: %s", s.Reason().Text)
 	}
 }
 
-func (in *instance) well() bool { return !in.dead && !in.gone }
-
-func (s *story) byColourAll(c discovery.Colour) []*instance {
-	var out []*instance
-	for _, in := range s.instances {
-		if in.Colour == c {
-			out = append(out, in)
-		}
-	}
-	return out
-}
+func well(in *sim.Instance) bool { return !in.Dead() && !in.Gone() }
 
 func (s *story) check() {
 	s.t.Helper()
@@ -212,45 +199,45 @@ func (s *story) check() {
 	// not always the same. (3., never onto the dead, and 4., never past the room,
 	// are held at each eviction; 6. is that nothing else evicts.)
 	const every = 3*time.Second - 5*time.Millisecond
-	from := 0
-	for i, e := range s.evictions {
-		for e.at.Sub(s.evictions[from].at) >= every {
+	from, closes := 0, s.Closes()
+	for i, e := range closes {
+		for e.At.Sub(closes[from].At) >= every {
 			from++
 		}
 		most := 0
 		for j, c := range s.caps {
-			over := j+1 < len(s.caps) && s.caps[j+1].at.Before(s.evictions[from].at.Add(-every))
-			if !over && c.at.Before(e.at) {
+			over := j+1 < len(s.caps) && s.caps[j+1].at.Before(closes[from].At.Add(-every))
+			if !over && c.at.Before(e.At) {
 				most = max(most, c.close)
 			}
 		}
 		if n := i - from + 1; n > most+1 {
-			s.t.Fatalf("%d closes in the 3 s before %v, the cap is %d", n, e.at.Sub(epoch), most)
+			s.t.Fatalf("%d closes in the 3 s before %v, the cap is %d", n, e.At.Sub(sim.Epoch), most)
 		}
 	}
 	// 2. Once: without an abort nobody is closed on the side that takes over.
-	for _, e := range s.evictions {
-		if e.from == discovery.Green && !s.abort && !s.newer {
-			s.t.Fatalf("green closed a connection at %v although nothing was aborted", e.at.Sub(epoch))
+	for _, e := range closes {
+		if e.Of == discovery.Green && !s.abort && !s.newer {
+			s.t.Fatalf("green closed a connection at %v although nothing was aborted", e.At.Sub(sim.Epoch))
 		}
 	}
-	if !s.begun && len(s.evictions) > 0 {
-		s.t.Fatalf("%d closes without a rollout", len(s.evictions))
+	if !s.begun && len(closes) > 0 {
+		s.t.Fatalf("%d closes without a rollout", len(closes))
 	}
 	// 5. Back is as gentle as forth: it ends where it should.
 	want := discovery.Blue
 	if s.begun && s.abort == s.newer {
 		want = discovery.Green
 	}
-	if s.state.Live != want {
-		s.t.Fatalf("live is %s, want %s", s.state.Live, want)
+	if live := s.State().Live; live != want {
+		s.t.Fatalf("live is %s, want %s", live, want)
 	}
-	if s.policy.Window > 0 && s.lost == 0 && s.far > s.policy.Window {
-		s.t.Fatalf("%d clients were on their way at once, the window is %d", s.far, s.policy.Window)
+	if window := s.Policy.Window; window > 0 && s.lost == 0 && s.Furthest() > window {
+		s.t.Fatalf("%d clients were on their way at once, the window is %d", s.Furthest(), window)
 	}
-	for _, in := range s.byColourAll(want.Other()) {
-		if s.begun && in.well() && in.status.Active > 0 {
-			s.t.Fatalf("%s still holds %d although the rollout is over", in.ID, in.status.Active)
+	for _, in := range s.Colour(want.Other()) {
+		if s.begun && well(in) && in.Holds() > 0 {
+			s.t.Fatalf("%s still holds %d although the rollout is over", in.Name(), in.Holds())
 		}
 	}
 }

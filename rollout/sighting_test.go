@@ -1,23 +1,25 @@
-package rollout
+package rollout_test
 
 import (
 	"testing"
 	"time"
 
+	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/sim"
 )
 
 // What a decision may wait for is news; counts, which a large fleet changes all
 // the time, are not.
 func TestNews(t *testing.T) {
 	at := time.Unix(1, 0)
-	seen := Sighting{At: at, Status: drain.Status{State: drain.Draining, Rollout: "r", Epoch: 1, Step: 2, Active: 9}}
+	seen := rollout.Sighting{At: at, Status: drain.Status{State: drain.Draining, Rollout: "r", Epoch: 1, Step: 2, Active: 9}}
 	failed := seen.After(drain.Status{}, drain.ErrDraining, at)
 	for name, test := range map[string]struct {
-		last, next Sighting
+		last, next rollout.Sighting
 		want       bool
 	}{
-		"the first answer": {Sighting{}, seen, true},
+		"the first answer": {rollout.Sighting{}, seen, true},
 		"drained":          {seen, said(seen, func(s *drain.Status) { s.State, s.Active = drain.Drained, 0 }), true},
 		"another step":     {seen, said(seen, func(s *drain.Status) { s.Step++ }), true},
 		"another epoch":    {seen, said(seen, func(s *drain.Status) { s.Epoch++ }), true},
@@ -35,15 +37,15 @@ func TestNews(t *testing.T) {
 	}
 }
 
-func said(s Sighting, change func(*drain.Status)) Sighting {
+func said(s rollout.Sighting, change func(*drain.Status)) rollout.Sighting {
 	change(&s.Status)
 	return s
 }
 
 func TestContradictingAnswersAreNotBelieved(t *testing.T) {
-	now := epoch
+	now := sim.Epoch
 	said := drain.Status{State: drain.Draining, Active: 40, Accepted: 100, Evicted: 60, Rollout: "chat-1", Epoch: 1}
-	sight := Sighting{}.After(said, nil, now)
+	sight := rollout.Sighting{}.After(said, nil, now)
 	liar := said
 	liar.Active = 50
 	now = now.Add(time.Second)

@@ -1,4 +1,4 @@
-package rollout
+package rollout_test
 
 import (
 	"fmt"
@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -15,17 +16,17 @@ func BenchmarkStep(b *testing.B) {
 	for _, n := range []int{3, 200, 2000} {
 		b.Run(fmt.Sprintf("instances=%d", n), func(b *testing.B) {
 			w := midway(b, n)
-			seen, now := w.seen(), w.state.Rollout.StepAt.Add(time.Millisecond)
+			seen, now := w.Seen(), w.State().Rollout.StepAt.Add(time.Millisecond)
 			for id, sight := range seen.Instances {
 				sight.At = now
 				seen.Instances[id] = sight
 			}
-			if d := Step(w.state, seen, now); !d.Changed || d.Next.Rollout.Step != w.state.Rollout.Step+1 {
+			if d := rollout.Step(w.State(), seen, now); !d.Changed || d.Next.Rollout.Step != w.State().Rollout.Step+1 {
 				b.Fatalf("not a step: %+v", d.Reason)
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				Step(w.state, seen, now)
+				rollout.Step(w.State(), seen, now)
 			}
 		})
 	}
@@ -36,10 +37,10 @@ func BenchmarkWished(b *testing.B) {
 	for _, n := range []int{3, 200, 2000} {
 		b.Run(fmt.Sprintf("instances=%d", n), func(b *testing.B) {
 			w := midway(b, n)
-			seen := w.seen()
+			seen := w.Seen()
 			b.ReportAllocs()
 			for b.Loop() {
-				Wished(w.state, seen)
+				rollout.Wished(w.State(), seen)
 			}
 		})
 	}
@@ -47,13 +48,11 @@ func BenchmarkWished(b *testing.B) {
 
 // midway is a world of n instances, half of each colour and at least one, in the
 // middle of the funnel.
-func midway(b *testing.B, n int) *world {
-	w := newWorld(b, (n+1)/2, max(1, n/2), 10*n, 2)
+func midway(b *testing.B, n int) world {
+	w := newWorld(b, small((n+1)/2, max(1, n/2), 10*n, 2))
 	half, every := max(1, n/2), units.Duration(3*time.Second)
-	w.run(5*time.Second, func() bool { return false })
-	if err := w.do(Promote{Service: "chat", Target: discovery.Green, Overrides: Overrides{Close: &half, Every: &every}}); err != nil {
-		b.Fatal(err)
-	}
-	w.run(time.Minute, func() bool { return w.state.Rollout != nil && w.state.Rollout.Step == 3 })
+	w.Pass(5 * time.Second)
+	w.must(rollout.Promote{Service: "chat", Target: discovery.Green, Overrides: rollout.Overrides{Close: &half, Every: &every}})
+	w.until(time.Minute, func() bool { return w.State().Rollout != nil && w.State().Rollout.Step == 3 })
 	return w
 }

@@ -1,79 +1,60 @@
-package rollout
+package rollout_test
 
 import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/returns"
+	"github.com/sluice-proxy/sluice/rollout/sim"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // eventful runs a world through a canary, a pause, a change of pace and a death
 // and has look called whenever it comes to rest.
-func eventful(t *testing.T, live discovery.Colour, look func(w *world)) *world {
-	w := newWorld(t, 3, 3, 50, 2)
-	if live == discovery.Green {
-		mirror(w)
-	}
-	w.rests = func() { look(w) }
-	w.run(3*time.Second, func() bool { return false })
+func eventful(t *testing.T, live discovery.Colour, look func(w world)) world {
+	conf := small(3, 3, 50, 2)
+	conf.Live = live
+	w := newWorld(t, conf)
+	w.Rests = func() { look(w) }
+	w.Pass(3 * time.Second)
 	canary, soak := units.Share(500), units.Duration(5*time.Second)
-	w.must(Promote{Service: "chat", Target: live.Other(), Overrides: Overrides{Canary: &canary, Soak: &soak}})
-	w.run(12*time.Second, func() bool { return false })
-	w.must(Pause{Service: "chat"})
-	w.run(time.Second, func() bool { return false })
-	w.must(Resume{Service: "chat"})
-	w.must(SetPace{Service: "chat", Funnel: units.Funnel{Close: 7, Every: units.Duration(2 * time.Second)}})
-	w.run(4*time.Second, func() bool { return false })
-	for _, in := range w.instances {
-		if in.Addr.Addr().As4()[1] == 1 && in.Addr.Addr().As4()[3] == 1 {
-			in.dead, in.Health = true, discovery.Critical
-		}
-	}
-	if !w.run(5*time.Minute, w.steady) {
-		t.Fatalf("not done: %s", w.reason.Text)
-	}
+	w.must(rollout.Promote{Service: "chat", Target: live.Other(), Overrides: rollout.Overrides{Canary: &canary, Soak: &soak}})
+	w.Pass(12 * time.Second)
+	w.must(rollout.Pause{Service: "chat"})
+	w.Pass(time.Second)
+	w.must(rollout.Resume{Service: "chat"})
+	w.must(rollout.SetPace{Service: "chat", Funnel: units.Funnel{Close: 7, Every: units.Duration(2 * time.Second)}})
+	w.Pass(4 * time.Second)
+	w.Colour(live)[1].Vanish()
+	w.until(5*time.Minute, w.Steady)
 	return w
-}
-
-func (w *world) must(c Command) {
-	w.t.Helper()
-	if err := w.do(c); err != nil {
-		w.t.Fatal(err)
-	}
-}
-
-// mirror swaps the colours before anything happens.
-func mirror(w *world) {
-	w.state.Live = discovery.Green
-	for _, in := range w.instances {
-		in.Colour = in.Colour.Other()
-	}
 }
 
 // Step changes nothing that it is given, says the same twice, and is at rest
 // where it said so.
 func TestStepIsPure(t *testing.T) {
 	rests := 0
-	eventful(t, discovery.Blue, func(w *world) {
+	eventful(t, discovery.Blue, func(w world) {
 		rests++
-		s, seen := w.state, w.seen()
-		was, saw := s.Clone(), w.seen()
-		a := Step(s, seen, w.now)
+		s, seen := w.State(), w.Seen()
+		was, saw := s.Clone(), w.Seen()
+		a := rollout.Step(s, seen, w.Now())
 		if a.Changed {
 			t.Fatalf("not at rest: %+v", a.Reason)
 		}
-		b := Step(s, seen, w.now)
+		b := rollout.Step(s, seen, w.Now())
 		if !reflect.DeepEqual(a, b) {
 			t.Fatalf("twice the same, two decisions:\n%+v\n%+v", a, b)
 		}
 		// Later there may be something to do.
-		Step(s, seen, w.now.Add(10*time.Second))
-		Wished(s, seen)
+		rollout.Step(s, seen, w.Now().Add(10*time.Second))
+		rollout.Wished(s, seen)
 		if !reflect.DeepEqual(s.Clone(), was) || !reflect.DeepEqual(seen, saw) {
 			t.Fatal("Step changed what it was given")
 		}
@@ -86,9 +67,9 @@ func TestStepIsPure(t *testing.T) {
 // Nothing depends on the hour: decisions move with the clock.
 func TestStepMovesWithTheClock(t *testing.T) {
 	const later = 1000 * time.Hour
-	eventful(t, discovery.Blue, func(w *world) {
-		at := w.now.Add(3 * time.Second)
-		a, b := Step(w.state, w.seen(), at), Step(laterState(w.state, later), laterSeen(w.seen(), later), at.Add(later))
+	eventful(t, discovery.Blue, func(w world) {
+		at := w.Now().Add(3 * time.Second)
+		a, b := rollout.Step(w.State(), w.Seen(), at), rollout.Step(laterState(w.State(), later), laterSeen(w.Seen(), later), at.Add(later))
 		if a.Changed != b.Changed || a.Reason.Code != b.Reason.Code || !reflect.DeepEqual(a.Ask, b.Ask) {
 			t.Fatalf("now %+v, later %+v", a, b)
 		}
@@ -98,7 +79,7 @@ func TestStepMovesWithTheClock(t *testing.T) {
 	})
 }
 
-func laterState(s State, d time.Duration) State {
+func laterState(s rollout.State, d time.Duration) rollout.State {
 	s = s.Clone()
 	for key, m := range s.Members {
 		later(&m.Departed, d)
@@ -132,7 +113,7 @@ func laterState(s State, d time.Duration) State {
 	return s
 }
 
-func laterSeen(seen Seen, d time.Duration) Seen {
+func laterSeen(seen rollout.Seen, d time.Duration) rollout.Seen {
 	later(&seen.Watching, d)
 	for key, sight := range seen.Instances {
 		later(&sight.At, d)
@@ -156,14 +137,14 @@ func later(t *time.Time, d time.Duration) {
 func TestColoursAreOnlyNames(t *testing.T) {
 	var paths [2][]string
 	for i, live := range discovery.Colours {
-		w := eventful(t, live, func(w *world) {
-			path := string(w.state.Phase()) + " " + string(w.reason.Code)
+		w := eventful(t, live, func(w world) {
+			path := string(w.State().Phase()) + " " + string(w.Reason().Code)
 			if n := len(paths[i]); n == 0 || paths[i][n-1] != path {
 				paths[i] = append(paths[i], path)
 			}
 		})
-		if w.state.Live != live.Other() || len(w.evictions) == 0 {
-			t.Errorf("from %s: live is %s after %d evictions", live, w.state.Live, len(w.evictions))
+		if w.State().Live != live.Other() || len(w.Closes()) == 0 {
+			t.Errorf("from %s: live is %s after %d closes", live, w.State().Live, len(w.Closes()))
 		}
 	}
 	if !reflect.DeepEqual(paths[0], paths[1]) {
@@ -173,27 +154,36 @@ func TestColoursAreOnlyNames(t *testing.T) {
 
 // A state that no transition can have made is refused, in one sentence.
 func TestStateCheck(t *testing.T) {
-	for name, spoil := range map[string]func(s *State){
-		"no service":         func(s *State) { s.Service = "" },
-		"colour of a member": func(s *State) { s.Members["x"] = Member{ID: "x", Colour: "red"} },
-		"ceiling":            func(s *State) { s.Members["x"] = Member{ID: "x", Colour: discovery.Blue, Ceiling: new(-1)} },
-		"phase":              func(s *State) { s.Rollout.Phase = "sleeping" },
-		"steady rollout":     func(s *State) { s.Rollout.Phase = Steady },
-		"epoch":              func(s *State) { s.Epoch = 0 },
-		"no id":              func(s *State) { s.Rollout.ID = "" },
-		"from and to":        func(s *State) { s.Rollout.From = s.Rollout.To },
-		"goes to live":       func(s *State) { s.Live = s.Rollout.To },
-		"no cap":             func(s *State) { s.Rollout.Policy.Funnel.Close = 0 },
-		"no returns":         func(s *State) { s.Rollout.Returns = &returns.Estimate{} },
-		"returns of others": func(s *State) {
-			s.Rollout.Returns = new(returns.New(time.Minute).Observe(returns.Observation{Now: epoch, AsOf: epoch}))
+	w := newWorld(t, small(1, 1, 20, 1))
+	w.Pass(3 * time.Second)
+	w.must(rollout.Promote{Service: "chat", Target: discovery.Green})
+	w.until(time.Minute, func() bool { return w.State().Phase() == rollout.Draining })
+	member := func(change func(*rollout.Member)) func(*rollout.State) {
+		return func(s *rollout.State) {
+			m := s.Members["chat-b0001"]
+			change(&m)
+			s.Members["chat-b0001"] = m
+		}
+	}
+	for name, spoil := range map[string]func(s *rollout.State){
+		"no service":         func(s *rollout.State) { s.Service = "" },
+		"colour of a member": member(func(m *rollout.Member) { m.Colour = "red" }),
+		"ceiling":            member(func(m *rollout.Member) { m.Ceiling = new(-1) }),
+		"phase":              func(s *rollout.State) { s.Rollout.Phase = "sleeping" },
+		"steady rollout":     func(s *rollout.State) { s.Rollout.Phase = rollout.Steady },
+		"epoch":              func(s *rollout.State) { s.Epoch = 0 },
+		"no id":              func(s *rollout.State) { s.Rollout.ID = "" },
+		"from and to":        func(s *rollout.State) { s.Rollout.From = s.Rollout.To },
+		"goes to live":       func(s *rollout.State) { s.Live = s.Rollout.To },
+		"no cap":             func(s *rollout.State) { s.Rollout.Policy.Funnel.Close = 0 },
+		"no returns":         func(s *rollout.State) { s.Rollout.Returns = &returns.Estimate{} },
+		"returns of others": func(s *rollout.State) {
+			s.Rollout.Returns = new(returns.New(time.Minute).Observe(returns.Observation{Now: sim.Epoch, AsOf: sim.Epoch}))
 			s.Rollout.Returns.Filters = s.Rollout.Returns.Filters[1:]
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := NewState("chat", discovery.Blue)
-			s.Epoch = 1
-			s.Rollout = &Rollout{ID: "chat-1", From: discovery.Blue, To: discovery.Green, Phase: Draining, Policy: DefaultPolicy()}
+			s := w.State().Clone()
 			if err := s.Check(); err != nil {
 				t.Fatal(err)
 			}
@@ -201,21 +191,31 @@ func TestStateCheck(t *testing.T) {
 			if s.Check() == nil {
 				t.Errorf("accepted: %+v", s)
 			}
-			if data, err := EncodeState(s); err != nil {
+			if data, err := rollout.EncodeState(s); err != nil {
 				t.Error(err)
-			} else if _, err := DecodeState(data); err == nil {
+			} else if _, err := rollout.DecodeState(data); err == nil {
 				t.Errorf("read back: %s", data)
 			}
 		})
 	}
 }
 
+// The first hundred events of a rollout are kept, and the last hundred.
 func TestEventsAreBounded(t *testing.T) {
-	var r Rollout
-	for i := range 1000 {
-		r.note(epoch.Add(time.Duration(i)*time.Second), fmt.Sprint(i))
+	w := newWorld(t, small(1, 1, 20, 1))
+	w.Pass(3 * time.Second)
+	w.must(rollout.Promote{Service: "chat", Target: discovery.Green})
+	w.until(time.Minute, func() bool { return w.State().Phase() == rollout.Draining })
+	before := len(w.State().Rollout.Events)
+	for n := range 500 {
+		w.must(rollout.SetPace{Service: "chat", Funnel: units.Funnel{Close: 11 + n, Every: units.Duration(3 * time.Second)}})
+		w.must(rollout.Pause{Service: "chat"})
+		w.must(rollout.Resume{Service: "chat"})
 	}
-	if n := len(r.Events); n != eventsKept || r.Omitted != 1000-n || r.Events[0].Text != "0" || r.Events[99].Text != "99" || r.Events[n-1].Text != "999" || r.Events[100].Text != "900" {
-		t.Errorf("%d events, %d omitted, %v … %v", n, r.Omitted, r.Events[:2], r.Events[n-1])
+	r := w.State().Rollout
+	pace := func(n int) string { return fmt.Sprintf("pace %d/3s instead of %d/3s", n, n-1) }
+	if n := len(r.Events); n != 200 || r.Omitted != 1500+before-n || r.Events[0].Text != "promote green: 20 connections, 10/3s at most" ||
+		r.Events[before].Text != pace(11) || !strings.HasPrefix(r.Events[n-3].Text, pace(510)) || r.Events[n-1].Text != "resumed" {
+		t.Errorf("%d events, %d before and %d omitted, %v … %v", n, before, r.Omitted, r.Events[:before+1], r.Events[n-3:])
 	}
 }

@@ -1,10 +1,11 @@
-package rollout
+package rollout_test
 
 import (
 	"strings"
 	"testing"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
 )
 
 func TestDecodeState(t *testing.T) {
@@ -21,7 +22,7 @@ func TestDecodeState(t *testing.T) {
 		"another type": {data: `[]`, refusal: "restore it from a backup"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, err := DecodeState([]byte(test.data))
+			s, err := rollout.DecodeState([]byte(test.data))
 			if test.refusal == "" {
 				if err != nil || s.Live != discovery.Blue || s.Epoch != 3 {
 					t.Fatalf("got %+v, %v", s, err)
@@ -31,7 +32,7 @@ func TestDecodeState(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), test.refusal) {
 				t.Fatalf("got %v; want %q in it", err, test.refusal)
 			}
-			if name == "newer" && strings.Contains(err.Error(), wayOut) {
+			if name == "newer" && strings.Contains(err.Error(), "move it away") {
 				t.Fatalf("a newer state must not be moved away: %v", err)
 			}
 		})
@@ -39,14 +40,14 @@ func TestDecodeState(t *testing.T) {
 }
 
 func TestDecodeStateOfAnotherService(t *testing.T) {
-	data, err := EncodeState(NewState("chat", discovery.Blue))
+	data, err := rollout.EncodeState(rollout.NewState("chat", discovery.Blue))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := DecodeStateOf("chat", data); err != nil {
+	if _, err := rollout.DecodeStateOf("chat", data); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := DecodeStateOf("feed", data); err == nil || !strings.Contains(err.Error(), "it is the state of service chat") {
+	if _, err := rollout.DecodeStateOf("feed", data); err == nil || !strings.Contains(err.Error(), "it is the state of service chat") {
 		t.Fatalf("got %v", err)
 	}
 }

@@ -79,6 +79,13 @@ func (w *World) Arrive(c discovery.Colour, n int) {
 	}
 }
 
+// Visit has n new clients come through the proxies.
+func (w *World) Visit(n int) {
+	for range n {
+		w.arrives()
+	}
+}
+
 // arrives is a new client coming to an exact world.
 func (w *World) arrives() {
 	if w.connect() == nil {
