@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,8 +24,9 @@ const (
 
 // ground is the least world in which a service is rolled out: time passes in
 // ticks, whatever is asked is answered at once, and nothing comes by chance. It
-// uses exported names only and sees with its own eyes, so that the golden states
-// stay as they are when the house is rebuilt around Step.
+// stands beside rollout/sim because the golden states are the product's, not a
+// world's: they must not change when the simulation gets better. What an answer does
+// to what is known, and when an instruction is shown, is rollout's here too.
 type ground struct {
 	t        *testing.T
 	now      time.Time
@@ -53,7 +55,7 @@ type machine struct {
 	held     int       // when the running order came
 	ordered  time.Time // when it came
 	order    drain.Order
-	failing  time.Time
+	sight    rollout.Sighting
 }
 
 func newGround(t *testing.T, blue, green, connections int) *ground {
@@ -227,6 +229,7 @@ func (g *ground) sight() rollout.Seen {
 	return s
 }
 
+// ask has the machine say what it holds; the eyes are the product's.
 func (g *ground) ask(m *machine) rollout.Sighting {
 	status := m.status
 	if m.tells {
@@ -235,20 +238,15 @@ func (g *ground) ask(m *machine) rollout.Sighting {
 	if status.State == drain.Draining && status.Active == 0 {
 		status.State = drain.Drained
 	}
-	seen := rollout.Sighting{Status: status, At: g.now}
-	if !m.dead && !m.deaf {
-		m.failing = time.Time{}
-		return seen
+	var err error
+	switch {
+	case m.dead:
+		err = fmt.Errorf("drain %s: dial tcp %s: connect: %w", m.Drain, m.Addr, syscall.ECONNREFUSED)
+	case m.deaf:
+		err = fmt.Errorf("drain %s: no answer within 2s", m.Drain)
 	}
-	if m.failing.IsZero() {
-		m.failing = g.now
-	}
-	seen.At, seen.ErrAt, seen.FailingSince, seen.Refused = m.failing.Add(-tick), g.now, m.failing, m.dead
-	seen.Err = fmt.Sprintf("drain %s: no answer within 2s", m.Drain)
-	if m.dead {
-		seen.Err = fmt.Sprintf("drain %s: dial tcp %s: connect: connection refused", m.Drain, m.Addr)
-	}
-	return seen
+	m.sight = m.sight.After(status, err, g.now)
+	return m.sight
 }
 
 // look is one look of the controller, with every effect at once.
@@ -287,11 +285,11 @@ func (g *ground) tell(wish rollout.Wish) bool {
 	for _, key := range slices.Sorted(maps.Keys(wish.Orders)) {
 		m, in := g.machines[key], wish.Orders[key]
 		switch o := in.Drain; {
-		case m.dead || m.deaf:
-		case o == nil && (m.status.State != drain.Serving || m.status.Epoch != in.Serve.Epoch):
+		case m.dead || m.deaf || in.ShownBy(m.status):
+		case o == nil:
 			m.status.State, m.status.Ceiling, m.status.Rollout, m.status.Epoch, m.status.Step = drain.Serving, nil, in.Serve.Rollout, in.Serve.Epoch, 0
 			changed = true
-		case o != nil && (m.status.State == drain.Serving || m.status.Epoch != o.Epoch || m.status.Step != o.Step):
+		default:
 			m.status.State, m.status.Ceiling, m.status.Rollout, m.status.Epoch, m.status.Step = drain.Draining, o.Ceiling, o.Rollout, o.Epoch, o.Step
 			m.order, m.held, m.ordered = *o, m.status.Active, g.now
 			changed = true
