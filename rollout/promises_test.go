@@ -50,7 +50,7 @@ func FuzzPromises(f *testing.F) {
 		}
 		if len(story) > 0 && story[0] >= 128 {
 			for _, in := range s.Colour(discovery.Green) {
-				in.Declare(20) // 60 for the 90 that are to come
+				in.SetCapacity(20) // 60 for the 90 that are to come
 			}
 		}
 		for len(story) >= 2 {
@@ -167,7 +167,7 @@ func (s *story) heal() {
 	s.Gate("errors", rollout.Reading{Open: true})
 	for _, in := range s.Instances() {
 		in.Deaf = false
-		in.Declare(0)
+		in.SetCapacity(0)
 		if in.Dead() {
 			in.Deregister()
 		}

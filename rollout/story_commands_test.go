@@ -53,8 +53,8 @@ func (s *teller) commands() map[string]func(rest string) {
 		"hears":      s.each(func(in *sim.Instance, _ string) { in.Deaf = false }),
 		"deregister": s.each(func(in *sim.Instance, _ string) { in.Deregister() }),
 		"register":   s.each(func(in *sim.Instance, _ string) { in.Register() }),
-		"health":     s.each(func(in *sim.Instance, arg string) { in.Sicken(discovery.Health(arg)) }),
-		"capacity":   s.each(func(in *sim.Instance, arg string) { in.Declare(s.number(arg)) }),
+		"health":     s.each(func(in *sim.Instance, arg string) { in.SetHealth(discovery.Health(arg)) }),
+		"capacity":   s.each(func(in *sim.Instance, arg string) { in.SetCapacity(s.number(arg)) }),
 		"limit":      s.each(func(in *sim.Instance, arg string) { in.Limit = s.number(arg) }),
 		"slow":       s.each(func(in *sim.Instance, arg string) { in.Handshake = new(s.number(arg)) }),
 		"refuses":    s.each(func(in *sim.Instance, _ string) { in.Full = true }),
@@ -72,7 +72,7 @@ func (s *teller) commands() map[string]func(rest string) {
 			every := s.Policy.Funnel.Every
 			s.line("furthest", "%d were on their way at once, %d closes in %s", s.Furthest(), s.Peak(every.D()), every)
 		},
-		"no-endpoint": s.each(func(in *sim.Instance, _ string) { in.HideEndpoint() }),
+		"no-endpoint": s.each(func(in *sim.Instance, _ string) { in.DropEndpoint() }),
 		"arrive": func(rest string) {
 			colour, n, _ := strings.Cut(rest, " ")
 			s.Arrive(discovery.Colour(colour), s.number(n))

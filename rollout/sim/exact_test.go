@@ -98,7 +98,7 @@ func TestFaults(t *testing.T) {
 	for want, breaks := range map[string]func(*World){
 		"while 1 proxies send it new ones": func(w *World) { order(w, 1, 9) },
 		"has room for 5; it holds and will be sent 10": func(w *World) {
-			w.Instance("chat-b0001").Declare(5)
+			w.Instance("chat-b0001").SetCapacity(5)
 			order(w, 1, 9)
 		},
 		"got the order 1.1 after 1.2": func(w *World) {

@@ -32,8 +32,8 @@ func (w *World) assign(next map[discovery.InstanceID]rollout.Assignment) {
 	w.talks = slices.DeleteFunc(w.talks, func(t *talk) bool {
 		want, ok := next[t.key]
 		if ok && want.Endpoint == t.told.Endpoint {
-			// The watcher asks once more, too, when there is nothing to tell any more;
-			// nothing depends on that.
+			// The watcher asks at once, too, when there is nothing to tell any more; no
+			// decision waits for that answer, and here it would only be one more moment.
 			tells := want.Instruction != (rollout.Instruction{}) && !want.Instruction.Same(t.told.Instruction)
 			t.woken = t.woken || tells || want.Every < t.told.Every
 			t.told = want

@@ -118,7 +118,7 @@ func (in *Instance) end() [times]int {
 
 // Start starts the process anew, empty.
 func (in *Instance) Start() {
-	in.end()
+	in.Vanish()
 	in.dead, in.gone, in.ordered, in.ceiling = false, false, false, nil
 	in.rollout, in.epoch, in.step = "", 0, 0
 	in.accepted, in.evicted, in.returned, in.refused = 0, 0, 0, 0
@@ -142,14 +142,14 @@ func (w *World) detect(what func()) {
 func (in *Instance) Deregister() { in.registered(func() { in.gone = true }) }
 func (in *Instance) Register()   { in.registered(func() { in.gone = false }) }
 
-// Sicken has discovery say that health of it.
-func (in *Instance) Sicken(h discovery.Health) { in.registered(func() { in.Health = h }) }
+// SetHealth has discovery say how it is.
+func (in *Instance) SetHealth(h discovery.Health) { in.registered(func() { in.Health = h }) }
 
-// Declare has it be registered with a capacity; 0 is none.
-func (in *Instance) Declare(capacity int) { in.registered(func() { in.Capacity = capacity }) }
+// SetCapacity has it be registered with that capacity; 0 is none.
+func (in *Instance) SetCapacity(capacity int) { in.registered(func() { in.Capacity = capacity }) }
 
-// HideEndpoint has it be registered without a drain endpoint.
-func (in *Instance) HideEndpoint() { in.registered(func() { in.Drain = "" }) }
+// DropEndpoint has it be registered without a drain endpoint.
+func (in *Instance) DropEndpoint() { in.registered(func() { in.Drain = "" }) }
 
 // Recolour has the same process be registered as one of the colour.
 func (in *Instance) Recolour(c discovery.Colour) {
