@@ -175,16 +175,18 @@ func TestColoursAreOnlyNames(t *testing.T) {
 func TestStateCheck(t *testing.T) {
 	for name, spoil := range map[string]func(s *State){
 		"no service":         func(s *State) { s.Service = "" },
-		"colour of a member": func(s *State) { s.Members["x"] = Member{ID: "x", Colour: "red"} },
-		"ceiling":            func(s *State) { s.Members["x"] = Member{ID: "x", Colour: discovery.Blue, Ceiling: new(-1)} },
-		"phase":              func(s *State) { s.Rollout.Phase = "sleeping" },
-		"steady rollout":     func(s *State) { s.Rollout.Phase = Steady },
-		"epoch":              func(s *State) { s.Epoch = 0 },
-		"no id":              func(s *State) { s.Rollout.ID = "" },
-		"from and to":        func(s *State) { s.Rollout.From = s.Rollout.To },
-		"goes to live":       func(s *State) { s.Live = s.Rollout.To },
-		"no cap":             func(s *State) { s.Rollout.Policy.Funnel.Close = 0 },
-		"no returns":         func(s *State) { s.Rollout.Returns = &returns.Estimate{} },
+		"colour of a member": func(s *State) { s.Members["x"] = Member{Identity: Identity{ID: "x", Colour: "red"}} },
+		"ceiling": func(s *State) {
+			s.Members["x"] = Member{Identity: Identity{ID: "x", Colour: discovery.Blue}, Quota: Quota{Ceiling: new(-1)}}
+		},
+		"phase":          func(s *State) { s.Rollout.Phase = "sleeping" },
+		"steady rollout": func(s *State) { s.Rollout.Phase = Steady },
+		"epoch":          func(s *State) { s.Epoch = 0 },
+		"no id":          func(s *State) { s.Rollout.ID = "" },
+		"from and to":    func(s *State) { s.Rollout.From = s.Rollout.To },
+		"goes to live":   func(s *State) { s.Live = s.Rollout.To },
+		"no cap":         func(s *State) { s.Rollout.Policy.Funnel.Close = 0 },
+		"no returns":     func(s *State) { s.Rollout.Returns = &returns.Estimate{} },
 		"returns of others": func(s *State) {
 			s.Rollout.Returns = new(returns.New(time.Minute).Observe(returns.Observation{Now: epoch, AsOf: epoch}))
 			s.Rollout.Returns.Filters = s.Rollout.Returns.Filters[1:]

@@ -231,7 +231,7 @@ func (s *teller) move(in *instance, addr string) {
 
 // split keeps the former process under the key that the state gives it.
 func (s *teller) split(in *instance) {
-	key := former(Member{ID: in.ID, Colour: in.Colour, Addr: in.Addr})
+	key := former(Member{Identity: Identity{ID: in.ID, Colour: in.Colour, Addr: in.Addr}})
 	delete(s.instances, in.ID)
 	in.ID, in.gone = key, true
 	s.instances[key] = in

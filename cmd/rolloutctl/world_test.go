@@ -36,7 +36,7 @@ func steady(name discovery.Service, n int) rollout.View {
 				Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(ci), byte(i + 1)}), 9000), Drain: "http://10.0.0.1:9001",
 			}
 			v.Seen.Fleet.Instances = append(v.Seen.Fleet.Instances, in)
-			v.State.Members[in.ID] = rollout.Member{ID: in.ID, Colour: c, Addr: in.Addr, Drain: in.Drain, Counted: true}
+			v.State.Members[in.ID] = rollout.Member{Identity: rollout.Identity{ID: in.ID, Colour: c, Addr: in.Addr, Drain: in.Drain}, Counts: rollout.Counts{Counted: true}}
 			st := drain.Status{State: drain.Serving, Returned: new(uint64)}
 			if c == discovery.Blue {
 				st.Active, st.Accepted = 100, 120
@@ -166,7 +166,7 @@ func troubled() rollout.View {
 	delete(v.Seen.Instances, "chat-b2")
 	v.Seen.Loads = map[rollout.Place]rollout.Load{
 		{Colour: discovery.Blue, Addr: m.Addr}:                           {Held: 60, At: then, Silent: []string{"edge-2"}},
-		{Colour: discovery.Green, Addr: v.State.Members["chat-g1"].Addr}: {Held: 25, At: then, Accepted: 51, Refused: 3, PerSecond: 1.5},
+		{Colour: discovery.Green, Addr: v.State.Members["chat-g1"].Addr}: {Held: 25, At: then, Admissions: rollout.Admissions{Accepted: 51, Refused: 3}, PerSecond: 1.5},
 	}
 	v.Seen.Witnesses = map[discovery.Colour]rollout.Witness{
 		discovery.Blue: {Active: 120, At: then, Missing: []string{"edge-2"}}, discovery.Green: {Missing: []string{"edge-2"}},

@@ -302,7 +302,7 @@ func (m moment) seen() rollout.Seen {
 				ID: x.ID, Colour: x.Colour, Addr: x.Addr, Health: discovery.Passing, Drain: x.Drain, Capacity: 500, Version: "v" + string(x.ID[1:]),
 			})
 		}
-		s.Loads[rollout.Place{Colour: x.Colour, Addr: x.Addr}] = rollout.Load{Held: 20 + i, Accepted: 90, Refused: uint64(i), PerSecond: 2, At: m.at.Add(-time.Second)}
+		s.Loads[rollout.Place{Colour: x.Colour, Addr: x.Addr}] = rollout.Load{Held: 20 + i, Admissions: rollout.Admissions{Accepted: 90, Refused: uint64(i)}, PerSecond: 2, At: m.at.Add(-time.Second)}
 		if x.Drain == "" {
 			continue
 		}

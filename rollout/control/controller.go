@@ -53,7 +53,7 @@ type Ports struct {
 }
 
 // Gates asks the gates of a policy. Both are called by one goroutine and return at
-// once; whoever implements it gives Notice when there is a new reading.
+// once; the implementation gives Notice when there is a new reading.
 type Gates interface {
 	// Ask has the gates asked now; one that is being asked is not asked again.
 	Ask(service discovery.Service, gates []rollout.Gate)
@@ -62,7 +62,7 @@ type Gates interface {
 }
 
 // Hooks calls the hook of instances. Both are called by one goroutine and return
-// at once; whoever implements it gives Notice when a call ends.
+// at once; the implementation gives Notice when a call ends.
 type Hooks interface {
 	// Call replaces the whole map of what is wished for a service.
 	Call(service discovery.Service, orders map[discovery.InstanceID]rollout.HookOrder)

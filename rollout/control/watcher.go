@@ -71,9 +71,9 @@ func (w *watcher) set(ctx context.Context, group *sync.WaitGroup, service discov
 			continue
 		}
 		if talk.told != want {
-			news := !talk.told.Instruction.Same(want.Instruction) || want.Every < talk.told.Every
+			changed := !talk.told.Instruction.Same(want.Instruction) || want.Every < talk.told.Every
 			talk.told = want
-			if news {
+			if changed {
 				talk.poke()
 			}
 		}

@@ -1,9 +1,10 @@
-package rollout
+package control
 
 import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
 )
 
 const (
@@ -17,14 +18,6 @@ const (
 	differFresh = 10 * time.Second
 )
 
-// Difference is a lasting one between what an instance says that it holds and
-// what the proxies report of it, as of clients that reach it past the proxies.
-type Difference struct {
-	Said, Reported int
-	// Since is when it was first seen.
-	Since time.Time
-}
-
 // Differ remembers since when counts differ, of one service. The zero value is
 // ready; it reads no clock.
 type Differ struct {
@@ -34,8 +27,8 @@ type Differ struct {
 // Compare looks at each member that both sources speak of now, and returns the
 // lasting differences. A member of which one source is silent for a while has to
 // differ anew.
-func (d *Differ) Compare(members map[discovery.InstanceID]Member, seen Seen, now time.Time) map[discovery.InstanceID]Difference {
-	lasting := map[discovery.InstanceID]Difference{}
+func (d *Differ) Compare(members map[discovery.InstanceID]rollout.Member, seen rollout.Seen, now time.Time) map[discovery.InstanceID]rollout.Difference {
+	lasting := map[discovery.InstanceID]rollout.Difference{}
 	since := map[discovery.InstanceID]time.Time{}
 	for key, m := range members {
 		said, reported, ok := bothCounts(m, seen, key, now)
@@ -48,16 +41,16 @@ func (d *Differ) Compare(members map[discovery.InstanceID]Member, seen Seen, now
 		}
 		since[key] = first
 		if now.Sub(first) >= differFor {
-			lasting[key] = Difference{Said: said, Reported: reported, Since: first}
+			lasting[key] = rollout.Difference{Said: said, Reported: reported, Since: first}
 		}
 	}
 	d.since = since
 	return lasting
 }
 
-func bothCounts(m Member, seen Seen, key discovery.InstanceID, now time.Time) (said, reported int, ok bool) {
+func bothCounts(m rollout.Member, seen rollout.Seen, key discovery.InstanceID, now time.Time) (said, reported int, ok bool) {
 	s, told := seen.Instances[key]
-	l, loaded := seen.Loads[Place{m.Colour, m.Addr}]
+	l, loaded := seen.Loads[rollout.Place{Colour: m.Colour, Addr: m.Addr}]
 	if m.Drain == "" || !told || !loaded || s.Err != "" || len(l.Silent) > 0 ||
 		now.Sub(s.At) > differFresh || now.Sub(l.At) > differFresh {
 		return 0, 0, false

@@ -1,4 +1,4 @@
-package rollout
+package control
 
 import (
 	"net/netip"
@@ -6,19 +6,20 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain"
 )
 
 func TestDiffer(t *testing.T) {
 	const id discovery.InstanceID = "b1"
 	addr := netip.MustParseAddrPort("10.0.0.1:80")
-	members := map[discovery.InstanceID]Member{id: {ID: id, Colour: discovery.Blue, Addr: addr, Drain: "http://10.0.0.1:81"}}
-	place := Place{discovery.Blue, addr}
+	members := map[discovery.InstanceID]rollout.Member{id: {Identity: rollout.Identity{ID: id, Colour: discovery.Blue, Addr: addr, Drain: "http://10.0.0.1:81"}}}
+	place := rollout.Place{Colour: discovery.Blue, Addr: addr}
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for _, c := range []struct {
 		name           string
 		said, reported int
-		change         func(*Sighting, *Load)
+		change         func(*rollout.Sighting, *rollout.Load)
 		want           bool
 	}{
 		{"far apart", 100, 60, nil, true},
@@ -27,18 +28,18 @@ func TestDiffer(t *testing.T) {
 		{"eleven are", 21, 10, nil, true},
 		{"5 % are not enough", 1000, 950, nil, false},
 		{"a little more is", 1000, 949, nil, true},
-		{"the endpoint is silent", 100, 60, func(s *Sighting, _ *Load) { s.Err = "no answer" }, false},
-		{"its answer is old", 100, 60, func(s *Sighting, _ *Load) { s.At = s.At.Add(-11 * time.Second) }, false},
-		{"a proxy is silent", 100, 60, func(_ *Sighting, l *Load) { l.Silent = []string{"edge-1"} }, false},
-		{"a report is old", 100, 60, func(_ *Sighting, l *Load) { l.At = l.At.Add(-11 * time.Second) }, false},
+		{"the endpoint is silent", 100, 60, func(s *rollout.Sighting, _ *rollout.Load) { s.Err = "no answer" }, false},
+		{"its answer is old", 100, 60, func(s *rollout.Sighting, _ *rollout.Load) { s.At = s.At.Add(-11 * time.Second) }, false},
+		{"a proxy is silent", 100, 60, func(_ *rollout.Sighting, l *rollout.Load) { l.Silent = []string{"edge-1"} }, false},
+		{"a report is old", 100, 60, func(_ *rollout.Sighting, l *rollout.Load) { l.At = l.At.Add(-11 * time.Second) }, false},
 	} {
 		var d Differ
-		look := func(at time.Time, said, reported int) (Difference, bool) {
-			s, l := Sighting{Status: drain.Status{Active: said}, At: at}, Load{Held: reported, At: at}
+		look := func(at time.Time, said, reported int) (rollout.Difference, bool) {
+			s, l := rollout.Sighting{Status: drain.Status{Active: said}, At: at}, rollout.Load{Held: reported, At: at}
 			if c.change != nil {
 				c.change(&s, &l)
 			}
-			all := d.Compare(members, Seen{Instances: map[discovery.InstanceID]Sighting{id: s}, Loads: map[Place]Load{place: l}}, at)
+			all := d.Compare(members, rollout.Seen{Instances: map[discovery.InstanceID]rollout.Sighting{id: s}, Loads: map[rollout.Place]rollout.Load{place: l}}, at)
 			x, ok := all[id]
 			return x, ok
 		}
@@ -48,7 +49,7 @@ func TestDiffer(t *testing.T) {
 			}
 		}
 		got, ok := look(now.Add(30*time.Second), c.said, c.reported)
-		if ok != c.want || ok && got != (Difference{c.said, c.reported, now}) {
+		if ok != c.want || ok && got != (rollout.Difference{Said: c.said, Reported: c.reported, Since: now}) {
 			t.Errorf("%s: %v %+v", c.name, ok, got)
 		}
 		// Once they agree it is over, and begins anew.
@@ -64,10 +65,10 @@ func TestDiffer(t *testing.T) {
 func TestDifferNeedsBoth(t *testing.T) {
 	var d Differ
 	addr := netip.MustParseAddrPort("10.0.0.1:80")
-	members := map[discovery.InstanceID]Member{"b1": {ID: "b1", Colour: discovery.Blue, Addr: addr}}
+	members := map[discovery.InstanceID]rollout.Member{"b1": {Identity: rollout.Identity{ID: "b1", Colour: discovery.Blue, Addr: addr}}}
 	for s := range 60 {
 		at := time.Unix(int64(s), 0)
-		if got := d.Compare(members, Seen{Loads: map[Place]Load{{discovery.Blue, addr}: {Held: 100, At: at}}}, at); len(got) > 0 {
+		if got := d.Compare(members, rollout.Seen{Loads: map[rollout.Place]rollout.Load{{Colour: discovery.Blue, Addr: addr}: {Held: 100, At: at}}}, at); len(got) > 0 {
 			t.Fatalf("an instance without drain endpoint differs from nothing: %+v", got)
 		}
 	}
