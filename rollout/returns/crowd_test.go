@@ -7,21 +7,21 @@ import (
 	"time"
 )
 
-// air is the clients between two fleets as they really are, in virtual time: what
-// Returns makes of the two totals is compared with it. The funnel is 1000/3s.
-type air struct {
+// crowd is the clients between two fleets as they really are, in virtual time: what
+// an Estimate makes of the two totals is compared with it. The funnel is 1000/3s.
+type crowd struct {
 	Delay   func(*rand.Rand) float64 // seconds until a client comes back
 	Lost    float64                  // share that never does
 	Organic float64                  // new connections per second
 	Drift   func(t float64) float64  // factor on Organic
-	Refuse  [2]float64               // from, to: green refuses everyone
+	Refuse  [2]float64               // from, to: the target refuses everyone
 	Window  int                      // 0: none, and nothing is estimated
 	Held    int
 	Seed    uint64
 }
 
-// flight is what became of an air.
-type flight struct {
+// outcome is what became of a crowd.
+type outcome struct {
 	Took   float64 // seconds from the first close to the last
 	Done   bool
 	Worst  float64 // most that were on their way and came back, in windows
@@ -31,7 +31,7 @@ type flight struct {
 	Result Estimate
 }
 
-func (f flight) String() string {
+func (f outcome) String() string {
 	return fmt.Sprintf("worst %.3f windows, took %.0f s, done %v, clients missing %d times", f.Worst, f.Took, f.Done, f.Held)
 }
 
@@ -43,9 +43,9 @@ const (
 	stepTime = 3 * time.Second
 )
 
-// fly runs the air until it is empty, at most limit seconds long.
-func (a air) fly(limit float64) (out flight) {
-	rng := rand.New(rand.NewPCG(a.Seed, 7))
+// run runs the crowd until it is empty, at most limit seconds long.
+func (c crowd) run(limit float64) (out outcome) {
+	rng := rand.New(rand.NewPCG(c.Seed, 7))
 	var (
 		back              = map[int]int{} // instant → clients that try (again)
 		accepted          []uint64        // total by instant
@@ -56,13 +56,12 @@ func (a air) fly(limit float64) (out flight) {
 		n                 int // closes of that step
 		r                 = New(time.Minute)
 	)
-	held := a.Held
+	held := c.Held
 	retry := func(now, n int) {
 		for range n {
-			back[now+1+int(a.Delay(rng)/instant)]++
+			back[now+1+int(c.Delay(rng)/instant)]++
 		}
 	}
-	// late is a total as it was up to half a second ago.
 	// look observes closes as of now and what was accepted up to half a second ago.
 	look := func(i int) Estimate {
 		k := max(0, i-rng.IntN(second/2))
@@ -74,7 +73,7 @@ func (a air) fly(limit float64) (out flight) {
 		if len(plan) > 0 {
 			for range plan[0] {
 				held, gone, last = held-1, gone+1, i
-				if rng.Float64() < a.Lost {
+				if rng.Float64() < c.Lost {
 					out.Lost++
 					continue
 				}
@@ -85,23 +84,23 @@ func (a air) fly(limit float64) (out flight) {
 		}
 		tries := back[i]
 		delete(back, i)
-		if at >= a.Refuse[0] && at < a.Refuse[1] {
+		if at >= c.Refuse[0] && at < c.Refuse[1] {
 			retry(i, tries)
 		} else {
 			truth -= tries
 			came += uint64(tries)
-			came += poisson(rng, a.Organic*a.Drift(at)*instant)
+			came += poisson(rng, c.Organic*c.Drift(at)*instant)
 		}
 		accepted = append(accepted, came)
 		out.Peak = max(out.Peak, truth)
-		if a.Window > 0 {
-			out.Worst = max(out.Worst, float64(truth)/float64(a.Window))
+		if c.Window > 0 {
+			out.Worst = max(out.Worst, float64(truth)/float64(c.Window))
 			if i%(second/2) == 0 {
 				r = look(i)
 				if r.Missing() {
 					out.Held++
 				}
-				if len(plan) > 0 && r.Stops(a.Window, n*len(plan)/stepTook, stepTime*time.Duration(len(plan))/stepTook) {
+				if len(plan) > 0 && r.Stops(c.Window, n*len(plan)/stepTook, stepTime*time.Duration(len(plan))/stepTook) {
 					plan, next = nil, i+stepTook
 				}
 			}
@@ -110,9 +109,9 @@ func (a air) fly(limit float64) (out flight) {
 			continue
 		}
 		n = min(stepCap, held)
-		if a.Window > 0 {
+		if c.Window > 0 {
 			r = look(i)
-			n = min(n, r.Room(a.Window, stepCap, stepTime))
+			n = min(n, r.Room(c.Window, stepCap, stepTime))
 			if !r.Ready() {
 				n = 0
 			}
@@ -162,11 +161,11 @@ var (
 		{"exponential 20 s", exponential(20), 20},
 		{"uniform 0-20 s", func(rng *rand.Rand) float64 { return rng.Float64() * 20 }, 10},
 	}
-	losses    = []float64{0, 0.05, 0.2}
-	organics  = []float64{10, 100, 500}
-	sickTimes = [][2]float64{{}, {60, 120}, {60, 260}}
-	windows   = []int{1000, 2000, 3000, 10_000}
-	drifts    = []func(t float64) float64{
+	losses   = []float64{0, 0.05, 0.2}
+	organics = []float64{10, 100, 500}
+	refusals = [][2]float64{{}, {60, 120}, {60, 260}}
+	windows  = []int{1000, 2000, 3000, 10_000}
+	drifts   = []func(t float64) float64{
 		func(t float64) float64 { return 1 + 0.2*math.Sin(2*math.Pi*t/300) },
 		func(t float64) float64 { return 1 - 0.2*math.Sin(2*math.Pi*t/300) },
 		func(t float64) float64 { return 1 + 0.2*min(1, t/240) },
