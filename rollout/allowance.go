@@ -62,9 +62,8 @@ func (s *situation) deadlineNeed() (need int, late bool) {
 		return 0, false
 	}
 	held := 0
-	for _, key := range s.oldMembers() {
-		n, _ := s.holds(key, s.state.Members[key])
-		held += n
+	for _, f := range s.members().old {
+		held += f.held
 	}
 	left := r.Started.Add(r.Policy.Deadline.D()).Sub(latest(s.now, r.StepAt))
 	steps := int(left / r.Policy.Funnel.Every.D())
@@ -218,9 +217,9 @@ func (p Pace) of(limit int) (int, string) {
 // nextPace is the pace for the next step.
 func (s *situation) nextPace() Pace {
 	r := s.state.Rollout
-	v := vitals{Admissions: r.Toll.Admissions, open: len(s.open(r.To)), bound: r.Policy.Slow.D()}
-	for _, key := range s.open(r.To) {
-		if ms := s.seen.Instances[key].Status.HandshakeMS; ms != nil {
+	v := vitals{Admissions: r.Toll.Admissions, open: len(s.members().open[r.To]), bound: r.Policy.Slow.D()}
+	for _, f := range s.members().open[r.To] {
+		if ms := s.seen.Instances[f.key].Status.HandshakeMS; ms != nil {
 			v.slow = max(v.slow, time.Duration(*ms)*time.Millisecond)
 		}
 	}

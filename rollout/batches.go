@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-
-	"github.com/sluice-proxy/sluice/discovery"
 )
 
 // nextBatch gives the next old instances their turn when those before hold
@@ -32,39 +30,35 @@ func nextBatch(t *turn, o oldSide) Reason {
 	return t.paceReason(IsDraining)
 }
 
-func beginBatch(t *turn, batch []discovery.InstanceID) {
+func beginBatch(t *turn, batch []*fact) {
 	r := t.rollout()
 	r.Batches = Batches{Batch: r.Batch + 1, Turned: t.now, Spill: r.Spill}
-	for _, key := range batch {
-		m := t.state.Members[key]
+	for _, f := range batch {
+		m := t.state.Members[f.key]
 		m.Turn = r.Batch
-		t.put(key, m)
+		t.put(f.key, m)
 	}
 	t.note(fmt.Sprintf("batch %d: %s", r.Batch, keys(batch)))
 }
 
 // batchSize is how many old instances drain at a time.
 func (s *situation) batchSize() int {
-	return s.state.Rollout.Policy.Stagger.Instances.Of(len(s.oldMembers()))
+	return s.state.Rollout.Policy.Stagger.Instances.Of(len(s.members().old))
 }
 
 // inTurn sorts old instances: those that the policy names first, then those that
 // hold least.
-func (s *situation) inTurn(waiting []discovery.InstanceID) []discovery.InstanceID {
+func (s *situation) inTurn(waiting []*fact) []*fact {
 	first := s.state.Rollout.Policy.Stagger.First
-	rank := func(key discovery.InstanceID) int {
-		if at := slices.Index(first, string(s.state.Members[key].ID)); at >= 0 {
+	rank := func(f *fact) int {
+		if at := slices.Index(first, string(s.state.Members[f.key].ID)); at >= 0 {
 			return at
 		}
 		return len(first)
 	}
-	held := func(key discovery.InstanceID) int {
-		n, _ := s.holds(key, s.state.Members[key])
-		return n
-	}
 	sorted := slices.Clone(waiting)
-	slices.SortStableFunc(sorted, func(a, b discovery.InstanceID) int {
-		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(held(a), held(b)))
+	slices.SortStableFunc(sorted, func(a, b *fact) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.held, b.held))
 	})
 	return sorted
 }
@@ -72,14 +66,13 @@ func (s *situation) inTurn(waiting []discovery.InstanceID) []discovery.InstanceI
 // fitting leaves of a batch in place those that the target has room for, but one at
 // least: if all of them waited half empty none could be replaced, and there would
 // never be more room.
-func (s *situation) fitting(batch []discovery.InstanceID) []discovery.InstanceID {
+func (s *situation) fitting(batch []*fact) []*fact {
 	room, known := s.room()
 	if !s.state.Rollout.Policy.Stagger.InPlace || !known {
 		return batch
 	}
-	for i, key := range batch {
-		n, _ := s.holds(key, s.state.Members[key])
-		if room -= n; room < 0 {
+	for i, f := range batch {
+		if room -= f.held; room < 0 {
 			return batch[:max(1, i)]
 		}
 	}
@@ -88,16 +81,15 @@ func (s *situation) fitting(batch []discovery.InstanceID) []discovery.InstanceID
 
 // noRoomFor has a batch in place wait while the target has room for less than half of
 // what it holds: an instance that waits half empty helps nobody.
-func (s *situation) noRoomFor(batch []discovery.InstanceID) *blocker {
+func (s *situation) noRoomFor(batch []*fact) *blocker {
 	room, known := s.room()
 	r := s.state.Rollout
 	if !r.Policy.Stagger.InPlace || !known {
 		return nil
 	}
 	held := 0
-	for _, key := range batch {
-		n, _ := s.holds(key, s.state.Members[key])
-		held += n
+	for _, f := range batch {
+		held += f.held
 	}
 	if 2*room >= held {
 		return nil
@@ -117,7 +109,7 @@ func spill(t *turn) {
 	_, bounded := t.room()
 	full := bounded && (free <= 0 || r.Spill && free*50 < held+free)
 	if full {
-		full = slices.ContainsFunc(t.open(r.From), func(key discovery.InstanceID) bool { return r.old(t.state.Members[key]) })
+		full = slices.ContainsFunc(t.members().open[r.From], func(f *fact) bool { return f.old })
 	}
 	if full != r.Spill {
 		t.rollout().Spill = full

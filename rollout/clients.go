@@ -4,7 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout/drain"
 	"github.com/sluice-proxy/sluice/rollout/returns"
 )
@@ -100,53 +99,49 @@ func (m Member) since(s drain.Status) (evicted, returned uint64) {
 
 // countOld counts the old members, and countTarget the target's, that are not counted yet.
 func countOld(t *turn) {
-	for _, key := range t.oldMembers() {
-		countMember(t, key)
+	for _, f := range t.members().old {
+		countMember(t, f)
 	}
 }
 
 func countTarget(t *turn) {
-	for _, key := range t.targetMembers() {
-		countMember(t, key)
+	for _, f := range t.members().target {
+		countMember(t, f)
 	}
 }
 
-func countMember(t *turn, key discovery.InstanceID) {
-	m := t.state.Members[key]
-	_, reported := t.load(m)
-	if asked := !t.seen.Instances[key].At.IsZero(); m.Counted || !asked && (m.Drain != "" || !reported) {
+func countMember(t *turn, f *fact) {
+	if t.state.Members[f.key].Counted || f.asked.IsZero() && (f.endpoint || !f.reported) {
 		return
 	}
-	t.count(key)
-	m = t.state.Members[key]
-	m.Admissions = t.admissions(key, m)
-	t.put(key, m)
+	t.count(f.key)
+	m := t.state.Members[f.key]
+	m.Admissions = f.admissions
+	t.put(f.key, m)
 }
 
 // tally takes over what was seen since the last look: what died with old instances,
 // and what the target admitted and refused.
 func tally(t *turn) {
-	for _, key := range t.oldMembers() {
-		m, sight := t.state.Members[key], t.seen.Instances[key]
+	for _, f := range t.members().old {
 		lost := 0
-		if sight.Refused && !t.serves(key, m) {
-			lost = sight.Status.Active // those clients are on their way, too
+		if !f.serves && t.seen.Instances[f.key].Refused {
+			lost = f.held // those clients are on their way, too
 		}
-		if m.Lost != lost && m.Drain != "" {
+		if m := t.state.Members[f.key]; m.Lost != lost && f.endpoint {
 			m.Lost = lost
-			t.put(key, m)
+			t.put(f.key, m)
 		}
 	}
-	for _, key := range t.targetMembers() {
-		m := t.state.Members[key]
-		now := t.admissions(key, m)
-		if now == m.Admissions {
+	for _, f := range t.members().target {
+		m := t.state.Members[f.key]
+		if f.admissions == m.Admissions {
 			continue
 		}
 		r := t.rollout()
-		r.Admissions = r.Admissions.plus(now.since(m.Admissions))
-		m.Admissions = now
-		t.put(key, m)
+		r.Admissions = r.Admissions.plus(f.admissions.since(m.Admissions))
+		m.Admissions = f.admissions
+		t.put(f.key, m)
 	}
 	age(t)
 }
@@ -246,9 +241,9 @@ func (q Quota) closed(after, every time.Duration) int {
 // an even rate, all about as many.
 func (s *situation) admissionsAsOf() time.Time {
 	age, n := time.Duration(0), time.Duration(0)
-	for _, key := range s.targetMembers() {
-		m, at := s.state.Members[key], s.seen.Instances[key].At
-		if m.Drain == "" {
+	for _, f := range s.members().target {
+		m, at := s.state.Members[f.key], f.asked
+		if !f.endpoint {
 			load, _ := s.load(m)
 			at = load.At
 		}

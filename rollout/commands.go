@@ -153,17 +153,16 @@ func (c Abort) apply(_ Policy, s State, seen Seen, now time.Time) (State, Answer
 func turnRound(t *turn, event string) {
 	t.restep()
 	share := t.state.Weights()[t.state.Rollout.From]
-	for _, key := range t.all() {
+	for _, f := range t.members().all {
 		// What was evicted and returned so far is kept, and counted on from the same
 		// answers: a client that is on its way now comes back in between.
-		if sight := t.seen.Instances[key]; t.state.Members[key].Counted && !sight.At.IsZero() {
-			t.fold(key)
-			t.count(key)
+		if t.state.Members[f.key].Counted && !f.asked.IsZero() {
+			t.fold(f.key)
+			t.count(f.key)
 		}
-		m := t.state.Members[key]
-		m.Standing, m.HookCalls = Standing{Outgoing: m.Outgoing}, HookCalls{}
-		m.Admissions = t.admissions(key, m)
-		t.put(key, m)
+		m := t.state.Members[f.key]
+		m.Standing, m.HookCalls, m.Admissions = Standing{Outgoing: m.Outgoing}, HookCalls{}, f.admissions
+		t.put(f.key, m)
 	}
 	s := t.write()
 	s.Epoch++
@@ -245,13 +244,13 @@ func begin(t *turn, plan Plan, left leftover) {
 		Forced: len(plan.Problems) > 0, Policy: plan.Policy, Started: t.now, Since: t.now,
 		Steps: Steps{StepAt: left.stepAt}, Toll: Toll{Owed: left.owed},
 	}
-	newer := len(t.targetMembers()) > 0
-	for _, key := range t.all() {
-		m := t.state.Members[key]
+	newer := len(t.members().target) > 0
+	for _, f := range t.members().all {
+		key, m := f.key, t.state.Members[f.key]
 		// An older release stays out of its colour while there is a newer one.
 		outgoing := m.Outgoing && m.Colour == plan.To && newer
 		t.put(key, Member{Identity: m.Identity, Departed: m.Departed, Standing: Standing{Outgoing: outgoing}})
-		if left.owed > 0 && !t.seen.Instances[key].At.IsZero() {
+		if left.owed > 0 && !f.asked.IsZero() {
 			t.count(key) // from the same answers on: clients that are on their way come back in between
 		}
 	}
@@ -273,9 +272,12 @@ func supersede(s State, seen Seen, target discovery.Colour, now time.Time) (Stat
 		return s, leftover{}, nil
 	}
 	t := newTurn(s, seen, now)
-	newer := t.members(func(key discovery.InstanceID, m Member) bool {
-		return m.Fresh && m.Colour == target && t.serves(key, m)
-	})
+	var newer []*fact
+	for _, f := range t.members().colour[target] {
+		if f.serves && t.state.Members[f.key].Fresh {
+			newer = append(newer, f)
+		}
+	}
 	switch {
 	case target == r.To:
 		return s, leftover{}, refuse(InProgress, "%s: rollout %s to %s is %s; wait for it, or abort it first", s.Service, r.ID, r.To, r.Phase)
@@ -290,11 +292,10 @@ func supersede(s State, seen Seen, target discovery.Colour, now time.Time) (Stat
 	t.note(fmt.Sprintf("superseded by a newer %s release: %s", target, keys(newer)))
 	left := leftover{owed: t.moved().AtMost, stepAt: t.state.Rollout.StepAt}
 	finish(t, Superseded)
-	for _, key := range t.all() {
-		if m := t.state.Members[key]; m.Colour == target {
-			m.Outgoing, m.Fresh = !m.Fresh, false
-			t.put(key, m)
-		}
+	for _, f := range t.members().colour[target] {
+		m := t.state.Members[f.key]
+		m.Outgoing, m.Fresh = !m.Fresh, false
+		t.put(f.key, m)
 	}
 	return t.state, left, nil
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout/spread"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
@@ -95,16 +94,14 @@ func (s *situation) paceReason(c Code) Reason {
 func closeGates(t *turn) Reason {
 	r := t.state.Rollout
 	total := 0
-	for _, key := range t.oldMembers() {
-		m, sight := t.state.Members[key], t.seen.Instances[key]
-		n, _ := t.holds(key, m)
-		total += n
-		if m.Drain == "" || t.dead(key, m) || !t.state.drains(m) {
+	for _, f := range t.members().old {
+		total += f.held
+		if !f.endpoint || f.dead || !f.drains {
 			continue
 		}
-		patient := t.now.Sub(r.Since) < instancePatience || sight.Err == ""
-		if patient && !t.gated(key) {
-			return t.wait(blocked(GateOpen, "waiting: %s instance %s has not said yet that it refuses new connections", r.From, key))
+		patient := t.now.Sub(r.Since) < instancePatience || t.seen.Instances[f.key].Err == ""
+		if patient && !f.gated {
+			return t.wait(blocked(GateOpen, "waiting: %s instance %s has not said yet that it refuses new connections", r.From, f.key))
 		}
 	}
 	t.rollout().Settled, t.rollout().Total = t.now, total
@@ -119,12 +116,11 @@ func closeGates(t *turn) Reason {
 // oldSide is the members whose turn it is to drain, sorted by what can be done
 // about them; proven empty ones are in none.
 type oldSide struct {
-	held        []discovery.InstanceID // answers, refuses, holds connections
-	counts      []int                  // of held
-	unreachable []discovery.InstanceID // has a drain endpoint that does not answer
-	noEndpoint  []discovery.InstanceID // has none; the operator or the hook ends it
-	late        []discovery.InstanceID // answers, but does not refuse yet
-	waiting     []discovery.InstanceID // its turn has not come
+	held        []*fact // answers, refuses, holds connections
+	unreachable []*fact // has a drain endpoint that does not answer
+	noEndpoint  []*fact // has none; the operator or the hook ends it
+	late        []*fact // answers, but does not refuse yet
+	waiting     []*fact // its turn has not come
 }
 
 // empty reports whether nobody whose turn it is holds anything.
@@ -135,27 +131,25 @@ func (o oldSide) empty() bool {
 func (s *situation) oldSide() oldSide {
 	var o oldSide
 	stagger := s.state.Rollout.Policy.Stagger
-	for _, key := range s.oldMembers() {
-		m, sight := s.state.Members[key], s.seen.Instances[key]
-		n, known := s.holds(key, m)
+	staggered := !stagger.Instances.IsZero()
+	for _, f := range s.members().old {
 		switch {
-		case s.dead(key, m):
-		case !stagger.Instances.IsZero() && m.Turn == 0:
-			if n > 0 || !known || stagger.InPlace && m.Departed.IsZero() {
-				o.waiting = append(o.waiting, key)
+		case f.dead:
+		case staggered && s.state.Members[f.key].Turn == 0:
+			if f.held > 0 || !f.known || stagger.InPlace && s.state.Members[f.key].Departed.IsZero() {
+				o.waiting = append(o.waiting, f)
 			}
-		case m.Drain == "":
-			if !s.ended(key, m) {
-				o.noEndpoint = append(o.noEndpoint, key)
+		case !f.endpoint:
+			if !s.ended(f) {
+				o.noEndpoint = append(o.noEndpoint, f)
 			}
-		case n == 0 && s.gated(key): // by its own word, so it need not answer for ever
-		case sight.Err != "" || sight.At.IsZero():
-			o.unreachable = append(o.unreachable, key)
-		case !s.gated(key):
-			o.late = append(o.late, key)
-		case n > 0:
-			o.held = append(o.held, key)
-			o.counts = append(o.counts, n)
+		case f.held == 0 && f.gated: // by its own word, so it need not answer for ever
+		case !f.answers:
+			o.unreachable = append(o.unreachable, f)
+		case !f.gated:
+			o.late = append(o.late, f)
+		case f.held > 0:
+			o.held = append(o.held, f)
 		}
 	}
 	return o
@@ -163,12 +157,13 @@ func (s *situation) oldSide() oldSide {
 
 // ended reports whether a member without a drain endpoint has nothing left to
 // let go: the proxies' witness says so, or the operator or the hook has ended it.
-func (s *situation) ended(key discovery.InstanceID, m Member) bool {
+func (s *situation) ended(f *fact) bool {
+	m := s.state.Members[f.key]
 	switch {
 	case s.witnessedEmpty(m.Colour):
 		return true
 	case m.Departed.IsZero():
-		return s.hookSucceeded(key, m) && !s.serves(key, m)
+		return s.hookSucceeded(f.key, m) && !f.serves
 	}
 	load, _ := s.load(m)
 	w, ok := s.seen.Witnesses[m.Colour]
@@ -179,9 +174,9 @@ func (s *situation) ended(key discovery.InstanceID, m Member) bool {
 func stuck(s *situation, o oldSide) *blocker {
 	switch {
 	case len(o.late) > 0:
-		return blocked(GateOpen, "waiting: %s instance %s has not said yet that it refuses new connections", s.state.Rollout.From, o.late[0])
+		return blocked(GateOpen, "waiting: %s instance %s has not said yet that it refuses new connections", s.state.Rollout.From, o.late[0].key)
 	case len(o.unreachable) > 0:
-		why := cmp.Or(s.seen.Instances[o.unreachable[0]].Err, "it has not answered yet")
+		why := cmp.Or(s.seen.Instances[o.unreachable[0].key].Err, "it has not answered yet")
 		return blocked(Unreachable, "waiting: %s cannot be told to let go (%s); bring it back, or stop the instance and deregister it", keys(o.unreachable), why)
 	default:
 		return blocked(NoEndpoint, "waiting: %s has no drain endpoint; stop the instance and deregister it when its connections may end", keys(o.noEndpoint))
@@ -196,15 +191,15 @@ func stuck(s *situation, o oldSide) *blocker {
 func askCounts(t *turn, o oldSide) bool {
 	r := t.state.Rollout
 	since := latest(r.StepAt, r.Settled, r.Turned)
-	for _, key := range o.held {
-		if t.seen.Instances[key].At.Before(since) {
-			t.ask = append(t.ask, key)
+	for _, f := range o.held {
+		if f.asked.Before(since) {
+			t.ask = append(t.ask, f.key)
 		}
 	}
 	if t.countsReturns() {
-		for _, key := range t.targetMembers() {
-			if sight := t.seen.Instances[key]; t.answers(key) && sight.At.Before(since) {
-				t.ask = append(t.ask, key)
+		for _, f := range t.members().target {
+			if f.answers && f.asked.Before(since) {
+				t.ask = append(t.ask, f.key)
 			}
 		}
 	}
@@ -224,38 +219,53 @@ func step(t *turn, o oldSide) Reason {
 	setPace(t, pace)
 	r := t.rollout()
 	every := r.Policy.Funnel.Every.D()
-	part := spread.Shares(given.Close, o.counts)
+	limit := t.limit()
+	lastPart, lastFirst := t.lastStep()
+	held := make([]int, len(o.held))
+	for i, f := range o.held {
+		held[i] = f.held
+	}
+	part := spread.Shares(given.Close, held)
 	first := spread.Starts(part, every)
-	late := spread.Delay(t.lastSchedule(), spread.Schedule(part, first, every), max(r.Cap, t.limit())+1, every)
+	late := spread.Delay(spread.Schedule(lastPart, lastFirst, every), spread.Schedule(part, first, every), max(r.Cap, limit)+1, every)
 	r.Step++
 	r.OrderedAt, r.StepAt = t.now, t.now.Add(late+every+spread.PauseAfter(every))
-	r.Cap, r.Given = t.limit(), given
+	r.Cap, r.Given = limit, given
 	t.hold()
-	for i, key := range o.held {
-		if !t.state.Members[key].Counted {
-			t.count(key)
+	for i, f := range o.held {
+		if !t.state.Members[f.key].Counted {
+			t.count(f.key)
 		}
-		m, ceiling := t.state.Members[key], o.counts[i]-part[i]
+		m, ceiling := t.state.Members[f.key], f.held-part[i]
 		m.Quota = Quota{Ceiling: &ceiling, Share: part[i], Start: units.Duration(late + first[i])}
-		t.put(key, m)
+		t.put(f.key, m)
 	}
 	askGatesBefore(t, r.StepAt)
 	t.wakeBy(r.StepAt)
 	return t.paceReason(IsDraining)
 }
 
-// lastSchedule is when closes of the step that ends now came, as if it had begun
-// a step ago: it began earlier, by its own delay and the pause after it.
-func (s *situation) lastSchedule() []time.Duration {
+// lastStep is the shares of the step that ends now and when the first close of each
+// came, as if it had begun a step ago: it began earlier, by its own delay and the
+// pause after it.
+func (s *situation) lastStep() (part []int, first []time.Duration) {
 	r := s.state.Rollout
 	every := r.Policy.Funnel.Every.D()
 	earlier := max(0, s.now.Sub(r.OrderedAt)-every)
-	var part []int
-	var first []time.Duration
 	for _, m := range s.state.Members {
 		if m.Ceiling != nil && m.Share > 0 {
 			part, first = append(part, m.Share), append(first, m.Start.D()-earlier)
 		}
 	}
-	return spread.Schedule(part, first, every)
+	return part, first
+}
+
+// stepRuns reports whether the running step may still close connections.
+func (s *situation) stepRuns() bool {
+	for _, m := range s.state.Members {
+		if m.Ceiling != nil {
+			return true
+		}
+	}
+	return false
 }

@@ -23,16 +23,16 @@ func absorb(t *turn) {
 		present[in.ID], claimed[in.Drain] = true, in.Drain != ""
 		absorbInstance(t, in, claimed)
 	}
-	for _, key := range t.all() {
-		m := t.state.Members[key]
+	for _, f := range t.members().all {
+		m := t.state.Members[f.key]
 		switch {
-		case present[key] && key == m.ID:
+		case present[f.key] && f.key == m.ID:
 		case m.Departed.IsZero():
 			m.Departed = t.now
-			t.put(key, m)
-		case claimed[m.Drain] || t.departedEmpty(key, m):
-			t.fold(key)
-			t.drop(key)
+			t.put(f.key, m)
+		case claimed[m.Drain] || t.departedEmpty(&f):
+			t.fold(f.key)
+			t.drop(f.key)
 		}
 	}
 	joinDrain(t)

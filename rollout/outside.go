@@ -139,13 +139,13 @@ func (s *situation) hookSucceeded(key discovery.InstanceID, m Member) bool {
 
 // hookable lists the old instances that the hook may be called for now: none of them
 // with what to wait for.
-func hookable(s *situation, o oldSide) (ready []discovery.InstanceID, busy *blocker) {
-	for _, key := range o.noEndpoint {
-		m := s.state.Members[key]
+func hookable(s *situation, o oldSide) (ready []*fact, busy *blocker) {
+	for _, f := range o.noEndpoint {
+		key, m := f.key, s.state.Members[f.key]
 		run, known := s.hookRun(key, m)
 		switch {
 		case m.Hooked == 0:
-			ready = append(ready, key)
+			ready = append(ready, f)
 		case !known || !run.Done:
 			return nil, blocked(HookRunning, "waiting: the hook ends %s since %s", key, clock(m.HookedAt))
 		case run.Err != "" && s.now.Before(run.At.Add(hookAgain)):
@@ -153,7 +153,7 @@ func hookable(s *situation, o oldSide) (ready []discovery.InstanceID, busy *bloc
 		case s.now.Before(run.At.Add(hookAgain)):
 			return nil, blocked(HookRunning, "waiting: the hook for %s is through; %s is not empty or deregistered yet", key, key)
 		default:
-			ready = append(ready, key)
+			ready = append(ready, f)
 		}
 	}
 	return ready, nil
@@ -172,14 +172,14 @@ func lastHookEnds(s *situation) (end time.Time) {
 }
 
 // reportedLoads is how many connections each instance holds by the proxies' word.
-func reportedLoads(s *situation, of []discovery.InstanceID) (map[discovery.InstanceID]int, *blocker) {
-	held := map[discovery.InstanceID]int{}
-	for _, key := range of {
-		load, ok := s.load(s.state.Members[key])
+func reportedLoads(s *situation, of []*fact) (map[*fact]int, *blocker) {
+	held := map[*fact]int{}
+	for _, f := range of {
+		load, ok := s.load(s.state.Members[f.key])
 		if !ok || s.now.Sub(load.At) > loadMaxAge {
-			return nil, blocked(Unreported, "waiting: the proxies do not report what %s holds", key)
+			return nil, blocked(Unreported, "waiting: the proxies do not report what %s holds", f.key)
 		}
-		held[key] = load.Held
+		held[f] = load.Held
 	}
 	return held, nil
 }
@@ -204,7 +204,7 @@ func callHooks(t *turn, o oldSide) Reason {
 	if silent != nil {
 		return t.wait(silent)
 	}
-	slices.SortStableFunc(ready, func(a, b discovery.InstanceID) int { return cmp.Compare(held[a], held[b]) })
+	slices.SortStableFunc(ready, func(a, b *fact) int { return cmp.Compare(held[a], held[b]) })
 	observe(t, true)
 	pace := t.nextPace()
 	given, none := t.allowance(pace)
@@ -214,23 +214,23 @@ func callHooks(t *turn, o oldSide) Reason {
 	first := ready[0]
 	switch limit := t.limit(); {
 	case held[first] > given.Close && held[first] > limit:
-		return t.wait(blocked(HookTooLarge, "waiting: %s holds %d connections, which its hook ends all at once, and a step may close %d; raise the pace, or stop it yourself", first, held[first], limit))
+		return t.wait(blocked(HookTooLarge, "waiting: %s holds %d connections, which its hook ends all at once, and a step may close %d; raise the pace, or stop it yourself", first.key, held[first], limit))
 	case held[first] > given.Close:
-		return t.wait(blocked(WindowFull, "waiting: %s holds %d connections, which its hook ends all at once, and %d may go now", first, held[first], given.Close))
+		return t.wait(blocked(WindowFull, "waiting: %s holds %d connections, which its hook ends all at once, and %d may go now", first.key, held[first], given.Close))
 	}
 	setPace(t, pace)
 	left := given.Close
-	for _, key := range ready {
-		if left -= held[key]; left < 0 {
+	for _, f := range ready {
+		if left -= held[f]; left < 0 {
 			break
 		}
-		orderHook(t, key, held[key])
+		orderHook(t, f.key, held[f])
 	}
 	r = t.rollout()
 	r.Cap, r.Given = t.limit(), Allowance{}
 	r.StepAt = t.now.Add(r.Policy.Funnel.Every.D())
 	t.wakeBy(r.StepAt)
-	return reason(HookRunning, "waiting: the hook ends %s", first)
+	return reason(HookRunning, "waiting: the hook ends %s", first.key)
 }
 
 // orderHook has the hook called for a member that holds so many connections.

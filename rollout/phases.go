@@ -20,7 +20,7 @@ const (
 
 func steady(t *turn) Reason {
 	live := t.state.Live
-	if len(t.state.Members) > 0 && len(t.open(live)) == 0 {
+	if len(t.state.Members) > 0 && len(t.members().open[live]) == 0 {
 		return t.wait(blocked(NoHealthyLive, "%s has no healthy instance, new connections get 503; start some, or promote %s", live, live.Other()))
 	}
 	return reason(IsSteady, "all new connections go to %s", live)
@@ -32,7 +32,7 @@ func opening(t *turn) Reason {
 	if closed := targetClosed(t); closed != nil {
 		return t.wait(closed)
 	}
-	if len(t.open(r.To)) == 0 {
+	if len(t.members().open[r.To]) == 0 {
 		return t.wait(blocked(TargetSick, "waiting: %s has no healthy instance that takes new connections; start some, or abort", r.To))
 	}
 	if behind := awaitProxies(t); behind != nil {
@@ -51,21 +51,20 @@ func opening(t *turn) Reason {
 // instancePatience is over.
 func targetClosed(t *turn) (closed *blocker) {
 	r := t.state.Rollout
-	for _, key := range t.targetMembers() {
-		m, sight := t.state.Members[key], t.seen.Instances[key]
-		if !t.serves(key, m) || m.Drain == "" {
+	for _, f := range t.members().target {
+		if !f.serves || !f.endpoint {
 			continue
 		}
-		fresh := !sight.At.Before(r.Since)
-		patient := t.now.Sub(r.Since) < instancePatience || sight.Err == ""
-		if !patient || fresh && !sight.refusing() {
+		fresh := !f.asked.Before(r.Since)
+		patient := t.now.Sub(r.Since) < instancePatience || t.seen.Instances[f.key].Err == ""
+		if !patient || fresh && !f.refusing {
 			continue
 		}
 		if closed == nil {
-			closed = blocked(TargetClosed, "waiting: %s instance %s has not said yet that it takes new connections", r.To, key)
+			closed = blocked(TargetClosed, "waiting: %s instance %s has not said yet that it takes new connections", r.To, f.key)
 		}
 		if !fresh {
-			t.ask = append(t.ask, key)
+			t.ask = append(t.ask, f.key)
 		}
 	}
 	return closed

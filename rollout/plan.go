@@ -36,7 +36,6 @@ type Plan struct {
 	Notes    []string `json:"notes,omitempty"`
 	Problems []string `json:"problems,omitempty"`
 
-	held  map[discovery.InstanceID]int
 	exact bool
 }
 
@@ -73,7 +72,7 @@ func MakePlan(s State, seen Seen, target discovery.Colour, policy Policy, now ti
 	s.Rollout = &Rollout{From: target.Other(), To: target, Policy: policy}
 	before := newSituation(s, seen, now)
 	p := Plan{Service: s.Service, From: target.Other(), To: target, Policy: policy}
-	if before.healthyTargets() == 0 {
+	if !slices.ContainsFunc(before.members().target, func(f *fact) bool { return f.serves }) {
 		return Plan{}, refuse(NoTarget, "%s: %s has no healthy instance to take connections; start and register some first", s.Service, target)
 	}
 	planOld(before, &p)
@@ -84,30 +83,19 @@ func MakePlan(s State, seen Seen, target discovery.Colour, policy Policy, now ti
 	return p, nil
 }
 
-// healthyTargets counts the healthy instances of the target.
-func (s *situation) healthyTargets() int {
-	n := 0
-	for _, key := range s.targetMembers() {
-		if s.serves(key, s.state.Members[key]) {
-			n++
-		}
-	}
-	return n
-}
-
 // batches is what each batch holds, in the order in which they would go; a
 // single one without stagger.
-func (s *situation) batches() [][]discovery.InstanceID {
-	left := s.oldMembers()
+func (s *situation) batches() [][]*fact {
+	left := s.members().old
 	if s.state.Rollout.Policy.Stagger.Instances.IsZero() {
-		return [][]discovery.InstanceID{left}
+		return [][]*fact{left}
 	}
 	return slices.Collect(slices.Chunk(s.inTurn(left), max(1, s.batchSize())))
 }
 
 // reckon computes how long it takes when nothing holds it up. A window that is
 // smaller than the cap is taken to let a whole window go each step.
-func (p *Plan) reckon(batches [][]discovery.InstanceID) {
+func (p *Plan) reckon(batches [][]*fact) {
 	f := p.Policy.Funnel
 	if w := p.Policy.Window; w > 0 {
 		f.Close = min(f.Close, w)
@@ -117,11 +105,11 @@ func (p *Plan) reckon(batches [][]discovery.InstanceID) {
 	}
 	p.Takes += units.Duration(p.Policy.Soak.D() + settle + p.Policy.Grace.D())
 	for i, batch := range batches {
-		held := 0
-		for _, key := range batch {
-			held += p.held[key]
+		held, ids := 0, make([]discovery.InstanceID, len(batch))
+		for i, f := range batch {
+			held, ids[i] = held+f.held, f.key
 		}
-		p.Batches = append(p.Batches, Batch{Instances: batch, Connections: held, Takes: units.Duration(spread.Finish(f, held).Round(100 * time.Millisecond))})
+		p.Batches = append(p.Batches, Batch{Instances: ids, Connections: held, Takes: units.Duration(spread.Finish(f, held).Round(100 * time.Millisecond))})
 		p.Steps += (held + f.Close - 1) / f.Close
 		last := i == len(batches)-1
 		switch took := spread.Finish(f, held); {
@@ -146,38 +134,36 @@ func planTimes(s *situation, p *Plan) {
 	if end := p.Policy.Deadline; end > 0 && p.Takes > end {
 		p.Problems = append(p.Problems, fmt.Sprintf("it takes about %s, longer than the deadline of %s; raise the pace or the deadline", p.Takes, end))
 	}
-	for _, key := range s.oldMembers() {
-		m := s.state.Members[key]
-		in, _ := s.instance(key, m)
-		kill := cmp.Or(units.Duration(in.KillAfter), p.Policy.KillAfter)
+	for _, f := range s.members().old {
+		kill := p.Policy.KillAfter
+		if f.instance != nil {
+			kill = cmp.Or(units.Duration(f.instance.KillAfter), kill)
+		}
 		takes := p.Takes
 		for _, b := range p.Batches {
-			if slices.Contains(b.Instances, key) {
+			if slices.Contains(b.Instances, f.key) {
 				takes = b.Takes
 			}
 		}
 		if kill > 0 && takes > kill {
-			p.Problems = append(p.Problems, fmt.Sprintf("%s is killed %s after it begins to drain, and its drain takes about %s; raise kill_after or the pace", key, kill, takes))
+			p.Problems = append(p.Problems, fmt.Sprintf("%s is killed %s after it begins to drain, and its drain takes about %s; raise kill_after or the pace", f.key, kill, takes))
 		}
 	}
 }
 
 // planOld looks at the side that lets go.
 func planOld(s *situation, p *Plan) {
-	p.held = map[discovery.InstanceID]int{}
-	for _, key := range s.oldMembers() {
-		m, sight := s.state.Members[key], s.seen.Instances[key]
-		n, known := s.holds(key, m)
-		p.held[key] = n
+	for _, f := range s.members().old {
+		key, n, sight := f.key, f.held, s.seen.Instances[f.key]
 		p.Connections += n
 		switch {
-		case m.Drain == "" && p.Policy.Hook == nil:
+		case !f.endpoint && p.Policy.Hook == nil:
 			p.Notes = append(p.Notes, fmt.Sprintf("%s has no drain endpoint: the rollout waits until you stop and deregister it", key))
-		case m.Drain == "" && !known:
+		case !f.endpoint && !f.known:
 			p.Notes = append(p.Notes, fmt.Sprintf("%s has no drain endpoint and the proxies do not report what it holds yet", key))
-		case m.Drain == "" && n > p.Policy.Funnel.Close:
+		case !f.endpoint && n > p.Policy.Funnel.Close:
 			p.Problems = append(p.Problems, fmt.Sprintf("%s holds %d connections, which its hook ends all at once, and a step may close %d; raise the pace, or put a sidecar in front of it", key, n, p.Policy.Funnel.Close))
-		case m.Drain == "":
+		case !f.endpoint:
 		case sight.Err != "":
 			p.Problems = append(p.Problems, fmt.Sprintf("%s cannot be told to let go (%s)", key, sight.Err))
 		case sight.At.IsZero():
@@ -191,8 +177,8 @@ func planOld(s *situation, p *Plan) {
 func planTarget(s *situation, p *Plan) {
 	rate := 0.0
 	p.exact = true
-	for _, key := range s.colour(p.To) {
-		m, sight := s.state.Members[key], s.seen.Instances[key]
+	for _, f := range s.members().colour[p.To] {
+		key, m, sight := f.key, s.state.Members[f.key], s.seen.Instances[f.key]
 		if !m.Departed.IsZero() && sight.Status.Active > 0 {
 			p.Problems = append(p.Problems, fmt.Sprintf("%s of the release before still holds %d connections on %s", key, sight.Status.Active, p.To))
 		}
@@ -268,8 +254,8 @@ func Foresee(s State, seen Seen, now time.Time) Outlook {
 	ahead := newSituation(s, seen, now)
 	out := Outlook{Turns: map[discovery.InstanceID]int{}, Limit: ahead.limit()}
 	out.Pace, out.Why = r.Pace.of(out.Limit)
-	for _, key := range ahead.oldMembers() {
-		out.Turns[key] = s.Members[key].Turn
+	for _, f := range ahead.members().old {
+		out.Turns[f.key] = s.Members[f.key].Turn
 	}
 	if r.Policy.Stagger.Instances.IsZero() {
 		return out
@@ -277,8 +263,8 @@ func Foresee(s State, seen Seen, now time.Time) Outlook {
 	batch := r.Batch
 	for turn := range slices.Chunk(ahead.inTurn(ahead.oldSide().waiting), max(1, ahead.batchSize())) {
 		batch++
-		for _, key := range turn {
-			out.Turns[key] = batch
+		for _, f := range turn {
+			out.Turns[f.key] = batch
 		}
 	}
 	return out
@@ -301,10 +287,10 @@ func Rooms(s State, seen Seen, policy Policy, now time.Time) map[discovery.Colou
 	ahead := newSituation(s, seen, now)
 	out := map[discovery.Colour]Room{}
 	for _, c := range discovery.Colours {
-		open, room, known := ahead.open(c), Room{}, true
-		for _, key := range open {
-			n, says := ahead.usageOf(key, s.Members[key])
-			capacity := ahead.capacity(key, s.Members[key], policy)
+		open, room, known := ahead.members().open[c], Room{}, true
+		for _, f := range open {
+			n, says := ahead.usageOf(f)
+			capacity := ahead.capacity(f, policy)
 			room.Held, room.Capacity = room.Held+n, room.Capacity+capacity
 			known = known && says && capacity > 0
 		}

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"time"
-
-	"github.com/sluice-proxy/sluice/discovery"
 )
 
 // Code names a Reason or a Refusal for machines: metrics, JSON, tests.
@@ -104,10 +102,10 @@ func names(all []string) string {
 	return strings.Join(all[:3], ", ") + fmt.Sprintf(" and %d more", len(all)-3)
 }
 
-func keys(ids []discovery.InstanceID) string {
-	out := make([]string, len(ids))
-	for i, id := range ids {
-		out[i] = string(id)
+func keys(of []*fact) string {
+	out := make([]string, len(of))
+	for i, f := range of {
+		out[i] = string(f.key)
 	}
 	return names(out)
 }

@@ -27,9 +27,9 @@ func (s *situation) room() (n int, known bool) {
 
 func (s *situation) sumRoom() (int, bool) {
 	r := s.state.Rollout
-	open := s.open(r.To)
-	for _, key := range open {
-		if s.capacity(key, s.state.Members[key], r.Policy) == 0 {
+	open := s.members().open[r.To]
+	for _, f := range open {
+		if s.capacity(f, r.Policy) == 0 {
 			return 0, false
 		}
 	}
@@ -38,9 +38,9 @@ func (s *situation) sumRoom() (int, bool) {
 	}
 	_, total := s.usage()
 	total -= s.moved().AtMost
-	for key, m := range s.state.Members {
-		if !s.answers(key) && m.Drain != "" {
-			total -= m.Share
+	for _, f := range s.members().all {
+		if !f.answers && f.endpoint {
+			total -= s.state.Members[f.key].Share
 		}
 	}
 	return total, len(open) > 0
@@ -49,10 +49,12 @@ func (s *situation) sumRoom() (int, bool) {
 // capacity is how many connections the member may hold: what it declares or the
 // policy's default, and no more than the limit that it says itself, times the
 // headroom; 0 is no bound.
-func (s *situation) capacity(key discovery.InstanceID, m Member, p Policy) int {
-	in, _ := s.instance(key, m)
-	n := cmp.Or(in.Capacity, p.Capacity)
-	if limit := s.seen.Instances[key].Status.Limit; limit > 0 && (n == 0 || limit < n) {
+func (s *situation) capacity(f *fact, p Policy) int {
+	n := p.Capacity
+	if f.instance != nil {
+		n = cmp.Or(f.instance.Capacity, n)
+	}
+	if limit := s.seen.Instances[f.key].Status.Limit; limit > 0 && (n == 0 || limit < n) {
 		n = limit
 	}
 	return int(int64(n) * int64(cmp.Or(p.Headroom, units.Whole)) / int64(units.Whole))
@@ -63,12 +65,11 @@ func (s *situation) capacity(key discovery.InstanceID, m Member, p Policy) int {
 // that is above its capacity takes room from the others.
 func (s *situation) usage() (held, room int) {
 	r := s.state.Rollout
-	for _, key := range s.open(r.To) {
-		m := s.state.Members[key]
-		n, known := s.usageOf(key, m)
+	for _, f := range s.members().open[r.To] {
+		n, known := s.usageOf(f)
 		held += n
 		if known {
-			room += s.capacity(key, m, r.Policy) - n
+			room += s.capacity(f, r.Policy) - n
 		}
 	}
 	return held, room
@@ -77,17 +78,17 @@ func (s *situation) usage() (held, room int) {
 // usageOf is how many connections an instance of the target holds. One without a
 // drain endpoint that the proxies do not report holds what their witness counts
 // beyond the reported ones.
-func (s *situation) usageOf(key discovery.InstanceID, m Member) (n int, known bool) {
-	if n, known = s.holds(key, m); known || m.Drain != "" {
-		return n, known
+func (s *situation) usageOf(f *fact) (n int, known bool) {
+	if f.known || f.endpoint {
+		return f.held, f.known
 	}
-	w, ok := s.seen.Witnesses[m.Colour]
+	w, ok := s.seen.Witnesses[f.colour]
 	if !ok || len(w.Missing) > 0 {
 		return 0, false
 	}
 	n = w.Active
-	for _, other := range s.colour(m.Colour) {
-		if load, ok := s.load(s.state.Members[other]); ok {
+	for _, other := range s.members().colour[f.colour] {
+		if load, ok := s.load(s.state.Members[other.key]); ok {
 			n -= load.Held
 		}
 	}
@@ -103,12 +104,11 @@ func (s *situation) atCapacity() map[discovery.InstanceID]bool {
 		return nil
 	}
 	full := map[discovery.InstanceID]bool{}
-	open := s.open(r.To)
-	for _, key := range open {
-		m := s.state.Members[key]
-		n, known := s.usageOf(key, m)
-		if most := s.capacity(key, m, r.Policy); most > 0 && known && n >= most {
-			full[key] = true
+	open := s.members().open[r.To]
+	for _, f := range open {
+		n, known := s.usageOf(f)
+		if most := s.capacity(f, r.Policy); most > 0 && known && n >= most {
+			full[f.key] = true
 		}
 	}
 	if len(full) == len(open) {
@@ -131,11 +131,10 @@ func (s *situation) limits() map[discovery.Colour]int {
 		return out
 	}
 	for _, c := range discovery.Colours {
-		total, open := 0, s.open(c)
-		bounded := len(open) > 0
-		for _, key := range s.colour(c) {
-			m := s.state.Members[key]
-			if limit := s.seen.Instances[key].Status.Limit; s.state.drains(m) || s.serves(key, m) {
+		total := 0
+		bounded := len(s.members().open[c]) > 0
+		for _, f := range s.members().colour[c] {
+			if limit := s.seen.Instances[f.key].Status.Limit; f.drains || f.serves {
 				total, bounded = total+limit, bounded && limit > 0
 			}
 		}

@@ -1,7 +1,7 @@
 package rollout
 
 import (
-	"maps"
+	"cmp"
 	"slices"
 	"time"
 
@@ -33,130 +33,151 @@ type situation struct {
 	memo  *memo
 }
 
-// memo holds what was computed from the situation, for large fleets. The first two
-// hold while no member comes or goes, the others until the state is written.
+// memo holds what was computed from the situation, for large fleets: the roster
+// until its basis changes, the others until the state is written.
 type memo struct {
-	keys  []discovery.InstanceID       // of all members, in order
-	where map[discovery.InstanceID]int // in Seen.Fleet.Instances
-
-	open  map[discovery.Colour][]discovery.InstanceID
-	moved *Moved
-	room  *roomLeft
+	roster *roster
+	moved  *Moved
+	room   *roomLeft
 }
 
 func newSituation(s State, seen Seen, now time.Time) *situation {
 	return &situation{state: s, seen: seen, now: now, memo: &memo{}}
 }
 
-// Lists of members. Each is in a stable order.
-
-// all lists every member; the list is not to be changed.
-func (s *situation) all() []discovery.InstanceID {
-	if s.memo.keys == nil {
-		s.memo.keys = slices.Sorted(maps.Keys(s.state.Members))
-	}
-	return s.memo.keys
+// roster is every member with what is known of it. Each list is in the order of keys
+// and never changed.
+type roster struct {
+	basis basis
+	all   []fact
+	// old let their connections go, target get the new ones; both are empty without a
+	// rollout. colour and open are by colour; open are healthy and take new connections.
+	old, target  []*fact
+	colour, open map[discovery.Colour][]*fact
 }
 
-func (s *situation) members(which func(discovery.InstanceID, Member) bool) []discovery.InstanceID {
-	var keys []discovery.InstanceID
-	for _, key := range s.all() {
-		if which(key, s.state.Members[key]) {
-			keys = append(keys, key)
+// basis is what a roster depends on beside the members.
+type basis struct {
+	epoch    uint64
+	retired  bool
+	rollout  string
+	phase    Phase
+	from, to discovery.Colour
+}
+
+func basisOf(s State) basis {
+	b := basis{epoch: s.Epoch, retired: s.Retired}
+	if r := s.Rollout; r != nil {
+		b.rollout, b.phase, b.from, b.to = r.ID, r.Phase, r.From, r.To
+	}
+	return b
+}
+
+// fact is what is known of one member at this moment.
+type fact struct {
+	key    discovery.InstanceID
+	colour discovery.Colour
+	// old: it lets its connections go; takes: it is one of the target's; drains: it
+	// gets no new connections because it drains. endpoint: it has a drain endpoint.
+	old, takes, drains, endpoint bool
+	// instance is the member in discovery, nil if it is not there; serves: it is
+	// called healthy.
+	instance *discovery.Instance
+	serves   bool
+	// asked is when it answered last; zero if never. answers: also the newest
+	// request. refusing: it said then that it takes no new connections; gated: in this
+	// epoch, so that what it holds can only fall.
+	asked                    time.Time
+	answers, refusing, gated bool
+	// dead: its process no longer exists, by two witnesses: discovery does not call
+	// it healthy, and its endpoint refuses connections.
+	dead bool
+	// held is how many connections it holds, by its own word or, where it has no
+	// endpoint, by the proxies'; known is false when nobody says. 0 is proof only where
+	// the member itself or the witness of its colour says so.
+	held  int
+	known bool
+	// reported: the proxies report a load of it.
+	reported bool
+	// admissions are its totals: by its own word where it has one, and what it
+	// refused also by the proxies'.
+	admissions Admissions
+}
+
+// members looks at every member once.
+func (s *situation) members() *roster {
+	b := basisOf(s.state)
+	if l := s.memo.roster; l != nil && l.basis == b {
+		return l
+	}
+	l := &roster{
+		basis: b, all: make([]fact, 0, len(s.state.Members)),
+		colour: map[discovery.Colour][]*fact{}, open: map[discovery.Colour][]*fact{},
+	}
+	listed := make(map[discovery.InstanceID]int, len(s.seen.Fleet.Instances))
+	for i, in := range s.seen.Fleet.Instances {
+		listed[in.ID] = i
+	}
+	empty := map[discovery.Colour]bool{}
+	for _, c := range discovery.Colours {
+		empty[c] = s.witnessedEmpty(c)
+	}
+	for key, m := range s.state.Members {
+		i, ok := listed[m.ID]
+		var in *discovery.Instance
+		if ok && key == m.ID && m.Departed.IsZero() {
+			in = &s.seen.Fleet.Instances[i]
+		}
+		l.all = append(l.all, s.fact(key, m, in, empty[m.Colour]))
+	}
+	slices.SortFunc(l.all, func(a, b fact) int { return cmp.Compare(a.key, b.key) })
+	for i := range l.all {
+		f := &l.all[i]
+		l.colour[f.colour] = append(l.colour[f.colour], f)
+		if f.serves && !f.drains && !f.refusing {
+			l.open[f.colour] = append(l.open[f.colour], f)
+		}
+		if f.old {
+			l.old = append(l.old, f)
+		}
+		if f.takes {
+			l.target = append(l.target, f)
 		}
 	}
-	return keys
+	s.memo.roster = l
+	return l
 }
 
-// oldMembers lists the members that let their connections go.
-func (s *situation) oldMembers() []discovery.InstanceID {
-	return s.members(func(_ discovery.InstanceID, m Member) bool { return s.state.Rollout.old(m) })
-}
-
-// targetMembers lists the members of the target.
-func (s *situation) targetMembers() []discovery.InstanceID {
-	return s.members(func(_ discovery.InstanceID, m Member) bool { return s.state.Rollout.takes(m) })
-}
-
-// colour lists the members of a colour.
-func (s *situation) colour(c discovery.Colour) []discovery.InstanceID {
-	return s.members(func(_ discovery.InstanceID, m Member) bool { return m.Colour == c })
-}
-
-// open lists the healthy instances of a colour that take new connections; the
-// list is not to be changed.
-func (s *situation) open(c discovery.Colour) []discovery.InstanceID {
-	if keys, ok := s.memo.open[c]; ok {
-		return keys
+// fact gathers what is known of a member; in is nil where discovery does not have it,
+// and empty: the proxies hold nothing of its colour.
+func (s *situation) fact(key discovery.InstanceID, m Member, in *discovery.Instance, empty bool) fact {
+	sight := s.seen.Instances[key]
+	status := &sight.Status
+	f := fact{
+		key: key, colour: m.Colour, endpoint: m.Drain != "", drains: s.state.drains(m),
+		instance: in, serves: in != nil && in.Health.Serves(),
+		asked: sight.At, answers: sight.Err == "" && !sight.At.IsZero(), refusing: sight.refusing(),
 	}
-	keys := s.members(func(key discovery.InstanceID, m Member) bool {
-		return m.Colour == c && !s.state.drains(m) && s.serves(key, m) && !s.seen.Instances[key].refusing()
-	})
-	if s.memo.open == nil {
-		s.memo.open = map[discovery.Colour][]discovery.InstanceID{}
+	f.dead = !f.serves && sight.Refused && s.now.Sub(sight.FailingSince) >= goneAfter
+	if r := s.state.Rollout; r != nil {
+		f.old, f.takes = r.old(m), r.takes(m)
+		f.gated = f.refusing && status.Rollout == r.ID && status.Epoch == s.state.Epoch
 	}
-	s.memo.open[c] = keys
-	return keys
-}
-
-// What is known of one member.
-
-// instance finds the member in discovery; departed ones are not there.
-func (s *situation) instance(key discovery.InstanceID, m Member) (discovery.Instance, bool) {
-	if key != m.ID || !m.Departed.IsZero() {
-		return discovery.Instance{}, false
+	load, reported := s.load(m)
+	f.reported = reported
+	switch {
+	case f.endpoint:
+		f.held, f.known = status.Active, !sight.At.IsZero()
+		f.admissions = Admissions{status.Accepted, max(status.Refused, load.Refused)}
+	case empty:
+		f.known, f.admissions = true, load.Admissions
+	default:
+		f.held, f.known, f.admissions = load.Held, reported && load.Held > 0, load.Admissions
 	}
-	if s.memo.where == nil {
-		s.memo.where = make(map[discovery.InstanceID]int, len(s.seen.Fleet.Instances))
-		for i, in := range s.seen.Fleet.Instances {
-			s.memo.where[in.ID] = i
-		}
-	}
-	i, ok := s.memo.where[m.ID]
-	if !ok {
-		return discovery.Instance{}, false
-	}
-	return s.seen.Fleet.Instances[i], true
-}
-
-// serves reports whether discovery calls the member healthy.
-func (s *situation) serves(key discovery.InstanceID, m Member) bool {
-	in, ok := s.instance(key, m)
-	return ok && in.Health.Serves()
+	return f
 }
 
 func (s Sighting) refusing() bool { return !s.At.IsZero() && s.Status.State != drain.Serving }
-
-// answers reports whether the member's endpoint answered the newest request.
-func (s *situation) answers(key discovery.InstanceID) bool {
-	sight := s.seen.Instances[key]
-	return sight.Err == "" && !sight.At.IsZero()
-}
-
-// gated reports whether the instance has said in this epoch that it refuses new
-// connections. What it holds can then only fall.
-func (s *situation) gated(key discovery.InstanceID) bool {
-	sight := s.seen.Instances[key]
-	return sight.refusing() && sight.Status.Rollout == s.state.Rollout.ID && sight.Status.Epoch == s.state.Epoch
-}
-
-// dead reports whether the member's process no longer exists, by two witnesses:
-// discovery does not call it healthy, and its endpoint refuses connections.
-func (s *situation) dead(key discovery.InstanceID, m Member) bool {
-	sight := s.seen.Instances[key]
-	return !s.serves(key, m) && sight.Refused && s.now.Sub(sight.FailingSince) >= goneAfter
-}
-
-// departedEmpty reports whether a departed member is proven to hold nothing, or
-// has been away so long without anybody to ask that it is given up.
-func (s *situation) departedEmpty(key discovery.InstanceID, m Member) bool {
-	sight := s.seen.Instances[key]
-	if m.Drain == "" && s.witnessedEmpty(m.Colour) && s.seen.Witnesses[m.Colour].At.After(m.Departed.Add(departedSettle)) {
-		return true
-	}
-	asked := sight.At.After(m.Departed.Add(departedSettle)) && sight.Err == ""
-	return asked && sight.Status.Active == 0 || s.dead(key, m) || s.now.Sub(m.Departed) > forgetAfter
-}
 
 // load is what the proxies report of the member.
 func (s *situation) load(m Member) (Load, bool) {
@@ -166,33 +187,6 @@ func (s *situation) load(m Member) (Load, bool) {
 	load, ok := s.seen.Loads[Place{m.Colour, m.Addr}]
 	return load, ok
 }
-
-// holds is how many connections the member holds, by its own word or, where it
-// has no drain endpoint, by the proxies'. known is false when nobody says; 0 is
-// proof only where the member itself or the witness of its colour says so.
-func (s *situation) holds(key discovery.InstanceID, m Member) (n int, known bool) {
-	if m.Drain != "" {
-		sight := s.seen.Instances[key]
-		return sight.Status.Active, !sight.At.IsZero()
-	}
-	if s.witnessedEmpty(m.Colour) {
-		return 0, true
-	}
-	load, ok := s.load(m)
-	return load.Held, ok && load.Held > 0
-}
-
-// admissions are the member's totals: by its own word where it has one, and what it
-// refused also by the proxies'.
-func (s *situation) admissions(key discovery.InstanceID, m Member) Admissions {
-	load, _ := s.load(m)
-	if sight := s.seen.Instances[key]; m.Drain != "" {
-		return Admissions{sight.Status.Accepted, max(sight.Status.Refused, load.Refused)}
-	}
-	return load.Admissions
-}
-
-// What is known of all.
 
 // witnessedEmpty reports whether every proxy that may hold a connection of the
 // colour says that it holds none.
@@ -214,25 +208,26 @@ func (s *situation) proxy(node string) (Proxy, bool) {
 	return s.seen.Proxies[i], true
 }
 
+// departedEmpty reports whether a departed member is proven to hold nothing, or
+// has been away so long without anybody to ask that it is given up.
+func (s *situation) departedEmpty(f *fact) bool {
+	m, sight := s.state.Members[f.key], s.seen.Instances[f.key]
+	if !f.endpoint && s.witnessedEmpty(m.Colour) && s.seen.Witnesses[m.Colour].At.After(m.Departed.Add(departedSettle)) {
+		return true
+	}
+	asked := sight.At.After(m.Departed.Add(departedSettle)) && sight.Err == ""
+	return asked && sight.Status.Active == 0 || f.dead || s.now.Sub(m.Departed) > forgetAfter
+}
+
 // unheard names an instance that was counted and has said nothing since this
 // process started.
 func (s *situation) unheard() (discovery.InstanceID, bool) {
-	for _, key := range s.all() {
-		if m := s.state.Members[key]; m.Counted && m.Drain != "" && s.seen.Instances[key].At.IsZero() {
-			return key, true
+	for _, f := range s.members().all {
+		if f.endpoint && f.asked.IsZero() && s.state.Members[f.key].Counted {
+			return f.key, true
 		}
 	}
 	return "", false
-}
-
-// stepRuns reports whether the running step may still close connections.
-func (s *situation) stepRuns() bool {
-	for _, m := range s.state.Members {
-		if m.Ceiling != nil {
-			return true
-		}
-	}
-	return false
 }
 
 // targetUnfit says why the target cannot be sent clients.
@@ -244,16 +239,18 @@ func (s *situation) targetUnfit() *blocker {
 	if s.seen.Fleet.Suspect != "" {
 		return blocked(StaleDiscovery, "waiting: %s", s.seen.Fleet.Suspect)
 	}
-	for _, key := range s.targetMembers() {
-		m := s.state.Members[key]
-		if in, ok := s.instance(key, m); ok && !in.Health.Serves() {
-			return blocked(TargetSick, "waiting: %s instance %s is %s; deregister it to go on without it", r.To, key, in.Health)
-		} else if sight := s.seen.Instances[key]; ok && m.Counted && sight.Refused {
+	for _, f := range s.members().target {
+		if f.instance == nil {
+			continue
+		}
+		if !f.serves {
+			return blocked(TargetSick, "waiting: %s instance %s is %s; deregister it to go on without it", r.To, f.key, f.instance.Health)
+		} else if sight := s.seen.Instances[f.key]; sight.Refused && s.state.Members[f.key].Counted {
 			// Its process is gone, and no health check has noticed yet.
-			return blocked(TargetSick, "waiting: %s instance %s answers no more (%s); bring it back, or deregister it to go on without it", r.To, key, sight.Err)
+			return blocked(TargetSick, "waiting: %s instance %s answers no more (%s); bring it back, or deregister it to go on without it", r.To, f.key, sight.Err)
 		}
 	}
-	if len(s.open(r.To)) == 0 {
+	if len(s.members().open[r.To]) == 0 {
 		return blocked(TargetSick, "waiting: %s has no healthy instance that takes new connections; start some, or abort", r.To)
 	}
 	return nil

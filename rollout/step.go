@@ -92,7 +92,7 @@ func (t *turn) check() error {
 // write marks the state as changed and returns it, to be changed at once.
 func (t *turn) write() *State {
 	t.changed = true
-	t.memo.open, t.memo.moved, t.memo.room = nil, nil, nil
+	t.memo.moved, t.memo.room = nil, nil
 	return &t.state
 }
 
@@ -101,14 +101,14 @@ func (t *turn) rollout() *Rollout { return t.write().Rollout }
 
 // put makes m the member of this key.
 func (t *turn) put(key discovery.InstanceID, m Member) {
-	if _, known := t.state.Members[key]; !known {
-		t.memo.keys = nil
+	if was := t.state.Members[key]; was.Identity != m.Identity || was.Standing != m.Standing || !was.Departed.Equal(m.Departed) {
+		t.memo.roster = nil
 	}
 	t.ownMembers()[key] = m
 }
 
 func (t *turn) drop(key discovery.InstanceID) {
-	t.memo.keys = nil
+	t.memo.roster = nil
 	delete(t.ownMembers(), key)
 }
 
@@ -164,14 +164,15 @@ func (t *turn) restep() {
 
 // hold takes the ceilings away: every member keeps what it has.
 func (t *turn) hold() {
-	for key, m := range t.state.Members {
+	for _, f := range t.members().all {
+		m := t.state.Members[f.key]
 		was := m
 		m.Ceiling = nil
-		if t.answers(key) {
+		if f.answers {
 			m.Quota = Quota{} // else it may have closed its share and not said so
 		}
 		if m != was {
-			t.put(key, m)
+			t.put(f.key, m)
 		}
 	}
 }

@@ -106,20 +106,22 @@ func (s *situation) orders() map[discovery.InstanceID]Instruction {
 // claimOrder lists the members in the order in which they may claim a drain endpoint:
 // those in discovery, then the departed ones, the earliest first.
 func (s *situation) claimOrder() []discovery.InstanceID {
-	gone := s.members(func(_ discovery.InstanceID, m Member) bool { return !m.Departed.IsZero() })
-	slices.SortStableFunc(gone, func(a, b discovery.InstanceID) int {
-		return s.state.Members[a].Departed.Compare(s.state.Members[b].Departed)
+	order := make([]discovery.InstanceID, len(s.members().all))
+	for i, f := range s.members().all {
+		order[i] = f.key
+	}
+	slices.SortStableFunc(order, func(a, b discovery.InstanceID) int {
+		return s.state.Members[a].Departed.Compare(s.state.Members[b].Departed) // zero comes first
 	})
-	return append(s.members(func(_ discovery.InstanceID, m Member) bool { return m.Departed.IsZero() }), gone...)
+	return order
 }
 
 // endpoints lists the addresses of a colour, sorted; full ones get no new connections.
 func (s *situation) endpoints(c discovery.Colour, full map[discovery.InstanceID]bool) []Endpoint {
 	out := []Endpoint{}
-	for _, key := range s.colour(c) {
-		m := s.state.Members[key]
-		closed := !s.serves(key, m) || s.seen.Instances[key].refusing() || s.state.drains(m) || full[key]
-		out = append(out, Endpoint{ID: key, Addr: m.Addr, Draining: closed})
+	for _, f := range s.members().colour[c] {
+		closed := !f.serves || f.refusing || f.drains || full[f.key]
+		out = append(out, Endpoint{ID: f.key, Addr: s.state.Members[f.key].Addr, Draining: closed})
 	}
 	slices.SortFunc(out, func(a, b Endpoint) int {
 		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.ID, b.ID))
