@@ -253,3 +253,20 @@ func (s *situation) admissionsAsOf() time.Time {
 	}
 	return s.now.Add(-age / max(1, n))
 }
+
+// since is how many there were after was.
+func (a Admissions) since(was Admissions) Admissions {
+	return Admissions{grown(was.Accepted, a.Accepted), grown(was.Refused, a.Refused)}
+}
+
+func (a Admissions) plus(b Admissions) Admissions {
+	return Admissions{a.Accepted + b.Accepted, a.Refused + b.Refused}
+}
+
+// grown is how far a total rose; one that fell began anew.
+func grown(was, is uint64) uint64 {
+	if is < was {
+		return is
+	}
+	return is - was
+}

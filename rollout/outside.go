@@ -107,24 +107,6 @@ const (
 	loadMaxAge = 10 * time.Second
 )
 
-// hookOrders is for which members the hook has to be called.
-func (s *situation) hookOrders() map[discovery.InstanceID]HookOrder {
-	r := s.state.Rollout
-	if r == nil || r.Policy.Hook == nil {
-		return nil
-	}
-	out := map[discovery.InstanceID]HookOrder{}
-	for key, m := range s.state.Members {
-		if m.Hooked > 0 && r.old(m) {
-			out[key] = HookOrder{
-				Service: s.state.Service, Instance: m.ID, Colour: m.Colour, Addr: m.Addr,
-				Rollout: r.ID, Attempt: m.Hooked, Hook: *r.Policy.Hook,
-			}
-		}
-	}
-	return out
-}
-
 // hookRun is the call that the member's newest order asked for.
 func (s *situation) hookRun(key discovery.InstanceID, m Member) (HookRun, bool) {
 	run, ok := s.seen.Hooks[key]

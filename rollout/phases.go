@@ -174,6 +174,32 @@ func (s *situation) absentProxy() (node string, end time.Time, absent bool) {
 	return "", time.Time{}, false
 }
 
+// targetUnfit says why the target cannot be sent clients.
+func (s *situation) targetUnfit() *blocker {
+	r := s.state.Rollout
+	if s.seen.Fleet.Err != "" {
+		return blocked(StaleDiscovery, "waiting: %s", s.seen.Fleet.Err)
+	}
+	if s.seen.Fleet.Suspect != "" {
+		return blocked(StaleDiscovery, "waiting: %s", s.seen.Fleet.Suspect)
+	}
+	for _, f := range s.members().target {
+		if f.instance == nil {
+			continue
+		}
+		if !f.serves {
+			return blocked(TargetSick, "waiting: %s instance %s is %s; deregister it to go on without it", r.To, f.key, f.instance.Health)
+		} else if sight := s.seen.Instances[f.key]; sight.Refused && s.state.Members[f.key].Counted {
+			// Its process is gone, and no health check has noticed yet.
+			return blocked(TargetSick, "waiting: %s instance %s answers no more (%s); bring it back, or deregister it to go on without it", r.To, f.key, sight.Err)
+		}
+	}
+	if len(s.members().open[r.To]) == 0 {
+		return blocked(TargetSick, "waiting: %s has no healthy instance that takes new connections; start some, or abort", r.To)
+	}
+	return nil
+}
+
 // soaking waits for the last evicted clients to come back.
 func soaking(t *turn) Reason {
 	r := t.state.Rollout

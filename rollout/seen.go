@@ -1,8 +1,10 @@
 package rollout
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"syscall"
 	"time"
@@ -212,4 +214,65 @@ type Difference struct {
 	Said, Reported int
 	// Since is when it was first seen.
 	Since time.Time
+}
+
+const (
+	// askMoving is how often an instance is asked in a rollout and while its side
+	// drains, askOthers all other times, askFailing after a failure.
+	askMoving  = 500 * time.Millisecond
+	askOthers  = 2 * time.Second
+	askFailing = time.Second
+)
+
+// Assignment is what the drain endpoint of one member is told and how often it is
+// asked.
+type Assignment struct {
+	// Endpoint is the base URL of the drain endpoint.
+	Endpoint string
+	// Instruction is what it has to show; the zero value only asks.
+	Instruction Instruction
+	// Every is the mean time between two requests while nothing is to be told.
+	Every time.Duration
+}
+
+// Assignments lists the assignment of each member that has a drain endpoint.
+func Assignments(s State, w Wish) map[discovery.InstanceID]Assignment {
+	out := map[discovery.InstanceID]Assignment{}
+	for key, m := range maps.All(s.Members) {
+		if m.Drain == "" {
+			continue
+		}
+		every := askOthers
+		if s.Rollout != nil || s.drains(m) {
+			every = askMoving
+		}
+		out[key] = Assignment{Endpoint: m.Drain, Instruction: w.Orders[key], Every: every}
+	}
+	return out
+}
+
+// Pause is the mean time until the instance is asked again, after the request that
+// followed the sighting last was answered by status, or failed with err.
+func (a Assignment) Pause(last Sighting, status drain.Status, err error) time.Duration {
+	switch untold := err == nil && !a.Instruction.ShownBy(status); {
+	case err != nil, untold && last.Err == "" && !last.At.IsZero():
+		return askFailing
+	case untold:
+		return 0
+	}
+	return a.Every
+}
+
+// ShownBy reports whether an instance of this status follows the instruction. A
+// release is needed only by an instance that an order closed: one that closed its
+// gate by itself is going away and has no leave to stay.
+func (i Instruction) ShownBy(s drain.Status) bool {
+	switch {
+	case i.Drain != nil:
+		return s.Rollout == i.Drain.Rollout && s.State != drain.Serving &&
+			cmp.Or(cmp.Compare(s.Epoch, i.Drain.Epoch), cmp.Compare(s.Step, i.Drain.Step)) >= 0
+	case i.Serve != nil:
+		return s.State == drain.Serving || s.Rollout == ""
+	}
+	return true
 }

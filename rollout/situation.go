@@ -42,7 +42,9 @@ type memo struct {
 }
 
 func newSituation(s State, seen Seen, now time.Time) *situation {
-	return &situation{state: s, seen: seen, now: now, memo: &memo{}}
+	x := &situation{state: s, seen: seen, now: now, memo: &memo{}}
+	x.members()
+	return x
 }
 
 // roster is every member with what is known of it. Each list is in the order of keys
@@ -148,6 +150,29 @@ func (s *situation) members() *roster {
 	return l
 }
 
+// old reports whether the rollout has the member let its connections go.
+func (r *Rollout) old(m Member) bool {
+	return !m.Fresh && (m.Colour == r.From || m.Outgoing)
+}
+
+// takes reports whether the rollout sends the member new connections: it is one of
+// the target's.
+func (r *Rollout) takes(m Member) bool {
+	return m.Colour == r.To && !m.Outgoing
+}
+
+// drains reports whether the member gets no new connections because it drains.
+func (s State) drains(m Member) bool {
+	r := s.Rollout
+	switch {
+	case s.Retired || m.Outgoing:
+		return true
+	case r == nil || !r.old(m) || r.Phase != Draining && r.Phase != Soaking:
+		return false
+	}
+	return !r.Policy.Stagger.InPlace || m.Turn > 0
+}
+
 // fact gathers what is known of a member; in is nil where discovery does not have it,
 // and empty: the proxies hold nothing of its colour.
 func (s *situation) fact(key discovery.InstanceID, m Member, in *discovery.Instance, empty bool) fact {
@@ -228,30 +253,4 @@ func (s *situation) unheard() (discovery.InstanceID, bool) {
 		}
 	}
 	return "", false
-}
-
-// targetUnfit says why the target cannot be sent clients.
-func (s *situation) targetUnfit() *blocker {
-	r := s.state.Rollout
-	if s.seen.Fleet.Err != "" {
-		return blocked(StaleDiscovery, "waiting: %s", s.seen.Fleet.Err)
-	}
-	if s.seen.Fleet.Suspect != "" {
-		return blocked(StaleDiscovery, "waiting: %s", s.seen.Fleet.Suspect)
-	}
-	for _, f := range s.members().target {
-		if f.instance == nil {
-			continue
-		}
-		if !f.serves {
-			return blocked(TargetSick, "waiting: %s instance %s is %s; deregister it to go on without it", r.To, f.key, f.instance.Health)
-		} else if sight := s.seen.Instances[f.key]; sight.Refused && s.state.Members[f.key].Counted {
-			// Its process is gone, and no health check has noticed yet.
-			return blocked(TargetSick, "waiting: %s instance %s answers no more (%s); bring it back, or deregister it to go on without it", r.To, f.key, sight.Err)
-		}
-	}
-	if len(s.members().open[r.To]) == 0 {
-		return blocked(TargetSick, "waiting: %s has no healthy instance that takes new connections; start some, or abort", r.To)
-	}
-	return nil
 }

@@ -121,23 +121,6 @@ type Admissions struct {
 	Refused  uint64 `json:"refused,omitempty"`
 }
 
-// since is how many there were after was.
-func (a Admissions) since(was Admissions) Admissions {
-	return Admissions{grown(was.Accepted, a.Accepted), grown(was.Refused, a.Refused)}
-}
-
-func (a Admissions) plus(b Admissions) Admissions {
-	return Admissions{a.Accepted + b.Accepted, a.Refused + b.Refused}
-}
-
-// grown is how far a total rose; one that fell began anew.
-func grown(was, is uint64) uint64 {
-	if is < was {
-		return is
-	}
-	return is - was
-}
-
 // Standing is on which side of a rollout a member is, beside its colour.
 type Standing struct {
 	// Outgoing: it runs an older release than the target's of its own colour, and
@@ -195,29 +178,6 @@ type Rollout struct {
 	Events []Event `json:"events,omitempty"`
 	// Omitted is how many events in the middle are not remembered.
 	Omitted int `json:"omitted,omitempty"`
-}
-
-// old reports whether the rollout has the member let its connections go.
-func (r *Rollout) old(m Member) bool {
-	return !m.Fresh && (m.Colour == r.From || m.Outgoing)
-}
-
-// takes reports whether the rollout sends the member new connections: it is one of
-// the target's.
-func (r *Rollout) takes(m Member) bool {
-	return m.Colour == r.To && !m.Outgoing
-}
-
-// drains reports whether the member gets no new connections because it drains.
-func (s State) drains(m Member) bool {
-	r := s.Rollout
-	switch {
-	case s.Retired || m.Outgoing:
-		return true
-	case r == nil || !r.old(m) || r.Phase != Draining && r.Phase != Soaking:
-		return false
-	}
-	return !r.Policy.Stagger.InPlace || m.Turn > 0
 }
 
 // Steps is how the funnel goes. The zero value is a funnel that has not begun.

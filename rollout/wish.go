@@ -2,7 +2,6 @@ package rollout
 
 import (
 	"cmp"
-	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -63,6 +62,17 @@ type Instruction struct {
 	Serve *drain.Release
 }
 
+// Same reports whether two instructions say the same.
+func (i Instruction) Same(other Instruction) bool {
+	switch {
+	case i.Drain != nil && other.Drain != nil:
+		return i.Drain.Rollout == other.Drain.Rollout && i.Drain.Epoch == other.Drain.Epoch && i.Drain.Step == other.Drain.Step
+	case i.Serve != nil && other.Serve != nil:
+		return *i.Serve == *other.Serve
+	}
+	return i == other
+}
+
 // Wished derives from the state what should be. What is seen adds only which
 // instances can take new connections now. Pure, and the same for the same
 // arguments: saying it again after a restart is harmless.
@@ -78,10 +88,10 @@ func Wished(s State, seen Seen) Wish {
 		Retired:   s.Retired,
 		Gone:      s.Retired && len(s.Members) == 0,
 	}
-	full := now.atCapacity()
 	for _, c := range discovery.Colours {
-		w.Endpoints[c] = now.endpoints(c, full)
+		w.Endpoints[c] = now.endpoints(c)
 	}
+	now.closeFull(w.Endpoints)
 	return w
 }
 
@@ -116,17 +126,63 @@ func (s *situation) claimOrder() []discovery.InstanceID {
 	return order
 }
 
-// endpoints lists the addresses of a colour, sorted; full ones get no new connections.
-func (s *situation) endpoints(c discovery.Colour, full map[discovery.InstanceID]bool) []Endpoint {
+// endpoints lists the addresses of a colour, sorted.
+func (s *situation) endpoints(c discovery.Colour) []Endpoint {
 	out := []Endpoint{}
 	for _, f := range s.members().colour[c] {
-		closed := !f.serves || f.refusing || f.drains || full[f.key]
+		closed := !f.serves || f.refusing || f.drains
 		out = append(out, Endpoint{ID: f.key, Addr: s.state.Members[f.key].Addr, Draining: closed})
 	}
 	slices.SortFunc(out, func(a, b Endpoint) int {
 		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.ID, b.ID))
 	})
 	return slices.CompactFunc(out, func(a, b Endpoint) bool { return a.Addr == b.Addr })
+}
+
+// limits is how many connections the instances of each colour admit in all. A
+// colour has a limit when every instance that takes new connections has one, and
+// the limits of those that drain beside them count, too: a proxy cannot tell
+// whose connections it counts.
+func (s *situation) limits() map[discovery.Colour]int {
+	out := map[discovery.Colour]int{}
+	limited := false
+	for _, sight := range s.seen.Instances {
+		limited = limited || sight.Status.Limit > 0
+	}
+	if !limited {
+		return out
+	}
+	for _, c := range discovery.Colours {
+		total := 0
+		bounded := len(s.members().open[c]) > 0
+		for _, f := range s.members().colour[c] {
+			if limit := s.seen.Instances[f.key].Status.Limit; f.drains || f.serves {
+				total, bounded = total+limit, bounded && limit > 0
+			}
+		}
+		if bounded {
+			out[c] = total
+		}
+	}
+	return out
+}
+
+// hookOrders is for which members the hook has to be called.
+func (s *situation) hookOrders() map[discovery.InstanceID]HookOrder {
+	r := s.state.Rollout
+	if r == nil || r.Policy.Hook == nil {
+		return nil
+	}
+	out := map[discovery.InstanceID]HookOrder{}
+	for key, m := range s.state.Members {
+		if m.Hooked > 0 && r.old(m) {
+			out[key] = HookOrder{
+				Service: s.state.Service, Instance: m.ID, Colour: m.Colour, Addr: m.Addr,
+				Rollout: r.ID, Attempt: m.Hooked, Hook: *r.Policy.Hook,
+			}
+		}
+	}
+	return out
 }
 
 // proxyCount is how many proxies share limits and rates: those that are connected,
@@ -184,76 +240,4 @@ func instruct(s State, m Member) (Instruction, bool) {
 		}}, true
 	}
 	return Instruction{}, false
-}
-
-const (
-	// askMoving is how often an instance is asked in a rollout and while its side
-	// drains, askOthers all other times, askFailing after a failure.
-	askMoving  = 500 * time.Millisecond
-	askOthers  = 2 * time.Second
-	askFailing = time.Second
-)
-
-// Assignment is what the drain endpoint of one member is told and how often it is
-// asked.
-type Assignment struct {
-	// Endpoint is the base URL of the drain endpoint.
-	Endpoint string
-	// Instruction is what it has to show; the zero value only asks.
-	Instruction Instruction
-	// Every is the mean time between two requests while nothing is to be told.
-	Every time.Duration
-}
-
-// Assignments lists the assignment of each member that has a drain endpoint.
-func Assignments(s State, w Wish) map[discovery.InstanceID]Assignment {
-	out := map[discovery.InstanceID]Assignment{}
-	for key, m := range maps.All(s.Members) {
-		if m.Drain == "" {
-			continue
-		}
-		every := askOthers
-		if s.Rollout != nil || s.drains(m) {
-			every = askMoving
-		}
-		out[key] = Assignment{Endpoint: m.Drain, Instruction: w.Orders[key], Every: every}
-	}
-	return out
-}
-
-// Pause is the mean time until the instance is asked again, after the request that
-// followed the sighting last was answered by status, or failed with err.
-func (a Assignment) Pause(last Sighting, status drain.Status, err error) time.Duration {
-	switch untold := err == nil && !a.Instruction.ShownBy(status); {
-	case err != nil, untold && last.Err == "" && !last.At.IsZero():
-		return askFailing
-	case untold:
-		return 0
-	}
-	return a.Every
-}
-
-// Same reports whether two instructions say the same.
-func (i Instruction) Same(other Instruction) bool {
-	switch {
-	case i.Drain != nil && other.Drain != nil:
-		return i.Drain.Rollout == other.Drain.Rollout && i.Drain.Epoch == other.Drain.Epoch && i.Drain.Step == other.Drain.Step
-	case i.Serve != nil && other.Serve != nil:
-		return *i.Serve == *other.Serve
-	}
-	return i == other
-}
-
-// ShownBy reports whether an instance of this status follows the instruction. A
-// release is needed only by an instance that an order closed: one that closed its
-// gate by itself is going away and has no leave to stay.
-func (i Instruction) ShownBy(s drain.Status) bool {
-	switch {
-	case i.Drain != nil:
-		return s.Rollout == i.Drain.Rollout && s.State != drain.Serving &&
-			cmp.Or(cmp.Compare(s.Epoch, i.Drain.Epoch), cmp.Compare(s.Step, i.Drain.Step)) >= 0
-	case i.Serve != nil:
-		return s.State == drain.Serving || s.Rollout == ""
-	}
-	return true
 }
