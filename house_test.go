@@ -23,7 +23,7 @@ type room struct {
 	dir     string   // a folder, or a pattern for path.Match
 	ours    []string // patterns of our packages that it may import
 	foreign []string // prefixes of other modules that it may import, beside the standard library
-	// Tests may import what the code may, their own package, examples/fleet,
+	// Tests may import what the code may, their own package, test/fleet,
 	// any other module, and these of ours.
 	tests []string
 	why   string
@@ -70,10 +70,12 @@ var house = []room{
 		why: "the sidecar runs beside each server and brings neither Envoy's protos nor the control plane"},
 	{dir: "cmd/*", ours: []string{"cmd/internal/*", "discovery", "discovery/*", "rollout", "rollout/*", "rollout/store/*", "envoy", "envoy/*", "xds"}, foreign: anything, tests: []string{"examples/*", "examples/*/*", "rollout/drain/grpcdrain"},
 		why: "everything meets in cmd, but the product does not need its examples"},
-	{dir: "examples/*", ours: []string{"discovery", "discovery/*", "rollout", "rollout/*", "envoy/*", "examples/*", "examples/*/*"}, foreign: anything, tests: []string{"envoy", "xds", "rollout/store/*"},
+	{dir: "examples/*", ours: []string{"discovery", "discovery/*", "rollout", "rollout/*", "envoy/*", "examples/*", "examples/*/*", "test/fleet"}, foreign: anything, tests: []string{"envoy", "xds", "rollout/store/*"},
 		why: "an example uses what anybody could use, and runs the programs as processes"},
 	{dir: "examples/*/*", ours: []string{"rollout/drain", "examples/*", "examples/*/*"}, foreign: anything,
 		why: "an example uses what anybody could use, and runs the programs as processes"},
+	{dir: "test/*", ours: []string{"discovery", "envoy/bootstrap", "rollout/api"}, foreign: anything,
+		why: "a harness starts the programs as processes and asks them as anybody could"},
 	{dir: ".", why: "the root holds no code, only this test"},
 }
 
@@ -109,7 +111,7 @@ func (r room) allows(f source, name string) bool {
 		own = strings.TrimSuffix(own, "/")
 		allowed := r.ours
 		if f.isTest() {
-			allowed = slices.Concat(r.ours, r.tests, []string{f.dir(), "examples/fleet"})
+			allowed = slices.Concat(r.ours, r.tests, []string{f.dir(), "test/fleet"})
 		}
 		return slices.ContainsFunc(allowed, func(pattern string) bool { return matches(pattern, own) })
 	}

@@ -12,9 +12,9 @@ import (
 	consul "github.com/hashicorp/consul/api"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/examples/fleet"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
 // TestRealConsul registers instances in Consul, which also keeps the state, and

@@ -18,8 +18,8 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/examples/fleet"
 	"github.com/sluice-proxy/sluice/examples/swarm/clients"
+	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
 // socketIO is Socket.IO with its own client, both in Node, over WebSocket.

@@ -1,5 +1,6 @@
-// Package fleet starts the real parts as child processes on loopback: Envoys, a
-// Consul, rolloutd and chat instances. The experiment and the tests use it.
+// Package fleet is the harness of the product's own tests and of the storm: it
+// starts the real parts as child processes on loopback, Envoys, a Consul, rolloutd
+// and chat instances.
 package fleet
 
 import (
