@@ -24,8 +24,9 @@ type room struct {
 	ours    []string // patterns of our packages that it may import
 	foreign []string // prefixes of other modules that it may import, beside the standard library
 	// Tests may import what the code may, their own package, test/fleet,
-	// any other module, and these of ours.
+	// these of ours and, unless the room is bare, any other module.
 	tests []string
+	bare  bool
 	why   string
 }
 
@@ -40,15 +41,17 @@ var house = []room{
 		why: "an adapter translates into its parent's words and knows nothing else of the house"},
 	{dir: "rollout", ours: []string{"discovery", "rollout/drain"},
 		why: "rollout decides and must not know who stores, serves or publishes; it is linked into rolloutctl, too"},
-	{dir: "rollout/drain", ours: []string{"rollout/drain/wsframe"},
+	{dir: "rollout/drain", ours: []string{"rollout/drain/wsframe"}, tests: []string{"rollout/drain/internal/*"}, bare: true,
 		why: "authors link rollout/drain into their own servers, so it brings the standard library only"},
-	{dir: "rollout/drain/wsframe",
+	{dir: "rollout/drain/wsframe", bare: true,
 		why: "one place knows RFC 6455, for the library, the sidecar and the conformity check, and it does no I/O of its own"},
+	{dir: "rollout/drain/internal/*", bare: true,
+		why: "what the library's modules share is the standard library's, or an importer of the library would get more"},
 	{dir: "sidecar", ours: []string{"rollout/drain", "rollout/drain/wsframe"},
 		why: "a sidecar is one more instance that speaks the drain contract, small enough to stand beside any server"},
-	{dir: "rollout/drain/conform", ours: []string{"rollout/drain", "rollout/drain/wsframe"},
+	{dir: "rollout/drain/conform", ours: []string{"rollout/drain", "rollout/drain/wsframe"}, bare: true,
 		why: "conform knows the contract's words and looks from outside; rolloutctl links it"},
-	{dir: "rollout/drain/grpcdrain", ours: []string{"rollout/drain"}, foreign: []string{"google.golang.org"},
+	{dir: "rollout/drain/grpcdrain", ours: []string{"rollout/drain"}, foreign: []string{"google.golang.org"}, tests: []string{"rollout/drain/internal/*"},
 		why: "an adapter of the library for grpc-go; the library itself brings the standard library only"},
 	{dir: "rollout/api", ours: []string{"rollout", "discovery", "rollout/drain"},
 		why: "the operator's words are rollout's; whoever speaks HTTP needs no store and no Envoy"},
@@ -66,23 +69,22 @@ var house = []room{
 		why: "xds tells resources and knows nothing of services or rollouts"},
 	{dir: "cmd/internal/*", ours: []string{"discovery", "rollout"}, foreign: anything,
 		why: "what the commands share is words; the wiring is the commands' own"},
-	{dir: "cmd/rolloutctl", ours: []string{"cmd/internal/*", "discovery", "rollout", "rollout/*", "rollout/drain/conform", "envoy/bootstrap"}, foreign: anything, tests: []string{"examples/*", "examples/*/*"},
+	{dir: "cmd/rolloutctl", ours: []string{"cmd/internal/*", "discovery", "rollout", "rollout/*", "rollout/drain/conform", "envoy/bootstrap"}, foreign: anything,
 		why: "rolloutctl must start in under 50 ms, without Envoy's protos, gRPC and the adapters"},
 	{dir: "cmd/drain-sidecar", ours: []string{"cmd/internal/launch", "sidecar"}, tests: []string{"rollout/drain"},
 		why: "the sidecar runs beside each server and brings neither Envoy's protos nor the control plane"},
-	{dir: "cmd/*", ours: []string{"cmd/internal/*", "discovery", "discovery/*", "rollout", "rollout/*", "rollout/store/*", "envoy", "envoy/*", "xds"}, foreign: anything, tests: []string{"examples/*", "examples/*/*", "rollout/drain/grpcdrain"},
+	{dir: "cmd/*", ours: []string{"cmd/internal/*", "discovery", "discovery/*", "rollout", "rollout/*", "rollout/store/*", "envoy", "envoy/*", "xds"}, foreign: anything,
 		why: "everything meets in cmd, but the product does not need its examples"},
-	{dir: "examples/*", ours: []string{"discovery", "discovery/*", "rollout", "rollout/*", "envoy/*", "examples/*", "examples/*/*", "test/fleet"}, foreign: anything, tests: []string{"envoy", "xds", "rollout/store/*"},
+	{dir: "examples/*", ours: []string{"discovery", "discovery/*", "rollout", "rollout/*", "envoy/*", "examples/*", "examples/*/*", "test/fleet"}, foreign: anything,
 		why: "an example uses what anybody could use, and runs the programs as processes"},
 	{dir: "examples/*/*", ours: []string{"rollout/drain", "examples/*", "examples/*/*"}, foreign: anything,
 		why: "an example uses what anybody could use, and runs the programs as processes"},
-	{dir: "test/*", ours: []string{"discovery", "envoy/bootstrap", "rollout/api"}, foreign: anything,
+	{dir: "test/fleet", ours: []string{"discovery", "envoy/bootstrap", "rollout/api", "rollout/drain/wsframe"}, foreign: anything,
 		why: "a harness starts the programs as processes and asks them as anybody could"},
+	{dir: "test/thirdparty/*", tests: []string{"discovery", "envoy", "rollout", "rollout/*", "rollout/drain/grpcdrain", "sidecar", "examples/*/*"},
+		why: "only tests are there, of the programs and libraries against servers and clients that others wrote"},
 	{dir: ".", why: "the root holds no code, only this test"},
 }
-
-// drainTests: what the tests of rollout/drain try it with.
-var drainTests = []string{"github.com/coder/websocket", "github.com/gorilla/websocket", "go.uber.org/goleak"}
 
 // TestImportDirection reads the files: a test that ran `go list` would be cached
 // and go blind.
@@ -123,10 +125,8 @@ func (r room) allows(f source, name string) bool {
 		return true
 	case !f.isTest():
 		return slices.ContainsFunc(r.foreign, under)
-	case r.dir == "rollout/drain":
-		return slices.ContainsFunc(drainTests, under)
 	}
-	return true
+	return !r.bare
 }
 
 func TestPackagesSayWhatTheyAre(t *testing.T) {

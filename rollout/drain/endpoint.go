@@ -107,7 +107,8 @@ func decode(body io.Reader, v any) (code int, err error) {
 			err = errors.New("something follows the JSON object")
 		}
 	}
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+	var large *http.MaxBytesError
+	if errors.As(err, &large) {
 		return http.StatusRequestEntityTooLarge, fmt.Errorf("the body is larger than %d bytes", maxBody)
 	}
 	return http.StatusBadRequest, fmt.Errorf("the body is not what /drain takes: %w", err)

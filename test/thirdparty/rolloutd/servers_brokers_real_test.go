@@ -1,6 +1,6 @@
 //go:build real
 
-package main
+package rolloutd_test
 
 import (
 	"context"

@@ -48,7 +48,6 @@ func newInstance(t *testing.T, opt drain.Options, how func(*httptest.Server), ap
 
 func plain(s *httptest.Server)   { s.Start() }
 func withTLS(s *httptest.Server) { s.StartTLS() }
-func http2(s *httptest.Server)   { s.EnableHTTP2 = true; s.StartTLS() }
 
 func (i *instance) order(t *testing.T, step uint64, ceiling int) drain.Status {
 	t.Helper()
@@ -283,7 +282,7 @@ func TestWebSocketEvictedWithinAMessage(t *testing.T) {
 func TestWebSocketThatIsStuck(t *testing.T) {
 	eachLibrary(t, func(t *testing.T, lib library, how func(*httptest.Server)) {
 		i := newInstance(t, drain.Options{CloseWait: 50 * time.Millisecond}, how, lib.flood)
-		c := i.rawUpgrade(t, "websocket")
+		c := i.rawUpgrade(t)
 		defer c.Close()
 		i.emptied(t)
 		if s := i.Status(); s.Evicted != 1 {
@@ -320,7 +319,7 @@ func TestWebSocketEvictedInItsHandshake(t *testing.T) {
 }
 
 // rawUpgrade sends the request of an upgrade and reads nothing.
-func (i *instance) rawUpgrade(t *testing.T, protocol string) net.Conn {
+func (i *instance) rawUpgrade(t *testing.T) net.Conn {
 	t.Helper()
 	var c net.Conn
 	c, err := net.Dial("tcp", i.srv.Listener.Addr().String())
@@ -330,8 +329,8 @@ func (i *instance) rawUpgrade(t *testing.T, protocol string) net.Conn {
 	if i.srv.TLS != nil {
 		c = tls.Client(c, &tls.Config{InsecureSkipVerify: true})
 	}
-	_, err = fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: %s\r\n"+
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", protocol)
+	_, err = io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
 	if err != nil {
 		t.Fatal(err)
 	}
