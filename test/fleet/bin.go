@@ -35,7 +35,7 @@ func BuildBin(ctx context.Context, dir string) (Bin, error) {
 	if err != nil {
 		return "", fmt.Errorf("find the sources: go list: %w", err)
 	}
-	for _, sources := range []string{"cmd", "discovery", "envoy", "examples", "rollout", "sidecar", "test", "xds"} {
+	for _, sources := range []string{"cmd", "discovery", "envoy", "examples", "internal", "rollout", "sidecar", "test", "xds"} {
 		if err := fs.WalkDir(os.DirFS(strings.TrimSpace(string(root))), sources, seen); err != nil {
 			return "", fmt.Errorf("look at the sources: %w", err)
 		}
