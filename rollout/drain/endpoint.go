@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+
+	"github.com/sluice-proxy/sluice/rollout/drain/strictjson"
 )
 
 // maxBody bounds what either side of the contract reads.
@@ -94,18 +96,11 @@ func (g *Gate) allowed(r *http.Request) (code int, err error) {
 	return 0, nil
 }
 
-// decode reads exactly one JSON value without unknown fields; code is that of err.
+// decode reads the body; code is that of err.
 func decode(body io.Reader, v any) (code int, err error) {
-	d := json.NewDecoder(body)
-	d.DisallowUnknownFields()
-	err = d.Decode(v)
+	err = strictjson.Decode(body, v)
 	if err == nil {
-		switch _, err = d.Token(); {
-		case errors.Is(err, io.EOF):
-			return 0, nil
-		case err == nil:
-			err = errors.New("something follows the JSON object")
-		}
+		return 0, nil
 	}
 	var large *http.MaxBytesError
 	if errors.As(err, &large) {
