@@ -79,26 +79,19 @@ func (h *herd) delay(refusals int) time.Duration {
 	return 0
 }
 
-// dial connects and hears chat's hello.
 func (h *herd) dial(ctx context.Context) (*fleet.Socket, bool) {
 	shaking, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	conn, res, err := fleet.DialSocket(shaking, h.url)
-	status := 0
-	if err == nil {
-		stop := context.AfterFunc(shaking, func() { _ = conn.Close() })
-		if _, err = conn.Hear(); err != nil {
-			_ = conn.Close()
-		}
-		stop()
-	} else if res != nil {
-		status = res.StatusCode
-	}
 	if err == nil {
 		return conn, true
 	}
 	if ctx.Err() == nil {
-		h.note(event{kind: refused, status: status, cause: err.Error()})
+		e := event{kind: refused, cause: err.Error()}
+		if res != nil {
+			e.status = res.StatusCode
+		}
+		h.note(e)
 	}
 	return nil, false
 }

@@ -10,6 +10,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -35,33 +37,14 @@ const (
 // patience is how long a test waits for anything.
 const patience = time.Minute
 
-var built struct {
-	once sync.Once
-	dir  string
-	bin  fleet.Bin
-	err  error
-}
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if built.dir != "" {
-		_ = os.RemoveAll(built.dir)
-	}
-	os.Exit(code)
-}
-
-// programs are the project's own, built once from the sources of now.
-func programs(t *testing.T) fleet.Bin {
-	t.Helper()
-	built.once.Do(func() {
-		if built.dir, built.err = os.MkdirTemp("", "sluice-bin-"); built.err == nil {
-			built.bin, built.err = fleet.BuildBin(context.Background(), built.dir)
-		}
-	})
-	if built.err != nil {
-		t.Fatal(built.err)
-	}
-	return built.bin
+// startChat is an instance of a service for WebSockets, which echo, and requests.
+func startChat(t *testing.T) netip.AddrPort {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/ws", fleet.Echo)
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "hello") })
+	srv := httptest.NewServer(mux)
+	t.Cleanup(srv.Close)
+	return srv.Listener.Addr().(*net.TCPAddr).AddrPort()
 }
 
 // startLine is an instance of a raw TCP service, which hears a line, says hello
@@ -110,11 +93,8 @@ func newStage(t *testing.T) *stage {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
 	s := &stage{t: t, ctx: ctx, dir: t.TempDir(), at: map[discovery.Service]netip.AddrPort{}}
-	chat1, err := fleet.StartChat(ctx, fleet.ChatOptions{Bin: programs(t), Dir: s.dir, Name: "chat-1", Colour: discovery.Blue})
-	s.must(err)
-	t.Cleanup(chat1.Kill)
-	s.at[chat] = netip.MustParseAddrPort(chat1.Instance.Address)
-	s.at[line] = startLine(t)
+	s.at[chat], s.at[line] = startChat(t), startLine(t)
+	var err error
 	s.web, err = fleet.FreeAddr()
 	s.must(err)
 	s.raw, err = fleet.FreeAddr()
