@@ -41,8 +41,16 @@ var house = []room{
 		why: "an adapter translates into its parent's words and knows nothing else of the house"},
 	{dir: "internal/*",
 		why: "a leaf that rooms share is one idea of the standard library's"},
-	{dir: "rollout", ours: []string{"discovery", "internal/level", "rollout/drain", "rollout/drain/strictjson"},
+	{dir: "rollout", ours: []string{"discovery", "internal/level", "rollout/drain", "rollout/drain/strictjson", "rollout/units", "rollout/spread", "rollout/returns"},
 		why: "rollout decides and must not know who stores, serves or publishes; it is linked into rolloutctl, too"},
+	{dir: "rollout/units",
+		why: "units is the vocabulary that policies, plans and estimates share, so it builds on nothing"},
+	{dir: "rollout/spread", ours: []string{"rollout/units"},
+		why: "spread is the arithmetic of one step and knows neither services nor rollouts"},
+	{dir: "rollout/returns", ours: []string{"rollout/units"},
+		why: "returns infers from two totals alone who is on his way, so that it can be held against any crowd of clients"},
+	{dir: "rollout/control", ours: []string{"rollout", "discovery", "internal/level", "rollout/drain"}, tests: []string{"rollout/units"},
+		why: "control is the one loop with effects: it looks, has rollout decide, stores, and lets it show"},
 	{dir: "rollout/drain", ours: []string{"rollout/drain/strictjson", "rollout/drain/wsframe"}, tests: []string{"rollout/drain/internal/*"}, bare: true,
 		why: "authors link rollout/drain into their own servers, so it brings the standard library only"},
 	{dir: "rollout/drain/wsframe", bare: true,
@@ -57,21 +65,21 @@ var house = []room{
 		why: "conform knows the contract's words and looks from outside; rolloutctl links it"},
 	{dir: "rollout/drain/grpcdrain", ours: []string{"rollout/drain"}, foreign: []string{"google.golang.org"}, tests: []string{"rollout/drain/internal/*"},
 		why: "an adapter of the library for grpc-go; the library itself brings the standard library only"},
-	{dir: "rollout/api", ours: []string{"rollout", "discovery", "rollout/drain", "rollout/drain/strictjson"},
+	{dir: "rollout/api", ours: []string{"rollout", "discovery", "rollout/drain", "rollout/drain/strictjson", "rollout/units"}, tests: []string{"rollout/returns"},
 		why: "the operator's words are rollout's; whoever speaks HTTP needs no store and no Envoy"},
-	{dir: "rollout/sim", ours: []string{"rollout", "discovery", "rollout/drain"},
+	{dir: "rollout/sim", ours: []string{"rollout", "discovery", "rollout/drain", "rollout/units"},
 		why: "the simulation holds the real decisions against a world without I/O"},
 	{dir: "rollout/store/*", ours: []string{"rollout", "discovery"}, foreign: []string{"github.com/hashicorp/consul/api", "github.com/google/renameio/v2"},
 		why: "a store keeps bytes by compare-and-swap and knows nothing of drains or proxies"},
-	{dir: "rollout/outside", ours: []string{"rollout", "discovery", "internal/level"}, foreign: []string{"github.com/prometheus/client_golang/api", "github.com/prometheus/common/model"},
+	{dir: "rollout/outside", ours: []string{"rollout", "discovery", "internal/level", "rollout/units"}, foreign: []string{"github.com/prometheus/client_golang/api", "github.com/prometheus/common/model"},
 		why: "what asks gates and calls hooks gives answers and decides nothing"},
-	{dir: "envoy", ours: []string{"discovery", "rollout"}, foreign: []string{"github.com/envoyproxy/go-control-plane/envoy", "google.golang.org/protobuf"},
+	{dir: "envoy", ours: []string{"discovery", "rollout", "rollout/units"}, foreign: []string{"github.com/envoyproxy/go-control-plane/envoy", "google.golang.org/protobuf"},
 		why: "envoy is a pure translation from wishes to resources; how they are told is xds's business"},
 	{dir: "envoy/bootstrap",
 		why: "rolloutctl prints a bootstrap and must start in under 50 ms, without Envoy's protos"},
 	{dir: "xds", ours: []string{"internal/level"}, foreign: []string{"github.com/envoyproxy/go-control-plane", "google.golang.org"},
 		why: "xds tells resources and knows nothing of services or rollouts"},
-	{dir: "cmd/internal/*", ours: []string{"discovery", "rollout"}, foreign: anything,
+	{dir: "cmd/internal/*", ours: []string{"discovery", "rollout", "rollout/units"}, foreign: anything,
 		why: "what the commands share is words; the wiring is the commands' own"},
 	{dir: "cmd/rolloutctl", ours: []string{"cmd/internal/*", "discovery", "rollout", "rollout/*", "rollout/drain/conform", "envoy/bootstrap"}, foreign: anything,
 		why: "rolloutctl must start in under 50 ms, without Envoy's protos, gRPC and the adapters"},
@@ -179,27 +187,86 @@ func TestFilesAreOneIdea(t *testing.T) {
 	}
 }
 
-// TestDecisionsReadNoClock: what chooses is a function of its inputs, now among
-// them. Otherwise neither a restart nor a simulation would decide the same.
-func TestDecisionsReadNoClock(t *testing.T) {
-	pure := map[string]bool{"rollout/step.go": false, "rollout/pace.go": false, "rollout/plan.go": false}
+// pureRooms decide: what they say is a function of what they are given, now among
+// it. Otherwise neither a restart nor a simulation would decide the same.
+var pureRooms = []string{"rollout", "rollout/units", "rollout/spread", "rollout/returns"}
+
+func TestDecisionsArePure(t *testing.T) {
 	clock := []string{"Now", "Since", "Until", "After", "AfterFunc", "Sleep", "Tick", "NewTimer", "NewTicker"}
+	effects := []string{"os", "net", "net/http", "sync", "log/slog", "math/rand", "math/rand/v2"}
 	for _, f := range sources(t) {
-		if _, listed := pure[f.path]; !listed {
+		if f.isTest() || !slices.Contains(pureRooms, f.dir()) {
 			continue
 		}
-		pure[f.path] = true
+		for _, spec := range f.ast.Imports {
+			if name, _ := strconv.Unquote(spec.Path.Value); slices.Contains(effects, name) {
+				t.Errorf("%s imports %s; a decision has no effects, the loop in rollout/control has them", f.path, name)
+			}
+		}
 		for on, name := range f.selectors() {
 			if on == "time" && slices.Contains(clock, name) {
 				t.Errorf("%s uses time.%s; a decision reads no clock, it is given now", f.path, name)
 			}
 		}
 	}
-	for name, found := range pure {
-		if !found {
-			t.Errorf("%s is not there; name the file in which its decisions are now", name)
+}
+
+// TestFewHandsWrite: in rollout a situation only reads, however many questions it
+// answers, and what changes a state is one of the few methods of a turn.
+func TestFewHandsWrite(t *testing.T) {
+	methods := map[string]int{}
+	for _, f := range sources(t) {
+		if f.isTest() || f.dir() != "rollout" {
+			continue
+		}
+		for _, decl := range f.ast.Decls {
+			fn, ok := decl.(*ast.FuncDecl)
+			if !ok || fn.Recv == nil {
+				continue
+			}
+			star, ok := fn.Recv.List[0].Type.(*ast.StarExpr)
+			if !ok {
+				continue
+			}
+			of := star.X.(*ast.Ident).Name
+			methods[of]++
+			if of != "situation" {
+				continue
+			}
+			for n := range ast.Preorder(fn.Body) {
+				if set, ok := n.(*ast.AssignStmt); ok {
+					for _, left := range set.Lhs {
+						if path := selectorPath(left); len(path) > 1 && path[0] == "s" && path[1] != "memo" {
+							t.Errorf("%s: situation.%s writes %s; only a turn writes", f.path, fn.Name.Name, strings.Join(path, "."))
+						}
+					}
+				}
+			}
 		}
 	}
+	if n := methods["situation"]; n == 0 || n > 60 {
+		t.Errorf("situation has %d methods; more than 60 are a hall", n)
+	}
+	if n := methods["turn"]; n == 0 || n > 15 {
+		t.Errorf("turn has %d methods; more than 15 hands are too many", n)
+	}
+}
+
+// selectorPath is x, y, z for the expression x.y[i].z.
+func selectorPath(e ast.Expr) []string {
+	switch e := e.(type) {
+	case *ast.Ident:
+		return []string{e.Name}
+	case *ast.SelectorExpr:
+		return append(selectorPath(e.X), e.Sel.Name)
+	case *ast.IndexExpr:
+		return selectorPath(e.X)
+	case *ast.StarExpr:
+		return selectorPath(e.X)
+	case *ast.ParenExpr:
+		return selectorPath(e.X)
+	}
+	return nil
 }
 
 // TestNothingIsSkipped: a skipped test is a promise that nobody checks.

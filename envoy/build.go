@@ -19,6 +19,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // Type URLs of the resources that Build returns, in the order in which a proxy
@@ -166,8 +167,8 @@ func build(s Service, w rollout.Wish, known bool) ([]Resource, error) {
 }
 
 // sums checks that the shares are of the two colours and add up to Whole.
-func sums(weights map[discovery.Colour]rollout.Share) error {
-	total := rollout.Share(0)
+func sums(weights map[discovery.Colour]units.Share) error {
+	total := units.Share(0)
 	for colour, share := range weights {
 		if _, err := discovery.ParseColour(string(colour)); err != nil {
 			return fmt.Errorf("a weight names no colour: %w", err)
@@ -177,8 +178,8 @@ func sums(weights map[discovery.Colour]rollout.Share) error {
 		}
 		total += share
 	}
-	if total != rollout.Whole {
-		return fmt.Errorf("the weights sum to %s; they must sum to %s", total, rollout.Whole)
+	if total != units.Whole {
+		return fmt.Errorf("the weights sum to %s; they must sum to %s", total, units.Whole)
 	}
 	return nil
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -31,9 +32,9 @@ type setting struct {
 
 func addr(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
-func wish(blue, green rollout.Share, blues, greens []rollout.Endpoint) rollout.Wish {
+func wish(blue, green units.Share, blues, greens []rollout.Endpoint) rollout.Wish {
 	return rollout.Wish{
-		Weights:   map[discovery.Colour]rollout.Share{discovery.Blue: blue, discovery.Green: green},
+		Weights:   map[discovery.Colour]units.Share{discovery.Blue: blue, discovery.Green: green},
 		Endpoints: map[discovery.Colour][]rollout.Endpoint{discovery.Blue: blues, discovery.Green: greens},
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // Config is what is configured and does not depend on a rollout.
@@ -67,7 +67,7 @@ type Service struct {
 	// StormGuard is how many new connections a second all proxies together let
 	// through, in bursts of at most a tenth of it; 0 is no bound. Over HTTP it
 	// counts requests, plain ones too.
-	StormGuard rollout.Rate
+	StormGuard units.Rate
 }
 
 // hosts are the normalised Domains.

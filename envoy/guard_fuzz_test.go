@@ -20,6 +20,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // randomWorld makes configurations and wishes of which most are right and some
@@ -41,7 +42,7 @@ func randomWorld(r *rand.Rand) setting {
 			s.Prefix = "/a"
 		}
 		if r.IntN(3) == 0 {
-			s.StormGuard = rollout.Rate(r.IntN(1000))
+			s.StormGuard = units.Rate(r.IntN(1000))
 		}
 		if r.IntN(8) > 0 {
 			w.config.Services = append(w.config.Services, s)
@@ -72,10 +73,10 @@ func next(r *rand.Rand, w setting) setting {
 }
 
 func randomWish(r *rand.Rand) rollout.Wish {
-	share := rollout.Share(r.IntN(3) * 5000)
-	w := wish(rollout.Whole-share, share, nil, nil)
+	share := units.Share(r.IntN(3) * 5000)
+	w := wish(units.Whole-share, share, nil, nil)
 	if r.IntN(10) == 0 {
-		w.Weights[discovery.Blue] = rollout.Share(r.IntN(20_000) - 10_000)
+		w.Weights[discovery.Blue] = units.Share(r.IntN(20_000) - 10_000)
 	}
 	for _, c := range discovery.Colours {
 		for i := range r.IntN(5) {

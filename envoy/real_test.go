@@ -19,6 +19,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
@@ -73,7 +74,7 @@ func echo(t *testing.T, name string) netip.AddrPort {
 
 // to is the wish that all new connections go to one colour.
 func to(c discovery.Colour, endpoints map[discovery.Colour][]rollout.Endpoint) rollout.Wish {
-	return rollout.Wish{Weights: map[discovery.Colour]rollout.Share{c: rollout.Whole}, Endpoints: endpoints}
+	return rollout.Wish{Weights: map[discovery.Colour]units.Share{c: units.Whole}, Endpoints: endpoints}
 }
 
 func serving(addrs ...netip.AddrPort) (es []rollout.Endpoint) {

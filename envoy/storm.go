@@ -20,7 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // The storm guard is a filter in every Listener from the beginning; its buckets
@@ -29,7 +29,7 @@ import (
 // again, so a rollout that shifts in small steps would let a storm through.
 
 // maxRate bounds a storm guard: no machine takes more.
-const maxRate rollout.Rate = 10_000_000
+const maxRate units.Rate = 10_000_000
 
 // Where a route's metadata says which service it belongs to.
 const ours, owner = "sluice", "service"

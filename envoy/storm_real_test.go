@@ -11,6 +11,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // most is the largest number of moments within any window of length d.
@@ -62,12 +63,12 @@ func TestRealStorm(t *testing.T) {
 		},
 	}
 	at, lines := backend(t, "both"), echo(t, "both")
-	wishes := func(green rollout.Share) rollout.Wishes {
+	wishes := func(green units.Share) rollout.Wishes {
 		out := rollout.Wishes{}
 		for name, a := range map[discovery.Service][]rollout.Endpoint{"chat": serving(at), "slow": serving(at), "free": serving(at), "line": serving(lines)} {
 			w := to("green", map[discovery.Colour][]rollout.Endpoint{"blue": a, "green": a})
 			w.Proxies = 2
-			w.Weights = map[discovery.Colour]rollout.Share{"green": green, "blue": rollout.Whole - green}
+			w.Weights = map[discovery.Colour]units.Share{"green": green, "blue": units.Whole - green}
 			out[name] = w
 		}
 		return out
@@ -104,7 +105,7 @@ func TestRealStorm(t *testing.T) {
 	changes := 0
 	for tick := time.NewTicker(200 * time.Millisecond); changes < int(d/(200*time.Millisecond)); changes++ {
 		<-tick.C
-		w.tell(t, wishes(rollout.Share(1+changes)))
+		w.tell(t, wishes(units.Share(1+changes)))
 	}
 	all.Wait()
 	for path, rate := range map[string]float64{"/chat/x": 200, "/slow/x": 1.5, "line": 100} {

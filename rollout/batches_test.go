@@ -6,6 +6,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // Those that the policy names go first, in its order, though others hold less;
@@ -13,7 +14,7 @@ import (
 func TestBatchesAndOrdersFollowThePolicy(t *testing.T) {
 	w := newWorld(t, 3, 2, 30, 1)
 	w.instances["chat-b0001"].status.Active = 2
-	w.policy.Stagger = Stagger{Instances: Portion{Number: 1}, First: []string{"chat-b0003", "chat-b0002"}}
+	w.policy.Stagger = Stagger{Instances: units.Portion{Number: 1}, First: []string{"chat-b0003", "chat-b0002"}}
 	w.policy.Order = drain.Oldest
 	w.run(3*time.Second, func() bool { return false })
 	if err := w.do(Promote{Service: "chat", Target: discovery.Green}); err != nil {

@@ -8,53 +8,9 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/spread"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
-
-func TestShares(t *testing.T) {
-	for _, c := range []struct {
-		n    int
-		held []int
-		want []int
-	}{
-		{10, []int{34, 33, 33}, []int{4, 3, 3}},
-		{10, []int{3, 0, 1}, []int{3, 0, 1}},
-		{1, []int{5, 5, 5}, []int{1, 0, 0}},
-		{4, []int{1, 1, 1, 97}, []int{0, 0, 0, 4}},
-		{0, []int{7}, []int{0}},
-		{5, nil, nil},
-	} {
-		if got := shares(c.n, c.held); !slices.Equal(got, c.want) {
-			t.Errorf("shares(%d, %v) = %v, want %v", c.n, c.held, got, c.want)
-		}
-	}
-}
-
-func FuzzShares(f *testing.F) {
-	f.Add(10, []byte{34, 33, 33})
-	f.Fuzz(func(t *testing.T, n int, raw []byte) {
-		n = min(n, 1<<30)
-		held, total := make([]int, len(raw)), 0
-		for i, b := range raw {
-			held[i] = int(b) * 31
-			total += held[i]
-		}
-		sum := 0
-		for i, s := range shares(n, held) {
-			if s < 0 || s > held[i] {
-				t.Fatalf("instance %d holds %d and is to close %d", i, held[i], s)
-			}
-			if total > 0 && n > 0 && n <= total {
-				if exact := float64(n) * float64(held[i]) / float64(total); float64(s) <= exact-1 || float64(s) >= exact+1 {
-					t.Fatalf("instance %d: %d closes for a quota of %f", i, s, exact)
-				}
-			}
-			sum += s
-		}
-		if want := min(max(n, 0), total); sum != want {
-			t.Fatalf("%d closes were shared out, want %d", sum, want)
-		}
-	})
-}
 
 // The promise of the pace on the real Step: the closes of a whole fleet come at
 // even distances, whatever its size. The bounds are the issue's; measured peaks
@@ -67,7 +23,7 @@ func TestFleetClosesEvenly(t *testing.T) {
 	for _, fleet := range fleets {
 		t.Run(fmt.Sprintf("%d instances", fleet), func(t *testing.T) {
 			w := newWorld(t, fleet, fleet, 20*1000, 2)
-			one, every := 1000, Duration(3*time.Second)
+			one, every := 1000, units.Duration(3*time.Second)
 			promote := Promote{Service: "chat", Target: discovery.Green, Overrides: Overrides{Close: &one, Every: &every}}
 			w.run(5*time.Second, func() bool { return w.now.Sub(epoch) >= 4*time.Second })
 			began := w.now
@@ -92,7 +48,7 @@ func TestFleetClosesEvenly(t *testing.T) {
 				}
 			}
 			takes := w.evictions[len(w.evictions)-1].at.Sub(began)
-			plan := settle + Funnel{Close: 1000, Every: every}.finishes(20_000)
+			plan := settle + spread.Finish(units.Funnel{Close: 1000, Every: every}, 20_000)
 			if diff := takes.Seconds()/plan.Seconds() - 1; diff > 0.1 || diff < -0.1 {
 				t.Errorf("took %v, planned %v", takes, plan)
 			}
@@ -111,7 +67,7 @@ func TestUnevenFleetTakesAsLongAsPlanned(t *testing.T) {
 		held += in.status.Active
 	}
 	w.run(5*time.Second, func() bool { return false })
-	began, f := w.now, Funnel{Close: held / 60, Every: Duration(3 * time.Second)}
+	began, f := w.now, units.Funnel{Close: held / 60, Every: units.Duration(3 * time.Second)}
 	if err := w.do(Promote{Service: "chat", Target: discovery.Green, Overrides: Overrides{Close: &f.Close, Every: &f.Every}}); err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +78,7 @@ func TestUnevenFleetTakesAsLongAsPlanned(t *testing.T) {
 	if got := peak(w.evictions, 3*time.Second+8*time.Millisecond); got > f.Close+1 {
 		t.Errorf("%d closes in 3 s, the cap is %d", got, f.Close)
 	}
-	takes, plan := w.evictions[len(w.evictions)-1].at.Sub(began), settle+f.finishes(held)
+	takes, plan := w.evictions[len(w.evictions)-1].at.Sub(began), settle+spread.Finish(f, held)
 	if takes > plan*105/100 {
 		t.Errorf("took %v, planned %v", takes, plan)
 	}

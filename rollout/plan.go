@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/returns"
+	"github.com/sluice-proxy/sluice/rollout/spread"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // Plan is what a promotion would do, computed before anything happens.
@@ -21,8 +24,8 @@ type Plan struct {
 	Connections int `json:"connections"`
 	// Steps is how many steps the funnel needs; Takes how long the whole
 	// promotion does, from promote to the last eviction.
-	Steps int      `json:"steps"`
-	Takes Duration `json:"takes"`
+	Steps int            `json:"steps"`
+	Takes units.Duration `json:"takes"`
 	// Batches is what each batch of a staggered promotion does; empty without.
 	Batches []Batch `json:"batches,omitempty"`
 	// PeakPerSecond is the highest rate of evictions.
@@ -41,7 +44,7 @@ type Plan struct {
 type Batch struct {
 	Instances   []discovery.InstanceID `json:"instances"`
 	Connections int                    `json:"connections"`
-	Takes       Duration               `json:"takes"`
+	Takes       units.Duration         `json:"takes"`
 }
 
 // foreseen is how long an evicted client is taken to be on its way before the
@@ -68,24 +71,24 @@ func MakePlan(s State, seen Seen, target discovery.Colour, policy Policy, now ti
 		return Plan{}, refuse(BadRequest, "%s: %v", s.Service, bad[key])
 	}
 	s.Rollout = &Rollout{From: target.Other(), To: target, Policy: policy}
-	d := decider{s: s, seen: seen, now: now}
+	before := newSituation(s, seen, now)
 	p := Plan{Service: s.Service, From: target.Other(), To: target, Policy: policy}
-	if d.healthy() == 0 {
+	if before.healthyTargets() == 0 {
 		return Plan{}, refuse(NoTarget, "%s: %s has no healthy instance to take connections; start and register some first", s.Service, target)
 	}
-	d.planOld(&p)
-	d.planTarget(&p)
-	d.planProxies(&p)
-	p.reckon(d.batches())
-	d.planTimes(&p)
+	planOld(before, &p)
+	planTarget(before, &p)
+	planProxies(before, &p)
+	p.reckon(before.batches())
+	planTimes(before, &p)
 	return p, nil
 }
 
-// healthy counts the instances that take over.
-func (d *decider) healthy() int {
+// healthyTargets counts the healthy instances of the target.
+func (s *situation) healthyTargets() int {
 	n := 0
-	for _, key := range d.news() {
-		if d.serves(key, d.s.Members[key]) {
+	for _, key := range s.targetMembers() {
+		if s.serves(key, s.state.Members[key]) {
 			n++
 		}
 	}
@@ -94,12 +97,12 @@ func (d *decider) healthy() int {
 
 // batches is what each batch holds, in the order in which they would go; a
 // single one without stagger.
-func (d *decider) batches() [][]discovery.InstanceID {
-	left := d.olds()
-	if d.s.Rollout.Policy.Stagger.Instances.IsZero() {
+func (s *situation) batches() [][]discovery.InstanceID {
+	left := s.oldMembers()
+	if s.state.Rollout.Policy.Stagger.Instances.IsZero() {
 		return [][]discovery.InstanceID{left}
 	}
-	return slices.Collect(slices.Chunk(d.inTurn(left), max(1, d.batch())))
+	return slices.Collect(slices.Chunk(s.inTurn(left), max(1, s.batchSize())))
 }
 
 // reckon computes how long it takes when nothing holds it up. A window that is
@@ -109,23 +112,23 @@ func (p *Plan) reckon(batches [][]discovery.InstanceID) {
 	if w := p.Policy.Window; w > 0 {
 		f.Close = min(f.Close, w)
 		if !p.exact {
-			p.Takes += Duration(measuring)
+			p.Takes += units.Duration(returns.Measuring)
 		}
 	}
-	p.Takes += Duration(p.Policy.Soak.D() + settle + p.Policy.Grace.D())
+	p.Takes += units.Duration(p.Policy.Soak.D() + settle + p.Policy.Grace.D())
 	for i, batch := range batches {
 		held := 0
 		for _, key := range batch {
 			held += p.held[key]
 		}
-		p.Batches = append(p.Batches, Batch{Instances: batch, Connections: held, Takes: Duration(f.finishes(held).Round(100 * time.Millisecond))})
+		p.Batches = append(p.Batches, Batch{Instances: batch, Connections: held, Takes: units.Duration(spread.Finish(f, held).Round(100 * time.Millisecond))})
 		p.Steps += (held + f.Close - 1) / f.Close
 		last := i == len(batches)-1
-		switch took := f.finishes(held); {
+		switch took := spread.Finish(f, held); {
 		case last:
-			p.Takes += Duration(took)
+			p.Takes += units.Duration(took)
 		case held > 0:
-			p.Takes += Duration(f.Every.D()*time.Duration((held+f.Close-1)/f.Close)) + p.Policy.Stagger.Soak
+			p.Takes += units.Duration(f.Every.D()*time.Duration((held+f.Close-1)/f.Close)) + p.Policy.Stagger.Soak
 		default:
 			p.Takes += p.Policy.Stagger.Soak
 		}
@@ -133,20 +136,20 @@ func (p *Plan) reckon(batches [][]discovery.InstanceID) {
 	if len(batches) < 2 {
 		p.Batches = nil
 	}
-	p.Takes = Duration(p.Takes.D().Round(100 * time.Millisecond))
+	p.Takes = units.Duration(p.Takes.D().Round(100 * time.Millisecond))
 	p.PeakPerSecond = float64(min(p.Connections, f.Close)) / f.Every.D().Seconds()
 }
 
 // planTimes compares how long it takes with the deadline and with the instances'
 // kill timers.
-func (d *decider) planTimes(p *Plan) {
+func planTimes(s *situation, p *Plan) {
 	if end := p.Policy.Deadline; end > 0 && p.Takes > end {
 		p.Problems = append(p.Problems, fmt.Sprintf("it takes about %s, longer than the deadline of %s; raise the pace or the deadline", p.Takes, end))
 	}
-	for _, key := range d.olds() {
-		m := d.s.Members[key]
-		in, _ := d.instance(key, m)
-		kill := cmp.Or(Duration(in.KillAfter), p.Policy.KillAfter)
+	for _, key := range s.oldMembers() {
+		m := s.state.Members[key]
+		in, _ := s.instance(key, m)
+		kill := cmp.Or(units.Duration(in.KillAfter), p.Policy.KillAfter)
 		takes := p.Takes
 		for _, b := range p.Batches {
 			if slices.Contains(b.Instances, key) {
@@ -160,11 +163,11 @@ func (d *decider) planTimes(p *Plan) {
 }
 
 // planOld looks at the side that lets go.
-func (d *decider) planOld(p *Plan) {
+func planOld(s *situation, p *Plan) {
 	p.held = map[discovery.InstanceID]int{}
-	for _, key := range d.olds() {
-		m, sight := d.s.Members[key], d.seen.Instances[key]
-		n, known := d.holds(key, m)
+	for _, key := range s.oldMembers() {
+		m, sight := s.state.Members[key], s.seen.Instances[key]
+		n, known := s.holds(key, m)
 		p.held[key] = n
 		p.Connections += n
 		switch {
@@ -183,25 +186,25 @@ func (d *decider) planOld(p *Plan) {
 	}
 }
 
-// planTarget looks at the side that takes over: its room, and that it holds
-// nothing of the release before.
-func (d *decider) planTarget(p *Plan) {
+// planTarget looks at the target: its room, and that it holds nothing of the release
+// before.
+func planTarget(s *situation, p *Plan) {
 	rate := 0.0
 	p.exact = true
-	for _, key := range d.side(p.To) {
-		m, sight := d.s.Members[key], d.seen.Instances[key]
+	for _, key := range s.colour(p.To) {
+		m, sight := s.state.Members[key], s.seen.Instances[key]
 		if !m.Departed.IsZero() && sight.Status.Active > 0 {
 			p.Problems = append(p.Problems, fmt.Sprintf("%s of the release before still holds %d connections on %s", key, sight.Status.Active, p.To))
 		}
 		p.exact = p.exact && (sight.Status.Returned != nil || !m.Departed.IsZero())
 	}
-	for _, sight := range d.seen.Instances {
+	for _, sight := range s.seen.Instances {
 		rate += sight.PerSecond
 	}
 	if least := smallestWindow(rate); p.Policy.Window > 0 && !p.exact && p.Policy.Window < least {
 		p.Problems = append(p.Problems, fmt.Sprintf("a window of %d cannot be kept, because %.0f connections a second come by themselves and returns are not told apart from them; the smallest is %d", p.Policy.Window, rate, least))
 	}
-	if room, known := d.room(); known {
+	if room, known := s.room(); known {
 		p.Room = &room
 		switch inPlace := p.Policy.Stagger.InPlace; {
 		case room < p.Connections && inPlace:
@@ -212,18 +215,18 @@ func (d *decider) planTarget(p *Plan) {
 	} else if p.Policy.Stagger.InPlace {
 		p.Problems = append(p.Problems, fmt.Sprintf("in place needs to know when %s is full; declare the capacity of its instances, or set capacity in the policy", p.To))
 	}
-	if d.seen.Fleet.Err != "" {
-		p.Problems = append(p.Problems, d.seen.Fleet.Err)
+	if s.seen.Fleet.Err != "" {
+		p.Problems = append(p.Problems, s.seen.Fleet.Err)
 	}
-	if d.seen.Fleet.Suspect != "" {
-		p.Problems = append(p.Problems, d.seen.Fleet.Suspect)
+	if s.seen.Fleet.Suspect != "" {
+		p.Problems = append(p.Problems, s.seen.Fleet.Suspect)
 	}
 }
 
 // planProxies looks at who has to hear of the switch.
-func (d *decider) planProxies(p *Plan) {
+func planProxies(s *situation, p *Plan) {
 	connected := 0
-	for _, x := range d.seen.Proxies {
+	for _, x := range s.seen.Proxies {
 		if x.Connected {
 			connected++
 		}
@@ -234,10 +237,80 @@ func (d *decider) planProxies(p *Plan) {
 	if connected == 0 {
 		p.Problems = append(p.Problems, "no proxy is connected, so nobody would hear where new connections go")
 	}
-	if away := len(d.s.Proxies) - connected; connected > 0 && away > 0 {
-		p.Notes = append(p.Notes, fmt.Sprintf("%s: each is waited for up to %s", counted(away, "known proxy is not connected", "known proxies are not connected"), Duration(proxyPatience)))
+	if away := len(s.state.Proxies) - connected; connected > 0 && away > 0 {
+		p.Notes = append(p.Notes, fmt.Sprintf("%s: each is waited for up to %s", counted(away, "known proxy is not connected", "known proxies are not connected"), units.Duration(proxyPatience)))
 	}
-	if d.seen.Unpublished != "" {
-		p.Problems = append(p.Problems, "the proxies cannot be told: "+d.seen.Unpublished)
+	if s.seen.Unpublished != "" {
+		p.Problems = append(p.Problems, "the proxies cannot be told: "+s.seen.Unpublished)
 	}
+}
+
+// Outlook is what a running rollout has before it, if nothing comes in between.
+// It decides nothing: it is what operators are shown.
+type Outlook struct {
+	// Turns is every member that lets its connections go, with the batch in which
+	// it does: the one that it is or was in, else the one that it would be in. 0
+	// is none: there is no stagger, or it has nothing to let go.
+	Turns map[discovery.InstanceID]int
+	// Limit is the most closes of the next step: the cap, or more when it hurries.
+	// Pace is that with the adaptive pace, and Why says why it is less.
+	Limit, Pace int
+	Why         string
+}
+
+// Foresee tells what the running rollout has before it; the zero value without
+// one.
+func Foresee(s State, seen Seen, now time.Time) Outlook {
+	r := s.Rollout
+	if r == nil {
+		return Outlook{}
+	}
+	ahead := newSituation(s, seen, now)
+	out := Outlook{Turns: map[discovery.InstanceID]int{}, Limit: ahead.limit()}
+	out.Pace, out.Why = r.Pace.of(out.Limit)
+	for _, key := range ahead.oldMembers() {
+		out.Turns[key] = s.Members[key].Turn
+	}
+	if r.Policy.Stagger.Instances.IsZero() {
+		return out
+	}
+	batch := r.Batch
+	for turn := range slices.Chunk(ahead.inTurn(ahead.oldSide().waiting), max(1, ahead.batchSize())) {
+		batch++
+		for _, key := range turn {
+			out.Turns[key] = batch
+		}
+	}
+	return out
+}
+
+// Room is what the instances of a colour that take new connections hold, and
+// the most that they may: their capacities, times the headroom.
+type Room struct {
+	Held     int `json:"held"`
+	Capacity int `json:"capacity"`
+}
+
+// Rooms tells the room of each colour whose instances that take new
+// connections all have a capacity and say what they hold. policy counts while
+// there is no rollout.
+func Rooms(s State, seen Seen, policy Policy, now time.Time) map[discovery.Colour]Room {
+	if s.Rollout != nil {
+		policy = s.Rollout.Policy
+	}
+	ahead := newSituation(s, seen, now)
+	out := map[discovery.Colour]Room{}
+	for _, c := range discovery.Colours {
+		open, room, known := ahead.open(c), Room{}, true
+		for _, key := range open {
+			n, says := ahead.usageOf(key, s.Members[key])
+			capacity := ahead.capacity(key, s.Members[key], policy)
+			room.Held, room.Capacity = room.Held+n, room.Capacity+capacity
+			known = known && says && capacity > 0
+		}
+		if known && len(open) > 0 {
+			out[c] = room
+		}
+	}
+	return out
 }

@@ -7,21 +7,24 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // The plan's estimate is right within a tenth for an undisturbed rollout.
 func TestPlanIsRight(t *testing.T) {
 	for name, change := range map[string]func(*Policy){
 		"funnel": func(*Policy) {},
-		"canary": func(p *Policy) { p.Canary, p.Soak, p.Grace = 500, Duration(20*time.Second), Duration(10*time.Second) },
+		"canary": func(p *Policy) {
+			p.Canary, p.Soak, p.Grace = 500, units.Duration(20*time.Second), units.Duration(10*time.Second)
+		},
 		"batches": func(p *Policy) {
-			p.Stagger = Stagger{Instances: Portion{Share: 2500}, Soak: Duration(15 * time.Second)}
+			p.Stagger = Stagger{Instances: units.Portion{Share: 2500}, Soak: units.Duration(15 * time.Second)}
 		},
 		"one by one": func(p *Policy) { p.Stagger.Instances.Number = 1 },
 		"window":     func(p *Policy) { p.Window = 20 },
 		"room":       func(p *Policy) { p.Capacity = 200 },
 		"deadline": func(p *Policy) {
-			p.Deadline, p.Pressure, p.HurryCap = Duration(5*time.Minute), Hurry, 40
+			p.Deadline, p.Pressure, p.HurryCap = units.Duration(5*time.Minute), Hurry, 40
 		},
 	} {
 		for _, connections := range []int{97, 200, 431} {

@@ -1,6 +1,6 @@
 // Package rollout decides what should happen: which colour gets new
-// connections, and how many of the old ones may go now. Step and everything
-// below it is pure; Controller is the one loop with effects.
+// connections, and how many of the old ones may go now. All of it is pure: the loop
+// with effects is package control.
 package rollout
 
 import (
@@ -9,24 +9,25 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // Policy is how a service is promoted.
 type Policy struct {
 	// Funnel is the cap. Default 100 every 1s.
-	Funnel Funnel `json:"funnel" yaml:"funnel"`
+	Funnel units.Funnel `json:"funnel" yaml:"funnel"`
 	// Grace is how long connections may end by themselves, once old instances
 	// refuse new ones, before the funnel starts. Default 0.
-	Grace Duration `json:"grace" yaml:"grace"`
+	Grace units.Duration `json:"grace" yaml:"grace"`
 	// Canary is the share of new connections that the target gets first, for
 	// Soak. 0 is no canary.
-	Canary Share `json:"canary" yaml:"canary"`
+	Canary units.Share `json:"canary" yaml:"canary"`
 	// Soak is how long the canary share is held before the rest follows.
-	Soak Duration `json:"soak" yaml:"soak"`
+	Soak units.Duration `json:"soak" yaml:"soak"`
 	// ReturnTimeout is how long an evicted client may take to come back before
 	// it is counted as never back; the rollout soaks at most that long after
 	// the last eviction. Default 1m.
-	ReturnTimeout Duration `json:"return_timeout" yaml:"return_timeout"`
+	ReturnTimeout units.Duration `json:"return_timeout" yaml:"return_timeout"`
 	// Window is the most evicted clients that may be outstanding at once. 0 is no
 	// bound. Where the application does not tell returns they are estimated.
 	Window int `json:"window,omitempty" yaml:"window"`
@@ -34,17 +35,17 @@ type Policy struct {
 	// none itself. 0 is no bound.
 	Capacity int `json:"capacity,omitempty" yaml:"capacity"`
 	// Headroom is the share of the capacity that may be filled. Default 100%.
-	Headroom Share `json:"headroom" yaml:"headroom"`
-	// Slow is the 99th percentile of handshakes above which the side that takes
-	// over counts as slow, and the pace is halved. 0 is no bound.
-	Slow Duration `json:"slow,omitempty" yaml:"slow"`
+	Headroom units.Share `json:"headroom" yaml:"headroom"`
+	// Slow is the 99th percentile of handshakes above which the target
+	// counts as slow, and the pace is halved. 0 is no bound.
+	Slow units.Duration `json:"slow,omitempty" yaml:"slow"`
 	// Order is which connections of an instance go first: random (the default),
 	// oldest or idlest, where the instance can tell.
 	Order drain.Pick `json:"order,omitempty" yaml:"order"`
 	// Stagger lets some of the old instances drain at a time.
 	Stagger Stagger `json:"stagger,omitzero" yaml:"stagger"`
 	// Deadline is how long the whole promotion may take. 0 is no bound.
-	Deadline Duration `json:"deadline,omitempty" yaml:"deadline"`
+	Deadline units.Duration `json:"deadline,omitempty" yaml:"deadline"`
 	// Pressure is what happens when the deadline is not to be kept: hold (the
 	// default) keeps the cap and says so, hurry raises it up to HurryCap.
 	Pressure Pressure `json:"pressure,omitempty" yaml:"pressure"`
@@ -53,12 +54,12 @@ type Policy struct {
 	// KillAfter is how long after it begins to drain an old instance is ended by
 	// somebody else, such as its init system. Consul's meta kill_after comes
 	// first. 0 is never.
-	KillAfter Duration `json:"kill_after,omitempty" yaml:"kill_after"`
+	KillAfter units.Duration `json:"kill_after,omitempty" yaml:"kill_after"`
 	// Gates have to be open before each step and during soaks.
 	Gates []Gate `json:"gates,omitempty" yaml:"gates"`
 	// AbortAfter is how long a gate may be closed before the rollout goes back by
 	// itself, at its pace. 0 is never.
-	AbortAfter Duration `json:"abort_after,omitempty" yaml:"abort_after"`
+	AbortAfter units.Duration `json:"abort_after,omitempty" yaml:"abort_after"`
 	// Hook ends old instances that have no drain endpoint, one by one. Nil waits
 	// for the operator to end them.
 	Hook *Hook `json:"hook,omitempty" yaml:"hook"`
@@ -76,9 +77,9 @@ const (
 // at once.
 type Stagger struct {
 	// Instances is how many of them, or which share, drain at a time.
-	Instances Portion `json:"instances,omitzero" yaml:"instances"`
+	Instances units.Portion `json:"instances,omitzero" yaml:"instances"`
 	// Soak is how long to wait between two batches.
-	Soak Duration `json:"soak,omitempty" yaml:"soak"`
+	Soak units.Duration `json:"soak,omitempty" yaml:"soak"`
 	// First names instances that go first, in this order; the others follow, the
 	// smallest first. Default: the smallest first, the largest last.
 	First []string `json:"first,omitempty" yaml:"first"`
@@ -103,7 +104,7 @@ type Gate struct {
 	// URL is open when a GET answers 2xx.
 	URL string `json:"url,omitempty" yaml:"url"`
 	// Timeout of one asking. Default 5s.
-	Timeout Duration `json:"timeout,omitempty" yaml:"timeout"`
+	Timeout units.Duration `json:"timeout,omitempty" yaml:"timeout"`
 }
 
 // Hook ends one instance: it has exactly one of Command and URL. It is told which
@@ -114,7 +115,7 @@ type Hook struct {
 	Command []string `json:"command,omitempty" yaml:"command"`
 	URL     string   `json:"url,omitempty" yaml:"url"`
 	// Timeout of one call. Default 1m.
-	Timeout Duration `json:"timeout,omitempty" yaml:"timeout"`
+	Timeout units.Duration `json:"timeout,omitempty" yaml:"timeout"`
 }
 
 // Within is Timeout or its default.
@@ -126,9 +127,9 @@ func (h Hook) Within() time.Duration { return cmp.Or(h.Timeout.D(), time.Minute)
 // DefaultPolicy is what a service without a policy gets.
 func DefaultPolicy() Policy {
 	return Policy{
-		Funnel:        Funnel{Close: 100, Every: Duration(time.Second)},
-		ReturnTimeout: Duration(time.Minute),
-		Headroom:      Whole,
+		Funnel:        units.Funnel{Close: 100, Every: units.Duration(time.Second)},
+		ReturnTimeout: units.Duration(time.Minute),
+		Headroom:      units.Whole,
 	}
 }
 
@@ -138,7 +139,7 @@ func (p Policy) Check() map[string]error {
 	if err := p.Funnel.Check(); err != nil {
 		bad["funnel"] = err
 	}
-	for key, d := range map[string]Duration{
+	for key, d := range map[string]units.Duration{
 		"grace": p.Grace, "soak": p.Soak, "return_timeout": p.ReturnTimeout, "slow": p.Slow, "deadline": p.Deadline,
 		"kill_after": p.KillAfter, "abort_after": p.AbortAfter, "stagger.soak": p.Stagger.Soak,
 	} {
@@ -154,7 +155,7 @@ func (p Policy) Check() map[string]error {
 	if p.Soak > 0 && p.Canary == 0 {
 		bad["soak"] = fmt.Errorf("soak is %s but there is no canary to soak; set canary, such as 5%%", p.Soak)
 	}
-	if p.Canary >= Whole {
+	if p.Canary >= units.Whole {
 		bad["canary"] = fmt.Errorf("canary is %s; leave it out to send everything to the target at once", p.Canary)
 	}
 	if err := p.Order.Check(); err != nil {
@@ -227,17 +228,17 @@ func (h Hook) check() error {
 // Overrides are the parts of a policy that an operator sets for one promotion;
 // nil leaves the policy's value.
 type Overrides struct {
-	Close  *int      `json:"close,omitempty"`
-	Every  *Duration `json:"every,omitempty"`
-	Grace  *Duration `json:"grace,omitempty"`
-	Canary *Share    `json:"canary,omitempty"`
-	Soak   *Duration `json:"soak,omitempty"`
-	Window *int      `json:"window,omitempty"`
+	Close  *int            `json:"close,omitempty"`
+	Every  *units.Duration `json:"every,omitempty"`
+	Grace  *units.Duration `json:"grace,omitempty"`
+	Canary *units.Share    `json:"canary,omitempty"`
+	Soak   *units.Duration `json:"soak,omitempty"`
+	Window *int            `json:"window,omitempty"`
 	// Stagger is how many old instances drain at a time, StaggerSoak the wait
 	// between two batches.
-	Stagger     *Portion  `json:"stagger,omitempty"`
-	StaggerSoak *Duration `json:"stagger_soak,omitempty"`
-	Deadline    *Duration `json:"deadline,omitempty"`
+	Stagger     *units.Portion  `json:"stagger,omitempty"`
+	StaggerSoak *units.Duration `json:"stagger_soak,omitempty"`
+	Deadline    *units.Duration `json:"deadline,omitempty"`
 }
 
 // Over returns the policy with the overrides laid over it.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // The cap at the size of the demo: measured exactly, window by window.
@@ -48,7 +49,7 @@ func FuzzPromises(f *testing.F) {
 			s.policy.Window = 15
 		}
 		if len(story) > 0 && story[0]&64 != 0 {
-			s.policy.Stagger = Stagger{Instances: Portion{Number: 2}, Soak: Duration(4 * time.Second)}
+			s.policy.Stagger = Stagger{Instances: units.Portion{Number: 2}, Soak: units.Duration(4 * time.Second)}
 		}
 		if len(story) > 0 && story[0] >= 128 {
 			for _, in := range s.byColourAll(discovery.Green) {
@@ -117,7 +118,7 @@ func (s *story) act(n byte, arg int) {
 		}
 	case 4:
 		n := 1 + arg%20
-		if err := s.do(SetPace{Service: "chat", Funnel: Funnel{Close: n, Every: Duration(3 * time.Second)}}); err == nil && !s.storeDown {
+		if err := s.do(SetPace{Service: "chat", Funnel: units.Funnel{Close: n, Every: units.Duration(3 * time.Second)}}); err == nil && !s.storeDown {
 			s.cap(n)
 		}
 	case 5:

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // BenchmarkStep is one decision in the middle of the funnel, with fresh counts of
@@ -48,7 +49,7 @@ func BenchmarkWished(b *testing.B) {
 // middle of the funnel.
 func midway(b *testing.B, n int) *world {
 	w := newWorld(b, (n+1)/2, max(1, n/2), 10*n, 2)
-	half, every := max(1, n/2), Duration(3*time.Second)
+	half, every := max(1, n/2), units.Duration(3*time.Second)
 	w.run(5*time.Second, func() bool { return false })
 	if err := w.do(Promote{Service: "chat", Target: discovery.Green, Overrides: Overrides{Close: &half, Every: &every}}); err != nil {
 		b.Fatal(err)

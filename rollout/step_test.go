@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/returns"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // eventful runs a world through a canary, a pause, a change of pace and a death
@@ -19,13 +21,13 @@ func eventful(t *testing.T, live discovery.Colour, look func(w *world)) *world {
 	}
 	w.rests = func() { look(w) }
 	w.run(3*time.Second, func() bool { return false })
-	canary, soak := Share(500), Duration(5*time.Second)
+	canary, soak := units.Share(500), units.Duration(5*time.Second)
 	w.must(Promote{Service: "chat", Target: live.Other(), Overrides: Overrides{Canary: &canary, Soak: &soak}})
 	w.run(12*time.Second, func() bool { return false })
 	w.must(Pause{Service: "chat"})
 	w.run(time.Second, func() bool { return false })
 	w.must(Resume{Service: "chat"})
-	w.must(SetPace{Service: "chat", Funnel: Funnel{Close: 7, Every: Duration(2 * time.Second)}})
+	w.must(SetPace{Service: "chat", Funnel: units.Funnel{Close: 7, Every: units.Duration(2 * time.Second)}})
 	w.run(4*time.Second, func() bool { return false })
 	for _, in := range w.instances {
 		if in.Addr.Addr().As4()[1] == 1 && in.Addr.Addr().As4()[3] == 1 {
@@ -173,18 +175,20 @@ func TestColoursAreOnlyNames(t *testing.T) {
 func TestStateCheck(t *testing.T) {
 	for name, spoil := range map[string]func(s *State){
 		"no service":         func(s *State) { s.Service = "" },
-		"colour of a member": func(s *State) { s.Members["x"] = Member{ID: "x", Colour: "red"} },
-		"ceiling":            func(s *State) { s.Members["x"] = Member{ID: "x", Colour: discovery.Blue, Ceiling: new(-1)} },
-		"phase":              func(s *State) { s.Rollout.Phase = "sleeping" },
-		"steady rollout":     func(s *State) { s.Rollout.Phase = Steady },
-		"epoch":              func(s *State) { s.Epoch = 0 },
-		"no id":              func(s *State) { s.Rollout.ID = "" },
-		"from and to":        func(s *State) { s.Rollout.From = s.Rollout.To },
-		"goes to live":       func(s *State) { s.Live = s.Rollout.To },
-		"no cap":             func(s *State) { s.Rollout.Policy.Funnel.Close = 0 },
-		"no returns":         func(s *State) { s.Rollout.Returns = &Returns{} },
+		"colour of a member": func(s *State) { s.Members["x"] = Member{Identity: Identity{ID: "x", Colour: "red"}} },
+		"ceiling": func(s *State) {
+			s.Members["x"] = Member{Identity: Identity{ID: "x", Colour: discovery.Blue}, Quota: Quota{Ceiling: new(-1)}}
+		},
+		"phase":          func(s *State) { s.Rollout.Phase = "sleeping" },
+		"steady rollout": func(s *State) { s.Rollout.Phase = Steady },
+		"epoch":          func(s *State) { s.Epoch = 0 },
+		"no id":          func(s *State) { s.Rollout.ID = "" },
+		"from and to":    func(s *State) { s.Rollout.From = s.Rollout.To },
+		"goes to live":   func(s *State) { s.Live = s.Rollout.To },
+		"no cap":         func(s *State) { s.Rollout.Policy.Funnel.Close = 0 },
+		"no returns":     func(s *State) { s.Rollout.Returns = &returns.Estimate{} },
 		"returns of others": func(s *State) {
-			s.Rollout.Returns = new(NewReturns(time.Minute).Observe(Totals{Now: epoch, AsOf: epoch}))
+			s.Rollout.Returns = new(returns.New(time.Minute).Observe(returns.Observation{Now: epoch, AsOf: epoch}))
 			s.Rollout.Returns.Filters = s.Rollout.Returns.Filters[1:]
 		},
 	} {

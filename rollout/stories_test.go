@@ -69,10 +69,13 @@ func TestReasonsReadWell(t *testing.T) {
 			}
 		}
 	}
-	// Every code of a reason or a refusal is told by at least one story.
+	// Every code of a reason or a refusal is told by at least one story, but
+	// aborting, at which no look comes to rest, and not_ready, which is said before
+	// there is a state. TestCodes in rollout/api reads which codes there are.
 	for _, code := range []Code{
 		IsSteady, IsShifting, IsDraining, IsSoaking, IsRetired, Paused, NoHealthyLive, TargetClosed, TargetSick, Unconfirmed,
 		Nacked, Unpublished, Settling, GateOpen, InGrace, NoRoom, Unreachable, NoEndpoint, StaleDiscovery, StoreFailing,
+		FreshCounts, FreshGates, GateClosed, WindowFull, Learning, NotReturning, BatchSoak, HookRunning, HookFailed, HookTooLarge, Unreported,
 		InProgress, NoRollout, NoTarget, Infeasible, BadRequest, UnknownService, NotStored,
 	} {
 		if !bytes.Contains(told, fmt.Appendf(nil, "(%s)", code)) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 func sortedKeys[K ~string, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }
@@ -27,7 +28,7 @@ func (s *teller) commands() map[string]func(rest string) {
 		"resume":  func(string) { s.command(Resume{Service: "chat"}) },
 		"abort":   func(string) { s.command(Abort{Service: "chat"}) },
 		"pace": func(rest string) {
-			f, err := ParseFunnel(rest)
+			f, err := units.ParseFunnel(rest)
 			if err != nil {
 				s.line("refused", "%v", err)
 				return
@@ -38,11 +39,11 @@ func (s *teller) commands() map[string]func(rest string) {
 		"restart": func(string) { s.restart() },
 		"store":   func(rest string) { s.storeDown = rest == "down" },
 		"retire": func(string) {
-			s.remember(retire(s.state, true))
+			s.remember(s.state.Retire(true))
 			s.everybody(func(in *instance) { in.gone = true })
 		},
 		"unretire": func(string) {
-			s.remember(retire(s.state, false))
+			s.remember(s.state.Retire(false))
 			s.everybody(func(in *instance) { in.gone = false })
 		},
 		// … to instances
@@ -97,7 +98,7 @@ func (s *teller) commands() map[string]func(rest string) {
 func (s *teller) begin(rest string) {
 	blue, green, connections, proxies := 3, 3, 100, 2
 	policy := DefaultPolicy()
-	policy.Funnel = Funnel{Close: 10, Every: Duration(3 * time.Second)}
+	policy.Funnel = units.Funnel{Close: 10, Every: units.Duration(3 * time.Second)}
 	back, inPlace, hook := 200*time.Millisecond, 0, 0
 	s.pairs(rest, map[string]any{
 		"blue": &blue, "green": &green, "connections": &connections, "proxies": &proxies,
@@ -139,7 +140,7 @@ func (s *teller) pass(rest string) {
 func (s *teller) promotion(rest string) Promote {
 	target, rest, _ := strings.Cut(rest, " ")
 	rest, force := strings.CutSuffix(rest, "force")
-	o := Overrides{Close: new(int), Every: new(Duration), Grace: new(Duration), Canary: new(Share), Soak: new(Duration)}
+	o := Overrides{Close: new(int), Every: new(units.Duration), Grace: new(units.Duration), Canary: new(units.Share), Soak: new(units.Duration)}
 	given := s.pairs(rest, map[string]any{"close": o.Close, "every": o.Every, "grace": o.Grace, "canary": o.Canary, "soak": o.Soak})
 	keep(&o.Close, given["close"])
 	keep(&o.Every, given["every"])
@@ -182,7 +183,7 @@ func (s *teller) command(c Command) {
 	case err != nil:
 		s.refuse(err)
 	case s.storeDown:
-		s.refuse(notStored("chat", unstored(syscall.ENOSPC)))
+		s.refuse(RefuseUnstored("chat", Unstored(syscall.ENOSPC)))
 	default:
 		s.remember(next)
 		s.line("answer", "%s", answer.Text)
@@ -230,7 +231,7 @@ func (s *teller) move(in *instance, addr string) {
 
 // split keeps the former process under the key that the state gives it.
 func (s *teller) split(in *instance) {
-	key := former(Member{ID: in.ID, Colour: in.Colour, Addr: in.Addr})
+	key := former(Member{Identity: Identity{ID: in.ID, Colour: in.Colour, Addr: in.Addr}})
 	delete(s.instances, in.ID)
 	in.ID, in.gone = key, true
 	s.instances[key] = in

@@ -2,11 +2,14 @@ package rollout
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // Wishes is the whole map of what should be, for every service. The drain side
@@ -16,7 +19,7 @@ type Wishes map[discovery.Service]Wish
 // Wish is what should be of one service. Derived from State by Wished.
 type Wish struct {
 	// Weights are the colours' shares of new connections; they sum to Whole.
-	Weights map[discovery.Colour]Share
+	Weights map[discovery.Colour]units.Share
 	// Endpoints holds every member, sorted by address within a colour.
 	Endpoints map[discovery.Colour][]Endpoint
 	// Orders is what each member with a drain endpoint is told; a member that is
@@ -64,63 +67,95 @@ type Instruction struct {
 // instances can take new connections now. Pure, and the same for the same
 // arguments: saying it again after a restart is harmless.
 func Wished(s State, seen Seen) Wish {
-	d := decider{s: s, seen: seen}
+	now := newSituation(s, seen, time.Time{})
 	w := Wish{
-		Weights:   weights(s),
+		Weights:   s.Weights(),
 		Endpoints: map[discovery.Colour][]Endpoint{},
-		Orders:    map[discovery.InstanceID]Instruction{},
+		Orders:    now.orders(),
+		Hooks:     now.hookOrders(),
+		Limits:    now.limits(),
+		Proxies:   now.proxyCount(),
 		Retired:   s.Retired,
 		Gone:      s.Retired && len(s.Members) == 0,
 	}
-	w.Limits, w.Proxies, w.Hooks = d.limits(), d.proxies(), d.hookOrders()
-	taken := map[string]bool{}
-	for _, key := range d.told() {
-		m := s.Members[key]
-		if m.Drain == "" || taken[m.Drain] {
-			continue
-		}
-		taken[m.Drain] = true
-		if in, ok := instruct(s, m); ok {
-			w.Orders[key] = in
-		}
-	}
-	full := d.brimful()
+	full := now.atCapacity()
 	for _, c := range discovery.Colours {
-		w.Endpoints[c] = []Endpoint{}
-		for _, key := range d.side(c) {
-			m := s.Members[key]
-			closed := !d.serves(key, m) || seen.Instances[key].refusing() || s.drains(m) || full[key]
-			w.Endpoints[c] = append(w.Endpoints[c], Endpoint{ID: key, Addr: m.Addr, Draining: closed})
-		}
-		slices.SortFunc(w.Endpoints[c], func(a, b Endpoint) int {
-			return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.ID, b.ID))
-		})
-		w.Endpoints[c] = slices.CompactFunc(w.Endpoints[c], func(a, b Endpoint) bool { return a.Addr == b.Addr })
+		w.Endpoints[c] = now.endpoints(c, full)
 	}
 	return w
 }
 
-// told lists the members in the order in which they may claim a drain endpoint:
-// one that is in discovery before a departed one that had the same.
-func (d *decider) told() []discovery.InstanceID {
-	gone := d.members(func(_ discovery.InstanceID, m Member) bool { return !m.Departed.IsZero() })
-	slices.SortStableFunc(gone, func(a, b discovery.InstanceID) int {
-		return d.s.Members[a].Departed.Compare(d.s.Members[b].Departed)
-	})
-	return append(d.members(func(_ discovery.InstanceID, m Member) bool { return m.Departed.IsZero() }), gone...)
+// orders is what each member with a drain endpoint is told. Where several have one
+// endpoint, a member that is in discovery speaks for it before a departed one.
+func (s *situation) orders() map[discovery.InstanceID]Instruction {
+	out := map[discovery.InstanceID]Instruction{}
+	claimed := map[string]bool{}
+	for _, key := range s.claimOrder() {
+		m := s.state.Members[key]
+		if m.Drain == "" || claimed[m.Drain] {
+			continue
+		}
+		claimed[m.Drain] = true
+		if in, ok := instruct(s.state, m); ok {
+			out[key] = in
+		}
+	}
+	return out
 }
 
-func weights(s State) map[discovery.Colour]Share {
+// claimOrder lists the members in the order in which they may claim a drain endpoint:
+// those in discovery, then the departed ones, the earliest first.
+func (s *situation) claimOrder() []discovery.InstanceID {
+	gone := s.members(func(_ discovery.InstanceID, m Member) bool { return !m.Departed.IsZero() })
+	slices.SortStableFunc(gone, func(a, b discovery.InstanceID) int {
+		return s.state.Members[a].Departed.Compare(s.state.Members[b].Departed)
+	})
+	return append(s.members(func(_ discovery.InstanceID, m Member) bool { return m.Departed.IsZero() }), gone...)
+}
+
+// endpoints lists the addresses of a colour, sorted; full ones get no new connections.
+func (s *situation) endpoints(c discovery.Colour, full map[discovery.InstanceID]bool) []Endpoint {
+	out := []Endpoint{}
+	for _, key := range s.colour(c) {
+		m := s.state.Members[key]
+		closed := !s.serves(key, m) || s.seen.Instances[key].refusing() || s.state.drains(m) || full[key]
+		out = append(out, Endpoint{ID: key, Addr: m.Addr, Draining: closed})
+	}
+	slices.SortFunc(out, func(a, b Endpoint) int {
+		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.ID, b.ID))
+	})
+	return slices.CompactFunc(out, func(a, b Endpoint) bool { return a.Addr == b.Addr })
+}
+
+// proxyCount is how many proxies share limits and rates: those that are connected,
+// and after a restart those that are known and were not seen since.
+func (s *situation) proxyCount() int {
+	n := 0
+	for _, p := range s.seen.Proxies {
+		if p.Connected {
+			n++
+		}
+	}
+	for _, node := range s.state.Proxies {
+		if _, seen := s.proxy(node); !seen {
+			n++
+		}
+	}
+	return max(1, n)
+}
+
+// Weights are the colours' shares of new connections; they sum to Whole.
+func (s State) Weights() map[discovery.Colour]units.Share {
 	r := s.Rollout
 	switch {
 	case r == nil:
-		return map[discovery.Colour]Share{s.Live: Whole, s.Live.Other(): 0}
+		return map[discovery.Colour]units.Share{s.Live: units.Whole, s.Live.Other(): 0}
 	case r.Phase == Opening || r.Phase == Shifting:
-		return map[discovery.Colour]Share{r.To: r.Weight, r.From: Whole - r.Weight}
+		return map[discovery.Colour]units.Share{r.To: r.Weight, r.From: units.Whole - r.Weight}
 	case r.Spill && r.Phase == Draining:
-		return map[discovery.Colour]Share{r.To: 0, r.From: Whole}
+		return map[discovery.Colour]units.Share{r.To: 0, r.From: units.Whole}
 	default:
-		return map[discovery.Colour]Share{r.To: Whole, r.From: 0}
+		return map[discovery.Colour]units.Share{r.To: units.Whole, r.From: 0}
 	}
 }
 
@@ -147,4 +182,76 @@ func instruct(s State, m Member) (Instruction, bool) {
 		}}, true
 	}
 	return Instruction{}, false
+}
+
+const (
+	// askMoving is how often an instance is asked in a rollout and while its side
+	// drains, askOthers all other times, askFailing after a failure.
+	askMoving  = 500 * time.Millisecond
+	askOthers  = 2 * time.Second
+	askFailing = time.Second
+)
+
+// Assignment is what the drain endpoint of one member is told and how often it is
+// asked.
+type Assignment struct {
+	// Endpoint is the base URL of the drain endpoint.
+	Endpoint string
+	// Instruction is what it has to show; the zero value only asks.
+	Instruction Instruction
+	// Every is the mean time between two requests while nothing is to be told.
+	Every time.Duration
+}
+
+// Assignments lists the assignment of each member that has a drain endpoint.
+func Assignments(s State, w Wish) map[discovery.InstanceID]Assignment {
+	out := map[discovery.InstanceID]Assignment{}
+	for key, m := range maps.All(s.Members) {
+		if m.Drain == "" {
+			continue
+		}
+		every := askOthers
+		if s.Rollout != nil || s.drains(m) {
+			every = askMoving
+		}
+		out[key] = Assignment{Endpoint: m.Drain, Instruction: w.Orders[key], Every: every}
+	}
+	return out
+}
+
+// Pause is the mean time until the instance is asked again, after the request that
+// followed the sighting last was answered by status, or failed with err.
+func (a Assignment) Pause(last Sighting, status drain.Status, err error) time.Duration {
+	switch untold := err == nil && !a.Instruction.ShownBy(status); {
+	case err != nil, untold && last.Err == "" && !last.At.IsZero():
+		return askFailing
+	case untold:
+		return 0
+	}
+	return a.Every
+}
+
+// Same reports whether two instructions say the same.
+func (i Instruction) Same(other Instruction) bool {
+	switch {
+	case i.Drain != nil && other.Drain != nil:
+		return i.Drain.Rollout == other.Drain.Rollout && i.Drain.Epoch == other.Drain.Epoch && i.Drain.Step == other.Drain.Step
+	case i.Serve != nil && other.Serve != nil:
+		return *i.Serve == *other.Serve
+	}
+	return i == other
+}
+
+// ShownBy reports whether an instance of this status follows the instruction. A
+// release is needed only by an instance that an order closed: one that closed its
+// gate by itself is going away and has no leave to stay.
+func (i Instruction) ShownBy(s drain.Status) bool {
+	switch {
+	case i.Drain != nil:
+		return s.Rollout == i.Drain.Rollout && s.State != drain.Serving &&
+			cmp.Or(cmp.Compare(s.Epoch, i.Drain.Epoch), cmp.Compare(s.Step, i.Drain.Step)) >= 0
+	case i.Serve != nil:
+		return s.State == drain.Serving || s.Rollout == ""
+	}
+	return true
 }

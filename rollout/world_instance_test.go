@@ -31,13 +31,13 @@ func (in *instance) silence() error {
 }
 
 // arrive is the instance's side of the contract.
-func (w *world) arrive(in *instance, told told, news bool) {
+func (w *world) arrive(in *instance, told Assignment, news bool) {
 	if in.dead || in.deaf || !news {
 		return
 	}
-	switch o := told.wish.Drain; {
+	switch o := told.Instruction.Drain; {
 	case o == nil:
-		in.status.State, in.status.Ceiling, in.status.Epoch = drain.Serving, nil, told.wish.Serve.Epoch
+		in.status.State, in.status.Ceiling, in.status.Epoch = drain.Serving, nil, told.Instruction.Serve.Epoch
 		in.running++
 	case o.Epoch < in.status.Epoch || o.Epoch == in.status.Epoch && o.Step < in.status.Step:
 		w.t.Fatalf("%s got the order %d.%d after %d.%d", in.ID, o.Epoch, o.Step, in.status.Epoch, in.status.Step)

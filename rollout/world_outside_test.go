@@ -14,7 +14,7 @@ func (w *world) report(s *Seen) {
 		if in.dead {
 			held = 0
 		}
-		s.Loads[Place{in.Colour, in.Addr}] = Load{Held: held, Accepted: in.status.Accepted, At: w.now}
+		s.Loads[Place{in.Colour, in.Addr}] = Load{Held: held, Admissions: Admissions{Accepted: in.status.Accepted}, At: w.now}
 		seen := s.Witnesses[in.Colour]
 		s.Witnesses[in.Colour] = Witness{Active: seen.Active + held, At: w.now}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // world is a simulated fleet in virtual time: the real Step and the real Wished,
@@ -116,7 +117,7 @@ func newWorld(t testing.TB, blue, green, connections, proxies int) *world {
 		latency: time.Millisecond, comeBack: func() time.Duration { return 200 * time.Millisecond },
 	}
 	w.policy = DefaultPolicy()
-	w.policy.Funnel = Funnel{Close: 10, Every: Duration(3 * time.Second)}
+	w.policy.Funnel = units.Funnel{Close: 10, Every: units.Duration(3 * time.Second)}
 	for i := range blue {
 		in := w.add(discovery.Blue, i)
 		in.status.Active = connections/blue + min(1, max(0, connections%blue-i))
@@ -193,7 +194,7 @@ func (w *world) look() time.Time {
 				w.t.Fatalf("a decision no state may have: %v", err)
 			}
 			if w.storeDown {
-				w.reason = reason(StoreFailing, "waiting: %v", unstored(syscall.ENOSPC))
+				w.reason = reason(StoreFailing, "waiting: %v", Unstored(syscall.ENOSPC))
 				w.rest()
 				return w.now.Add(time.Second)
 			}
@@ -265,7 +266,7 @@ func (w *world) fleet() discovery.Fleet {
 // connections.
 func (w *world) wished() (string, map[discovery.InstanceID]bool) {
 	var text strings.Builder
-	share := weights(w.state)
+	share := w.state.Weights()
 	fmt.Fprint(&text, share)
 	open := map[discovery.InstanceID]bool{}
 	wish := Wished(w.state, w.half())
@@ -340,14 +341,14 @@ func (w *world) publish() {
 // talk tells and asks the instances as the watcher does.
 func (w *world) talk(ask []discovery.InstanceID) {
 	wish := Wished(w.state, w.half())
-	for key, told := range wanted(w.state, wish) {
+	for key, told := range Assignments(w.state, wish) {
 		in := w.instances[key]
-		news := in != nil && !in.sight.At.IsZero() && in.sight.Err == "" && !shows(in.sight.Status, told.wish)
+		news := in != nil && !in.sight.At.IsZero() && in.sight.Err == "" && !told.Instruction.ShownBy(in.sight.Status)
 		if in == nil || in.inFlight || !news && w.now.Before(in.nextAsk) && !slices.Contains(ask, key) {
 			continue
 		}
 		in.inFlight = true
-		in.nextAsk = w.now.Add(told.every)
+		in.nextAsk = w.now.Add(told.Every)
 		sent := w.watching
 		w.at(w.latency, func() { w.arrive(in, told, news) })
 		w.at(2*w.latency, func() {
@@ -359,7 +360,7 @@ func (w *world) talk(ask []discovery.InstanceID) {
 			if in.dead || in.deaf {
 				err = in.silence()
 			}
-			in.sight = sighted(in.sight, in.answer(w), err, w.now)
+			in.sight = in.sight.After(in.answer(w), err, w.now)
 			in.sight.Refused = in.dead
 		})
 	}

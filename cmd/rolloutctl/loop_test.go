@@ -8,6 +8,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 func look(v rollout.View) api.World {
@@ -43,7 +44,7 @@ func TestLinesTellAtOnce(t *testing.T) {
 		"batch":    func(r *rollout.Rollout) { r.Batch++ },
 		"spill":    func(r *rollout.Rollout) { r.Spill = true },
 		"pace":     func(r *rollout.Rollout) { r.Pace = rollout.Pace{Limit: 5, Why: "slow"} },
-		"deadline": func(r *rollout.Rollout) { r.Policy.Deadline = rollout.Duration(time.Minute) },
+		"deadline": func(r *rollout.Rollout) { r.Policy.Deadline = units.Duration(time.Minute) },
 	} {
 		var out strings.Builder
 		l := &lines{out: &out, err: &out}
@@ -62,7 +63,7 @@ func TestLinesTellAtOnce(t *testing.T) {
 }
 
 func TestPaced(t *testing.T) {
-	r := api.Rollout{Policy: rollout.Policy{Funnel: rollout.Funnel{Close: 10, Every: rollout.Duration(3 * time.Second)}}}
+	r := api.Rollout{Policy: rollout.Policy{Funnel: units.Funnel{Close: 10, Every: units.Duration(3 * time.Second)}}}
 	for n, want := range map[int]string{0: "10/3s", 4: "4 of 10/3s", 10: "10/3s", 34: "34/3s"} {
 		r.Pace.Close = n
 		if got := paced(r); got != want {

@@ -7,16 +7,17 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // overrides are the flags that change the policy for one promotion.
 type overrides struct {
 	flags                 *pflag.FlagSet
 	close, window         int
-	every, grace, soak    rollout.Duration
-	staggerSoak, deadline rollout.Duration
-	canary                rollout.Share
-	stagger               rollout.Portion
+	every, grace, soak    units.Duration
+	staggerSoak, deadline units.Duration
+	canary                units.Share
+	stagger               units.Portion
 }
 
 func addOverrides(cmd *cobra.Command) *overrides {

@@ -8,6 +8,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 func (c *cli) pace() *cobra.Command {
@@ -17,7 +18,7 @@ func (c *cli) pace() *cobra.Command {
 		Example: "  rolloutctl pace 500/3s",
 		Args:    one("the pace, such as 500/3s"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			funnel, err := rollout.ParseFunnel(args[0])
+			funnel, err := units.ParseFunnel(args[0])
 			if err != nil {
 				return &usageError{err.Error()}
 			}

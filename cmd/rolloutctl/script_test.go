@@ -22,6 +22,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 var update = flag.Bool("update", false, "rewrite the expected output in testdata")
@@ -123,11 +124,11 @@ func (a *actor) handler() http.Handler {
 		Views: a.views, Do: a.do, Proxies: edges, Metrics: http.NotFoundHandler(), Version: "v1", Token: a.set["token"],
 		Plan: func(s discovery.Service, to discovery.Colour, o rollout.Overrides) (rollout.Plan, error) {
 			p := rollout.Plan{Service: s, From: to.Other(), To: to, Policy: o.Over(rollout.DefaultPolicy()), Connections: 1000, Steps: 10,
-				Takes: rollout.Duration(90 * time.Second), PeakPerSecond: 33.333}
+				Takes: units.Duration(90 * time.Second), PeakPerSecond: 33.333}
 			if !p.Policy.Stagger.Instances.IsZero() {
 				p.Batches = []rollout.Batch{
-					{Instances: []discovery.InstanceID{"chat-b1"}, Connections: 400, Takes: rollout.Duration(4 * time.Second)},
-					{Instances: []discovery.InstanceID{"chat-b2", "chat-b3", "chat-b4", "chat-b5"}, Connections: 600, Takes: rollout.Duration(6 * time.Second)},
+					{Instances: []discovery.InstanceID{"chat-b1"}, Connections: 400, Takes: units.Duration(4 * time.Second)},
+					{Instances: []discovery.InstanceID{"chat-b2", "chat-b3", "chat-b4", "chat-b5"}, Connections: 600, Takes: units.Duration(6 * time.Second)},
 				}
 				p.Policy.Gates = []rollout.Gate{{Name: "errors"}}
 			}

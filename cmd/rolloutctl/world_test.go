@@ -9,6 +9,8 @@ import (
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/returns"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // then is when the scripted rollouts began, next when their next step comes: far
@@ -23,7 +25,7 @@ func steady(name discovery.Service, n int) rollout.View {
 	v := rollout.View{
 		State:  rollout.NewState(name, discovery.Blue),
 		Seen:   rollout.Seen{Instances: map[discovery.InstanceID]rollout.Sighting{}},
-		Wish:   rollout.Wish{Weights: map[discovery.Colour]rollout.Share{discovery.Blue: rollout.Whole}},
+		Wish:   rollout.Wish{Weights: map[discovery.Colour]units.Share{discovery.Blue: units.Whole}},
 		Reason: rollout.Reason{Code: rollout.IsSteady, Text: "new connections go to blue"},
 		Policy: rollout.DefaultPolicy(),
 	}
@@ -34,7 +36,7 @@ func steady(name discovery.Service, n int) rollout.View {
 				Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(ci), byte(i + 1)}), 9000), Drain: "http://10.0.0.1:9001",
 			}
 			v.Seen.Fleet.Instances = append(v.Seen.Fleet.Instances, in)
-			v.State.Members[in.ID] = rollout.Member{ID: in.ID, Colour: c, Addr: in.Addr, Drain: in.Drain, Counted: true}
+			v.State.Members[in.ID] = rollout.Member{Identity: rollout.Identity{ID: in.ID, Colour: c, Addr: in.Addr, Drain: in.Drain}, Counts: rollout.Counts{Counted: true}}
 			st := drain.Status{State: drain.Serving, Returned: new(uint64)}
 			if c == discovery.Blue {
 				st.Active, st.Accepted = 100, 120
@@ -54,7 +56,7 @@ func draining(name discovery.Service, n, part int) rollout.View {
 		ID: string(name) + "-1", From: discovery.Blue, To: discovery.Green, Phase: rollout.Draining, Started: then, Since: then, Settled: then,
 		Policy: rollout.DefaultPolicy(), Steps: rollout.Steps{Step: uint64(part), StepAt: next}, Toll: rollout.Toll{Total: 100 * n}, Events: []rollout.Event{{At: then, Text: "promote green"}},
 	}
-	v.State.Rollout.Policy.Funnel = rollout.Funnel{Close: 10, Every: rollout.Duration(3 * time.Second)}
+	v.State.Rollout.Policy.Funnel = units.Funnel{Close: 10, Every: units.Duration(3 * time.Second)}
 	for id, m := range v.State.Members {
 		s := v.Seen.Instances[id]
 		if m.Colour == discovery.Blue {
@@ -65,7 +67,7 @@ func draining(name discovery.Service, n, part int) rollout.View {
 		}
 		v.State.Members[id], v.Seen.Instances[id] = m, s
 	}
-	v.Wish.Weights = map[discovery.Colour]rollout.Share{discovery.Green: rollout.Whole}
+	v.Wish.Weights = map[discovery.Colour]units.Share{discovery.Green: units.Whole}
 	v.Reason = rollout.Reason{Code: rollout.IsDraining, Text: "10 connections go every 3s"}
 	return v
 }
@@ -76,12 +78,12 @@ func draining(name discovery.Service, n, part int) rollout.View {
 func looped(end time.Duration) rollout.View {
 	v := draining("chat", 4, 40)
 	r := v.State.Rollout
-	r.Policy.Window, r.Policy.Deadline = 50, rollout.Duration(end)
-	r.Policy.Stagger = rollout.Stagger{Instances: rollout.Portion{Number: 1}, Soak: rollout.Duration(time.Minute)}
+	r.Policy.Window, r.Policy.Deadline = 50, units.Duration(end)
+	r.Policy.Stagger = rollout.Stagger{Instances: units.Portion{Number: 1}, Soak: units.Duration(time.Minute)}
 	r.Policy.Gates = []rollout.Gate{{Name: "errors"}, {Name: "load"}}
 	r.Batch, r.Pace = 3, rollout.Pace{Limit: 5, Why: "3 of 40 new connections were refused"}
-	began, later := rollout.Totals{Now: then, AsOf: then}, then.Add(time.Second)
-	r.Lost, r.Returns = 20, new(rollout.NewReturns(time.Minute).Observe(began).Observe(rollout.Totals{Now: later, Evicted: 30, AsOf: later, Accepted: 2}))
+	began, later := returns.Observation{Now: then, AsOf: then}, then.Add(time.Second)
+	r.Lost, r.Returns = 20, new(returns.New(time.Minute).Observe(began).Observe(returns.Observation{Now: later, Evicted: 30, AsOf: later, Accepted: 2}))
 	v.Reason = rollout.Reason{Code: rollout.GateClosed, Text: "waiting: gate errors is closed: 0.04 is not below 0.01"}
 	v.Seen.Gates = map[string]rollout.Reading{"errors": {Text: "gate errors is closed: 0.04 is not below 0.01", At: then}}
 	for id, m := range v.State.Members {
@@ -105,7 +107,7 @@ func looped(end time.Duration) rollout.View {
 func inPlace() rollout.View {
 	v := draining("chat", 2, 40)
 	r := v.State.Rollout
-	r.Policy.Stagger, r.Batch, r.Spill = rollout.Stagger{Instances: rollout.Portion{Number: 1}, InPlace: true}, 1, true
+	r.Policy.Stagger, r.Batch, r.Spill = rollout.Stagger{Instances: units.Portion{Number: 1}, InPlace: true}, 1, true
 	r.Policy.Hook = &rollout.Hook{URL: "http://127.0.0.1/end"}
 	r.NeverBack = 1
 	v.Reason = rollout.Reason{Code: rollout.HookFailed, Text: "waiting: the hook did not end chat-b1 (POST 127.0.0.1 answers 500); it is called again at 12:00:30 UTC"}
@@ -126,7 +128,7 @@ func finished(name discovery.Service, n int, outcome rollout.Outcome) rollout.Vi
 		live = discovery.Blue
 	}
 	v.State.Live = live
-	v.Wish.Weights = map[discovery.Colour]rollout.Share{live: rollout.Whole}
+	v.Wish.Weights = map[discovery.Colour]units.Share{live: units.Whole}
 	v.State.History = []rollout.Record{{
 		ID: string(name) + "-1", From: discovery.Blue, To: discovery.Green, Outcome: outcome, Started: then, Ended: then.Add(95 * time.Second), Evicted: 300,
 		Returned: new(uint64(299)), NeverBack: new(uint64(1)), Events: []rollout.Event{{At: then, Text: "promote green"}, {At: then.Add(95 * time.Second), Text: "done"}},
@@ -164,7 +166,7 @@ func troubled() rollout.View {
 	delete(v.Seen.Instances, "chat-b2")
 	v.Seen.Loads = map[rollout.Place]rollout.Load{
 		{Colour: discovery.Blue, Addr: m.Addr}:                           {Held: 60, At: then, Silent: []string{"edge-2"}},
-		{Colour: discovery.Green, Addr: v.State.Members["chat-g1"].Addr}: {Held: 25, At: then, Accepted: 51, Refused: 3, PerSecond: 1.5},
+		{Colour: discovery.Green, Addr: v.State.Members["chat-g1"].Addr}: {Held: 25, At: then, Admissions: rollout.Admissions{Accepted: 51, Refused: 3}, PerSecond: 1.5},
 	}
 	v.Seen.Witnesses = map[discovery.Colour]rollout.Witness{
 		discovery.Blue: {Active: 120, At: then, Missing: []string{"edge-2"}}, discovery.Green: {Missing: []string{"edge-2"}},

@@ -21,6 +21,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/control"
 	"github.com/sluice-proxy/sluice/rollout/drain"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
@@ -29,7 +30,7 @@ import (
 // the acknowledgements arrive.
 type benched struct {
 	pub     *publisher
-	control *rollout.Controller
+	control *control.Controller
 	client  *api.Client
 	xds     netip.AddrPort
 	heard   chan struct{} // capacity 1, a level: a proxy acknowledged something
@@ -53,7 +54,7 @@ func startBenched(b *testing.B, discovery, rest string) *benched {
 	p.client = got(api.NewClient("http://"+apiListener.Addr().String(), ""))(b)
 	orders := drain.NewClient("")
 	carried := newLoads(p.pub)
-	p.control = rollout.NewController(rollout.Ports{
+	p.control = control.New(control.Ports{
 		Store: store, Drain: orders, Publish: p.pub.Publish, Proxies: p.pub.Proxies, Loads: carried.Loads, Logger: logger,
 	})
 	p.control.Configure(services(conf))

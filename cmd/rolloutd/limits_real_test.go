@@ -24,6 +24,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 	"github.com/sluice-proxy/sluice/test/fleet"
 	"github.com/sluice-proxy/sluice/xds"
 )
@@ -141,7 +142,7 @@ func (s *stage) wish(limit, proxies int) {
 	all := rollout.Wishes{}
 	for name, at := range s.at {
 		w := rollout.Wish{
-			Weights:   map[discovery.Colour]rollout.Share{discovery.Blue: rollout.Whole},
+			Weights:   map[discovery.Colour]units.Share{discovery.Blue: units.Whole},
 			Endpoints: map[discovery.Colour][]rollout.Endpoint{discovery.Blue: {{ID: "1", Addr: at}}},
 			Proxies:   proxies,
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/sluice-proxy/sluice/envoy"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/control"
 	"github.com/sluice-proxy/sluice/xds"
 )
 
@@ -38,7 +39,7 @@ type loads struct {
 	seen    map[discovery.Service]carried
 	differs map[discovery.Service]map[discovery.InstanceID]rollout.Difference
 
-	differ map[discovery.Service]*rollout.Differ // owned by run
+	differ map[discovery.Service]*control.Differ // owned by run
 }
 
 // carried is what the proxies carry of one service. Never changed once made.
@@ -49,7 +50,7 @@ type carried struct {
 }
 
 func newLoads(pub *publisher) *loads {
-	return &loads{pub: pub, began: time.Now(), nodes: map[string]time.Time{}, differ: map[discovery.Service]*rollout.Differ{}}
+	return &loads{pub: pub, began: time.Now(), nodes: map[string]time.Time{}, differ: map[discovery.Service]*control.Differ{}}
 }
 
 // Loads returns what the proxies reported of a service when run looked last.
@@ -76,7 +77,7 @@ func (l *loads) views(all map[discovery.Service]rollout.View) map[discovery.Serv
 
 // run looks at what is reported, a few times a second at most, and gives notice
 // when there is anything.
-func (l *loads) run(ctx context.Context, control *rollout.Controller) error {
+func (l *loads) run(ctx context.Context, control *control.Controller) error {
 	beat := time.NewTicker(loadsBeat)
 	defer beat.Stop()
 	for {
@@ -107,11 +108,11 @@ func (l *loads) look(views map[discovery.Service]rollout.View, now time.Time) bo
 	differs := map[discovery.Service]map[discovery.InstanceID]rollout.Difference{}
 	for name, v := range views {
 		if l.differ[name] == nil {
-			l.differ[name] = &rollout.Differ{}
+			l.differ[name] = &control.Differ{}
 		}
 		differs[name] = l.differ[name].Compare(v.State.Members, v.Seen, now)
 	}
-	maps.DeleteFunc(l.differ, func(name discovery.Service, _ *rollout.Differ) bool { _, ok := views[name]; return !ok })
+	maps.DeleteFunc(l.differ, func(name discovery.Service, _ *control.Differ) bool { _, ok := views[name]; return !ok })
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.seen, l.differs = seen, differs
@@ -149,7 +150,7 @@ func (l *loads) carried(name discovery.Service, tcp bool, nodes []string, now ti
 		reported := l.pub.server.Load(envoy.ClusterName(name, c))
 		for addr, e := range reported.Endpoints {
 			out.loads[rollout.Place{Colour: c, Addr: addr}] = rollout.Load{
-				Held: e.Held, Accepted: e.Issued, Refused: e.Errors, PerSecond: e.PerSecond, At: e.At, Silent: e.Silent,
+				Held: e.Held, Admissions: rollout.Admissions{Accepted: e.Issued, Refused: e.Errors}, PerSecond: e.PerSecond, At: e.At, Silent: e.Silent,
 			}
 		}
 		for _, count := range reported.Counts {

@@ -8,6 +8,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // metrics derives every sample from the newest views and proxies at each scrape
@@ -165,7 +166,7 @@ func (s sample) service(st api.Status) {
 		s.rollout(name, *r)
 	}
 	for _, c := range st.Colours {
-		s.gauge(s.weight, float64(c.Weight)/float64(rollout.Whole), name, string(c.Colour))
+		s.gauge(s.weight, float64(c.Weight)/float64(units.Whole), name, string(c.Colour))
 		s.maybe(s.colourReported, c.Reported, name, string(c.Colour))
 		if c.ConnectP99 > 0 {
 			s.gauge(s.connectP99, c.ConnectP99.D().Seconds(), name, string(c.Colour))

@@ -15,6 +15,7 @@ import (
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 func draining() map[discovery.Service]rollout.View {
@@ -25,16 +26,15 @@ func draining() map[discovery.Service]rollout.View {
 	state := rollout.NewState("chat", discovery.Blue)
 	state.Epoch = 1
 	state.Members = map[discovery.InstanceID]rollout.Member{
-		"b1": {ID: "b1", Colour: discovery.Blue, Addr: addr, Drain: blue.Drain, Ceiling: new(40), Counted: true, Evicted: 5},
-		"b1@10.0.0.9:80/blue": {ID: "b1", Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.0.9:80"),
-			Drain: "http://10.0.0.9:81", Departed: at},
-		"g1": {ID: "g1", Colour: discovery.Green, Addr: green.Addr, Drain: green.Drain, Counted: true},
+		"b1":                  {Identity: rollout.Identity{ID: "b1", Colour: discovery.Blue, Addr: addr, Drain: blue.Drain}, Quota: rollout.Quota{Ceiling: new(40)}, Counts: rollout.Counts{Counted: true, Evicted: 5}},
+		"b1@10.0.0.9:80/blue": {Identity: rollout.Identity{ID: "b1", Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.0.9:80"), Drain: "http://10.0.0.9:81"}, Departed: at},
+		"g1":                  {Identity: rollout.Identity{ID: "g1", Colour: discovery.Green, Addr: green.Addr, Drain: green.Drain}, Counts: rollout.Counts{Counted: true}},
 	}
 	state.Rollout = &rollout.Rollout{ID: "chat-1", From: discovery.Blue, To: discovery.Green, Phase: rollout.Draining,
 		Paused: true, Policy: rollout.DefaultPolicy(), Started: at, Since: at,
 		Steps: rollout.Steps{Step: 3, Pace: rollout.Pace{Limit: 50, Why: "2 of 30 new connections were refused"}},
 		Toll:  rollout.Toll{Total: 100, Lost: 4, NeverBack: 1}, Batches: rollout.Batches{Batch: 2}}
-	state.Rollout.Policy.Deadline = rollout.Duration(time.Minute)
+	state.Rollout.Policy.Deadline = units.Duration(time.Minute)
 	state.Rollout.Policy.Gates = []rollout.Gate{{Name: "errors"}, {Name: "load"}, {Name: "new"}}
 	return map[discovery.Service]rollout.View{"chat": {
 		State: state,
@@ -52,7 +52,7 @@ func draining() map[discovery.Service]rollout.View {
 			},
 		},
 		Differences: map[discovery.InstanceID]rollout.Difference{"b1": {Said: 42, Reported: 30, Since: at}},
-		Wish:        rollout.Wish{Weights: map[discovery.Colour]rollout.Share{discovery.Green: rollout.Whole}},
+		Wish:        rollout.Wish{Weights: map[discovery.Colour]units.Share{discovery.Green: units.Whole}},
 		Reason:      rollout.Reason{Code: rollout.Paused, Text: "paused"},
 	}}
 }

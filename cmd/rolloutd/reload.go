@@ -8,14 +8,14 @@ import (
 	"slices"
 
 	"github.com/sluice-proxy/sluice/cmd/internal/config"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/control"
 )
 
 // reload rereads the configuration whenever hup says so. What is wrong or cannot
 // change in a running program is logged, and the running configuration stays as
 // a whole.
 func reload(ctx context.Context, path string, conf *config.Config, hup <-chan os.Signal, logger *slog.Logger,
-	control *rollout.Controller, apply func(*config.Config)) {
+	control *control.Controller, apply func(*config.Config)) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -45,7 +45,7 @@ func reload(ctx context.Context, path string, conf *config.Config, hup <-chan os
 }
 
 // leaving names the services that would be removed in the middle of a rollout.
-func leaving(conf, next *config.Config, control *rollout.Controller) []string {
+func leaving(conf, next *config.Config, control *control.Controller) []string {
 	var out []string
 	views, _ := control.Views()
 	for _, s := range conf.Services {

@@ -21,6 +21,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/control"
 	"github.com/sluice-proxy/sluice/rollout/drain"
 	"github.com/sluice-proxy/sluice/rollout/outside"
 	storeconsul "github.com/sluice-proxy/sluice/rollout/store/consul"
@@ -63,7 +64,7 @@ func serve(ctx context.Context, path string, hup <-chan os.Signal, logger *slog.
 	}
 	hooks := outside.NewHooks(logger)
 	carried := newLoads(pub)
-	control := rollout.NewController(rollout.Ports{
+	control := control.New(control.Ports{
 		Store: store, Drain: orders, Publish: pub.Publish, Proxies: pub.Proxies, Gates: gates, Hooks: hooks, Logger: logger,
 		Loads: carried.Loads,
 	})
@@ -96,7 +97,7 @@ func serve(ctx context.Context, path string, hup <-chan os.Signal, logger *slog.
 	return err
 }
 
-func openStore(c *config.Config) (rollout.Store, func(), error) {
+func openStore(c *config.Config) (control.Store, func(), error) {
 	if c.State.Consul != nil {
 		s, err := storeconsul.New(storeconsul.Options{
 			Address: c.State.Consul.Address, Token: c.State.Consul.Token,
@@ -112,10 +113,10 @@ func openStore(c *config.Config) (rollout.Store, func(), error) {
 }
 
 // services is the part of the configuration that the controller follows.
-func services(c *config.Config) map[discovery.Service]rollout.Service {
-	out := map[discovery.Service]rollout.Service{}
+func services(c *config.Config) map[discovery.Service]control.Service {
+	out := map[discovery.Service]control.Service{}
 	for _, s := range c.Services {
-		out[s.Name] = rollout.Service{Live: s.Live, Policy: s.Policy}
+		out[s.Name] = control.Service{Live: s.Live, Policy: s.Policy}
 	}
 	return out
 }
@@ -146,7 +147,7 @@ func serveXDS(ctx context.Context, server *xds.Server, l net.Listener) error {
 }
 
 // operator is what the API shows and does.
-func operator(conf *config.Config, control *rollout.Controller, pub *publisher, source *source, carried *loads) http.Handler {
+func operator(conf *config.Config, control *control.Controller, pub *publisher, source *source, carried *loads) http.Handler {
 	registry := prometheus.NewRegistry()
 	views := func() (map[discovery.Service]rollout.View, <-chan struct{}) {
 		all, newer := control.Views()

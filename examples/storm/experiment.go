@@ -13,13 +13,14 @@ import (
 	"github.com/sluice-proxy/sluice/examples/swarm/clients"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/units"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
 // experiment is what the flags say.
 type experiment struct {
 	clients   int
-	cap       rollout.Funnel
+	cap       units.Funnel
 	reconnect clients.Reconnect
 	// calm is the time of undisturbed connections before and after a run: nobody
 	// may be disconnected then.

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/examples/swarm/clients"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
@@ -26,7 +26,7 @@ func programs(t *testing.T) fleet.Bin {
 func TestExperiment(t *testing.T) {
 	bin := programs(t)
 	e := experiment{
-		clients: 24, cap: rollout.Funnel{Close: 8, Every: rollout.Duration(time.Second)}, bin: bin, out: t.TempDir(), calm: 3 * time.Second,
+		clients: 24, cap: units.Funnel{Close: 8, Every: units.Duration(time.Second)}, bin: bin, out: t.TempDir(), calm: 3 * time.Second,
 		reconnect: clients.Reconnect{Base: 300 * time.Millisecond, Max: time.Second},
 	}
 	var got []figures

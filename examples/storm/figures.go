@@ -6,14 +6,14 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/examples/swarm/clients"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // recording is what the clients went through in one run.
 type recording struct {
 	name    string
 	clients int
-	funnel  rollout.Funnel
+	funnel  units.Funnel
 	// began is when the operator acted: the stop of the blue processes, or promote.
 	began time.Time
 	// slowestEcho is the longest that a message and its echo took meanwhile: the
@@ -149,13 +149,13 @@ func peak(at []time.Time, window time.Duration) int {
 // allowed is the most disconnects that the clients may see in a window: the cap,
 // one more at the window's edge, and what the cap allows in the time by which one
 // disconnect may be seen later than another.
-func (f figures) allowed(limit rollout.Funnel) int {
+func (f figures) allowed(limit units.Funnel) int {
 	late := time.Duration(f.SlowestEcho) * time.Millisecond
 	return limit.Close + 1 + int(time.Duration(limit.Close)*late/limit.Every.D())
 }
 
 // broken names the first promise that the run did not keep; nil when it kept all.
-func (f figures) broken(limit rollout.Funnel) error {
+func (f figures) broken(limit units.Funnel) error {
 	switch {
 	case f.NeverBack > 0:
 		return fmt.Errorf("%s: %d of %d clients are not back", f.Name, f.NeverBack, f.Clients)

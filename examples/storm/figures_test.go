@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/examples/swarm/clients"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 var epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -37,7 +37,7 @@ func left(client int, s float64, colour string, code int) clients.Record {
 // moves is a run in which client i leaves blue at leave(i) and is back on green
 // after back seconds.
 func moves(name string, n int, code int, leave func(int) float64, back float64) recording {
-	r := recording{name: name, clients: n, funnel: rollout.Funnel{Close: 10, Every: rollout.Duration(3 * time.Second)}, began: at(-0.7)}
+	r := recording{name: name, clients: n, funnel: units.Funnel{Close: 10, Every: units.Duration(3 * time.Second)}, began: at(-0.7)}
 	for i := range n {
 		r.records = append(r.records, joined(i, -5, "blue"), left(i, leave(i), "blue", code), joined(i, leave(i)+back, "green"))
 	}
@@ -136,9 +136,9 @@ func TestBrokenPromises(t *testing.T) {
 }
 
 func TestAllowed(t *testing.T) {
-	every := rollout.Duration(3 * time.Second)
+	every := units.Duration(3 * time.Second)
 	for _, c := range []struct{ limit, echo, want int }{{10, 0, 11}, {10, 299, 11}, {1000, 0, 1001}, {1000, 30, 1011}} {
-		if got := (figures{SlowestEcho: c.echo}).allowed(rollout.Funnel{Close: c.limit, Every: every}); got != c.want {
+		if got := (figures{SlowestEcho: c.echo}).allowed(units.Funnel{Close: c.limit, Every: every}); got != c.want {
 			t.Errorf("cap %d, slowest echo %d ms: %d allowed, want %d", c.limit, c.echo, got, c.want)
 		}
 	}

@@ -21,7 +21,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/examples/swarm/clients"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
@@ -84,7 +84,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			every = time.Second
 		}
 	}
-	e.cap.Every = rollout.Duration(every)
+	e.cap.Every = units.Duration(every)
 	if err := e.prepare(flags.Args()); err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/examples/swarm/clients"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // at20 is the scenarios' pace: 20 every 1 s.
@@ -22,7 +23,7 @@ func at20(i int) float64 { return float64(i) / 20 }
 // instance i/50 of blue, and is back on green 0.3 s later.
 func performed(name string, done []float64, watched string, leave func(int) float64) play {
 	i := slices.IndexFunc(scenarios, func(sc *scenario) bool { return sc.name == name })
-	limit := rollout.Funnel{Close: 20, Every: rollout.Duration(time.Second)}
+	limit := units.Funnel{Close: 20, Every: units.Duration(time.Second)}
 	p := play{
 		recording: recording{name: name, clients: 200, funnel: limit, began: at(-0.7)}, scenario: scenarios[i],
 		exp: experiment{clients: 200, cap: limit}, dead: map[string]bool{},

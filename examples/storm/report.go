@@ -11,7 +11,7 @@ import (
 	"strconv"
 	"text/tabwriter"
 
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // row is one line of the table: the same figure of every run.
@@ -21,7 +21,7 @@ type row struct {
 }
 
 // table is what is printed and shown on the page.
-func table(runs []figures, limit rollout.Funnel) []row {
+func table(runs []figures, limit units.Funnel) []row {
 	number := func(n int) string { return strconv.Itoa(n) }
 	secs := func(s float64) string { return fmt.Sprintf("%.1f", s) }
 	lines := []struct {
@@ -53,7 +53,7 @@ func table(runs []figures, limit rollout.Funnel) []row {
 }
 
 // scenarioTable has a row per scenario.
-func scenarioTable(all []scenarioFigures, limit rollout.Funnel) []row {
+func scenarioTable(all []scenarioFigures, limit units.Funnel) []row {
 	rows := []row{{"", []string{"clients", "took", "peak/" + limit.Every.String(), "back/s", "mean", "most", "lost", "refused", "away"}}}
 	for _, f := range all {
 		values := []string{fmt.Sprintf("%.1f", f.SecondsToMove)}
@@ -90,7 +90,7 @@ func printTable(w io.Writer, rows []row) error {
 
 // document is storm.json.
 type document struct {
-	Funnel rollout.Funnel `json:"funnel"`
+	Funnel units.Funnel `json:"funnel"`
 	// Runs are figures, or scenarioFigures.
 	Runs   any               `json:"runs"`
 	Fields map[string]string `json:"fields"`
@@ -98,7 +98,7 @@ type document struct {
 
 // report is all that is left of the runs.
 type report struct {
-	funnel rollout.Funnel
+	funnel units.Funnel
 	title  string // of the page
 	about  string
 	runs   any
@@ -107,7 +107,7 @@ type report struct {
 }
 
 // sideBySide reports the storm and the funnel.
-func sideBySide(runs []recording, limit rollout.Funnel) report {
+func sideBySide(runs []recording, limit units.Funnel) report {
 	var all []figures
 	for _, r := range runs {
 		all = append(all, r.measure())
@@ -117,7 +117,7 @@ func sideBySide(runs []recording, limit rollout.Funnel) report {
 }
 
 // oneByOne reports scenarios.
-func oneByOne(plays []play, limit rollout.Funnel) report {
+func oneByOne(plays []play, limit units.Funnel) report {
 	var all []scenarioFigures
 	for _, p := range plays {
 		all = append(all, p.measure())

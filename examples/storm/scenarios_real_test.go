@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/examples/swarm/clients"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // TestScenarios performs every scenario in small, one after the other, with real
@@ -20,7 +20,7 @@ func TestScenarios(t *testing.T) {
 	for _, sc := range scenarios {
 		t.Run(sc.name, func(t *testing.T) {
 			e := experiment{
-				clients: 80, cap: rollout.Funnel{Close: 16, Every: rollout.Duration(time.Second)}, bin: bin, out: t.TempDir(),
+				clients: 80, cap: units.Funnel{Close: 16, Every: units.Duration(time.Second)}, bin: bin, out: t.TempDir(),
 				reconnect: clients.Reconnect{Base: 500 * time.Millisecond, Max: 10 * time.Second}, calm: time.Second,
 				progress: newProgress(io.Discard, sc.name),
 			}

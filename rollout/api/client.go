@@ -17,6 +17,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // ErrNoServer: nothing could be reached at the server's address, so nothing was
@@ -104,7 +105,7 @@ func (c *Client) Abort(ctx context.Context, name discovery.Service) (rollout.Ans
 }
 
 // SetPace changes the cap of the running rollout.
-func (c *Client) SetPace(ctx context.Context, name discovery.Service, f rollout.Funnel) (rollout.Answer, error) {
+func (c *Client) SetPace(ctx context.Context, name discovery.Service, f units.Funnel) (rollout.Answer, error) {
 	return c.post(ctx, name, "pace", f)
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // server is a program around the handler that keeps the last command.
@@ -44,7 +45,7 @@ func call(h http.Handler, method, path, body string, headers ...string) (int, st
 }
 
 func TestCommands(t *testing.T) {
-	every := rollout.Duration(3 * time.Second)
+	every := units.Duration(3 * time.Second)
 	for path, c := range map[string]struct {
 		body string
 		want rollout.Command
@@ -53,7 +54,7 @@ func TestCommands(t *testing.T) {
 		"pause":   {``, rollout.Pause{Service: "chat"}},
 		"resume":  {`{}`, rollout.Resume{Service: "chat"}},
 		"abort":   {` `, rollout.Abort{Service: "chat"}},
-		"pace":    {`{"close":500,"every":"3s"}`, rollout.SetPace{Service: "chat", Funnel: rollout.Funnel{Close: 500, Every: every}}},
+		"pace":    {`{"close":500,"every":"3s"}`, rollout.SetPace{Service: "chat", Funnel: units.Funnel{Close: 500, Every: every}}},
 	} {
 		var did rollout.Command
 		code, text := call(server(&did).Handler(), "POST", "/v1/services/chat/"+path, c.body)
@@ -125,13 +126,13 @@ func TestOverrides(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := func(d time.Duration) *rollout.Duration { return new(rollout.Duration(d)) }
+	d := func(d time.Duration) *units.Duration { return new(units.Duration(d)) }
 	for name, o := range map[string]rollout.Overrides{
 		"none": {},
-		"all": {Close: new(500), Every: d(3 * time.Second), Grace: d(time.Second), Canary: new(rollout.Share(500)), Soak: d(time.Minute),
-			Window: new(3000), Stagger: new(rollout.Portion{Number: 2}), StaggerSoak: d(2 * time.Minute), Deadline: d(time.Hour)},
-		"share":  {Stagger: new(rollout.Portion{Share: 2500})},
-		"to off": {Window: new(0), Stagger: new(rollout.Portion{}), StaggerSoak: d(0), Deadline: d(0)},
+		"all": {Close: new(500), Every: d(3 * time.Second), Grace: d(time.Second), Canary: new(units.Share(500)), Soak: d(time.Minute),
+			Window: new(3000), Stagger: new(units.Portion{Number: 2}), StaggerSoak: d(2 * time.Minute), Deadline: d(time.Hour)},
+		"share":  {Stagger: new(units.Portion{Share: 2500})},
+		"to off": {Window: new(0), Stagger: new(units.Portion{}), StaggerSoak: d(0), Deadline: d(0)},
 	} {
 		if _, err := client.Plan(t.Context(), "chat", Promotion{Target: "green", Overrides: o}); err != nil || !reflect.DeepEqual(planned, o) {
 			t.Errorf("%s: plan got %+v (%v), want %+v", name, planned, err, o)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // LookAll says every service in the API's words, sorted by name.
@@ -169,7 +170,7 @@ func lookColour(v rollout.View, c discovery.Colour, instances []Instance) Colour
 		}
 	}
 	if w, ok := v.Seen.Witnesses[c]; ok {
-		out.Unreported, out.ConnectP99 = slices.Clone(w.Missing), rollout.Duration(w.ConnectP99)
+		out.Unreported, out.ConnectP99 = slices.Clone(w.Missing), units.Duration(w.ConnectP99)
 		if !w.At.IsZero() {
 			out.Reported = new(w.Active)
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
@@ -26,7 +27,7 @@ func view() rollout.View {
 	add := func(id discovery.InstanceID, c discovery.Colour, addr string, ceiling *int, st drain.Status) {
 		in := discovery.Instance{ID: id, Colour: c, Addr: netip.MustParseAddrPort(addr), Health: discovery.Passing, Drain: "http://" + addr, Capacity: 500, Version: "v1"}
 		seen.Fleet.Instances = append(seen.Fleet.Instances, in)
-		state.Members[id] = rollout.Member{ID: id, Colour: c, Addr: in.Addr, Drain: in.Drain, Ceiling: ceiling, Counted: true, Evicted: 1000, Returned: 7}
+		state.Members[id] = rollout.Member{Identity: rollout.Identity{ID: id, Colour: c, Addr: in.Addr, Drain: in.Drain}, Quota: rollout.Quota{Ceiling: ceiling}, Counts: rollout.Counts{Counted: true, Evicted: 1000, Returned: 7}}
 		seen.Instances[id] = rollout.Sighting{At: noon, Status: st, PerSecond: 1.5}
 	}
 	add("b1", discovery.Blue, "10.0.0.1:80", new(55), drain.Status{State: drain.Draining, Active: 60, Evicted: 1040, Returned: new(uint64(7))})
@@ -37,10 +38,10 @@ func view() rollout.View {
 		Settled: after(-49 * time.Second), Policy: rollout.DefaultPolicy(),
 		Steps: rollout.Steps{Step: 10, StepAt: after(2 * time.Second)}, Toll: rollout.Toll{Total: 200},
 	}
-	state.Rollout.Policy.Funnel = rollout.Funnel{Close: 10, Every: rollout.Duration(3 * time.Second)}
+	state.Rollout.Policy.Funnel = units.Funnel{Close: 10, Every: units.Duration(3 * time.Second)}
 	return rollout.View{
 		State: state, Seen: seen,
-		Wish:   rollout.Wish{Weights: map[discovery.Colour]rollout.Share{discovery.Green: rollout.Whole, discovery.Blue: 0}},
+		Wish:   rollout.Wish{Weights: map[discovery.Colour]units.Share{discovery.Green: units.Whole, discovery.Blue: 0}},
 		Reason: rollout.Reason{Code: rollout.IsDraining, Text: "draining"},
 		Policy: rollout.DefaultPolicy(),
 	}
@@ -63,7 +64,7 @@ func TestLookDraining(t *testing.T) {
 	if blue.Colour != discovery.Blue || *blue.Active != 100 || blue.Instances != 2 || blue.Healthy != 2 || *blue.NewPerSecond != 3 || blue.Weight != 0 {
 		t.Errorf("blue is %+v", blue)
 	}
-	if *green.Active != 100 || green.Weight != rollout.Whole {
+	if *green.Active != 100 || green.Weight != units.Whole {
 		t.Errorf("green is %+v", green)
 	}
 	if s.Proxies.Connected != 2 || s.Proxies.Confirmed != 1 || len(s.Proxies.Nacks) != 1 || s.Proxies.Nacks[0].Node != "edge-2" {
@@ -89,13 +90,13 @@ func TestLookETA(t *testing.T) {
 		"unknown count": {change(func(v *rollout.View) { delete(v.Seen.Instances, "b1") }), nil},
 		"in grace": {change(func(v *rollout.View) {
 			v.State.Rollout.Step, v.State.Rollout.StepAt = 0, time.Time{}
-			v.State.Rollout.Policy.Grace = rollout.Duration(time.Minute)
+			v.State.Rollout.Policy.Grace = units.Duration(time.Minute)
 			v.Reason.Code = rollout.InGrace
 		}), new(after(11*time.Second + 30*time.Second))},
 		"canary": {change(func(v *rollout.View) {
 			r := v.State.Rollout
-			r.Phase, r.Settled, r.StepAt, r.Policy.Soak = rollout.Shifting, after(-10*time.Second), time.Time{}, rollout.Duration(30*time.Second)
-			r.Policy.Grace = rollout.Duration(5 * time.Second)
+			r.Phase, r.Settled, r.StepAt, r.Policy.Soak = rollout.Shifting, after(-10*time.Second), time.Time{}, units.Duration(30*time.Second)
+			r.Policy.Grace = units.Duration(5 * time.Second)
 		}), new(after(25*time.Second + 30*time.Second))},
 		"confirming": {change(func(v *rollout.View) { v.State.Rollout.Phase = rollout.Confirming }), new(after(30 * time.Second))},
 		"soaking":    {change(func(v *rollout.View) { v.State.Rollout.Phase = rollout.Soaking }), new(after(10 * time.Second))},
@@ -179,9 +180,9 @@ func TestLookSteadyAndAborting(t *testing.T) {
 
 func TestLookReported(t *testing.T) {
 	v := view()
-	v.State.Members["b3"] = rollout.Member{ID: "b3", Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.0.9:80"), Departed: noon}
+	v.State.Members["b3"] = rollout.Member{Identity: rollout.Identity{ID: "b3", Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.0.9:80")}, Departed: noon}
 	v.Seen.Loads = map[rollout.Place]rollout.Load{
-		{Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.0.1:80")}: {Held: 45, Accepted: 9, Refused: 2, PerSecond: 2, At: noon},
+		{Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.0.1:80")}: {Held: 45, Admissions: rollout.Admissions{Accepted: 9, Refused: 2}, PerSecond: 2, At: noon},
 		{Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.0.9:80")}: {Held: 7, PerSecond: 3, At: noon, Silent: []string{"edge-2"}},
 	}
 	v.Seen.Witnesses = map[discovery.Colour]rollout.Witness{discovery.Blue: {Active: 92, At: noon, Missing: []string{"edge-2"}}, discovery.Green: {Missing: []string{"edge-2"}}}

@@ -8,15 +8,17 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/returns"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
-const second = rollout.Duration(time.Second)
+const second = units.Duration(time.Second)
 
 // batched is view with one old instance at a time: b2, which holds less, is on
 // its way, b1 waits.
 func batched() rollout.View {
 	v := view()
-	v.State.Rollout.Policy.Stagger = rollout.Stagger{Instances: rollout.Portion{Number: 1}, Soak: 30 * second}
+	v.State.Rollout.Policy.Stagger = rollout.Stagger{Instances: units.Portion{Number: 1}, Soak: 30 * second}
 	v.State.Rollout.Batch = 1
 	b1, b2 := v.State.Members["b1"], v.State.Members["b2"]
 	b1.Ceiling, b2.Turn = nil, 1
@@ -98,7 +100,7 @@ func TestLookBatches(t *testing.T) {
 // its connections go as well.
 func TestLookOutgoing(t *testing.T) {
 	v := view()
-	g0 := rollout.Member{ID: "g0", Colour: discovery.Green, Addr: netip.MustParseAddrPort("10.0.0.4:80"), Drain: "http://10.0.0.4:81", Outgoing: true}
+	g0 := rollout.Member{Identity: rollout.Identity{ID: "g0", Colour: discovery.Green, Addr: netip.MustParseAddrPort("10.0.0.4:80"), Drain: "http://10.0.0.4:81"}, Standing: rollout.Standing{Outgoing: true}}
 	v.State.Members["g0"] = g0
 	v.Seen.Instances["g0"] = rollout.Sighting{At: noon, Status: drain.Status{State: drain.Draining, Active: 20}}
 	s := Look(v, noon)
@@ -113,7 +115,7 @@ func TestLookOutgoing(t *testing.T) {
 func TestLookPaceAndRoom(t *testing.T) {
 	v := view()
 	v.State.Rollout.Pace = rollout.Pace{Limit: 5, Why: "3 of 40 new connections were refused"}
-	v.State.Rollout.Policy.Headroom = rollout.Whole / 2
+	v.State.Rollout.Policy.Headroom = units.Whole / 2
 	v.State.Rollout.Policy.Deadline = 60 * second
 	s := Look(v, noon)
 	if p := s.Rollout.Pace; p.Close != 5 || p.Why != v.State.Rollout.Pace.Why {
@@ -144,7 +146,7 @@ func TestLookGatesAndHooks(t *testing.T) {
 		"gone": {Open: true, At: noon},
 	}
 	for i, id := range []discovery.InstanceID{"h1", "h2", "h3"} {
-		v.State.Members[id] = rollout.Member{ID: id, Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.1.1:80"), Hooked: 2, HookedAt: after(time.Duration(-i) * time.Second)}
+		v.State.Members[id] = rollout.Member{Identity: rollout.Identity{ID: id, Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.1.1:80")}, HookCalls: rollout.HookCalls{Hooked: 2, HookedAt: after(time.Duration(-i) * time.Second)}}
 	}
 	v.Seen.Hooks = map[discovery.InstanceID]rollout.HookRun{
 		"h1": {Rollout: "chat-1", Attempt: 2, Done: true, Err: "exit 1", At: noon},
@@ -170,7 +172,7 @@ func TestLookEstimated(t *testing.T) {
 	g1 := v.Seen.Instances["g1"]
 	g1.Status.Returned = nil
 	v.Seen.Instances["g1"] = g1
-	v.State.Rollout.Returns = new(rollout.NewReturns(time.Minute))
+	v.State.Rollout.Returns = new(returns.New(time.Minute))
 	r := Look(v, noon).Rollout
 	if r.Exact || r.Returned != nil || r.Outstanding == nil || r.NeverBack == nil {
 		t.Errorf("exact %v, returned %v, outstanding %v, never back %v", r.Exact, r.Returned, r.Outstanding, r.NeverBack)

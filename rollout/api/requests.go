@@ -11,6 +11,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain/strictjson"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 func badRequest(err error) *rollout.Refusal {
@@ -27,7 +28,7 @@ func promote(name discovery.Service, body []byte) (rollout.Command, error) {
 }
 
 func setPace(name discovery.Service, body []byte) (rollout.Command, error) {
-	var f rollout.Funnel
+	var f units.Funnel
 	if err := decode(body, &f); err != nil {
 		return nil, err
 	}
@@ -73,21 +74,21 @@ func planQuery(q url.Values) (target discovery.Colour, o rollout.Overrides, err 
 		case key == "close":
 			o.Close, err = parse(value, strconv.Atoi)
 		case key == "every":
-			o.Every, err = parse(value, text[rollout.Duration])
+			o.Every, err = parse(value, text[units.Duration])
 		case key == "grace":
-			o.Grace, err = parse(value, text[rollout.Duration])
+			o.Grace, err = parse(value, text[units.Duration])
 		case key == "canary":
-			o.Canary, err = parse(value, text[rollout.Share])
+			o.Canary, err = parse(value, text[units.Share])
 		case key == "soak":
-			o.Soak, err = parse(value, text[rollout.Duration])
+			o.Soak, err = parse(value, text[units.Duration])
 		case key == "window":
 			o.Window, err = parse(value, strconv.Atoi)
 		case key == "stagger":
-			o.Stagger, err = parse(value, text[rollout.Portion])
+			o.Stagger, err = parse(value, text[units.Portion])
 		case key == "stagger_soak":
-			o.StaggerSoak, err = parse(value, text[rollout.Duration])
+			o.StaggerSoak, err = parse(value, text[units.Duration])
 		case key == "deadline":
-			o.Deadline, err = parse(value, text[rollout.Duration])
+			o.Deadline, err = parse(value, text[units.Duration])
 		default:
 			err = errors.New("plan knows target, close, every, grace, canary, soak, window, stagger, stagger_soak and deadline")
 		}
@@ -108,7 +109,7 @@ func (p Promotion) query() url.Values {
 			q.Set(key, strconv.Itoa(*n))
 		}
 	}
-	for key, d := range map[string]*rollout.Duration{"every": p.Every, "grace": p.Grace, "soak": p.Soak, "stagger_soak": p.StaggerSoak, "deadline": p.Deadline} {
+	for key, d := range map[string]*units.Duration{"every": p.Every, "grace": p.Grace, "soak": p.Soak, "stagger_soak": p.StaggerSoak, "deadline": p.Deadline} {
 		if d != nil {
 			q.Set(key, d.String())
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // A nil pointer in these words prints as null and means "not known", never 0.
@@ -136,9 +137,9 @@ type Hook struct {
 type Colour struct {
 	Colour discovery.Colour `json:"colour"`
 	// Weight is its share of new connections.
-	Weight    rollout.Share `json:"weight"`
-	Instances int           `json:"instances"`
-	Healthy   int           `json:"healthy"`
+	Weight    units.Share `json:"weight"`
+	Instances int         `json:"instances"`
+	Healthy   int         `json:"healthy"`
 	// Active and NewPerSecond sum over the instances that can tell.
 	Active       *int     `json:"active"`
 	NewPerSecond *float64 `json:"new_per_second"`
@@ -152,7 +153,7 @@ type Colour struct {
 	Unreported []string `json:"unreported,omitempty"`
 	// ConnectP99 is the 99th percentile of the time that connecting to an
 	// instance took lately; left out when not known.
-	ConnectP99 rollout.Duration `json:"connect_p99,omitempty"`
+	ConnectP99 units.Duration `json:"connect_p99,omitempty"`
 }
 
 // Instance is one instance, in discovery or departed and not proven empty.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 func TestCommandGates(t *testing.T) {
@@ -62,7 +63,7 @@ func TestCommandThatHangs(t *testing.T) {
 	program := script(t, "sleep 600 & echo $! >"+pids+"; echo waiting; wait")
 	g := newGates(t, Prometheus{})
 	begun := time.Now()
-	r := ask(t, g, rollout.Gate{Name: "smoke", Command: []string{program}, Timeout: rollout.Duration(time.Second)})
+	r := ask(t, g, rollout.Gate{Name: "smoke", Command: []string{program}, Timeout: units.Duration(time.Second)})
 	if want := "gate smoke is closed: program gives no answer within 1s: waiting"; r.Open || !r.Unanswered || r.Text != want {
 		t.Errorf("%+v, want %q", r, want)
 	}
@@ -124,7 +125,7 @@ func TestGatesAreAskedOneAtATime(t *testing.T) {
 		var asked atomic.Int32
 		g.web.transport.DialContext = slowly(t, 2*time.Second, &asked)
 		notices, stop := running(t, g.Run)
-		gates := []rollout.Gate{{Name: "a", URL: "http://a/"}, {Name: "b", URL: "http://b/", Timeout: rollout.Duration(time.Second)}}
+		gates := []rollout.Gate{{Name: "a", URL: "http://a/"}, {Name: "b", URL: "http://b/", Timeout: units.Duration(time.Second)}}
 		start := time.Now()
 		for range 3 {
 			g.Ask("chat", gates)
@@ -226,7 +227,7 @@ func TestGatesEndWithTheirCommands(t *testing.T) {
 			pids := filepath.Join(t.TempDir(), "pids")
 			g := newGates(t, Prometheus{})
 			_, stop := running(t, g.Run)
-			g.Ask("chat", []rollout.Gate{{Name: "a", Command: []string{script(t, "echo $$ >"+pids+"; exec sleep 600")}, Timeout: rollout.Duration(time.Hour)}})
+			g.Ask("chat", []rollout.Gate{{Name: "a", Command: []string{script(t, "echo $$ >"+pids+"; exec sleep 600")}, Timeout: units.Duration(time.Hour)}})
 			until(t, func() string {
 				if data, err := os.ReadFile(pids); err != nil || len(data) == 0 {
 					return "it never ran"

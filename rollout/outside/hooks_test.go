@@ -20,6 +20,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 type orders = map[discovery.InstanceID]rollout.HookOrder
@@ -125,7 +126,7 @@ func TestHookURL(t *testing.T) {
 // A hook that hangs is killed with what it started, and is a failure.
 func TestHookThatHangs(t *testing.T) {
 	pids := filepath.Join(t.TempDir(), "pids")
-	hook := rollout.Hook{Command: []string{script(t, "sleep 600 & echo $! >"+pids+"; echo stopping; wait")}, Timeout: rollout.Duration(time.Second)}
+	hook := rollout.Hook{Command: []string{script(t, "sleep 600 & echo $! >"+pids+"; echo stopping; wait")}, Timeout: units.Duration(time.Second)}
 	h := newHooks(t)
 	running(t, h.Run)
 	h.Call("chat", orders{"chat-b1": order("chat-b1", 1, hook)})

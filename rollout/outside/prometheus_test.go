@@ -15,6 +15,7 @@ import (
 	"golang.org/x/tools/txtar"
 
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // recorded are the answers of a real Prometheus, served as it does: by query.
@@ -170,7 +171,7 @@ func TestPrometheusThatDoesNotAnswer(t *testing.T) {
 	t.Cleanup(func() { close(ended) }) // before the server is closed
 	gone := httptest.NewServer(nil)
 	gone.Close()
-	gate := rollout.Gate{Name: "errors", Query: "up", Below: new(1.0), Timeout: rollout.Duration(50 * time.Millisecond)}
+	gate := rollout.Gate{Name: "errors", Query: "up", Below: new(1.0), Timeout: units.Duration(50 * time.Millisecond)}
 	for want, g := range map[string]*Gates{
 		"Prometheus gives no answer within 50ms":             slow,
 		"connect: connection refused":                        newGates(t, Prometheus{Address: gone.URL}),

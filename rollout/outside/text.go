@@ -6,7 +6,7 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // mostText bounds what others say as it is shown, in characters.
@@ -45,7 +45,7 @@ func (r refused) Error() string { return string(r) }
 // silence is that no answer came in time; it is a context.DeadlineExceeded.
 type silence time.Duration
 
-func (s silence) Error() string { return "gives no answer within " + rollout.Duration(s).String() }
+func (s silence) Error() string { return "gives no answer within " + units.Duration(s).String() }
 func (s silence) Unwrap() error { return context.DeadlineExceeded }
 
 func within(ctx context.Context, patience time.Duration) (context.Context, context.CancelFunc) {

@@ -23,7 +23,7 @@ func (w *World) report() {
 		at := rollout.Place{Colour: in.Colour, Addr: in.Addr}
 		last := w.seen.Loads[at]
 		w.seen.Loads[at] = rollout.Load{
-			Held: in.total, Accepted: in.entered, Refused: in.refused, At: now,
+			Held: in.total, Admissions: rollout.Admissions{Accepted: in.entered, Refused: in.refused}, At: now,
 			PerSecond: float64(in.entered-last.Accepted) / reporting.Seconds(),
 		}
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // Size is how large a simulation is.
@@ -43,7 +44,7 @@ type Scenario struct {
 // a few seconds.
 func base(s Size) Config {
 	p := rollout.DefaultPolicy()
-	p.Funnel = rollout.Funnel{Close: s.Connections / 100, Every: rollout.Duration(every)}
+	p.Funnel = units.Funnel{Close: s.Connections / 100, Every: units.Duration(every)}
 	return Config{
 		Blue: s.Instances / 2, Green: s.Instances / 2, Connections: s.Connections, Policy: p,
 		Back: exponential(time.Second), Detect: time.Second,

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // Scenarios are the stories of the closed loop.
@@ -83,7 +84,7 @@ var Scenarios = []Scenario{
 	{
 		Name: "staggered", Live: discovery.Green, Shows: []rollout.Code{rollout.BatchSoak},
 		conf: with(func(c *Config) {
-			c.Policy.Stagger = rollout.Stagger{Instances: rollout.Portion{Share: 1000}, Soak: rollout.Duration(5 * time.Second)}
+			c.Policy.Stagger = rollout.Stagger{Instances: units.Portion{Share: 1000}, Soak: units.Duration(5 * time.Second)}
 		}),
 	},
 	{
@@ -128,7 +129,7 @@ var Scenarios = []Scenario{
 	},
 	{
 		Name: "green-is-slow", Live: discovery.Green,
-		conf: with(func(c *Config) { c.Policy.Slow = rollout.Duration(200 * time.Millisecond) }),
+		conf: with(func(c *Config) { c.Policy.Slow = units.Duration(200 * time.Millisecond) }),
 		play: func(w *World) {
 			w.half(func() {
 				w.trouble()
@@ -147,7 +148,7 @@ var Scenarios = []Scenario{
 	{
 		Name: "gate-aborts", Live: discovery.Blue, Shows: []rollout.Code{rollout.GateClosed}, Mean: 1.1,
 		conf: with(func(c *Config) {
-			c.Policy.Gates, c.Policy.AbortAfter = gates(), rollout.Duration(30*time.Second)
+			c.Policy.Gates, c.Policy.AbortAfter = gates(), units.Duration(30*time.Second)
 		}),
 		play: func(w *World) {
 			w.half(func() { w.closeGate(time.Hour) })
@@ -156,7 +157,7 @@ var Scenarios = []Scenario{
 	{
 		Name: "hurry", Live: discovery.Green, Shows: []rollout.Code{rollout.Paused}, Within: 330 * time.Second,
 		conf: with(func(c *Config) {
-			c.Policy.Deadline, c.Policy.Pressure = rollout.Duration(330*time.Second), rollout.Hurry
+			c.Policy.Deadline, c.Policy.Pressure = units.Duration(330*time.Second), rollout.Hurry
 			c.Policy.HurryCap = 2 * c.Policy.Funnel.Close
 		}),
 		play: func(w *World) {
@@ -180,7 +181,7 @@ func inPlace(oneIn, percent int) func(Size) Config {
 		c.Green = s.Instances / oneIn
 		c.Blue = s.Instances - c.Green
 		c.GreenCapacity = c.Connections / c.Blue * percent / 100
-		c.Policy.Stagger = rollout.Stagger{Instances: rollout.Portion{Share: 500}, InPlace: true}
+		c.Policy.Stagger = rollout.Stagger{Instances: units.Portion{Share: 500}, InPlace: true}
 		return c
 	}
 }

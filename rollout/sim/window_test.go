@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // back is how long clients take to return, mean on average.
@@ -44,7 +44,7 @@ func TestWindow(t *testing.T) {
 						s := Scenario{Name: name, Live: discovery.Green, conf: func(size Size) Config {
 							c := base(size)
 							c.Policy.Funnel.Close, c.Policy.Window = 1000, 3000
-							c.Policy.ReturnTimeout = rollout.Duration(2 * time.Minute)
+							c.Policy.ReturnTimeout = units.Duration(2 * time.Minute)
 							c.Back, c.Never, c.Organic, c.Drift, c.Unclear = back.of, never, organic, 5*time.Minute, unclear
 							return c
 						}, play: func(w *World) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // check reports every rule that the completed configuration breaks. Values that
@@ -160,10 +161,10 @@ func (r *reading) checkPolicy(key string, p rollout.Policy) {
 	if bad["funnel"] != nil {
 		delete(bad, "funnel")
 		// Check stops at the first of the two keys.
-		if err := (rollout.Funnel{Close: p.Funnel.Close, Every: rollout.Duration(time.Second)}).Check(); err != nil {
+		if err := (units.Funnel{Close: p.Funnel.Close, Every: units.Duration(time.Second)}).Check(); err != nil {
 			r.refuse(key+".funnel.close", "%v", err)
 		}
-		if err := (rollout.Funnel{Close: 1, Every: p.Funnel.Every}).Check(); err != nil {
+		if err := (units.Funnel{Close: 1, Every: p.Funnel.Every}).Check(); err != nil {
 			r.refuse(key+".funnel.every", "%v", err)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // Config is one configuration that passed every check. Relative paths in the
@@ -176,7 +177,7 @@ type Service struct {
 	HTTP2 bool `yaml:"http2"`
 	// StormGuard is how many new connections a second all Envoys together let
 	// through; over HTTP it counts requests. Default: no bound.
-	StormGuard rollout.Rate `yaml:"storm_guard"`
+	StormGuard units.Rate `yaml:"storm_guard"`
 	// Live is the colour that is live when the service is seen for the first
 	// time; afterwards the stored state knows. Default blue.
 	Live discovery.Colour `yaml:"live"`

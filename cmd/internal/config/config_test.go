@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 var update = flag.Bool("update", false, "rewrite the expected texts in testdata")
@@ -30,7 +31,7 @@ func TestSmall(t *testing.T) {
 		t.Errorf("xds %v, api %+v", c.XDS.Listen, c.API)
 	}
 	want := Service{Name: "chat", Listener: "web", Protocol: HTTP, Prefix: "/", Live: discovery.Blue, ConsulService: "chat", Policy: rollout.DefaultPolicy()}
-	want.Policy.Funnel = rollout.Funnel{Close: 100, Every: rollout.Duration(3 * time.Second)}
+	want.Policy.Funnel = units.Funnel{Close: 100, Every: units.Duration(3 * time.Second)}
 	got := c.Services[0]
 	if len(got.Domains) != 1 || got.Domains[0] != "*" {
 		t.Errorf("domains %q", got.Domains)
@@ -67,19 +68,19 @@ func TestFull(t *testing.T) {
 		t.Errorf("tls %+v", tls)
 	}
 	calm := rollout.Policy{
-		Funnel: rollout.Funnel{Close: 1000, Every: rollout.Duration(3 * time.Second)},
-		Grace:  rollout.Duration(30 * time.Second), Canary: 500, Soak: rollout.Duration(2 * time.Minute), ReturnTimeout: rollout.Duration(90 * time.Second),
-		Window: 3000, Capacity: 20_000, Headroom: 9000, Slow: rollout.Duration(500 * time.Millisecond), Order: "oldest",
-		Stagger:  rollout.Stagger{Instances: rollout.Portion{Share: 2500}, Soak: rollout.Duration(time.Minute), First: []string{"chat-b1"}},
-		Deadline: rollout.Duration(time.Hour), Pressure: rollout.Hurry, HurryCap: 2000, KillAfter: rollout.Duration(2 * time.Hour),
+		Funnel: units.Funnel{Close: 1000, Every: units.Duration(3 * time.Second)},
+		Grace:  units.Duration(30 * time.Second), Canary: 500, Soak: units.Duration(2 * time.Minute), ReturnTimeout: units.Duration(90 * time.Second),
+		Window: 3000, Capacity: 20_000, Headroom: 9000, Slow: units.Duration(500 * time.Millisecond), Order: "oldest",
+		Stagger:  rollout.Stagger{Instances: units.Portion{Share: 2500}, Soak: units.Duration(time.Minute), First: []string{"chat-b1"}},
+		Deadline: units.Duration(time.Hour), Pressure: rollout.Hurry, HurryCap: 2000, KillAfter: units.Duration(2 * time.Hour),
 		Gates: []rollout.Gate{
-			{Name: "errors", Query: "rate(errors[1m])", Below: new(0.01), Timeout: rollout.Duration(2 * time.Second)},
+			{Name: "errors", Query: "rate(errors[1m])", Below: new(0.01), Timeout: units.Duration(2 * time.Second)},
 			{Name: "saturation", Query: "min(idle_ratio)", Above: new(0.2)},
 			{Name: "on-call", Command: []string{"/usr/local/bin/on-call", "--awake"}},
 			{Name: "status-page", URL: "https://status.example.com/ok"},
 		},
-		AbortAfter: rollout.Duration(5 * time.Minute),
-		Hook:       &rollout.Hook{Command: []string{"/usr/local/bin/stop-instance"}, Timeout: rollout.Duration(90 * time.Second)},
+		AbortAfter: units.Duration(5 * time.Minute),
+		Hook:       &rollout.Hook{Command: []string{"/usr/local/bin/stop-instance"}, Timeout: units.Duration(90 * time.Second)},
 	}
 	seven := rollout.DefaultPolicy()
 	seven.Funnel.Close = 7
@@ -130,6 +131,34 @@ func TestBroken(t *testing.T) {
 		}
 	}
 	want, err := os.ReadFile("testdata/broken.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("got:\n%s\nwant (rewritten by -update):\n%s", got, want)
+	}
+}
+
+// TestKeys holds every key that a configuration may have, as an operator is told
+// them.
+func TestKeys(t *testing.T) {
+	_, err := Load("testdata/keys.yaml")
+	problems, ok := errors.AsType[Problems](err)
+	if !ok {
+		t.Fatalf("got %v (%T)", err, err)
+	}
+	got := ""
+	for _, p := range problems {
+		if p.Key == "zz" || strings.HasSuffix(p.Key, ".zz") {
+			got += p.String() + "\n"
+		}
+	}
+	if *update {
+		if err := os.WriteFile("testdata/keys.txt", []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile("testdata/keys.txt")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // mostNodes bounds what a file may grow to through its aliases.
@@ -91,7 +91,7 @@ func (r *reading) value(n *yaml.Node, key string, v reflect.Value) {
 		setDefaults(fresh)
 		v.Set(fresh)
 		r.value(n, key, fresh.Elem())
-	case v.Type() == reflect.TypeFor[rollout.Funnel]() && n.Kind == yaml.ScalarNode:
+	case v.Type() == reflect.TypeFor[units.Funnel]() && n.Kind == yaml.ScalarNode:
 		r.funnel(n, key, v)
 	case isText:
 		r.text(n, key, v)
@@ -195,7 +195,7 @@ func (r *reading) text(n *yaml.Node, key string, v reflect.Value) {
 
 // funnel reads the short form, 500/3s.
 func (r *reading) funnel(n *yaml.Node, key string, v reflect.Value) {
-	f, err := rollout.ParseFunnel(n.Value)
+	f, err := units.ParseFunnel(n.Value)
 	if err != nil {
 		r.refuse(key, "%v", err)
 		return

@@ -14,6 +14,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/examples/swarm/clients"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // crowd is clients of every kind that stay connected and come back when they are
@@ -122,7 +123,7 @@ func (c *crowd) quiet(s discovery.Service, d time.Duration) {
 
 // kept checks what was promised about one rollout on what its clients went
 // through since it began, and that the rollout knows of each.
-func (c *crowd) kept(s discovery.Service, since time.Time, f rollout.Funnel, r rollout.Record) {
+func (c *crowd) kept(s discovery.Service, since time.Time, f units.Funnel, r rollout.Record) {
 	c.w.t.Helper()
 	left := c.left(s, since)
 	c.gently(left, f)
@@ -143,7 +144,7 @@ func (c *crowd) kept(s discovery.Service, since time.Time, f rollout.Funnel, r r
 
 // gently checks that clients were disconnected by the funnel only, at most once
 // from either colour, and never more than the cap at once.
-func (c *crowd) gently(left []clients.Record, f rollout.Funnel) {
+func (c *crowd) gently(left []clients.Record, f units.Funnel) {
 	c.w.t.Helper()
 	type once struct {
 		client int

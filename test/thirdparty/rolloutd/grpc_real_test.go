@@ -25,6 +25,7 @@ import (
 	"github.com/sluice-proxy/sluice/rollout/api"
 	"github.com/sluice-proxy/sluice/rollout/drain"
 	"github.com/sluice-proxy/sluice/rollout/drain/grpcdrain"
+	"github.com/sluice-proxy/sluice/rollout/units"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
@@ -75,7 +76,7 @@ func TestRealGRPC(t *testing.T) {
 
 	all := slices.DeleteFunc(streams.all(), func(r clients.Record) bool { return r.At.Before(began) })
 	left := slices.DeleteFunc(slices.Clone(all), func(r clients.Record) bool { return r.Kind != clients.Left })
-	(&crowd{w: w}).gently(left, rollout.Funnel{Close: 20, Every: rollout.Duration(time.Second)})
+	(&crowd{w: w}).gently(left, units.Funnel{Close: 20, Every: units.Duration(time.Second)})
 	if len(left) != 100 || r.Evicted != 100 {
 		t.Errorf("%d streams have ended, and the rollout says it evicted %d; want 100", len(left), r.Evicted)
 	}

@@ -12,8 +12,8 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/examples/swarm/clients"
-	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/units"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
@@ -29,7 +29,7 @@ func TestOtherLanguages(t *testing.T) {
 			}
 			w := start(t, plan{policy: "{funnel: {close: 20, every: 1s}}"})
 			conforms(w, command)
-			moves(w, command, rollout.Funnel{Close: 20, Every: rollout.Duration(time.Second)})
+			moves(w, command, units.Funnel{Close: 20, Every: units.Duration(time.Second)})
 		})
 	}
 }
@@ -63,7 +63,7 @@ func conforms(w *world, command []string) {
 }
 
 // moves: 100 clients go from blue to green, each once, under the cap.
-func moves(w *world, command []string, f rollout.Funnel) {
+func moves(w *world, command []string, f units.Funnel) {
 	w.t.Helper()
 	for _, c := range discovery.Colours {
 		for i := range 2 {

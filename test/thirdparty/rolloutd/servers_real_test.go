@@ -17,9 +17,9 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/examples/swarm/clients"
-	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/units"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
@@ -109,7 +109,7 @@ func (w *world) startSidecar(id discovery.InstanceID, c discovery.Colour, to, mo
 // the blue servers end.
 func (p product) moves(w *world, at netip.AddrPort, stopBlue []func()) {
 	w.t.Helper()
-	f := rollout.Funnel{Close: 20, Every: rollout.Duration(time.Second)}
+	f := units.Funnel{Close: 20, Every: units.Duration(time.Second)}
 	g := &guests{size: 200, now: map[int]clients.Hello{}}
 	talk := p.connect(w, at, g)
 	talked := func() {

@@ -12,10 +12,11 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // half is the cap of the worlds in which clients are watched.
-var half = rollout.Funnel{Close: 10, Every: rollout.Duration(500 * time.Millisecond)}
+var half = units.Funnel{Close: 10, Every: units.Duration(500 * time.Millisecond)}
 
 const halfPolicy = "{funnel: 10/500ms, return_timeout: 30s}"
 
@@ -33,9 +34,9 @@ func TestRealKill(t *testing.T) {
 	began := time.Now()
 	w.chat["chat-g1"].Signal(syscall.SIGSTOP)
 	// A step is longer than rolloutd takes to come back.
-	slow := rollout.Funnel{Close: 20, Every: rollout.Duration(2 * time.Second)}
+	slow := units.Funnel{Close: 20, Every: units.Duration(2 * time.Second)}
 	id := w.promote(chat, api.Promotion{Target: "green", Overrides: rollout.Overrides{
-		Canary: new(rollout.Share(2000)), Soak: new(rollout.Duration(time.Second)), Close: &slow.Close, Every: &slow.Every,
+		Canary: new(units.Share(2000)), Soak: new(units.Duration(time.Second)), Close: &slow.Close, Every: &slow.Every,
 	}})
 	other := w.promote(line, api.Promotion{Target: "green"})
 	w.killIn(c, rollout.Opening)
@@ -67,7 +68,7 @@ func TestRealKill(t *testing.T) {
 	c.streams.keepAway(false)
 	c.on(chat, discovery.Green)
 	c.on(line, discovery.Green)
-	for s, f := range map[discovery.Service]rollout.Funnel{chat: slow, line: half} {
+	for s, f := range map[discovery.Service]units.Funnel{chat: slow, line: half} {
 		id := map[discovery.Service]string{chat: id, line: other}[s]
 		r := w.done(s, id)
 		if r.Outcome != rollout.Done {

@@ -1,0 +1,322 @@
+// Package control is the one loop with effects: it looks, has rollout.Step decide,
+// stores the decision, and lets it show.
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/drain"
+)
+
+// Store remembers states. See Stored for what it promises.
+type Store interface {
+	// Load returns every stored service state.
+	Load(ctx context.Context) (map[discovery.Service]rollout.Stored, error)
+	// Replace stores next if what is stored is still old, else ErrConflict.
+	Replace(ctx context.Context, service discovery.Service, old rollout.Stored, next []byte) (rollout.Stored, error)
+}
+
+// Service is what is configured for one service.
+type Service struct {
+	// Live is the colour of a service that was never seen before.
+	Live   discovery.Colour
+	Policy rollout.Policy
+}
+
+// Ports is what the controller acts through.
+type Ports struct {
+	Store Store
+	Drain *drain.Client
+	// Publish makes the proxies hear the wishes. It returns, per service, why
+	// nothing was published for it; such a service keeps what it had.
+	Publish func(rollout.Wishes) map[discovery.Service]string
+	// Proxies lists the proxies as seen from a service, against what was
+	// published last.
+	Proxies func(discovery.Service) []rollout.Proxy
+	// Loads returns what the proxies report of a service; they are not to be
+	// changed. Nil: nothing is reported.
+	Loads func(discovery.Service) (map[rollout.Place]rollout.Load, map[discovery.Colour]rollout.Witness)
+	// Gates answers for the gates of the policies; nil: they are never open.
+	Gates Gates
+	// Hooks calls the hooks of the policies; nil: none is ever called.
+	Hooks  Hooks
+	Logger *slog.Logger
+}
+
+// Gates asks the gates of a policy. Both are called by one goroutine and return at
+// once; the implementation gives Notice when there is a new reading.
+type Gates interface {
+	// Ask has the gates asked now; one that is being asked is not asked again.
+	Ask(service discovery.Service, gates []rollout.Gate)
+	// Readings is the newest reading of each gate of the service.
+	Readings(service discovery.Service) map[string]rollout.Reading
+}
+
+// Hooks calls the hook of instances. Both are called by one goroutine and return
+// at once; the implementation gives Notice when a call ends.
+type Hooks interface {
+	// Call replaces the whole map of what is wished for a service.
+	Call(service discovery.Service, orders map[discovery.InstanceID]rollout.HookOrder)
+	// Runs is the newest call of each instance of the service.
+	Runs(service discovery.Service) map[discovery.InstanceID]rollout.HookRun
+}
+
+// Controller is the one loop with effects: it looks, lets Step decide, stores
+// the decision, and lets it show. All methods may be called concurrently.
+type Controller struct {
+	ports    Ports
+	watcher  *watcher
+	notices  chan struct{} // capacity 1: something was seen, look again
+	counts   chan struct{} // capacity 1: only counts were seen, look again within glance
+	commands chan request
+	since    time.Time
+
+	// Whole values handed over by others; newest wins.
+	mu       sync.Mutex
+	services map[discovery.Service]Service
+	snapshot discovery.Snapshot
+	views    map[discovery.Service]rollout.View
+	newer    chan struct{} // closed when views are replaced
+
+	stale bool // configured anew: publish although the wishes are the same
+
+	// Owned by Run's goroutine.
+	running   map[discovery.Service]*running
+	published rollout.Wishes
+	tried     time.Time // when Publish was called last; zero before the first
+	refused   map[discovery.Service]string
+	group     sync.WaitGroup
+}
+
+// running is one service as Run holds it.
+type running struct {
+	state  rollout.State
+	stored rollout.Stored
+	view   rollout.View
+	wake   time.Time
+	// failure is why the last store failed and retry when it is tried again; nil
+	// while it works.
+	failure error
+	retry   time.Time
+}
+
+type request struct {
+	ctx     context.Context
+	command rollout.Command
+	reply   chan reply // capacity 1: the loop never waits for who asked
+}
+
+type reply struct {
+	answer rollout.Answer
+	err    error
+}
+
+// NewController starts nothing; Run does.
+func New(ports Ports) *Controller {
+	c := &Controller{
+		ports:    ports,
+		notices:  make(chan struct{}, 1),
+		counts:   make(chan struct{}, 1),
+		commands: make(chan request),
+		newer:    make(chan struct{}),
+		running:  map[discovery.Service]*running{},
+		refused:  map[discovery.Service]string{},
+	}
+	c.watcher = newWatcher(ports.Drain, c.Notice, func() { raise(c.counts) })
+	return c
+}
+
+// Configure sets the services that are configured. One that is left out later is
+// retired.
+func (c *Controller) Configure(services map[discovery.Service]Service) {
+	c.mu.Lock()
+	c.services, c.stale = maps.Clone(services), true
+	c.mu.Unlock()
+	c.Notice()
+}
+
+// Discovered hands over the newest Snapshot.
+func (c *Controller) Discovered(s discovery.Snapshot) {
+	c.mu.Lock()
+	c.snapshot = s
+	c.mu.Unlock()
+	c.Notice()
+}
+
+// Notice says that something may have changed, such as a proxy's acknowledgement.
+func (c *Controller) Notice() { raise(c.notices) }
+
+// raise sets a level.
+func raise(level chan struct{}) {
+	select {
+	case level <- struct{}{}:
+	default:
+	}
+}
+
+// Views returns every service and a channel that is closed when there is
+// something newer. It is empty until discovery and state are completely read.
+func (c *Controller) Views() (map[discovery.Service]rollout.View, <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.views, c.newer
+}
+
+// Ready is nil once discovery and state are completely read and published.
+func (c *Controller) Ready() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.views != nil {
+		return nil
+	}
+	for s := range c.services {
+		if _, ok := c.snapshot[s]; !ok {
+			return fmt.Errorf("service %s has not been read from discovery yet", s)
+		}
+	}
+	return errors.New("the first publish is under way")
+}
+
+// Plan computes what a promotion would do now.
+func (c *Controller) Plan(service discovery.Service, to discovery.Colour, o rollout.Overrides) (rollout.Plan, error) {
+	views, _ := c.Views()
+	v, ok := views[service]
+	if !ok {
+		return rollout.Plan{}, c.unknown(service)
+	}
+	return rollout.Promote{Service: service, Target: to, Overrides: o}.Plan(v.Policy, v.State, v.Seen, time.Now())
+}
+
+func (c *Controller) unknown(service discovery.Service) error {
+	if err := c.Ready(); err != nil {
+		return &rollout.Refusal{Code: rollout.NotReady, Text: fmt.Sprintf("rolloutd is not ready: %v; try again in a moment", err)}
+	}
+	return &rollout.Refusal{Code: rollout.UnknownService, Text: fmt.Sprintf("service %q is not configured; rolloutctl status lists the services", service)}
+}
+
+// Do carries out a command: when it returns without error, what it decided is
+// stored. An error is a *Refusal, or the end of ctx.
+func (c *Controller) Do(ctx context.Context, command rollout.Command) (rollout.Answer, error) {
+	r := request{ctx: ctx, command: command, reply: make(chan reply, 1)}
+	select {
+	case c.commands <- r:
+	case <-ctx.Done():
+		return rollout.Answer{}, context.Cause(ctx)
+	}
+	select {
+	case x := <-r.reply:
+		return x.answer, x.err
+	case <-ctx.Done():
+		return rollout.Answer{}, context.Cause(ctx)
+	}
+}
+
+// Run loads the states and then decides until ctx ends. It fails at once when a
+// stored state cannot be read: nothing is ever overwritten blindly.
+func (c *Controller) Run(ctx context.Context) error {
+	defer c.group.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if err := c.load(ctx); err != nil {
+		return err
+	}
+	c.since = time.Now()
+	wake := time.NewTimer(0)
+	defer wake.Stop()
+	var looked, next time.Time // the last look and the next, zero: when something is noticed
+	// One thing at a time: a command, something seen, or time passed.
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case r := <-c.commands:
+			answer, err := c.command(r.ctx, r.command)
+			r.reply <- reply{answer, err}
+		case <-c.notices:
+			crowd(ctx, looked)
+		case <-c.counts:
+			if soon := time.Now().Add(glance); next.IsZero() || soon.Before(next) {
+				next = soon
+				wake.Reset(glance)
+			}
+			continue
+		case <-wake.C:
+		}
+		next = c.lookAtAll(ctx)
+		looked = time.Now()
+		if next.IsZero() {
+			wake.Stop()
+		} else {
+			wake.Reset(max(time.Until(next), time.Millisecond))
+		}
+	}
+}
+
+// glance is how late counts that no decision waits for are looked at: a large
+// fleet answers all the time.
+const glance = 250 * time.Millisecond
+
+// crowd waits until the last look is a moment ago: a large fleet's answers come
+// in crowds, and what is noticed together is looked at once.
+func crowd(ctx context.Context, looked time.Time) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(time.Until(looked.Add(2 * time.Millisecond))):
+	}
+}
+
+func (c *Controller) load(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*rollout.StorePatience)
+	defer cancel()
+	all, err := c.ports.Store.Load(ctx)
+	if err != nil {
+		return fmt.Errorf("load the stored state: %w", err)
+	}
+	for service, stored := range all {
+		s, err := rollout.DecodeState(stored.Data)
+		if err != nil {
+			return fmt.Errorf("load the stored state of %s: %w", service, err)
+		}
+		c.running[service] = &running{state: s, stored: stored}
+	}
+	return nil
+}
+
+// command lets an operator's command change the state.
+func (c *Controller) command(ctx context.Context, command rollout.Command) (rollout.Answer, error) {
+	name := rollout.Subject(command)
+	run, ok := c.running[name]
+	views, _ := c.Views()
+	if !ok || views == nil {
+		return rollout.Answer{}, c.unknown(name)
+	}
+	c.mu.Lock()
+	conf, configured := c.services[name]
+	fleet := c.snapshot[name]
+	c.mu.Unlock()
+	if !configured {
+		return rollout.Answer{}, c.unknown(name)
+	}
+	next, answer, err := rollout.Apply(command, conf.Policy, run.state, c.see(name, fleet), time.Now())
+	if err != nil {
+		return rollout.Answer{}, err
+	}
+	if reflect.DeepEqual(next, run.state) {
+		return answer, nil
+	}
+	run.failure = nil // an operator's command is tried at once
+	if err := c.store(ctx, run, next); err != nil {
+		return rollout.Answer{}, rollout.RefuseUnstored(name, err)
+	}
+	c.ports.Logger.Info("command", "service", name, "answer", answer.Text)
+	return answer, nil
+}

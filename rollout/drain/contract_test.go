@@ -1,0 +1,88 @@
+//go:build go1.26
+
+package drain_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/sluice-proxy/sluice/rollout/drain"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden file in testdata")
+
+// TestContract holds the words of the drain contract, byte for byte: other
+// languages have implemented them.
+func TestContract(t *testing.T) {
+	var out bytes.Buffer
+	say := func(what string, v any) {
+		text, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&out, "%s\n\t%s\n", what, text)
+	}
+	say("a status", drain.Status{State: drain.Serving})
+	say("a status with every word", drain.Status{State: drain.Draining, Active: 8, Accepted: 20, Evicted: 3, Returned: new(uint64(5)), Refused: 2,
+		HandshakeMS: new(12), Limit: 100, Ceiling: new(7), Rollout: "chat-4", Epoch: 4, Step: 9})
+	say("an order to hold", drain.Order{Rollout: "chat-4", Epoch: 4})
+	say("an order with every word", drain.Order{Rollout: "chat-4", Epoch: 4, Step: 9, Ceiling: new(7), OverMS: 3000, StartMS: 15, Pick: drain.Oldest})
+	say("a release", drain.Release{Rollout: "chat-4", Epoch: 4})
+
+	gate := drain.New(drain.Options{Token: "secret", Limit: 100, CountsReturns: true})
+	endpoint := gate.Endpoint()
+	for range 3 {
+		if _, err := gate.Admit(func() {}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct{ method, path, body, token string }{
+		{"GET", "/drain", "", "secret"},
+		{"GET", "/drain", "", "wrong"},
+		{"GET", "/nothing", "", "secret"},
+		{"POST", "/drain", "{}", "secret"},
+		{"PUT", "/drain", "", "secret"},
+		{"PUT", "/drain", `{"rollout":"chat-1","epoch":1,"step":1,"ceiling":3,"over_ms":1,"speed":1}`, "secret"},
+		{"PUT", "/drain", `{"rollout":"chat-1","epoch":1}{}`, "secret"},
+		{"PUT", "/drain", `{"epoch":1}`, "secret"},
+		{"PUT", "/drain", `{"rollout":"chat-1"}`, "secret"},
+		{"PUT", "/drain", `{"rollout":"chat-1","epoch":1,"ceiling":-1}`, "secret"},
+		{"PUT", "/drain", `{"rollout":"chat-1","epoch":1,"over_ms":86400001}`, "secret"},
+		{"PUT", "/drain", `{"rollout":"chat-1","epoch":1,"start_ms":-1}`, "secret"},
+		{"PUT", "/drain", `{"rollout":"chat-1","epoch":1,"order":"smallest"}`, "secret"},
+		{"PUT", "/drain", `{"rollout":"chat-1","epoch":1,"step":2,"ceiling":3,"over_ms":3000,"start_ms":15,"order":"oldest"}`, "secret"},
+		{"PUT", "/drain", `{"rollout":"chat-1","epoch":1,"step":2,"ceiling":3,"over_ms":3000,"start_ms":15,"order":"oldest"}`, "secret"},
+		{"PUT", "/drain", `{"rollout":"chat-1","epoch":1,"step":1,"ceiling":null,"over_ms":3000,"start_ms":0}`, "secret"},
+		{"DELETE", "/drain", `{"rollout":"chat-1","epoch":0}`, "secret"},
+		{"DELETE", "/drain", `{"rollout":"chat-1","epoch":1}`, "secret"},
+		{"PUT", "/drain", `{"rollout":"chat-1","epoch":1,"step":3,"ceiling":null}`, "secret"},
+		{"GET", "/drain", "", "secret"},
+	} {
+		req := httptest.NewRequest(c.method, c.path, strings.NewReader(c.body))
+		req.Header.Set("Authorization", "Bearer "+c.token)
+		rec := httptest.NewRecorder()
+		endpoint.ServeHTTP(rec, req)
+		fmt.Fprintf(&out, "%s\n\t%d %s %s", strings.TrimSpace(fmt.Sprintf("%s %s %s", c.method, c.path, c.body)), rec.Code, rec.Header().Get("Content-Type"), rec.Body)
+	}
+	open := httptest.NewRecorder()
+	drain.New(drain.Options{}).Endpoint().ServeHTTP(open, httptest.NewRequest(http.MethodGet, "/drain", nil))
+	fmt.Fprintf(&out, "GET /drain from elsewhere, without a token\n\t%d %s", open.Code, open.Body)
+
+	const path = "testdata/contract.txt"
+	if *update {
+		if err := os.WriteFile(path, out.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil || !bytes.Equal(out.Bytes(), want) {
+		t.Errorf("got\n%s\nwant\n%s (%v)", out.Bytes(), want, err)
+	}
+}

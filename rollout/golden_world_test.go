@@ -1,0 +1,336 @@
+package rollout_test
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/units"
+)
+
+const (
+	tick   = 100 * time.Millisecond
+	second = units.Duration(time.Second)
+)
+
+// ground is the least world in which a service is rolled out: time passes in
+// ticks, whatever is asked is answered at once, and nothing comes by chance. It
+// uses exported names only and sees with its own eyes, so that the golden states
+// stay as they are when the house is rebuilt around Step.
+type ground struct {
+	t        *testing.T
+	now      time.Time
+	state    rollout.State
+	policy   rollout.Policy
+	machines map[discovery.InstanceID]*machine // by member
+	seen     rollout.Seen                      // all but the instances
+	deaf     bool                              // no proxy acknowledges
+	away     time.Duration                     // how long an evicted client is on its way
+	coming   []time.Time                       // when evicted clients come back, sorted
+	organic  time.Duration                     // how often a client comes by itself; 0: never
+	turn     int
+	reported bool // proxies report what instances hold
+	hookErr  string
+	reason   rollout.Reason
+	log      strings.Builder // reasons since the last moment
+}
+
+// machine is one process with a drain endpoint, or without.
+type machine struct {
+	discovery.Instance
+	gone, dead, deaf, full, tells bool
+
+	status   drain.Status
+	returned uint64
+	held     int       // when the running order came
+	ordered  time.Time // when it came
+	order    drain.Order
+	failing  time.Time
+}
+
+func newGround(t *testing.T, blue, green, connections int) *ground {
+	g := &ground{
+		t: t, now: time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC), state: rollout.NewState("chat", discovery.Blue), policy: rollout.DefaultPolicy(),
+		machines: map[discovery.InstanceID]*machine{}, away: 2 * time.Second,
+	}
+	g.policy.Funnel = units.Funnel{Close: 10, Every: 3 * second}
+	g.seen = rollout.Seen{
+		Watching: g.now, Gates: map[string]rollout.Reading{}, Hooks: map[discovery.InstanceID]rollout.HookRun{},
+		Proxies: []rollout.Proxy{{Node: "edge-1", Connected: true}, {Node: "edge-2", Connected: true}},
+	}
+	for i := range blue {
+		m := g.join(discovery.Blue, i+1)
+		m.status.Active = connections/blue + min(1, max(0, connections%blue-i))
+		m.status.Accepted = uint64(m.status.Active)
+	}
+	for i := range green {
+		g.join(discovery.Green, i+1)
+	}
+	return g
+}
+
+func (g *ground) join(c discovery.Colour, i int) *machine {
+	host := map[discovery.Colour]byte{discovery.Blue: 1, discovery.Green: 2}[c]
+	addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, host, byte(i)}), 9000)
+	m := &machine{tells: true, status: drain.Status{State: drain.Serving}, Instance: discovery.Instance{
+		ID: discovery.InstanceID(fmt.Sprintf("%s%d", c[:1], i)), Colour: c, Addr: addr, Health: discovery.Passing, Drain: "http://" + addr.String(),
+	}}
+	g.machines[m.ID] = m
+	return m
+}
+
+func (g *ground) sorted() []discovery.InstanceID { return slices.Sorted(maps.Keys(g.machines)) }
+
+// pass lets time pass.
+func (g *ground) pass(d time.Duration) {
+	for end := g.now.Add(d); g.now.Before(end); {
+		g.now = g.now.Add(tick)
+		for _, key := range g.sorted() {
+			g.work(g.machines[key])
+		}
+		for len(g.coming) > 0 && !g.coming[0].After(g.now) {
+			g.coming = g.coming[1:]
+			g.arrive(true)
+		}
+		if g.organic > 0 && g.now.Sub(g.seen.Watching)%g.organic == 0 {
+			g.arrive(false)
+		}
+		g.look()
+	}
+}
+
+// until lets time pass until done, at most ten minutes.
+func (g *ground) until(what string, done func() bool) {
+	g.t.Helper()
+	for end := g.now.Add(10 * time.Minute); !done(); g.pass(tick) {
+		if g.now.After(end) {
+			g.t.Fatalf("never %s: %s: %s", what, g.state.Phase(), g.reason.Text)
+		}
+	}
+}
+
+func (g *ground) untilPhase(p rollout.Phase) {
+	g.t.Helper()
+	g.until(string(p), func() bool { return g.state.Phase() == p })
+}
+
+func (g *ground) untilCode(c rollout.Code) {
+	g.t.Helper()
+	g.until(string(c), func() bool { return g.reason.Code == c })
+}
+
+func (g *ground) untilStep(n uint64) {
+	g.t.Helper()
+	g.until(fmt.Sprint("step ", n), func() bool { return g.state.Rollout != nil && g.state.Rollout.Step >= n })
+}
+
+// work closes what the running order says by now.
+func (g *ground) work(m *machine) {
+	o := m.order
+	if m.dead || m.status.State == drain.Serving || o.Ceiling == nil || m.held <= *o.Ceiling {
+		return
+	}
+	share, since := m.held-*o.Ceiling, g.now.Sub(m.ordered)-time.Duration(o.StartMS)*time.Millisecond
+	if since < 0 {
+		return
+	}
+	let := min(share, 1+int(since*time.Duration(share)/(time.Duration(o.OverMS)*time.Millisecond)))
+	for m.status.Active > max(*o.Ceiling, m.held-let) {
+		m.status.Active--
+		m.status.Evicted++
+		g.leave()
+	}
+}
+
+// leave has a client come back later.
+func (g *ground) leave() {
+	at := g.now.Add(g.away)
+	i, _ := slices.BinarySearchFunc(g.coming, at.Add(1), time.Time.Compare)
+	g.coming = slices.Insert(g.coming, i, at)
+}
+
+// arrive puts a client on the next endpoint that takes new connections.
+func (g *ground) arrive(returning bool) {
+	wish := rollout.Wished(g.state, g.sight())
+	var open []*machine
+	for _, c := range discovery.Colours {
+		for _, e := range wish.Endpoints[c] {
+			if m := g.machines[e.ID]; wish.Weights[c] > units.Whole/2 && !e.Draining && !m.dead {
+				open = append(open, m)
+			}
+		}
+	}
+	for range open {
+		g.turn++
+		m := open[g.turn%len(open)]
+		if m.full {
+			m.status.Refused++
+			continue
+		}
+		m.status.Active++
+		m.status.Accepted++
+		if returning {
+			m.returned++
+		}
+		return
+	}
+	g.leave()
+}
+
+// crash ends the process with all of its connections.
+func (g *ground) crash(m *machine) {
+	m.dead, m.Health = true, discovery.Critical
+	for range m.status.Active {
+		g.leave()
+	}
+	if m.Drain == "" {
+		m.status.Active = 0
+	}
+}
+
+// sight is what is seen now.
+func (g *ground) sight() rollout.Seen {
+	s := g.seen
+	s.Instances, s.Fleet.Instances, s.Proxies = map[discovery.InstanceID]rollout.Sighting{}, nil, slices.Clone(g.seen.Proxies)
+	for i := range s.Proxies {
+		s.Proxies[i].Confirmed = s.Proxies[i].Connected && !g.deaf && s.Proxies[i].Nack == ""
+	}
+	for name, reading := range s.Gates {
+		reading.At = g.now
+		s.Gates[name] = reading
+	}
+	if g.reported {
+		s.Loads, s.Witnesses = map[rollout.Place]rollout.Load{}, map[discovery.Colour]rollout.Witness{}
+	}
+	for _, key := range g.sorted() {
+		m := g.machines[key]
+		if !m.gone {
+			s.Fleet.Instances = append(s.Fleet.Instances, m.Instance)
+		}
+		if m.Drain != "" {
+			s.Instances[key] = g.ask(m)
+		}
+		if g.reported {
+			s.Loads[rollout.Place{Colour: m.Colour, Addr: m.Addr}] = rollout.Load{Held: m.status.Active, Admissions: rollout.Admissions{Accepted: m.status.Accepted}, At: g.now}
+			s.Witnesses[m.Colour] = rollout.Witness{Active: s.Witnesses[m.Colour].Active + m.status.Active, At: g.now}
+		}
+	}
+	slices.SortFunc(s.Fleet.Instances, func(a, b discovery.Instance) int { return cmp.Compare(a.ID, b.ID) })
+	return s
+}
+
+func (g *ground) ask(m *machine) rollout.Sighting {
+	status := m.status
+	if m.tells {
+		status.Returned = new(m.returned)
+	}
+	if status.State == drain.Draining && status.Active == 0 {
+		status.State = drain.Drained
+	}
+	seen := rollout.Sighting{Status: status, At: g.now}
+	if !m.dead && !m.deaf {
+		m.failing = time.Time{}
+		return seen
+	}
+	if m.failing.IsZero() {
+		m.failing = g.now
+	}
+	seen.At, seen.ErrAt, seen.FailingSince, seen.Refused = m.failing.Add(-tick), g.now, m.failing, m.dead
+	seen.Err = fmt.Sprintf("drain %s: no answer within 2s", m.Drain)
+	if m.dead {
+		seen.Err = fmt.Sprintf("drain %s: dial tcp %s: connect: connection refused", m.Drain, m.Addr)
+	}
+	return seen
+}
+
+// look is one look of the controller, with every effect at once.
+func (g *ground) look() {
+	for range 50 {
+		seen := g.sight()
+		d := rollout.Step(g.state, seen, g.now)
+		if d.Reason != g.reason {
+			g.reason = d.Reason
+			fmt.Fprintf(&g.log, "%s  %-10s  %s (%s)\n", g.now.Format("15:04:05.0"), g.state.Phase(), d.Reason.Text, d.Reason.Code)
+		}
+		if d.Changed {
+			g.remember(d.Next)
+		}
+		if told := g.tell(rollout.Wished(g.state, g.sight())); !d.Changed && !told {
+			return
+		}
+	}
+	g.t.Fatalf("Step never comes to rest: %v", g.reason)
+}
+
+func (g *ground) remember(s rollout.State) {
+	data, err := rollout.EncodeState(s)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	if g.state, err = rollout.DecodeState(data); err != nil {
+		g.t.Fatalf("a state that cannot be read back: %v\n%s", err, data)
+	}
+}
+
+// tell has the instances and hooks hear what is wished; it reports whether that
+// was new to one of them.
+func (g *ground) tell(wish rollout.Wish) bool {
+	changed := false
+	for _, key := range slices.Sorted(maps.Keys(wish.Orders)) {
+		m, in := g.machines[key], wish.Orders[key]
+		switch o := in.Drain; {
+		case m.dead || m.deaf:
+		case o == nil && (m.status.State != drain.Serving || m.status.Epoch != in.Serve.Epoch):
+			m.status.State, m.status.Ceiling, m.status.Rollout, m.status.Epoch, m.status.Step = drain.Serving, nil, in.Serve.Rollout, in.Serve.Epoch, 0
+			changed = true
+		case o != nil && (m.status.State == drain.Serving || m.status.Epoch != o.Epoch || m.status.Step != o.Step):
+			m.status.State, m.status.Ceiling, m.status.Rollout, m.status.Epoch, m.status.Step = drain.Draining, o.Ceiling, o.Rollout, o.Epoch, o.Step
+			m.order, m.held, m.ordered = *o, m.status.Active, g.now
+			changed = true
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(wish.Hooks)) {
+		o, run := wish.Hooks[key], g.seen.Hooks[key]
+		switch {
+		case run.Rollout != o.Rollout || run.Attempt != o.Attempt:
+			g.seen.Hooks[key] = rollout.HookRun{Rollout: o.Rollout, Attempt: o.Attempt, At: g.now}
+			changed = true
+		case !run.Done && g.now.Sub(run.At) >= 4*time.Second:
+			run.Done, run.Err, run.At = true, g.hookErr, g.now
+			g.seen.Hooks[key] = run
+			changed = true
+			if m := g.machines[key]; run.Err == "" {
+				g.crash(m)
+			}
+		}
+	}
+	return changed
+}
+
+// do carries out a command that must be accepted.
+func (g *ground) do(c rollout.Command) {
+	g.t.Helper()
+	next, answer, err := rollout.Apply(c, g.policy, g.state, g.sight(), g.now)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.remember(next)
+	fmt.Fprintf(&g.log, "%s  %-10s  %s\n", g.now.Format("15:04:05.0"), "answer", answer.Text)
+	g.look()
+}
+
+func (g *ground) promote(c discovery.Colour) {
+	g.t.Helper()
+	g.do(rollout.Promote{Service: "chat", Target: c, Force: true})
+}
+func (g *ground) pause()  { g.t.Helper(); g.do(rollout.Pause{Service: "chat"}) }
+func (g *ground) resume() { g.t.Helper(); g.do(rollout.Resume{Service: "chat"}) }
+func (g *ground) abort()  { g.t.Helper(); g.do(rollout.Abort{Service: "chat"}) }

@@ -1,0 +1,62 @@
+package rollout
+
+import (
+	"testing"
+	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/drain"
+)
+
+// What a decision may wait for is news; counts, which a large fleet changes all
+// the time, are not.
+func TestNews(t *testing.T) {
+	at := time.Unix(1, 0)
+	seen := Sighting{At: at, Status: drain.Status{State: drain.Draining, Rollout: "r", Epoch: 1, Step: 2, Active: 9}}
+	failed := seen.After(drain.Status{}, drain.ErrDraining, at)
+	for name, test := range map[string]struct {
+		last, next Sighting
+		want       bool
+	}{
+		"the first answer": {Sighting{}, seen, true},
+		"drained":          {seen, said(seen, func(s *drain.Status) { s.State, s.Active = drain.Drained, 0 }), true},
+		"another step":     {seen, said(seen, func(s *drain.Status) { s.Step++ }), true},
+		"another epoch":    {seen, said(seen, func(s *drain.Status) { s.Epoch++ }), true},
+		"another rollout":  {seen, said(seen, func(s *drain.Status) { s.Rollout = "" }), true},
+		"no answer":        {seen, failed, true},
+		"an answer again":  {failed, seen, true},
+		"still no answer":  {failed, failed.After(drain.Status{}, drain.ErrDraining, at.Add(1)), false},
+		"counts": {seen, said(seen, func(s *drain.Status) {
+			s.Active, s.Accepted, s.Evicted, s.Returned = 8, 5, 4, new(uint64(3))
+		}), false},
+	} {
+		if got := test.last.Differs(test.next); got != test.want {
+			t.Errorf("%s: news is %t", name, got)
+		}
+	}
+}
+
+func said(s Sighting, change func(*drain.Status)) Sighting {
+	change(&s.Status)
+	return s
+}
+
+func TestContradictingAnswersAreNotBelieved(t *testing.T) {
+	now := epoch
+	said := drain.Status{State: drain.Draining, Active: 40, Accepted: 100, Evicted: 60, Rollout: "chat-1", Epoch: 1}
+	sight := Sighting{}.After(said, nil, now)
+	liar := said
+	liar.Active = 50
+	now = now.Add(time.Second)
+	if sight = sight.After(liar, nil, now); sight.Err == "" || sight.Status.Active != 40 {
+		t.Fatalf("believed: %+v", sight)
+	}
+	fewer := said
+	fewer.Active = 39
+	if sight = sight.After(fewer, nil, now); sight.Err != "" || sight.Status.Active != 39 {
+		t.Errorf("not believed: %+v", sight)
+	}
+	anew := drain.Status{State: drain.Serving, Active: 70, Accepted: 170}
+	if sight = sight.After(anew, nil, now); sight.Err != "" {
+		t.Errorf("a new process is not believed: %s", sight.Err)
+	}
+}
