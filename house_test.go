@@ -23,9 +23,10 @@ type room struct {
 	dir     string   // a folder, or a pattern for path.Match
 	ours    []string // patterns of our packages that it may import
 	foreign []string // prefixes of other modules that it may import, beside the standard library
-	// Tests may import what the code may, their own package, examples/fleet,
-	// any other module, and these of ours.
+	// Tests may import what the code may, their own package, test/fleet,
+	// these of ours and, unless the room is bare, any other module.
 	tests []string
+	bare  bool
 	why   string
 }
 
@@ -38,7 +39,9 @@ var house = []room{
 		why: "an adapter translates into its parent's words and knows nothing else of the house"},
 	{dir: "discovery/file", ours: []string{"discovery"}, foreign: []string{"go.yaml.in/yaml/v3"},
 		why: "an adapter translates into its parent's words and knows nothing else of the house"},
-	{dir: "rollout", ours: []string{"discovery", "rollout/drain", "rollout/units", "rollout/spread", "rollout/returns"},
+	{dir: "internal/*",
+		why: "a leaf that rooms share is one idea of the standard library's"},
+	{dir: "rollout", ours: []string{"discovery", "internal/level", "rollout/drain", "rollout/drain/strictjson", "rollout/units", "rollout/spread", "rollout/returns"},
 		why: "rollout decides and must not know who stores, serves or publishes; it is linked into rolloutctl, too"},
 	{dir: "rollout/units",
 		why: "units is the vocabulary that policies, plans and estimates share, so it builds on nothing"},
@@ -46,47 +49,54 @@ var house = []room{
 		why: "spread is the arithmetic of one step and knows neither services nor rollouts"},
 	{dir: "rollout/returns", ours: []string{"rollout/units"},
 		why: "returns infers from two totals alone who is on his way, so that it can be held against any crowd of clients"},
-	{dir: "rollout/control", ours: []string{"rollout", "discovery", "rollout/drain"}, tests: []string{"rollout/units"},
+	{dir: "rollout/control", ours: []string{"rollout", "discovery", "internal/level", "rollout/drain"}, tests: []string{"rollout/units"},
 		why: "control is the one loop with effects: it looks, has rollout decide, stores, and lets it show"},
-	{dir: "rollout/drain",
+	{dir: "rollout/drain", ours: []string{"rollout/drain/strictjson", "rollout/drain/wsframe"}, tests: []string{"rollout/drain/internal/*"}, bare: true,
 		why: "authors link rollout/drain into their own servers, so it brings the standard library only"},
-	{dir: "sidecar", ours: []string{"rollout/drain"},
+	{dir: "rollout/drain/wsframe", bare: true,
+		why: "one place knows RFC 6455, for the library, the sidecar and the conformity check, and it does no I/O of its own"},
+	{dir: "rollout/drain/strictjson", bare: true,
+		why: "one place says what strict is, for the contract, the API and the stored state"},
+	{dir: "rollout/drain/internal/*", bare: true,
+		why: "what the library's modules share is the standard library's, or an importer of the library would get more"},
+	{dir: "sidecar", ours: []string{"rollout/drain", "rollout/drain/wsframe"},
 		why: "a sidecar is one more instance that speaks the drain contract, small enough to stand beside any server"},
-	{dir: "rollout/drain/conform", ours: []string{"rollout/drain"},
+	{dir: "rollout/drain/conform", ours: []string{"rollout/drain", "rollout/drain/wsframe"}, bare: true,
 		why: "conform knows the contract's words and looks from outside; rolloutctl links it"},
-	{dir: "rollout/drain/grpcdrain", ours: []string{"rollout/drain"}, foreign: []string{"google.golang.org"},
+	{dir: "rollout/drain/grpcdrain", ours: []string{"rollout/drain"}, foreign: []string{"google.golang.org"}, tests: []string{"rollout/drain/internal/*"},
 		why: "an adapter of the library for grpc-go; the library itself brings the standard library only"},
-	{dir: "rollout/api", ours: []string{"rollout", "discovery", "rollout/drain", "rollout/units"}, tests: []string{"rollout/returns"},
+	{dir: "rollout/api", ours: []string{"rollout", "discovery", "rollout/drain", "rollout/drain/strictjson", "rollout/units"}, tests: []string{"rollout/returns"},
 		why: "the operator's words are rollout's; whoever speaks HTTP needs no store and no Envoy"},
 	{dir: "rollout/sim", ours: []string{"rollout", "discovery", "rollout/drain", "rollout/units"},
 		why: "the simulation holds the real decisions against a world without I/O"},
 	{dir: "rollout/store/*", ours: []string{"rollout", "discovery"}, foreign: []string{"github.com/hashicorp/consul/api", "github.com/google/renameio/v2"},
 		why: "a store keeps bytes by compare-and-swap and knows nothing of drains or proxies"},
-	{dir: "rollout/outside", ours: []string{"rollout", "discovery", "rollout/units"}, foreign: []string{"github.com/prometheus/client_golang/api", "github.com/prometheus/common/model"},
+	{dir: "rollout/outside", ours: []string{"rollout", "discovery", "internal/level", "rollout/units"}, foreign: []string{"github.com/prometheus/client_golang/api", "github.com/prometheus/common/model"},
 		why: "what asks gates and calls hooks gives answers and decides nothing"},
 	{dir: "envoy", ours: []string{"discovery", "rollout", "rollout/units"}, foreign: []string{"github.com/envoyproxy/go-control-plane/envoy", "google.golang.org/protobuf"},
 		why: "envoy is a pure translation from wishes to resources; how they are told is xds's business"},
 	{dir: "envoy/bootstrap",
 		why: "rolloutctl prints a bootstrap and must start in under 50 ms, without Envoy's protos"},
-	{dir: "xds", foreign: []string{"github.com/envoyproxy/go-control-plane", "google.golang.org"},
+	{dir: "xds", ours: []string{"internal/level"}, foreign: []string{"github.com/envoyproxy/go-control-plane", "google.golang.org"},
 		why: "xds tells resources and knows nothing of services or rollouts"},
 	{dir: "cmd/internal/*", ours: []string{"discovery", "rollout", "rollout/units"}, foreign: anything,
 		why: "what the commands share is words; the wiring is the commands' own"},
-	{dir: "cmd/rolloutctl", ours: []string{"cmd/internal/*", "discovery", "rollout", "rollout/*", "rollout/drain/conform", "envoy/bootstrap"}, foreign: anything, tests: []string{"examples/*", "examples/*/*"},
+	{dir: "cmd/rolloutctl", ours: []string{"cmd/internal/*", "discovery", "rollout", "rollout/*", "rollout/drain/conform", "envoy/bootstrap"}, foreign: anything,
 		why: "rolloutctl must start in under 50 ms, without Envoy's protos, gRPC and the adapters"},
 	{dir: "cmd/drain-sidecar", ours: []string{"cmd/internal/launch", "sidecar"}, tests: []string{"rollout/drain"},
 		why: "the sidecar runs beside each server and brings neither Envoy's protos nor the control plane"},
-	{dir: "cmd/*", ours: []string{"cmd/internal/*", "discovery", "discovery/*", "rollout", "rollout/*", "rollout/store/*", "envoy", "envoy/*", "xds"}, foreign: anything, tests: []string{"examples/*", "examples/*/*", "rollout/drain/grpcdrain"},
+	{dir: "cmd/*", ours: []string{"cmd/internal/*", "discovery", "discovery/*", "rollout", "rollout/*", "rollout/store/*", "envoy", "envoy/*", "xds"}, foreign: anything,
 		why: "everything meets in cmd, but the product does not need its examples"},
-	{dir: "examples/*", ours: []string{"discovery", "discovery/*", "rollout", "rollout/*", "envoy/*", "examples/*", "examples/*/*"}, foreign: anything, tests: []string{"envoy", "xds", "rollout/store/*"},
+	{dir: "examples/*", ours: []string{"discovery", "discovery/*", "rollout", "rollout/*", "envoy/*", "examples/*", "examples/*/*", "test/fleet"}, foreign: anything,
 		why: "an example uses what anybody could use, and runs the programs as processes"},
 	{dir: "examples/*/*", ours: []string{"rollout/drain", "examples/*", "examples/*/*"}, foreign: anything,
 		why: "an example uses what anybody could use, and runs the programs as processes"},
+	{dir: "test/fleet", ours: []string{"discovery", "envoy/bootstrap", "rollout/api", "rollout/drain/wsframe"}, foreign: anything,
+		why: "a harness starts the programs as processes and asks them as anybody could"},
+	{dir: "test/thirdparty/*", tests: []string{"discovery", "envoy", "rollout", "rollout/*", "rollout/drain/conform", "rollout/drain/grpcdrain", "sidecar", "examples/*/*"},
+		why: "only tests are there, of the programs and libraries against servers and clients that others wrote"},
 	{dir: ".", why: "the root holds no code, only this test"},
 }
-
-// drainTests: what the tests of rollout/drain try it with.
-var drainTests = []string{"github.com/coder/websocket", "github.com/gorilla/websocket", "go.uber.org/goleak"}
 
 // TestImportDirection reads the files: a test that ran `go list` would be cached
 // and go blind.
@@ -117,7 +127,7 @@ func (r room) allows(f source, name string) bool {
 		own = strings.TrimSuffix(own, "/")
 		allowed := r.ours
 		if f.isTest() {
-			allowed = slices.Concat(r.ours, r.tests, []string{f.dir(), "examples/fleet"})
+			allowed = slices.Concat(r.ours, r.tests, []string{f.dir(), "test/fleet"})
 		}
 		return slices.ContainsFunc(allowed, func(pattern string) bool { return matches(pattern, own) })
 	}
@@ -127,10 +137,8 @@ func (r room) allows(f source, name string) bool {
 		return true
 	case !f.isTest():
 		return slices.ContainsFunc(r.foreign, under)
-	case r.dir == "rollout/drain":
-		return slices.ContainsFunc(drainTests, under)
 	}
-	return true
+	return !r.bare
 }
 
 func TestPackagesSayWhatTheyAre(t *testing.T) {

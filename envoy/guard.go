@@ -54,8 +54,6 @@ type Refusal struct {
 	Text    string
 }
 
-func (r Refusal) Error() string { return r.Text }
-
 // Safe is the publish guard: it returns every reason why the proxies, which hold
 // published, must not be told next; none means that telling them ends no
 // established connection. The order in which next is told (see Resource.After)

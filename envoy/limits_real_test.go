@@ -11,23 +11,22 @@ import (
 	"testing"
 	"time"
 
-	"github.com/coder/websocket"
-
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
 // tryWS dials a WebSocket that may be refused.
-func tryWS(t *testing.T, url string) (*websocket.Conn, *http.Response) {
+func tryWS(t *testing.T, url string) (*fleet.Socket, *http.Response) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	c, res, err := websocket.Dial(ctx, url, nil)
+	c, res, err := fleet.DialSocket(ctx, url)
 	if res == nil {
 		t.Fatal(err)
 	}
 	if err == nil {
-		t.Cleanup(func() { _ = c.CloseNow() })
+		t.Cleanup(func() { _ = c.Close() })
 	}
 	return c, res
 }
@@ -97,7 +96,7 @@ func TestRealLimits(t *testing.T) {
 			}
 			return nil
 		}
-		return func() { _ = c.CloseNow() }
+		return func() { _ = c.Close() }
 	}
 	line := func() func() {
 		if c := tryTCP(t, raw); c != nil {
@@ -106,7 +105,7 @@ func TestRealLimits(t *testing.T) {
 		return nil
 	}
 	const held = 10
-	var sockets []*websocket.Conn
+	var sockets []*fleet.Socket
 	var ends []func()
 	for range held {
 		c, _ := dialWS(t, url)
@@ -149,7 +148,7 @@ func TestRealLimits(t *testing.T) {
 		t.Error("one more than the limit is admitted")
 	}
 	// Who leaves makes room for another.
-	_ = sockets[0].CloseNow()
+	_ = sockets[0].Close()
 	sockets = sockets[1:]
 	ends[0]()
 	becomes(t, true, ws)

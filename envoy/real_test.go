@@ -17,11 +17,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/coder/websocket"
-
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/units"
+	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
 // backend speaks HTTP/1.1 and HTTP/2 without TLS. Every answer says which
@@ -30,17 +29,7 @@ func backend(t *testing.T, name string) netip.AddrPort {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/chat/ws", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Instance", name)
-		c, err := websocket.Accept(w, r, nil)
-		if err != nil {
-			return
-		}
-		defer c.CloseNow()
-		for {
-			kind, b, err := c.Read(r.Context())
-			if err != nil || c.Write(r.Context(), kind, b) != nil {
-				return
-			}
-		}
+		fleet.Echo(w, r)
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		out := http.NewResponseController(w)
@@ -148,25 +137,25 @@ func hears(t *testing.T, in *bufio.Reader, out io.Writer, line string) {
 	}
 }
 
-func dialWS(t *testing.T, url string) (*websocket.Conn, string) {
+func dialWS(t *testing.T, url string) (*fleet.Socket, string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	c, res, err := websocket.Dial(ctx, url, nil)
+	c, res, err := fleet.DialSocket(ctx, url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = c.CloseNow() })
+	t.Cleanup(func() { _ = c.Close() })
 	return c, res.Header.Get("Instance")
 }
 
-func chats(t *testing.T, c *websocket.Conn) {
+func chats(t *testing.T, c *fleet.Socket) {
 	t.Helper()
-	if err := c.Write(t.Context(), websocket.MessageText, []byte("hello")); err != nil {
+	if err := c.Say("hello"); err != nil {
 		t.Fatal(err)
 	}
-	if _, b, err := c.Read(t.Context()); err != nil || string(b) != "hello" {
-		t.Fatalf("got %q, %v", b, err)
+	if text, err := c.Hear(); err != nil || text != "hello" {
+		t.Fatalf("got %q, %v", text, err)
 	}
 }
 

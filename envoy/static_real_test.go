@@ -17,7 +17,7 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 
-	"github.com/sluice-proxy/sluice/examples/fleet"
+	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
 // Envoy itself finds nothing wrong with what is built from the golden worlds,

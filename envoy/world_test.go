@@ -21,8 +21,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/sluice-proxy/sluice/examples/fleet"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
 // world is a real Envoy that is told what Build says. The teller is

@@ -34,7 +34,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"github.com/sluice-proxy/sluice/examples/fleet"
+	"github.com/sluice-proxy/sluice/test/fleet"
 	"github.com/sluice-proxy/sluice/xds"
 )
 

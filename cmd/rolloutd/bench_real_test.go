@@ -19,11 +19,11 @@ import (
 
 	"github.com/sluice-proxy/sluice/cmd/internal/config"
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/examples/fleet"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
 	"github.com/sluice-proxy/sluice/rollout/control"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
 // benched is rolloutd within this process: what serve wires, with an ear where

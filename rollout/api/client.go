@@ -84,11 +84,6 @@ func (c *Client) Proxies(ctx context.Context) (all []Proxy, err error) {
 	return all, c.get(ctx, &all, nil, "proxies")
 }
 
-// Version is the server's.
-func (c *Client) Version(ctx context.Context) (v Version, err error) {
-	return v, c.get(ctx, &v, nil, "version")
-}
-
 // Promote starts a promotion.
 func (c *Client) Promote(ctx context.Context, name discovery.Service, p Promotion) (rollout.Answer, error) {
 	return c.post(ctx, name, "promote", p)

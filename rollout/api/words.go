@@ -268,7 +268,6 @@ type Reports struct {
 type Holding struct {
 	Type      string `json:"type"`
 	Resources int    `json:"resources"`
-	Version   string `json:"version,omitempty"`
 }
 
 // Nack is one refused response.

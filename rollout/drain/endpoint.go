@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+
+	"github.com/sluice-proxy/sluice/rollout/drain/strictjson"
 )
 
 // maxBody bounds what either side of the contract reads.
@@ -94,20 +96,14 @@ func (g *Gate) allowed(r *http.Request) (code int, err error) {
 	return 0, nil
 }
 
-// decode reads exactly one JSON value without unknown fields; code is that of err.
+// decode reads the body; code is that of err.
 func decode(body io.Reader, v any) (code int, err error) {
-	d := json.NewDecoder(body)
-	d.DisallowUnknownFields()
-	err = d.Decode(v)
+	err = strictjson.Decode(body, v)
 	if err == nil {
-		switch _, err = d.Token(); {
-		case errors.Is(err, io.EOF):
-			return 0, nil
-		case err == nil:
-			err = errors.New("something follows the JSON object")
-		}
+		return 0, nil
 	}
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+	var large *http.MaxBytesError
+	if errors.As(err, &large) {
 		return http.StatusRequestEntityTooLarge, fmt.Errorf("the body is larger than %d bytes", maxBody)
 	}
 	return http.StatusBadRequest, fmt.Errorf("the body is not what /drain takes: %w", err)
