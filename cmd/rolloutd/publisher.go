@@ -14,6 +14,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy"
 	"github.com/sluice-proxy/sluice/envoy/bootstrap"
+	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
 	"github.com/sluice-proxy/sluice/xds"
@@ -27,7 +28,7 @@ type publisher struct {
 	logger *slog.Logger
 
 	mu       sync.Mutex
-	config   envoy.Config
+	config   edge.Config
 	good     rollout.Wishes // the last wish of each service that was published
 	set      []envoy.Resource
 	versions map[envoy.Ref]string
@@ -45,7 +46,7 @@ func newPublisher(c *config.Config, logger *slog.Logger) *publisher {
 			OwnClusters:    []string{bootstrap.Cluster},
 		}),
 		logger: logger,
-		config: heard(c),
+		config: c.Edge(),
 		good:   rollout.Wishes{},
 	}
 }
@@ -54,27 +55,7 @@ func newPublisher(c *config.Config, logger *slog.Logger) *publisher {
 func (p *publisher) configure(c *config.Config) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.config = heard(c)
-}
-
-// heard is the part of the configuration that Envoy hears of.
-func heard(c *config.Config) envoy.Config {
-	var out envoy.Config
-	for _, l := range c.Listeners {
-		listener := envoy.Listener{Name: l.Name, Addr: l.Address}
-		if l.TLS != nil {
-			listener.TLS = &envoy.TLS{Certificate: l.TLS.Certificate, Key: l.TLS.Key}
-		}
-		out.Listeners = append(out.Listeners, listener)
-	}
-	for _, s := range c.Services {
-		out.Services = append(out.Services, envoy.Service{
-			Name: s.Name, Listener: s.Listener, TCP: s.Protocol == config.TCP,
-			Domains: s.Domains, Prefix: s.Prefix, HTTP2: s.HTTP2,
-			StormGuard: s.StormGuard,
-		})
-	}
-	return out
+	p.config = c.Edge()
 }
 
 // Publish tells the proxies. It returns, per service, why its newest wish was not
@@ -232,7 +213,7 @@ func (p *publisher) Proxies(name discovery.Service) []rollout.Proxy {
 // needs is what a proxy has to hold to send the service's connections where they
 // should go, and whose refusals concern the service.
 func (p *publisher) needs(name discovery.Service) (map[xds.Ref]string, map[envoy.Ref]bool) {
-	i := slices.IndexFunc(p.config.Services, func(s envoy.Service) bool { return s.Name == name })
+	i := slices.IndexFunc(p.config.Services, func(s edge.Service) bool { return s.Name == name })
 	if i < 0 {
 		return nil, nil
 	}

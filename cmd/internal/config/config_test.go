@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout"
 )
 
@@ -29,7 +30,7 @@ func TestSmall(t *testing.T) {
 	if c.XDS.Listen.String() != "127.0.0.1:18000" || c.API.Listen.String() != "127.0.0.1:18001" || c.API.Token != "" {
 		t.Errorf("xds %v, api %+v", c.XDS.Listen, c.API)
 	}
-	want := Service{Name: "chat", Listener: "web", Protocol: HTTP, Prefix: "/", Live: discovery.Blue, ConsulService: "chat", Policy: rollout.DefaultPolicy()}
+	want := Service{Service: edge.Service{Name: "chat", Listener: "web", Protocol: edge.HTTP, Prefix: "/"}, Live: discovery.Blue, ConsulService: "chat", Policy: rollout.DefaultPolicy()}
 	want.Policy.Funnel = rollout.Funnel{Close: 100, Every: rollout.Duration(3 * time.Second)}
 	got := c.Services[0]
 	if len(got.Domains) != 1 || got.Domains[0] != "*" {
@@ -84,10 +85,10 @@ func TestFull(t *testing.T) {
 	seven := rollout.DefaultPolicy()
 	seven.Funnel.Close = 7
 	for i, want := range []Service{
-		{Name: "chat", Listener: "web", Protocol: HTTP, Domains: []string{"chat.example.com", "*.chat.example.com"}, Prefix: "/socket", Live: discovery.Green, ConsulService: "chat-v2", Policy: calm},
-		{Name: "feed", Listener: "web", Protocol: HTTP, Domains: []string{"chat.example.com"}, Prefix: "/feed", HTTP2: true, StormGuard: 500, Live: discovery.Blue, ConsulService: "feed", Policy: calm},
-		{Name: "rest", Listener: "web6", Protocol: HTTP, Domains: []string{"*"}, Prefix: "/", Live: discovery.Blue, ConsulService: "rest", Policy: seven},
-		{Name: "broker", Listener: "mqtt", Protocol: TCP, Live: discovery.Blue, ConsulService: "broker", Policy: rollout.DefaultPolicy()},
+		{Service: edge.Service{Name: "chat", Listener: "web", Protocol: edge.HTTP, Domains: []string{"chat.example.com", "*.chat.example.com"}, Prefix: "/socket"}, Live: discovery.Green, ConsulService: "chat-v2", Policy: calm},
+		{Service: edge.Service{Name: "feed", Listener: "web", Protocol: edge.HTTP, Domains: []string{"chat.example.com"}, Prefix: "/feed", HTTP2: true, StormGuard: 500}, Live: discovery.Blue, ConsulService: "feed", Policy: calm},
+		{Service: edge.Service{Name: "rest", Listener: "web6", Protocol: edge.HTTP, Domains: []string{"*"}, Prefix: "/"}, Live: discovery.Blue, ConsulService: "rest", Policy: seven},
+		{Service: edge.Service{Name: "broker", Listener: "mqtt", Protocol: edge.TCP}, Live: discovery.Blue, ConsulService: "broker", Policy: rollout.DefaultPolicy()},
 	} {
 		if got := c.Services[i]; !sameService(got, want) {
 			t.Errorf("got %+v\nwant %+v", got, want)
@@ -106,7 +107,7 @@ func TestFullHasEveryKey(t *testing.T) {
 	}
 	for prefix, of := range map[string]reflect.Type{
 		"discovery.consul": reflect.TypeFor[Consul](), "xds": reflect.TypeFor[XDS](), "api": reflect.TypeFor[API](), "drain": reflect.TypeFor[Drain](),
-		"listeners": reflect.TypeFor[Listener](), "services": reflect.TypeFor[Service](), "services[0].policy": reflect.TypeFor[rollout.Policy](),
+		"listeners": reflect.TypeFor[edge.Listener](), "services": reflect.TypeFor[Service](), "services[0].policy": reflect.TypeFor[rollout.Policy](),
 	} {
 		for _, name := range keys(of) {
 			given := func(key string) bool { return strings.HasPrefix(key, prefix) && strings.HasSuffix(key, "."+name) }

@@ -18,6 +18,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout"
 )
 
@@ -99,7 +100,7 @@ func (c *Consul) defaults() {
 func (s *StateConsul) defaults() { s.Prefix = "sluice" }
 
 func (s *Service) defaults() {
-	s.Protocol = HTTP
+	s.Protocol = edge.HTTP
 	s.Live = discovery.Blue
 	s.Policy = rollout.DefaultPolicy()
 }
@@ -131,9 +132,10 @@ func (r *reading) complete(c *Config) {
 		}
 		s.ConsulService = cmp.Or(s.ConsulService, string(s.Name))
 		for j, d := range s.Domains {
-			s.Domains[j] = strings.ToLower(d)
+			s.Domains[j] = edge.Domain(d)
 		}
-		if s.Protocol == HTTP {
+		s.Protocol = cmp.Or(s.Protocol, edge.HTTP)
+		if s.Protocol == edge.HTTP {
 			s.Prefix = cmp.Or(s.Prefix, "/")
 			if len(s.Domains) == 0 {
 				s.Domains = []string{"*"}
