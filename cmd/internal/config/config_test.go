@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -163,6 +164,8 @@ func TestProblems(t *testing.T) {
 		"same route":      {head + "services: [{name: a, domains: [X.org]}, {name: b, domains: [y.org, x.ORG]}]", `services[1].domains[1]: x.org/ of listener "web" belongs to service a already`},
 		"default route":   {head + "services: [{name: a}, {name: b}]", `*/ of listener "web" belongs to service a already`},
 		"same in Consul":  {"discovery: {consul: {}}\nlisteners: [{name: web, address: '0.0.0.0:1'}]\nservices: [{name: a}, {name: b, prefix: /b, consul_service: a}]", "services[1].consul_service: a stands at services[0].consul_service already"},
+		"dots in Consul":  {"discovery: {consul: {}}\nlisteners: [{name: web, address: '0.0.0.0:1'}]\nservices: [{name: a, consul_service: ..}]", `services[0].consul_service: ".." is no service of Consul's; a path would lose it`},
+		"too many":        {"discovery: {consul: {}}\nlisteners: [{name: web, address: '0.0.0.0:1'}]\nservices:\n" + many(151), "x.yaml:3: services: 151 services are more than the 150 that one Consul agent can be watched for"},
 		"no Consul":       {head + "services: [{name: a, consul_service: b}]", "services[0].consul_service: has no effect"},
 		"two TCP":         {head + "services: [{name: a, protocol: tcp}, {name: b, protocol: tcp}]", `listeners[0]: listener "web" carries TCP service b and others`},
 		"odd address":     {"discovery: {consul: {address: nowhere}}\n" + head[34:] + "services: [{name: a}]", `discovery.consul.address: "nowhere" is no address of Consul`},
@@ -179,6 +182,15 @@ func TestProblems(t *testing.T) {
 			}
 		})
 	}
+}
+
+// many are so many services, each with a prefix of its own.
+func many(n int) string {
+	var out strings.Builder
+	for i := range n {
+		fmt.Fprintf(&out, "- {name: s%d, prefix: /s%[1]d}\n", i)
+	}
+	return out.String()
 }
 
 func TestLoadNoFile(t *testing.T) {

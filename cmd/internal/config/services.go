@@ -2,14 +2,17 @@ package config
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/discovery/consul/rules"
 	"github.com/sluice-proxy/sluice/envoy/edge"
 )
 
 // checkServices looks at what Envoy does not hear of; the rest is checkEdge's.
 func (r *reading) checkServices(c *Config) {
+	if err := rules.CheckWatches(len(c.Services)); err != nil && c.Discovery.Consul != nil {
+		r.refuse("services", "%v", err)
+	}
 	inConsul := map[string]string{}
 	names := map[discovery.Service]bool{}
 	for i, s := range c.Services {
@@ -18,8 +21,8 @@ func (r *reading) checkServices(c *Config) {
 			r.checkUnique(key+".consul_service", s.ConsulService, inConsul)
 		}
 		names[s.Name] = true
-		if strings.ContainsAny(s.ConsulService, "/?# ") {
-			r.refuse(key+".consul_service", "%q is no service of Consul's; it holds no /, ?, # or space", s.ConsulService)
+		if err := rules.CheckName(s.ConsulService); err != nil {
+			r.refuse(key+".consul_service", "%v", err)
 		}
 		if c.Discovery.Consul == nil && s.ConsulService != string(s.Name) {
 			r.refuse(key+".consul_service", "has no effect, because the instances come from a file; remove it")
