@@ -35,7 +35,9 @@ var anything = []string{""}
 var house = []room{
 	{dir: "discovery",
 		why: "discovery says which instances there are, so everything else can build on it and it builds on nothing"},
-	{dir: "discovery/consul", ours: []string{"discovery"}, foreign: []string{"github.com/hashicorp/consul/api"},
+	{dir: "discovery/consul/rules",
+		why: "rolloutctl checks by it what the adapter asks, and must start without Consul's client"},
+	{dir: "discovery/consul", ours: []string{"discovery", "discovery/consul/rules"}, foreign: []string{"github.com/hashicorp/consul/api"},
 		why: "an adapter translates into its parent's words and knows nothing else of the house"},
 	{dir: "discovery/file", ours: []string{"discovery"}, foreign: []string{"go.yaml.in/yaml/v3"},
 		why: "an adapter translates into its parent's words and knows nothing else of the house"},
@@ -48,10 +50,12 @@ var house = []room{
 	{dir: "rollout/spread", ours: []string{"rollout/units"},
 		why: "spread is the arithmetic of one step and knows neither services nor rollouts"},
 	{dir: "rollout/returns", ours: []string{"rollout/units"},
-		why: "returns infers from two totals alone who is on his way, so that it can be held against any crowd of clients"},
+		why: "returns infers from two totals alone how many clients are on their way, so that it can be held against any crowd of clients"},
 	{dir: "rollout/control", ours: []string{"rollout", "discovery", "internal/level", "rollout/drain"}, tests: []string{"rollout/units"},
 		why: "control is the one loop with effects: it looks, has rollout decide, stores, and lets it show"},
-	{dir: "rollout/drain", ours: []string{"rollout/drain/strictjson", "rollout/drain/wsframe"}, tests: []string{"rollout/drain/internal/*"}, bare: true,
+	{dir: "rollout/drain/bearer", bare: true,
+		why: "the contract and the operator's API demand a token by one rule"},
+	{dir: "rollout/drain", ours: []string{"rollout/drain/bearer", "rollout/drain/strictjson", "rollout/drain/wsframe"}, tests: []string{"rollout/drain/internal/*"}, bare: true,
 		why: "authors link rollout/drain into their own servers, so it brings the standard library only"},
 	{dir: "rollout/drain/wsframe", bare: true,
 		why: "one place knows RFC 6455, for the library, the sidecar and the conformity check, and it does no I/O of its own"},
@@ -65,7 +69,7 @@ var house = []room{
 		why: "conform knows the contract's words and looks from outside; rolloutctl links it"},
 	{dir: "rollout/drain/grpcdrain", ours: []string{"rollout/drain"}, foreign: []string{"google.golang.org"}, tests: []string{"rollout/drain/internal/*"},
 		why: "an adapter of the library for grpc-go; the library itself brings the standard library only"},
-	{dir: "rollout/api", ours: []string{"rollout", "discovery", "rollout/drain", "rollout/drain/strictjson", "rollout/units"}, tests: []string{"rollout/returns"},
+	{dir: "rollout/api", ours: []string{"rollout", "discovery", "rollout/drain", "rollout/drain/bearer", "rollout/drain/strictjson", "rollout/units"}, tests: []string{"rollout/returns"},
 		why: "the operator's words are rollout's; whoever speaks HTTP needs no store and no Envoy"},
 	{dir: "rollout/sim", ours: []string{"rollout", "discovery", "rollout/drain", "rollout/units"},
 		why: "the simulation holds the real decisions against a world without I/O"},
@@ -73,19 +77,24 @@ var house = []room{
 		why: "a store keeps bytes by compare-and-swap and knows nothing of drains or proxies"},
 	{dir: "rollout/outside", ours: []string{"rollout", "discovery", "internal/level", "rollout/units"}, foreign: []string{"github.com/prometheus/client_golang/api", "github.com/prometheus/common/model"},
 		why: "what asks gates and calls hooks gives answers and decides nothing"},
-	{dir: "envoy", ours: []string{"discovery", "rollout", "rollout/units"}, foreign: []string{"github.com/envoyproxy/go-control-plane/envoy", "google.golang.org/protobuf"},
-		why: "envoy is a pure translation from wishes to resources; how they are told is xds's business"},
+	{dir: "envoy", ours: []string{"discovery", "rollout", "rollout/units", "envoy/edge"}, foreign: []string{"github.com/envoyproxy/go-control-plane/envoy", "google.golang.org/protobuf"},
+		tests: []string{"envoy/edge/edgetest"},
+		why:   "envoy is a pure translation from wishes to resources; how they are told is xds's business"},
 	{dir: "envoy/bootstrap",
 		why: "rolloutctl prints a bootstrap and must start in under 50 ms, without Envoy's protos"},
+	{dir: "envoy/edge", ours: []string{"discovery", "rollout/units"}, tests: []string{"envoy/edge/edgetest"},
+		why: "the rules for listeners and services are one book for rolloutctl, rolloutd and the builder, so it brings neither YAML nor Envoy's protos"},
+	{dir: "envoy/edge/edgetest", ours: []string{"discovery", "rollout", "rollout/units", "envoy/edge"},
+		why: "it makes up configurations near the border of the rules, for every test that holds two rooms against each other"},
 	{dir: "xds", ours: []string{"internal/level"}, foreign: []string{"github.com/envoyproxy/go-control-plane", "google.golang.org"},
 		why: "xds tells resources and knows nothing of services or rollouts"},
-	{dir: "cmd/internal/*", ours: []string{"discovery", "rollout", "rollout/units"}, foreign: anything,
+	{dir: "cmd/internal/*", ours: []string{"discovery", "discovery/consul/rules", "rollout", "rollout/units", "envoy/edge", "internal/secret"}, foreign: anything,
 		why: "what the commands share is words; the wiring is the commands' own"},
-	{dir: "cmd/rolloutctl", ours: []string{"cmd/internal/*", "discovery", "rollout", "rollout/*", "rollout/drain/conform", "envoy/bootstrap"}, foreign: anything,
+	{dir: "cmd/rolloutctl", ours: []string{"cmd/internal/*", "internal/secret", "discovery", "rollout", "rollout/*", "rollout/drain/conform", "envoy/bootstrap"}, foreign: anything,
 		why: "rolloutctl must start in under 50 ms, without Envoy's protos, gRPC and the adapters"},
-	{dir: "cmd/drain-sidecar", ours: []string{"cmd/internal/launch", "sidecar"}, tests: []string{"rollout/drain"},
+	{dir: "cmd/drain-sidecar", ours: []string{"cmd/internal/launch", "internal/secret", "sidecar"}, tests: []string{"rollout/drain"},
 		why: "the sidecar runs beside each server and brings neither Envoy's protos nor the control plane"},
-	{dir: "cmd/*", ours: []string{"cmd/internal/*", "discovery", "discovery/*", "rollout", "rollout/*", "rollout/store/*", "envoy", "envoy/*", "xds"}, foreign: anything,
+	{dir: "cmd/*", ours: []string{"cmd/internal/*", "discovery", "discovery/*", "rollout", "rollout/*", "rollout/store/*", "envoy", "envoy/*", "xds"}, foreign: anything, tests: []string{"envoy/edge/edgetest"},
 		why: "everything meets in cmd, but the product does not need its examples"},
 	{dir: "examples/*", ours: []string{"discovery", "discovery/*", "rollout", "rollout/*", "envoy/*", "examples/*", "examples/*/*", "test/fleet"}, foreign: anything,
 		why: "an example uses what anybody could use, and runs the programs as processes"},
@@ -189,11 +198,11 @@ func TestFilesAreOneIdea(t *testing.T) {
 
 // pureRooms decide: what they say is a function of what they are given, now among
 // it. Otherwise neither a restart nor a simulation would decide the same.
-var pureRooms = []string{"rollout", "rollout/units", "rollout/spread", "rollout/returns"}
+var pureRooms = []string{"rollout", "rollout/units", "rollout/spread", "rollout/returns", "envoy", "envoy/edge"}
 
 func TestDecisionsArePure(t *testing.T) {
 	clock := []string{"Now", "Since", "Until", "After", "AfterFunc", "Sleep", "Tick", "NewTimer", "NewTicker"}
-	effects := []string{"os", "net", "net/http", "sync", "log/slog", "math/rand", "math/rand/v2"}
+	effects := []string{"os", "net/http", "sync", "log/slog", "math/rand", "math/rand/v2"}
 	for _, f := range sources(t) {
 		if f.isTest() || !slices.Contains(pureRooms, f.dir()) {
 			continue

@@ -9,7 +9,6 @@ package envoy
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -18,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
@@ -71,12 +71,11 @@ func (r Resource) Ref() Ref { return Ref{r.Type, r.Name} }
 //
 // A wish without a configured service (retired, or about to be) keeps its
 // clusters until it is Gone, and gets no new connections.
-func Build(c Config, w rollout.Wishes) ([]Resource, map[discovery.Service]error) {
-	bad := c.faults()
-	errs := bad.services
-	services := map[discovery.Service]Service{}
+func Build(c edge.Config, w rollout.Wishes) ([]Resource, map[discovery.Service]error) {
+	bad, errs := faults(c)
+	services := map[discovery.Service]edge.Service{}
 	for name := range w {
-		services[name] = Service{Name: name}
+		services[name] = edge.Service{Name: name}
 	}
 	for _, s := range c.Services {
 		services[s.Name] = s
@@ -104,8 +103,8 @@ func Build(c Config, w rollout.Wishes) ([]Resource, map[discovery.Service]error)
 			at[s.Listener] = append(at[s.Listener], routed{s, wish})
 		}
 	}
-	for _, l := range c.listeners() {
-		if bad.listeners[l.Name] != nil {
+	for _, l := range listeners(c) {
+		if bad[l.Name] != nil {
 			continue
 		}
 		out = append(out, listener(l), storm(l, at[l.Name]))
@@ -113,7 +112,7 @@ func Build(c Config, w rollout.Wishes) ([]Resource, map[discovery.Service]error)
 			out = append(out, secret(l))
 		}
 		switch on := at[l.Name]; {
-		case !l.TCP:
+		case l.Protocol != edge.TCP:
 			out = append(out, routes(l.Name, on))
 		case len(on) > 0:
 			out = append(out, tcp(l, on[0]))
@@ -126,12 +125,12 @@ func Build(c Config, w rollout.Wishes) ([]Resource, map[discovery.Service]error)
 
 // routed is a service that gets new connections, and how.
 type routed struct {
-	Service
+	edge.Service
 	rollout.Wish
 }
 
 // build returns what belongs to one service alone, checked.
-func build(s Service, w rollout.Wish, known bool) ([]Resource, error) {
+func build(s edge.Service, w rollout.Wish, known bool) ([]Resource, error) {
 	if !known {
 		return nil, fmt.Errorf("service %s: nothing is known yet of what should be; wait for its first complete read", s.Name)
 	}
@@ -150,9 +149,9 @@ func build(s Service, w rollout.Wish, known bool) ([]Resource, error) {
 		}
 		if s.Listener != "" {
 			alone := routed{s, w}
-			check = append(check, storm(Listener{Name: s.Listener, TCP: s.TCP}, []routed{alone}))
-			if s.TCP {
-				check = append(check, tcp(Listener{Name: s.Listener}, alone))
+			check = append(check, storm(edge.Listener{Name: s.Listener, Protocol: s.Protocol}, []routed{alone}))
+			if s.Protocol == edge.TCP {
+				check = append(check, tcp(edge.Listener{Name: s.Listener}, alone))
 			} else {
 				check = append(check, routes(s.Listener, []routed{alone}))
 			}
@@ -188,9 +187,9 @@ func sums(weights map[discovery.Colour]units.Share) error {
 // go: the endpoints of both colours, and its routes. Limits and the storm guard
 // are not among them: they say how many, not where, and an Envoy whose bootstrap
 // is older than they are never asks for them.
-func Needs(s Service) []Ref {
+func Needs(s edge.Service) []Ref {
 	route := Ref{RouteType, s.Listener}
-	if s.TCP {
+	if s.Protocol == edge.TCP {
 		route.Type = ExtensionType
 	}
 	return []Ref{
@@ -205,18 +204,4 @@ func compare(a, b Resource) int {
 		return slices.Index(Types[:], a.Type) - slices.Index(Types[:], b.Type)
 	}
 	return strings.Compare(a.Name, b.Name)
-}
-
-// Check reports everything that is wrong with the configuration, one sentence
-// per fault, in a stable order; nil when it can be built.
-func (c Config) Check() error {
-	f := c.faults()
-	var all []error
-	for _, l := range slices.Sorted(maps.Keys(f.listeners)) {
-		all = append(all, f.listeners[l])
-	}
-	for _, s := range slices.Sorted(maps.Keys(f.services)) {
-		all = append(all, f.services[s])
-	}
-	return errors.Join(all...)
 }

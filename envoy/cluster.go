@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/envoy/edge"
 )
 
 const (
@@ -28,7 +29,7 @@ const (
 
 // cluster is the permanent cluster of one colour. It has no outlier detection
 // and nothing that closes connections when health or hosts change.
-func cluster(s Service, colour discovery.Colour) Resource {
+func cluster(s edge.Service, colour discovery.Colour) Resource {
 	name := ClusterName(s.Name, colour)
 	c := &clusterv3.Cluster{
 		Name:                 name,
@@ -51,7 +52,7 @@ func cluster(s Service, colour discovery.Colour) Resource {
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
 		UpstreamConnectionOptions:     &clusterv3.UpstreamConnectionOptions{TcpKeepalive: keepalive()},
 	}
-	if !s.TCP {
+	if s.Protocol != edge.TCP {
 		c.TypedExtensionProtocolOptions = map[string]*anypb.Any{
 			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": packed(protocol(s.HTTP2)),
 		}

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
@@ -29,14 +30,18 @@ func randomWorld(r *rand.Rand) setting {
 	w := setting{wishes: rollout.Wishes{}}
 	for i, name := range []string{"web", "raw", "more"} {
 		if r.IntN(8) > 0 {
-			w.config.Listeners = append(w.config.Listeners, Listener{Name: name, TCP: name == "raw",
-				Addr: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(80+i+r.IntN(20)/19))})
+			l := edge.Listener{Name: name, Protocol: edge.HTTP,
+				Address: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(80+i+r.IntN(20)/19))}
+			if name == "raw" {
+				l.Protocol = edge.TCP
+			}
+			w.config.Listeners = append(w.config.Listeners, l)
 		}
 	}
-	for _, name := range []discovery.Service{"a", "b", "c.d", "line"} {
-		s := Service{Name: name, Listener: "web", Prefix: "/" + string(name), HTTP2: r.IntN(4) == 0}
+	for _, name := range []discovery.Service{"a", "b", "c-d", "line"} {
+		s := edge.Service{Name: name, Listener: "web", Prefix: "/" + string(name), HTTP2: r.IntN(4) == 0}
 		if name == "line" {
-			s = Service{Name: name, Listener: "raw", TCP: true}
+			s = edge.Service{Name: name, Listener: "raw", Protocol: edge.TCP}
 		}
 		if r.IntN(10) == 0 {
 			s.Prefix = "/a"

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/envoy/edge"
 )
 
 // set is a copy of the rollout world that a test may spoil.
@@ -79,7 +80,7 @@ func TestSafe(t *testing.T) {
 			s.endpoints("chat-blue").LbEndpoints = append(s.endpoints("chat-blue").LbEndpoints, e)
 		}, May{}, nil},
 		"new cluster": {func(s *set) {
-			svc := Service{Name: "new", Listener: "web"}
+			svc := edge.Service{Name: "new", Listener: "web"}
 			e, _ := endpoints("new", discovery.Blue, nil)
 			*s = append(*s, cluster(svc, discovery.Blue), e)
 		}, May{}, nil},

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout"
 )
 
@@ -28,7 +29,7 @@ type admitted struct {
 // proxies together admit at most proxies-1 more than the limit. It goes by Runtime
 // and not into the cluster, because a changed cluster warms up again. Nothing
 // ends an established connection when it falls below what is held.
-func limits(s Service, w rollout.Wish) ([]admitted, error) {
+func limits(s edge.Service, w rollout.Wish) ([]admitted, error) {
 	if w.Proxies < 0 {
 		return nil, fmt.Errorf("service %s: %d proxies share its limits; there must be at least 0", s.Name, w.Proxies)
 	}
@@ -59,9 +60,9 @@ func share(whole, proxies int) int {
 // limitKey is the runtime key that overrides a cluster's circuit breaker. Beyond
 // max_requests an HTTP request gets 503; beyond max_connections one would wait
 // for a connection that never comes, so that is for TCP, which is closed there.
-func limitKey(s Service, colour discovery.Colour) string {
+func limitKey(s edge.Service, colour discovery.Colour) string {
 	what := "max_requests"
-	if s.TCP {
+	if s.Protocol == edge.TCP {
 		what = "max_connections"
 	}
 	return "circuit_breakers." + ClusterName(s.Name, colour) + ".default." + what

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
@@ -69,11 +70,11 @@ func becomes(t *testing.T, admitted bool, try func() (end func())) {
 // that are above it stay.
 func TestRealLimits(t *testing.T) {
 	web, raw := freeAddr(t), freeAddr(t)
-	c := Config{
-		Listeners: []Listener{{Name: "web", Addr: web}, {Name: "raw", Addr: raw}},
-		Services: []Service{
+	c := edge.Config{
+		Listeners: []edge.Listener{{Name: "web", Address: web}, {Name: "raw", Address: raw}},
+		Services: []edge.Service{
 			{Name: "chat", Listener: "web", Prefix: "/chat"}, {Name: "feeds", Listener: "web", Prefix: "/feeds", HTTP2: true},
-			{Name: "line", Listener: "raw", TCP: true},
+			{Name: "line", Listener: "raw", Protocol: edge.TCP},
 		},
 	}
 	http, tcp := backend(t, "blue"), echo(t, "blue")

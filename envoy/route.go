@@ -19,11 +19,11 @@ import (
 // listener. What matches no service gets 404.
 func routes(listener string, services []routed) Resource {
 	slices.SortFunc(services, func(a, b routed) int {
-		return cmp.Or(cmp.Compare(len(b.prefix()), len(a.prefix())), strings.Compare(a.prefix(), b.prefix()), cmp.Compare(a.Name, b.Name))
+		return cmp.Or(cmp.Compare(len(b.Path()), len(a.Path())), strings.Compare(a.Path(), b.Path()), cmp.Compare(a.Name, b.Name))
 	})
 	of := map[string][]routed{} // by host, in the order above
 	for _, s := range services {
-		for _, h := range s.hosts() {
+		for _, h := range s.Hosts() {
 			of[h] = append(of[h], s)
 		}
 	}
@@ -58,7 +58,7 @@ func route(s routed) *routev3.Route {
 		}
 	}
 	match := &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}}
-	if p := s.prefix(); p != "/" {
+	if p := s.Path(); p != "/" {
 		match.PathSpecifier = &routev3.RouteMatch_PathSeparatedPrefix{PathSeparatedPrefix: p}
 	}
 	return &routev3.Route{

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
@@ -32,7 +33,7 @@ type world struct {
 	cache  cache.SnapshotCache
 	server delta.Server
 	turn   int
-	config Config
+	config edge.Config
 	told   []Resource
 	envoy  *fleet.Process
 	admin  netip.AddrPort
@@ -64,7 +65,7 @@ func (w *world) OnStreamDeltaResponse(int64, *discoveryv3.DeltaDiscoveryRequest,
 
 // start runs a control plane and an Envoy that serves every listener of c. At
 // the end nothing may have been refused.
-func start(t *testing.T, c Config, w rollout.Wishes) *world {
+func start(t *testing.T, c edge.Config, w rollout.Wishes) *world {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -84,7 +85,7 @@ func start(t *testing.T, c Config, w rollout.Wishes) *world {
 	defer cancel()
 	var ready []netip.AddrPort
 	for _, l := range c.Listeners {
-		ready = append(ready, l.Addr)
+		ready = append(ready, l.Address)
 	}
 	out.envoy, out.admin, err = fleet.StartEnvoy(ctx, fleet.EnvoyOptions{
 		Node: "edge-1", XDS: l.Addr().(*net.TCPAddr).AddrPort(), Dir: t.TempDir(), Ready: ready,

@@ -262,6 +262,10 @@ func TestWrongUsage(t *testing.T) {
 	if err := os.WriteFile(empty, []byte(" \n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	words := filepath.Join(t.TempDir(), "words")
+	if err := os.WriteFile(words, []byte("two words\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -284,7 +288,8 @@ func TestWrongUsage(t *testing.T) {
 		{"--close-wait -1s", 2, "--close-wait is -1s; it must be above 0"},
 		{"--drain 0.0.0.0:9002", 2, "can be reached from other machines, so it needs --token-file"},
 		{"--drain 9002", 2, "--drain: address 9002: missing port"},
-		{"--token-file " + empty, 2, "is empty; write the token into it"},
+		{"--token-file " + empty, 2, "--token-file: " + empty + " is empty; it must hold the token"},
+		{"--token-file " + words, 2, "--token-file: " + words + " holds more than one word of plain characters; it must hold the token alone"},
 		{"--token-file /nowhere/token", 2, "no such file"},
 		{"--drain " + taken.Addr().String(), 1, "--drain: listen tcp"},
 		{"--drain :0 --listen " + taken.Addr().String(), 1, "--listen: listen tcp"},

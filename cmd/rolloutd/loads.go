@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy"
+	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
 	"github.com/sluice-proxy/sluice/rollout/control"
@@ -202,7 +203,7 @@ func (p *publisher) carries() map[discovery.Service]bool {
 		out[name] = false
 	}
 	for _, s := range p.config.Services {
-		out[s.Name] = s.TCP
+		out[s.Name] = s.Protocol == edge.TCP
 	}
 	return out
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -14,6 +15,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy"
 	"github.com/sluice-proxy/sluice/envoy/bootstrap"
+	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
 	"github.com/sluice-proxy/sluice/xds"
@@ -27,8 +29,9 @@ type publisher struct {
 	logger *slog.Logger
 
 	mu       sync.Mutex
-	config   envoy.Config
-	good     rollout.Wishes // the last wish of each service that was published
+	config   edge.Config                  // what can be built of the newest configuration, else of the one before
+	faulty   map[discovery.Service]string // why a service's newest configuration is not in config
+	good     rollout.Wishes               // the last wish of each service that was published
 	set      []envoy.Resource
 	versions map[envoy.Ref]string
 	proxies  []xds.Proxy
@@ -36,7 +39,7 @@ type publisher struct {
 }
 
 func newPublisher(c *config.Config, logger *slog.Logger) *publisher {
-	return &publisher{
+	p := &publisher{
 		server: xds.New(xds.Options{
 			Logger:         logger,
 			WriteOnce:      []string{envoy.ListenerType},
@@ -45,108 +48,114 @@ func newPublisher(c *config.Config, logger *slog.Logger) *publisher {
 			OwnClusters:    []string{bootstrap.Cluster},
 		}),
 		logger: logger,
-		config: heard(c),
 		good:   rollout.Wishes{},
 	}
+	p.configure(c)
+	return p
 }
 
-// configure makes the next Publish follow c.
+// configure makes the next Publish follow c. A service that cannot be built as c
+// wants it stays as it was configured before, and Publish says why.
 func (p *publisher) configure(c *config.Config) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.config = heard(c)
+	next, faults := edge.Settle(c.Edge(), p.config)
+	p.config, p.faulty = next, map[discovery.Service]string{}
+	for name, f := range faults {
+		p.faulty[name] = c.Problem(f).String()
+	}
 }
 
-// heard is the part of the configuration that Envoy hears of.
-func heard(c *config.Config) envoy.Config {
-	var out envoy.Config
-	for _, l := range c.Listeners {
-		listener := envoy.Listener{Name: l.Name, Addr: l.Address}
-		if l.TLS != nil {
-			listener.TLS = &envoy.TLS{Certificate: l.TLS.Certificate, Key: l.TLS.Key}
-		}
-		out.Listeners = append(out.Listeners, listener)
-	}
-	for _, s := range c.Services {
-		out.Services = append(out.Services, envoy.Service{
-			Name: s.Name, Listener: s.Listener, TCP: s.Protocol == config.TCP,
-			Domains: s.Domains, Prefix: s.Prefix, HTTP2: s.HTTP2,
-			StormGuard: s.StormGuard,
-		})
-	}
-	return out
-}
-
-// Publish tells the proxies. It returns, per service, why its newest wish was not
-// published; what was published of it last stays.
+// Publish tells the proxies. It returns, per service, why not all that was meant
+// for it was published: its newest wish, or the configuration that it has to
+// follow. What was published of it last stays. The first reason counts.
 func (p *publisher) Publish(wishes rollout.Wishes) map[discovery.Service]string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	refused := map[discovery.Service]string{}
-	next := maps.Clone(wishes)
-	set, ok := p.build(next, refused)
-	if ok {
-		p.set, p.good = set, next
+	d := draft{config: p.config, wishes: maps.Clone(wishes), refused: maps.Clone(p.faulty)}
+	for name := range p.faulty {
+		if _, ok := p.good[name]; !ok && p.service(name) == nil {
+			delete(d.wishes, name) // nothing of it can be built yet
+		}
+	}
+	set, shared := p.build(d)
+	if shared == "" {
+		p.set, p.good = set, d.wishes
 		p.tell()
 	} else {
 		for name := range wishes {
-			if refused[name] == "" {
-				refused[name] = refused[shared]
-			}
+			d.refuse(name, shared)
 		}
-		delete(refused, shared)
 	}
-	for name, why := range refused {
+	for name, why := range d.refused {
 		if p.refused[name] != why {
 			p.logger.Error("not published", "service", name, "reason", why)
 		}
 	}
-	p.refused = refused
-	return refused
+	p.refused = d.refused
+	return d.refused
 }
 
-// shared is whose fault a refusal of something shared by services is.
-const shared discovery.Service = ""
+// draft is what shall be published: the newest wishes, but for those that were
+// refused.
+type draft struct {
+	config  edge.Config
+	wishes  rollout.Wishes
+	refused map[discovery.Service]string
+}
 
-// build builds what the guard accepts: a service whose wish is refused keeps its
-// last good one. wishes is changed to what the set follows. It fails only when
-// something that services share is refused.
-func (p *publisher) build(wishes rollout.Wishes, refused map[discovery.Service]string) ([]envoy.Resource, bool) {
-	for {
-		set, bad := envoy.Build(p.config, wishes)
-		for name, err := range bad {
-			refused[name] = err.Error()
-		}
-		if p.fallBack(wishes, slices.Collect(maps.Keys(bad))) {
-			continue
-		}
-		refusals := envoy.Safe(p.set, set, p.may(wishes))
-		if len(refusals) == 0 {
-			return set, true
-		}
-		var whose []discovery.Service
-		for _, r := range refusals {
-			refused[r.Service] = r.Text
-			if r.Service != shared {
-				whose = append(whose, r.Service)
-			}
-		}
-		if !p.fallBack(wishes, whose) {
-			refused[shared] = refusals[0].Text
-			return nil, false
-		}
+// refuse keeps the first reason: what follows from it hides it from no one.
+func (d draft) refuse(name discovery.Service, why string) {
+	if _, known := d.refused[name]; !known {
+		d.refused[name] = why
 	}
 }
 
-// fallBack puts the last good wish of each named service in place of its newest
-// and reports whether that changed anything.
+// build builds what the guard accepts: a service whose wish is refused keeps its
+// last good one, or is left out if it has none. It fails only when something that
+// services share is refused; shared is why.
+func (p *publisher) build(d draft) (set []envoy.Resource, shared string) {
+	for {
+		set, bad := envoy.Build(d.config, d.wishes)
+		for name, err := range bad {
+			d.refuse(name, err.Error())
+		}
+		if p.fallBack(d.wishes, slices.Collect(maps.Keys(bad))) {
+			continue
+		}
+		refusals := envoy.Safe(p.set, set, p.may(d.wishes))
+		if len(refusals) == 0 {
+			return set, ""
+		}
+		var whose []discovery.Service
+		for _, r := range refusals {
+			if r.Service != "" {
+				d.refuse(r.Service, r.Text)
+				whose = append(whose, r.Service)
+			} else if shared == "" {
+				shared = r.Text
+			}
+		}
+		if !p.fallBack(d.wishes, whose) {
+			return nil, cmp.Or(shared, refusals[0].Text)
+		}
+		shared = ""
+	}
+}
+
+// fallBack puts the last good wish of each named service in place of its newest,
+// or takes the newest away, and reports whether that changed anything.
 func (p *publisher) fallBack(wishes rollout.Wishes, names []discovery.Service) bool {
 	changed := false
 	for _, name := range names {
 		good, ok := p.good[name]
 		wish, wished := wishes[name]
-		if ok && (!wished || !reflect.DeepEqual(wish, good)) {
+		switch {
+		case ok && (!wished || !reflect.DeepEqual(wish, good)):
 			wishes[name] = good
+			changed = true
+		case !ok && wished:
+			delete(wishes, name)
 			changed = true
 		}
 	}
@@ -232,17 +241,17 @@ func (p *publisher) Proxies(name discovery.Service) []rollout.Proxy {
 // needs is what a proxy has to hold to send the service's connections where they
 // should go, and whose refusals concern the service.
 func (p *publisher) needs(name discovery.Service) (map[xds.Ref]string, map[envoy.Ref]bool) {
-	i := slices.IndexFunc(p.config.Services, func(s envoy.Service) bool { return s.Name == name })
-	if i < 0 {
+	s := p.service(name)
+	if s == nil {
 		return nil, nil
 	}
 	needs, concerned := map[xds.Ref]string{}, map[envoy.Ref]bool{
-		{Type: envoy.ListenerType, Name: p.config.Services[i].Listener}: true,
+		{Type: envoy.ListenerType, Name: s.Listener}: true,
 	}
 	for _, c := range discovery.Colours {
 		concerned[envoy.Ref{Type: envoy.ClusterType, Name: envoy.ClusterName(name, c)}] = true
 	}
-	for _, ref := range envoy.Needs(p.config.Services[i]) {
+	for _, ref := range envoy.Needs(*s) {
 		version, published := p.versions[ref]
 		if !published {
 			return nil, concerned
@@ -250,6 +259,15 @@ func (p *publisher) needs(name discovery.Service) (map[xds.Ref]string, map[envoy
 		needs[xds.Ref(ref)], concerned[ref] = version, true
 	}
 	return needs, concerned
+}
+
+// service is what of a service's configuration Envoy hears; nil if it has none.
+func (p *publisher) service(name discovery.Service) *edge.Service {
+	i := slices.IndexFunc(p.config.Services, func(s edge.Service) bool { return s.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &p.config.Services[i]
 }
 
 // list is every proxy in the operator's words.

@@ -174,8 +174,10 @@ func TestToken(t *testing.T) {
 			}
 		}
 	}
-	if code, _ := call(h, "GET", "/v1/status", "", "Authorization", "Bearer secret"); code != 200 {
-		t.Errorf("with the token: %d", code)
+	for _, header := range []string{"Bearer secret", "bearer secret"} {
+		if code, _ := call(h, "GET", "/v1/status", "", "Authorization", header); code != 200 {
+			t.Errorf("with %q: %d", header, code)
+		}
 	}
 	for _, path := range []string{"/healthz", "/readyz"} {
 		if code, _ := call(h, "GET", path, ""); code != 200 {

@@ -1,16 +1,14 @@
 package drain
 
 import (
-	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/netip"
-	"strings"
 
+	"github.com/sluice-proxy/sluice/rollout/drain/bearer"
 	"github.com/sluice-proxy/sluice/rollout/drain/strictjson"
 )
 
@@ -88,9 +86,7 @@ func (g *Gate) allowed(r *http.Request) (code int, err error) {
 		}
 		return 0, nil
 	}
-	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	got, want := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(g.opt.Token))
-	if !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
+	if !bearer.Shown(r, g.opt.Token) {
 		return http.StatusUnauthorized, errors.New("the bearer token is missing or wrong")
 	}
 	return 0, nil

@@ -149,7 +149,7 @@ func (w *world) register(at netip.AddrPort, colour discovery.Colour) {
 }
 
 // knows reports an instance that is missing from Envoy's own endpoints.
-func (e *edge) knows(w *world, all []fleet.Instance) error {
+func (e *realEnvoy) knows(w *world, all []fleet.Instance) error {
 	w.t.Helper()
 	dump := w.page(e.admin, "/clusters")
 	for _, in := range all {

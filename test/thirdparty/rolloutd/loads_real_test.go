@@ -144,7 +144,7 @@ func TestRealLoads(t *testing.T) {
 }
 
 // onProxy is how many requests one Envoy says on its own admin interface.
-func (w *world) onProxy(e *edge, cluster string) (n int) {
+func (w *world) onProxy(e *realEnvoy, cluster string) (n int) {
 	w.t.Helper()
 	name := "cluster." + cluster + ".upstream_rq_active"
 	_, err := fmt.Sscanf(w.page(e.admin, "/stats?usedonly&filter=^"+name+"$"), name+": %d", &n)

@@ -51,7 +51,7 @@ func TestRealServers(t *testing.T) {
 	}
 	w.must(w.ctl.Configure(strings.Replace(w.rest, "services:\n", listeners.String()+"services:\n", 1) + services.String()))
 	w.ctl.Reload()
-	edges := []*edge{w.startEnvoy("edge-1", w.ctl.XDS), w.startEnvoy("edge-2", w.ctl.XDS)}
+	edges := []*realEnvoy{w.startEnvoy("edge-1", w.ctl.XDS), w.startEnvoy("edge-2", w.ctl.XDS)}
 
 	stops := map[discovery.Service][]func(){}
 	for _, p := range all {

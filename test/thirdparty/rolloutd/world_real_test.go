@@ -139,12 +139,12 @@ func (w *world) startChat(of discovery.Service, id discovery.InstanceID, c disco
 
 // startEnvoy starts one that talks to rolloutd through xds, and waits until it
 // serves both services.
-func (w *world) startEnvoy(node string, xds netip.AddrPort) *edge {
+func (w *world) startEnvoy(node string, xds netip.AddrPort) *realEnvoy {
 	w.t.Helper()
 	return w.startEdge(fleet.EnvoyOptions{Node: node, XDS: xds, Dir: w.dir, Concurrency: 2})
 }
 
-func (w *world) startEdge(o fleet.EnvoyOptions) *edge {
+func (w *world) startEdge(o fleet.EnvoyOptions) *realEnvoy {
 	w.t.Helper()
 	node := o.Node
 	p, admin, err := fleet.StartEnvoy(w.ctx, o)
@@ -160,11 +160,11 @@ func (w *world) startEdge(o fleet.EnvoyOptions) *edge {
 	for _, s := range []discovery.Service{chat, line} {
 		w.await(s, node+" to acknowledge", func(st api.Status) bool { return st.Proxies.Confirmed == st.Proxies.Connected })
 	}
-	return &edge{Process: p, admin: admin}
+	return &realEnvoy{Process: p, admin: admin}
 }
 
-// edge is a real Envoy.
-type edge struct {
+// realEnvoy is a running one.
+type realEnvoy struct {
 	*fleet.Process
 	admin netip.AddrPort
 }
