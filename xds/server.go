@@ -32,11 +32,6 @@ type Options struct {
 	// first is sent, the one of the second with the same name is sent again
 	// right after, even if unchanged (a modified cluster waits for its endpoints).
 	Resend map[string]string
-	// LoadInterval is how often proxies report their load. Default one second.
-	LoadInterval time.Duration
-	// OwnClusters are clusters that proxies have of their own, from their
-	// bootstrap: what they report of those is ignored without a word.
-	OwnClusters []string
 }
 
 // Server is an xDS management server: delta and state-of-the-world, aggregated
@@ -51,7 +46,6 @@ type Server struct {
 	publish sync.Mutex // orders publishers
 	now     atomic.Pointer[published]
 	changed chan struct{}
-	loads   *loads
 
 	mu      sync.Mutex // guards what follows; taken before a peer's
 	byNode  map[string]*peer
@@ -69,7 +63,6 @@ func New(o Options) *Server {
 		changed:        make(chan struct{}, 1), // a level: "look again"
 		byNode:         map[string]*peer{},
 		streams:        map[*stream]struct{}{},
-		loads:          newLoads(o),
 	}
 	for _, t := range o.WriteOnce {
 		s.writeOnce[t], s.onePerResponse[t] = true, true
@@ -93,7 +86,6 @@ func (s *Server) Publish(set []Resource) {
 	if n == old {
 		return
 	}
-	s.loads.follow(set)
 	s.now.Store(n)
 	s.mu.Lock()
 	defer s.mu.Unlock()

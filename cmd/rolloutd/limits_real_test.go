@@ -59,7 +59,7 @@ func newStage(t *testing.T) *stage {
 	s.xds = l.Addr().(*net.TCPAddr).AddrPort()
 	serving, stop := context.WithCancel(context.Background())
 	var all sync.WaitGroup
-	all.Go(func() { _ = serveXDS(serving, s.pub.server, l) })
+	all.Go(func() { _ = serveXDS(serving, s.pub, l) })
 	t.Cleanup(func() { stop(); all.Wait() })
 	return s
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/sluice-proxy/sluice/envoy"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
-	"github.com/sluice-proxy/sluice/xds"
+	"github.com/sluice-proxy/sluice/xds/reports"
 )
 
 const (
@@ -83,7 +83,7 @@ func (l *loads) run(ctx context.Context, control *rollout.Controller) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-l.pub.server.LoadsChanged():
+		case <-l.pub.hub.Changed():
 		case <-beat.C:
 		}
 		views, _ := control.Views()
@@ -146,7 +146,7 @@ func (l *loads) carried(name discovery.Service, tcp bool, nodes []string, now ti
 		overflow: map[discovery.Colour]uint64{},
 	}
 	for _, c := range discovery.Colours {
-		reported := l.pub.server.Load(envoy.ClusterName(name, c))
+		reported := l.pub.hub.Load(envoy.ClusterName(name, c))
 		for addr, e := range reported.Endpoints {
 			out.loads[rollout.Place{Colour: c, Addr: addr}] = rollout.Load{
 				Held: e.Held, Accepted: e.Issued, Refused: e.Errors, PerSecond: e.PerSecond, At: e.At, Silent: e.Silent,
@@ -165,7 +165,7 @@ func (l *loads) carried(name discovery.Service, tcp bool, nodes []string, now ti
 // witness sums up the counters of one colour over every proxy that may hold
 // connections: the nodes, and whoever counts. false: there is no such proxy, and
 // then nothing is proven either.
-func witness(nodes []string, counts []xds.Count, tcp bool) (rollout.Witness, bool) {
+func witness(nodes []string, counts []reports.Count, tcp bool) (rollout.Witness, bool) {
 	var w rollout.Witness
 	silent := map[string]bool{}
 	for _, node := range nodes {
@@ -223,14 +223,14 @@ func (p *publisher) nodes() (connected []string, lost map[string]time.Time) {
 
 // list is every proxy in the operator's words, with how its reports fare.
 func (l *loads) list() []api.Proxy {
-	fares := map[string]xds.Reporter{}
-	for _, r := range l.pub.server.Reporters() {
+	fares := map[string]reports.Reporter{}
+	for _, r := range l.pub.hub.Reporters() {
 		fares[r.Node] = r
 	}
 	all := l.pub.list()
 	for i, p := range all {
 		r := fares[p.Node]
-		all[i].Reports = api.Reports{
+		all[i].Reports = api.Reporting{
 			Loads: known(r.Loads), Counters: known(r.Counters), Silent: r.Silent,
 			Trouble: r.Trouble, Refused: r.Refused, Ignored: r.Ignored,
 		}

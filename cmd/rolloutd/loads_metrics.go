@@ -39,7 +39,7 @@ func (m loadMetrics) Collect(ch chan<- prometheus.Metric) {
 			s.gauge(m.silent, float64(len(w.Missing)), string(name), string(colour))
 		}
 	}
-	for _, r := range m.loads.pub.server.Reporters() {
+	for _, r := range m.loads.pub.hub.Reporters() {
 		s.counter(m.refused, &r.Refused, r.Node)
 		s.gauge(m.ignored, float64(len(r.Ignored)), r.Node)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
 	"github.com/sluice-proxy/sluice/xds"
+	"github.com/sluice-proxy/sluice/xds/reports"
 )
 
 // publisher is the way from wishes to proxies: it builds what Envoy should hear,
@@ -24,6 +25,7 @@ import (
 // published goes through it. Methods may be called concurrently.
 type publisher struct {
 	server *xds.Server
+	hub    *reports.Hub
 	logger *slog.Logger
 
 	mu       sync.Mutex
@@ -42,8 +44,8 @@ func newPublisher(c *config.Config, logger *slog.Logger) *publisher {
 			WriteOnce:      []string{envoy.ListenerType},
 			OnePerResponse: []string{envoy.RouteType, envoy.EndpointType, envoy.ExtensionType},
 			Resend:         map[string]string{envoy.ClusterType: envoy.EndpointType},
-			OwnClusters:    []string{bootstrap.Cluster},
 		}),
+		hub:    reports.New(reports.Options{Logger: logger, OwnClusters: []string{bootstrap.Cluster}}),
 		logger: logger,
 		config: heard(c),
 		good:   rollout.Wishes{},
@@ -182,6 +184,9 @@ func (p *publisher) tell() {
 	p.versions = make(map[envoy.Ref]string, len(p.set))
 	out := make([]xds.Resource, 0, len(p.set))
 	for _, r := range p.set {
+		if r.Type == envoy.ClusterType {
+			p.hub.Follow(r.Name)
+		}
 		after := make([]xds.Ref, len(r.After))
 		for i, a := range r.After {
 			after[i] = xds.Ref(a)

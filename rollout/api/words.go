@@ -246,11 +246,11 @@ type Proxy struct {
 	NackCount uint64 `json:"nack_count"`
 	// Withheld is what it has not been sent, and why.
 	Withheld []Withheld `json:"withheld"`
-	Reports  Reports    `json:"reports"`
+	Reports  Reporting  `json:"reports"`
 }
 
-// Reports is how a proxy's reports of what it carries fare.
-type Reports struct {
+// Reporting is how a proxy's reports of what it carries fare.
+type Reporting struct {
 	// Loads and Counters are when the newest came; null: never.
 	Loads    *time.Time `json:"loads"`
 	Counters *time.Time `json:"counters"`

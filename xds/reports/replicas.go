@@ -1,60 +1,22 @@
-package xds
+package reports
 
 import (
 	"maps"
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/sluice-proxy/sluice/xds/reports/exchange"
 )
 
-// Reports is what proxies report to one replica on streams of their own: a whole
-// value, as JSON, for Import by the others. What a replica imported is not part of
-// it. Times are by the clock of who took it; only their distance to Now counts.
-type Reports struct {
-	Now   time.Time     `json:"now"`
-	Nodes []NodeReports `json:"nodes"` // sorted by node
-}
-
-// NodeReports is what one node reports.
-type NodeReports struct {
-	Node string `json:"node"`
-	// Loads and Counters are when the newest came; zero: that stream is not open.
-	Loads    time.Time                 `json:"loads,omitzero"`
-	Counters time.Time                 `json:"counters,omitzero"`
-	Clusters map[string]ClusterReports `json:"clusters"`
-}
-
-// ClusterReports is what one node reports of one cluster.
-type ClusterReports struct {
-	// Endpoints are those of the newest load report; Issued and Errors of each count
-	// since the process that tells them started.
-	Endpoints map[netip.AddrPort]EndpointReports `json:"endpoints,omitempty"`
-	// Counters are of the newest flush.
-	Requests    int           `json:"requests"`
-	Pending     int           `json:"pending"`
-	Connections int           `json:"connections"`
-	Overflow    uint64        `json:"overflow"`
-	Connects    uint64        `json:"connects"`
-	Connect     time.Duration `json:"connect"`
-}
-
-// EndpointReports is what one node reports of one endpoint.
-type EndpointReports struct {
-	Held      int     `json:"held"`
-	Issued    uint64  `json:"issued"`
-	Errors    uint64  `json:"errors"`
-	PerSecond float64 `json:"per_second"`
-}
-
 // Export returns what proxies report here.
-func (s *Server) Export() Reports {
-	l := s.loads
+func (l *Hub) Export() exchange.Reports {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	out := Reports{Now: time.Now(), Nodes: []NodeReports{}}
+	out := exchange.Reports{Now: time.Now(), Nodes: []exchange.Node{}}
 	for _, node := range slices.Sorted(maps.Keys(l.nodes)) {
 		n := l.nodes[node]
-		r := NodeReports{Node: node, Clusters: map[string]ClusterReports{}}
+		r := exchange.Node{Node: node, Clusters: map[string]exchange.Cluster{}}
 		if l.own(n.loads) {
 			r.Loads = n.loads.at
 		}
@@ -73,17 +35,17 @@ func (s *Server) Export() Reports {
 }
 
 // own: it is a proxy's stream to this process that speaks.
-func (l *loads) own(v voice) bool { return v.stream != nil && !l.others[v.stream] }
+func (l *Hub) own(v voice) bool { return v.stream != nil && !l.others[v.stream] }
 
-func (c *clusterReport) export() ClusterReports {
-	out := ClusterReports{
-		Endpoints: map[netip.AddrPort]EndpointReports{},
+func (c *clusterReport) export() exchange.Cluster {
+	out := exchange.Cluster{
+		Endpoints: map[netip.AddrPort]exchange.Endpoint{},
 		Requests:  c.counters.requests, Pending: c.counters.pending, Connections: c.counters.connections,
 		Overflow: c.counters.overflow, Connects: c.counters.connects, Connect: c.counters.connect,
 	}
 	for addr, e := range c.endpoints {
 		if e.present {
-			out.Endpoints[addr] = EndpointReports{Held: e.held, Issued: e.issued, Errors: e.errors, PerSecond: e.perSecond}
+			out.Endpoints[addr] = exchange.Endpoint{Held: e.held, Issued: e.issued, Errors: e.errors, PerSecond: e.perSecond}
 		}
 	}
 	return out
@@ -94,8 +56,7 @@ func (c *clusterReport) export() ClusterReports {
 // replicas, and for each kind the newest report counts, whoever brings it. A replica
 // that is not heard of any more makes its proxies silent after 5 intervals, as if
 // they were.
-func (s *Server) Import(replica string, r Reports) {
-	l := s.loads
+func (l *Hub) Import(replica string, r exchange.Reports) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	id := l.replicas[replica]
@@ -148,14 +109,14 @@ func (v *voice) passed(id *int, said, at time.Time) bool {
 
 // importLoads takes over the newest load report of a node. Totals grow by what they
 // grew there; where they stood at first is no news. l.mu is held.
-func (l *loads) importLoads(n *reporter, clusters map[string]ClusterReports) {
+func (l *Hub) importLoads(n *reporter, clusters map[string]exchange.Cluster) {
 	for name, c := range clusters {
 		r := l.cluster(n, name)
 		if r == nil {
 			continue
 		}
 		if r.by != n.loads.stream {
-			r.by, r.there = n.loads.stream, map[netip.AddrPort]EndpointReports{}
+			r.by, r.there = n.loads.stream, map[netip.AddrPort]exchange.Endpoint{}
 		}
 		news := map[netip.AddrPort]said{}
 		for addr, e := range c.Endpoints {
@@ -174,7 +135,7 @@ func (l *loads) importLoads(n *reporter, clusters map[string]ClusterReports) {
 }
 
 // importCounters takes over the newest flush of a node. l.mu is held.
-func (l *loads) importCounters(n *reporter, clusters map[string]ClusterReports) {
+func (l *Hub) importCounters(n *reporter, clusters map[string]exchange.Cluster) {
 	f := flush{at: n.counters.at, speaks: true, clusters: map[string]flushed{}}
 	for name, c := range clusters {
 		if r := l.cluster(n, name); r != nil {

@@ -1,4 +1,8 @@
-package xds
+// Package reports hears what proxies report of the connections that they carry:
+// load reports by endpoint (LRS) and counters by cluster (the metrics service). It
+// sums them up over the proxies, merges what other replicas heard, and knows which
+// proxy has ceased to report. It knows nothing of resources, services or rollouts.
+package reports
 
 import (
 	"fmt"
@@ -7,6 +11,12 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	load "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
+	metrics "github.com/envoyproxy/go-control-plane/envoy/service/metrics/v3"
+	"google.golang.org/grpc"
+
+	"github.com/sluice-proxy/sluice/xds/reports/exchange"
 )
 
 const (
@@ -25,10 +35,10 @@ const (
 	maxIgnored   = 8       // names of ignored clusters that are shown
 )
 
-// loads is everything that proxies report of what they carry, by node id: load
+// Hub is everything that proxies report of what they carry, by node id: load
 // reports and counters come on streams of their own, which need not be on the
-// connection of the discovery stream.
-type loads struct {
+// connection of the discovery stream. Its methods may be called concurrently.
+type Hub struct {
 	log      *slog.Logger
 	interval time.Duration
 	proxies  map[string]bool // clusters that proxies have of their own
@@ -79,7 +89,7 @@ type clusterReport struct {
 	unseen   [2]int
 	compared int
 	// there is what was last passed on of each endpoint, by the replica of that voice.
-	there map[netip.AddrPort]EndpointReports
+	there map[netip.AddrPort]exchange.Endpoint
 	by    *int
 
 	counters  counters
@@ -101,9 +111,20 @@ type endpointReport struct {
 	present bool
 }
 
-func newLoads(o Options) *loads {
-	l := &loads{
-		log: o.Logger, interval: o.LoadInterval, proxies: map[string]bool{},
+// Options of a Hub.
+type Options struct {
+	Logger *slog.Logger // required
+	// Interval is how often proxies report their load. Default one second.
+	Interval time.Duration
+	// OwnClusters are clusters that proxies have of their own, from their
+	// bootstrap: what they report of those is ignored without a word.
+	OwnClusters []string
+}
+
+// New returns a hub that ignores every cluster until Follow names it.
+func New(o Options) *Hub {
+	l := &Hub{
+		log: o.Logger, interval: o.Interval, proxies: map[string]bool{},
 		changed: make(chan struct{}, 1), published: map[string]bool{},
 		nodes: map[string]*reporter{}, totals: map[string]map[netip.AddrPort]total{},
 		replicas: map[string]*int{}, others: map[*int]bool{},
@@ -117,21 +138,24 @@ func newLoads(o Options) *loads {
 	return l
 }
 
-// follow learns which clusters exist. One that was published once may hold
-// connections for as long as this process lives.
-func (l *loads) follow(set []Resource) {
+// Register adds to g the services that hear load reports and counters.
+func (l *Hub) Register(g *grpc.Server) {
+	load.RegisterLoadReportingServiceServer(g, loadService{l: l})
+	metrics.RegisterMetricsServiceServer(g, metricsService{l: l})
+}
+
+// Follow names clusters of which proxies may report, BEFORE the proxies hear of
+// them. One that was named once may hold connections for as long as this process
+// lives, so none is ever forgotten.
+func (l *Hub) Follow(clusters ...string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, r := range set {
-		if r.Type == clusterType {
-			l.published[r.Name] = true
-		}
+	for _, name := range clusters {
+		l.published[name] = true
 	}
 }
 
-const clusterType = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
-
-func (l *loads) notify() {
+func (l *Hub) notify() {
 	select {
 	case l.changed <- struct{}{}:
 	default:
@@ -140,12 +164,12 @@ func (l *loads) notify() {
 
 // fresh: the node's stream is open, and what came at then is no older than a few
 // intervals.
-func (l *loads) fresh(v voice, then, now time.Time) bool {
+func (l *Hub) fresh(v voice, then, now time.Time) bool {
 	return v.stream != nil && now.Sub(then) <= silentAfter*l.interval
 }
 
 // reporter finds or makes what is known of a node. l.mu is held.
-func (l *loads) reporter(node string) (*reporter, error) {
+func (l *Hub) reporter(node string) (*reporter, error) {
 	now := time.Now()
 	if now.Sub(l.swept) > time.Minute {
 		l.swept = now
@@ -163,7 +187,7 @@ func (l *loads) reporter(node string) (*reporter, error) {
 }
 
 // sweep forgets what nobody has reported for a day.
-func (l *loads) sweep(now time.Time) {
+func (l *Hub) sweep(now time.Time) {
 	for node, n := range l.nodes {
 		if n.loads.stream == nil && n.counters.stream == nil &&
 			now.Sub(n.loads.at) > loadsKept && now.Sub(n.counters.at) > loadsKept {
@@ -181,7 +205,7 @@ func (l *loads) sweep(now time.Time) {
 
 // cluster finds or makes the node's report of a cluster; nil when it is not one
 // that was published. l.mu is held.
-func (l *loads) cluster(n *reporter, name string) *clusterReport {
+func (l *Hub) cluster(n *reporter, name string) *clusterReport {
 	if r := n.clusters[name]; r != nil {
 		return r
 	}
@@ -194,7 +218,7 @@ func (l *loads) cluster(n *reporter, name string) *clusterReport {
 	return r
 }
 
-func (l *loads) ignore(n *reporter, name string) {
+func (l *Hub) ignore(n *reporter, name string) {
 	if l.proxies[name] || len(n.ignored) >= maxIgnored || slices.Contains(n.ignored, name) {
 		return
 	}
@@ -204,7 +228,7 @@ func (l *loads) ignore(n *reporter, name string) {
 
 // refuse names a report that is not believed; what was known before stays.
 // l.mu is held.
-func (l *loads) refuse(n *reporter, why string) {
+func (l *Hub) refuse(n *reporter, why string) {
 	n.refused++
 	news := n.trouble != why
 	n.trouble = why

@@ -1,4 +1,4 @@
-package xds
+package reports
 
 import (
 	"errors"
@@ -18,7 +18,7 @@ import (
 // loadService serves load reports. A node's newest stream speaks for it.
 type loadService struct {
 	load.UnimplementedLoadReportingServiceServer
-	l *loads
+	l *Hub
 }
 
 func (s loadService) StreamLoadStats(stream load.LoadReportingService_StreamLoadStatsServer) error {
@@ -58,7 +58,7 @@ func ended(err error) error {
 }
 
 // open makes a stream the node's voice of its kind.
-func (l *loads) open(node string, id *int, which func(*reporter) *voice) error {
+func (l *Hub) open(node string, id *int, which func(*reporter) *voice) error {
 	if node == "" || len(node) > maxName {
 		return status.Error(codes.InvalidArgument, "the first message names no node.id; set it in the bootstrap")
 	}
@@ -78,7 +78,7 @@ func (l *loads) open(node string, id *int, which func(*reporter) *voice) error {
 }
 
 // close ends what a stream says; what it said stays.
-func (l *loads) close(node string, id *int) {
+func (l *Hub) close(node string, id *int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := l.nodes[node]
@@ -91,7 +91,7 @@ func (l *loads) close(node string, id *int) {
 }
 
 // take hears one load report; false when a newer stream speaks for the node.
-func (l *loads) take(node string, id *int, clusters []*endpoint.ClusterStats) bool {
+func (l *Hub) take(node string, id *int, clusters []*endpoint.ClusterStats) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := l.nodes[node]
@@ -165,7 +165,7 @@ func read(c *endpoint.ClusterStats) (map[netip.AddrPort]said, error) {
 }
 
 // apply takes over one report that was checked. l.mu is held.
-func (l *loads) apply(cluster string, r *clusterReport, news map[netip.AddrPort]said, since time.Duration, now time.Time) {
+func (l *Hub) apply(cluster string, r *clusterReport, news map[netip.AddrPort]said, since time.Duration, now time.Time) {
 	r.at, r.sum = now, 0
 	for addr, e := range r.endpoints {
 		if _, in := news[addr]; !in && e.present {

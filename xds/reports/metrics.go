@@ -1,4 +1,4 @@
-package xds
+package reports
 
 import (
 	"time"
@@ -12,7 +12,7 @@ import (
 // sink): all they have, at each flush. Only a few of each cluster are looked at.
 type metricsService struct {
 	metrics.UnimplementedMetricsServiceServer
-	l *loads
+	l *Hub
 }
 
 func (s metricsService) StreamMetrics(stream metrics.MetricsService_StreamMetricsServer) error {
@@ -77,7 +77,7 @@ type flushed struct {
 }
 
 // hear takes over one message; false when a newer stream speaks for the node.
-func (l *loads) hear(node string, id *int, f *flush, m scanned) bool {
+func (l *Hub) hear(node string, id *int, f *flush, m scanned) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := l.nodes[node]
@@ -107,7 +107,7 @@ func (l *loads) hear(node string, id *int, f *flush, m scanned) bool {
 // every counter that it ever used. A flush without any cluster's gauge proves
 // nothing: the proxy may be told not to send them. One with a part that cannot be is
 // not believed at all. l.mu is held.
-func (l *loads) finish(n *reporter, f flush) {
+func (l *Hub) finish(n *reporter, f flush) {
 	if !f.speaks || f.bad {
 		return
 	}

@@ -1,4 +1,4 @@
-package xds
+package reports
 
 import (
 	"cmp"
@@ -68,8 +68,7 @@ type Reporter struct {
 }
 
 // Load returns what is reported of a cluster.
-func (s *Server) Load(cluster string) ClusterLoad {
-	l := s.loads
+func (l *Hub) Load(cluster string) ClusterLoad {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
@@ -127,8 +126,7 @@ func (n *reporter) count(r *clusterReport, fresh bool, now time.Time) Count {
 }
 
 // Reporters returns how each node's reports fare, sorted by node.
-func (s *Server) Reporters() []Reporter {
-	l := s.loads
+func (l *Hub) Reporters() []Reporter {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
@@ -147,7 +145,7 @@ func (s *Server) Reporters() []Reporter {
 	return out
 }
 
-// LoadsChanged has a value whenever Load may say something else than before the
+// Changed has a value whenever Load may say something else than before the
 // last receive, apart from silence, which only time brings. There is one channel:
 // one receiver.
-func (s *Server) LoadsChanged() <-chan struct{} { return s.loads.changed }
+func (l *Hub) Changed() <-chan struct{} { return l.changed }
