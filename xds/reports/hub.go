@@ -20,13 +20,14 @@ import (
 )
 
 const (
-	// loadInterval is how often proxies report when Options do not say.
-	loadInterval = time.Second
-	// silentAfter is after how many intervals without a report a proxy is silent.
+	// defaultInterval is how often proxies report when Options do not say.
+	defaultInterval = time.Second
+	// silentAfter is the number of intervals without a report after which a proxy
+	// is silent.
 	silentAfter = 5
-	// loadsKept is how long the reports of a silent node, and the totals of an
-	// endpoint that nobody reports, are remembered.
-	loadsKept = 24 * time.Hour
+	// retention is how long the reports of a silent node, and the totals of an
+	// endpoint that no proxy reports, are remembered.
+	retention = 24 * time.Hour
 
 	maxReporters = 10_000  // nodes remembered
 	maxEndpoints = 10_000  // endpoints of one cluster that are remembered
@@ -35,25 +36,25 @@ const (
 	maxIgnored   = 8       // names of ignored clusters that are shown
 )
 
-// Hub is everything that proxies report of what they carry, by node id: load
+// Hub holds everything that proxies report of what they carry, by node id: load
 // reports and counters come on streams of their own, which need not be on the
 // connection of the discovery stream. Its methods may be called concurrently.
 type Hub struct {
-	log      *slog.Logger
-	interval time.Duration
-	proxies  map[string]bool // clusters that proxies have of their own
-	changed  chan struct{}   // a level: "look again"
+	log         *slog.Logger
+	interval    time.Duration
+	ownClusters map[string]bool // clusters that proxies have of their own
+	changed     chan struct{}   // a level: "look again"
 
-	mu        sync.Mutex // guards what follows, down to the last report
-	published map[string]bool
-	nodes     map[string]*reporter
-	totals    map[string]map[netip.AddrPort]total // by cluster
-	swept     time.Time
-	replicas  map[string]*int // the voice of each other replica that was imported from
-	others    map[*int]bool   // the same
+	mu       sync.Mutex // guards what follows, down to the last report
+	clusters map[string]bool
+	nodes    map[string]*reporter
+	totals   map[string]map[netip.AddrPort]total // by cluster
+	swept    time.Time
+	replicas map[string]*origin // of the other replicas' reports
 }
 
-// total is of all nodes together, so that it never falls when one is forgotten.
+// total counts what all nodes together issued to one endpoint, so that it never
+// falls when a node is forgotten.
 type total struct {
 	issued, errors uint64
 	at             time.Time
@@ -62,35 +63,44 @@ type total struct {
 // reporter is one node.
 type reporter struct {
 	node            string
-	loads, counters voice
+	loads, counters source
 	clusters        map[string]*clusterReport
 	complete        time.Time // when the counters came that are known to have been all
 
 	trouble string
 	refused uint64
-	told    time.Time // when trouble was logged last
+	logged  time.Time // when trouble was logged last
 	ignored []string
 }
 
-// voice is a node's newest stream of one kind.
-type voice struct {
-	stream *int // tells streams, and other replicas, apart; nil once it has ended
-	at     time.Time
-	said   time.Time // the same by the clock of the replica that passes it on
+// origin identifies, by its address, one stream of a proxy or one other replica.
+type origin struct {
+	replica string // empty: a stream to this process
 }
+
+// source is where a node's reports of one kind come from: the newest stream, here
+// or at another replica.
+type source struct {
+	origin *origin   // nil once the stream has ended
+	at     time.Time // of the newest report, by the clock of this process
+	stamp  time.Time // the same by the clock of the replica that exported it
+}
+
+// local reports whether the source is a proxy's open stream to this process.
+func (s source) local() bool { return s.origin != nil && s.origin.replica == "" }
 
 // clusterReport is what one node says of one cluster.
 type clusterReport struct {
 	at        time.Time // of the newest load report
-	sum       int       // in progress in that report
+	reported  int       // requests in progress in that report
 	endpoints map[netip.AddrPort]*endpointReport
-	// unseen is how much more the counters had than sum, at the two newest
-	// comparisons since an endpoint was last found absent.
-	unseen   [2]int
-	compared int
-	// there is what was last passed on of each endpoint, by the replica of that voice.
-	there map[netip.AddrPort]exchange.Endpoint
-	by    *int
+	// excess is how many requests more than reported the counters had, at the two
+	// newest comparisons since an endpoint was last found absent.
+	excess      [2]int
+	comparisons int
+	// imported is what importer, another replica, exported last of each endpoint.
+	imported map[netip.AddrPort]exchange.Endpoint
+	importer *origin
 
 	counters  counters
 	counted   time.Time
@@ -123,94 +133,95 @@ type Options struct {
 
 // New returns a hub that ignores every cluster until Follow names it.
 func New(o Options) *Hub {
-	l := &Hub{
-		log: o.Logger, interval: o.Interval, proxies: map[string]bool{},
-		changed: make(chan struct{}, 1), published: map[string]bool{},
+	h := &Hub{
+		log: o.Logger, interval: o.Interval, ownClusters: map[string]bool{},
+		changed: make(chan struct{}, 1), clusters: map[string]bool{},
 		nodes: map[string]*reporter{}, totals: map[string]map[netip.AddrPort]total{},
-		replicas: map[string]*int{}, others: map[*int]bool{},
+		replicas: map[string]*origin{},
 	}
-	if l.interval <= 0 {
-		l.interval = loadInterval
+	if h.interval <= 0 {
+		h.interval = defaultInterval
 	}
 	for _, name := range o.OwnClusters {
-		l.proxies[name] = true
+		h.ownClusters[name] = true
 	}
-	return l
+	return h
 }
 
 // Register adds to g the services that hear load reports and counters.
-func (l *Hub) Register(g *grpc.Server) {
-	load.RegisterLoadReportingServiceServer(g, loadService{l: l})
-	metrics.RegisterMetricsServiceServer(g, metricsService{l: l})
+func (h *Hub) Register(g *grpc.Server) {
+	load.RegisterLoadReportingServiceServer(g, loadService{hub: h})
+	metrics.RegisterMetricsServiceServer(g, metricsService{hub: h})
 }
 
 // Follow names clusters of which proxies may report, BEFORE the proxies hear of
 // them. One that was named once may hold connections for as long as this process
 // lives, so none is ever forgotten.
-func (l *Hub) Follow(clusters ...string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+func (h *Hub) Follow(clusters ...string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	for _, name := range clusters {
-		l.published[name] = true
+		h.clusters[name] = true
 	}
 }
 
-func (l *Hub) notify() {
+func (h *Hub) notify() {
 	select {
-	case l.changed <- struct{}{}:
+	case h.changed <- struct{}{}:
 	default:
 	}
 }
 
-// fresh: the node's stream is open, and what came at then is no older than a few
-// intervals.
-func (l *Hub) fresh(v voice, then, now time.Time) bool {
-	return v.stream != nil && now.Sub(then) <= silentAfter*l.interval
+// silent reports whether the source's stream has ended or what came from it at then
+// is older than silentAfter intervals.
+func (h *Hub) silent(s source, then, now time.Time) bool {
+	return s.origin == nil || now.Sub(then) > silentAfter*h.interval
 }
 
-// reporter finds or makes what is known of a node. l.mu is held.
-func (l *Hub) reporter(node string) (*reporter, error) {
+// reporter finds or makes what is known of a node. h.mu is held.
+func (h *Hub) reporter(node string) (*reporter, error) {
 	now := time.Now()
-	if now.Sub(l.swept) > time.Minute {
-		l.swept = now
-		l.sweep(now)
+	if now.Sub(h.swept) > time.Minute {
+		h.swept = now
+		h.sweep(now)
 	}
-	if n := l.nodes[node]; n != nil {
+	if n := h.nodes[node]; n != nil {
 		return n, nil
 	}
-	if len(l.nodes) >= maxReporters {
+	if len(h.nodes) >= maxReporters {
 		return nil, fmt.Errorf("more than %d nodes report their load", maxReporters)
 	}
 	n := &reporter{node: node, clusters: map[string]*clusterReport{}}
-	l.nodes[node] = n
+	h.nodes[node] = n
 	return n, nil
 }
 
-// sweep forgets what nobody has reported for a day.
-func (l *Hub) sweep(now time.Time) {
-	for node, n := range l.nodes {
-		if n.loads.stream == nil && n.counters.stream == nil &&
-			now.Sub(n.loads.at) > loadsKept && now.Sub(n.counters.at) > loadsKept {
-			delete(l.nodes, node)
+// sweep forgets the nodes and the totals that no report was about for the
+// retention. h.mu is held.
+func (h *Hub) sweep(now time.Time) {
+	for node, n := range h.nodes {
+		if n.loads.origin == nil && n.counters.origin == nil &&
+			now.Sub(n.loads.at) > retention && now.Sub(n.counters.at) > retention {
+			delete(h.nodes, node)
 		}
 	}
-	for _, endpoints := range l.totals {
+	for _, endpoints := range h.totals {
 		for addr, t := range endpoints {
-			if now.Sub(t.at) > loadsKept {
+			if now.Sub(t.at) > retention {
 				delete(endpoints, addr)
 			}
 		}
 	}
 }
 
-// cluster finds or makes the node's report of a cluster; nil when it is not one
-// that was published. l.mu is held.
-func (l *Hub) cluster(n *reporter, name string) *clusterReport {
+// cluster finds or makes the node's report of a cluster; nil when Follow never named
+// the cluster. h.mu is held.
+func (h *Hub) cluster(n *reporter, name string) *clusterReport {
 	if r := n.clusters[name]; r != nil {
 		return r
 	}
-	if !l.published[name] {
-		l.ignore(n, name)
+	if !h.clusters[name] {
+		h.ignore(n, name)
 		return nil
 	}
 	r := &clusterReport{endpoints: map[netip.AddrPort]*endpointReport{}}
@@ -218,22 +229,22 @@ func (l *Hub) cluster(n *reporter, name string) *clusterReport {
 	return r
 }
 
-func (l *Hub) ignore(n *reporter, name string) {
-	if l.proxies[name] || len(n.ignored) >= maxIgnored || slices.Contains(n.ignored, name) {
+func (h *Hub) ignore(n *reporter, name string) {
+	if h.ownClusters[name] || len(n.ignored) >= maxIgnored || slices.Contains(n.ignored, name) {
 		return
 	}
 	n.ignored = append(n.ignored, name)
-	l.log.Info("reports of a cluster that was never published are ignored", "node", n.node, "cluster", name)
+	h.log.Info("reports of a cluster that was never published are ignored", "node", n.node, "cluster", name)
 }
 
-// refuse names a report that is not believed; what was known before stays.
-// l.mu is held.
-func (l *Hub) refuse(n *reporter, why string) {
+// refuse records why a report of the node is not believed; what was known before stays.
+// h.mu is held.
+func (h *Hub) refuse(n *reporter, why string) {
 	n.refused++
-	news := n.trouble != why
+	changed := n.trouble != why
 	n.trouble = why
-	if now := time.Now(); news && now.Sub(n.told) > silentAfter*l.interval || now.Sub(n.told) > time.Hour {
-		n.told = now
-		l.log.Warn("a proxy's report was refused", "node", n.node, "reason", why)
+	if now := time.Now(); changed && now.Sub(n.logged) > silentAfter*h.interval || now.Sub(n.logged) > time.Hour {
+		n.logged = now
+		h.log.Warn("a proxy's report was refused", "node", n.node, "reason", why)
 	}
 }

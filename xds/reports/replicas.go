@@ -9,18 +9,18 @@ import (
 	"github.com/sluice-proxy/sluice/xds/reports/exchange"
 )
 
-// Export returns what proxies report here.
-func (l *Hub) Export() exchange.Reports {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// Export returns what proxies report to this process.
+func (h *Hub) Export() exchange.Reports {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	out := exchange.Reports{Now: time.Now(), Nodes: []exchange.Node{}}
-	for _, node := range slices.Sorted(maps.Keys(l.nodes)) {
-		n := l.nodes[node]
+	for _, node := range slices.Sorted(maps.Keys(h.nodes)) {
+		n := h.nodes[node]
 		r := exchange.Node{Node: node, Clusters: map[string]exchange.Cluster{}}
-		if l.own(n.loads) {
+		if n.loads.local() {
 			r.Loads = n.loads.at
 		}
-		if l.own(n.counters) {
+		if n.counters.local() {
 			r.Counters = n.complete
 		}
 		if r.Loads.IsZero() && r.Counters.IsZero() {
@@ -34,16 +34,13 @@ func (l *Hub) Export() exchange.Reports {
 	return out
 }
 
-// own: it is a proxy's stream to this process that speaks.
-func (l *Hub) own(v voice) bool { return v.stream != nil && !l.others[v.stream] }
-
-func (c *clusterReport) export() exchange.Cluster {
+func (r *clusterReport) export() exchange.Cluster {
 	out := exchange.Cluster{
 		Endpoints: map[netip.AddrPort]exchange.Endpoint{},
-		Requests:  c.counters.requests, Pending: c.counters.pending, Connections: c.counters.connections,
-		Overflow: c.counters.overflow, Connects: c.counters.connects, Connect: c.counters.connect,
+		Requests:  r.counters.requests, Pending: r.counters.pending, Connections: r.counters.connections,
+		Overflow: r.counters.overflow, Connects: r.counters.connects, Connect: r.counters.connect,
 	}
-	for addr, e := range c.endpoints {
+	for addr, e := range r.endpoints {
 		if e.present {
 			out.Endpoints[addr] = exchange.Endpoint{Held: e.held, Issued: e.issued, Errors: e.errors, PerSecond: e.perSecond}
 		}
@@ -53,97 +50,102 @@ func (c *clusterReport) export() exchange.Cluster {
 
 // Import takes over what another replica exported; the newest value of each replica
 // wins. Reports are merged by node: the two streams of a proxy may end at two
-// replicas, and for each kind the newest report counts, whoever brings it. A replica
-// that is not heard of any more makes its proxies silent after 5 intervals, as if
-// they were.
-func (l *Hub) Import(replica string, r exchange.Reports) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	id := l.replicas[replica]
-	if id == nil {
-		id = new(int)
-		l.replicas[replica], l.others[id] = id, true
+// replicas, and for each kind the newest report counts, whichever replica heard it. A
+// replica whose export no longer comes makes its proxies silent after 5 intervals, as
+// if the proxies had stopped.
+func (h *Hub) Import(replica string, in exchange.Reports) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	from := h.replicas[replica]
+	if from == nil {
+		from = &origin{replica: replica}
+		h.replicas[replica] = from
 	}
 	now := time.Now()
-	told := map[*voice]bool{}
-	for _, in := range r.Nodes {
-		if in.Node == "" || len(in.Node) > maxName {
+	open := map[*source]bool{} // the streams that are open at the replica
+	take := func(s *source, stamp time.Time) bool {
+		if stamp.IsZero() {
+			return false
+		}
+		open[s] = true
+		return s.update(from, stamp, now.Add(-max(0, in.Now.Sub(stamp))))
+	}
+	for _, node := range in.Nodes {
+		if node.Node == "" || len(node.Node) > maxName {
 			continue
 		}
-		n, err := l.reporter(in.Node)
+		n, err := h.reporter(node.Node)
 		if err != nil {
 			continue
 		}
-		if !in.Loads.IsZero() {
-			told[&n.loads] = true
-			if n.loads.passed(id, in.Loads, now.Add(-max(0, r.Now.Sub(in.Loads)))) {
-				l.importLoads(n, in.Clusters)
-			}
+		if take(&n.loads, node.Loads) {
+			h.importLoads(n, node.Clusters)
 		}
-		if !in.Counters.IsZero() {
-			told[&n.counters] = true
-			if n.counters.passed(id, in.Counters, now.Add(-max(0, r.Now.Sub(in.Counters)))) {
-				l.importCounters(n, in.Clusters)
+		if take(&n.counters, node.Counters) {
+			h.importCounters(n, node.Clusters)
+		}
+	}
+	for _, n := range h.nodes {
+		for _, s := range []*source{&n.loads, &n.counters} {
+			if s.origin == from && !open[s] {
+				s.origin = nil // the stream ended there
 			}
 		}
 	}
-	for _, n := range l.nodes {
-		for _, v := range []*voice{&n.loads, &n.counters} {
-			if v.stream == id && !told[v] {
-				v.stream = nil // the stream ended there
-			}
-		}
-	}
-	l.notify()
+	h.notify()
 }
 
-// passed makes another replica the voice if what it passes on is news: said is when
-// it came there by the clock of there, at by the one of here.
-func (v *voice) passed(id *int, said, at time.Time) bool {
-	if v.stream == id && said.Equal(v.said) || v.stream != id && !at.After(v.at) {
+// update makes a replica the source of a report that is newer than the known one; false
+// when it is not, and then nothing changes. The report came to the replica at stamp by
+// the replica's clock, which is at by the clock of this process. Reports of the same
+// replica are told apart by stamp, because the distance of the clocks varies from
+// export to export.
+func (s *source) update(from *origin, stamp, at time.Time) bool {
+	if s.origin == from && stamp.Equal(s.stamp) || s.origin != from && !at.After(s.at) {
 		return false
 	}
-	v.stream, v.said, v.at = id, said, at
+	s.origin, s.stamp, s.at = from, stamp, at
 	return true
 }
 
-// importLoads takes over the newest load report of a node. Totals grow by what they
-// grew there; where they stood at first is no news. l.mu is held.
-func (l *Hub) importLoads(n *reporter, clusters map[string]exchange.Cluster) {
+// importLoads takes over a node's newest load report from its source, another replica.
+// The totals grow by what the replica's totals grew since its last export. By its first
+// export they do not grow, because the growth before it is not known. h.mu is held.
+func (h *Hub) importLoads(n *reporter, clusters map[string]exchange.Cluster) {
 	for name, c := range clusters {
-		r := l.cluster(n, name)
+		r := h.cluster(n, name)
 		if r == nil {
 			continue
 		}
-		if r.by != n.loads.stream {
-			r.by, r.there = n.loads.stream, map[netip.AddrPort]exchange.Endpoint{}
+		if r.importer != n.loads.origin {
+			r.importer, r.imported = n.loads.origin, map[netip.AddrPort]exchange.Endpoint{}
 		}
-		news := map[netip.AddrPort]said{}
+		stats := map[netip.AddrPort]endpointStats{}
 		for addr, e := range c.Endpoints {
-			s := said{held: max(0, min(e.Held, maxCount))}
-			if was, ok := r.there[addr]; ok {
-				s.issued, s.errors = grown(was.Issued, e.Issued), grown(was.Errors, e.Errors)
+			s := endpointStats{held: max(0, min(e.Held, maxCount))}
+			if was, ok := r.imported[addr]; ok {
+				s.issued, s.errors = increase(was.Issued, e.Issued), increase(was.Errors, e.Errors)
 			}
-			r.there[addr] = e
-			news[addr] = s
+			r.imported[addr] = e
+			stats[addr] = s
 		}
-		l.apply(name, r, news, l.interval, n.loads.at)
+		h.addLoads(name, r, stats, h.interval, n.loads.at)
 		for addr, e := range c.Endpoints {
 			r.endpoints[addr].perSecond = e.PerSecond
 		}
 	}
 }
 
-// importCounters takes over the newest flush of a node. l.mu is held.
-func (l *Hub) importCounters(n *reporter, clusters map[string]exchange.Cluster) {
-	f := flush{at: n.counters.at, speaks: true, clusters: map[string]flushed{}}
+// importCounters takes over a node's newest flush from another replica. h.mu is held.
+func (h *Hub) importCounters(n *reporter, clusters map[string]exchange.Cluster) {
+	f := flush{at: n.counters.at, gauge: true, clusters: map[string]clusterFlush{}}
 	for name, c := range clusters {
-		if r := l.cluster(n, name); r != nil {
-			f.clusters[name] = flushed{counters{
+		if r := h.cluster(n, name); r != nil {
+			f.clusters[name] = clusterFlush{counters{
 				requests: max(0, c.Requests), pending: max(0, c.Pending), connections: max(0, c.Connections),
 				overflow: c.Overflow, connects: c.Connects, connect: c.Connect,
-			}, r.sum}
+			}, r.reported}
 		}
 	}
-	l.finish(n, f)
+	h.addFlush(n, f)
 }
