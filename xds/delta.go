@@ -23,14 +23,14 @@ func (w deltaWire) receive() (request, error) {
 	}, nil
 }
 
-// send sends the letter. Its resources are shared by all streams, the response is not.
-func (w deltaWire) send(h *holding, l *letter) error {
-	resources := make([]*discovery.Resource, len(l.changed))
-	for i, r := range l.changed {
-		resources[i] = r.wire
+// send sends the response. Its resources are shared by all streams, the message is not.
+func (w deltaWire) send(h *holding, r *response) error {
+	resources := make([]*discovery.Resource, len(r.changed))
+	for i, c := range r.changed {
+		resources[i] = c.wire
 	}
 	return w.Send(&discovery.DeltaDiscoveryResponse{
-		SystemVersionInfo: digest(l.changed), Resources: resources, RemovedResources: l.removed,
-		TypeUrl: h.typeURL, Nonce: l.nonce,
+		SystemVersionInfo: digest(r.changed), Resources: resources, RemovedResources: r.removed,
+		TypeUrl: h.typeURL, Nonce: r.nonce,
 	})
 }

@@ -25,7 +25,6 @@ type peer struct {
 	streams                  map[*stream]struct{}
 	types                    map[string]*holding
 	nackCount                uint64
-	marks                    uint64 // numbers the marks of holding.again
 }
 
 // attach makes st a stream of the node. What an older stream of the same kind
@@ -53,7 +52,7 @@ func (s *Server) attach(st *stream, node *core.Node) {
 		p.since = time.Now()
 		for _, h := range p.types {
 			h.disown()
-			clear(h.held)
+			h.reset(entry.unheld)
 		}
 	}
 	p.lost = time.Time{}

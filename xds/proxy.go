@@ -86,16 +86,21 @@ func (p *peer) describe() Proxy {
 	}
 	for _, typeURL := range slices.Sorted(maps.Keys(p.types)) {
 		h := p.types[typeURL]
-		for name, r := range h.held {
-			d.Acknowledged[Ref{typeURL, name}] = r.Version
+		for name, e := range h.names {
+			if e.held != nil {
+				d.Acknowledged[Ref{typeURL, name}] = e.held.Version
+			}
+			if e.withheld != nil {
+				d.Withheld = append(d.Withheld, *e.withheld)
+			}
 		}
-		for _, l := range h.flight {
-			for _, r := range l.changed {
-				if have := h.held[r.Name]; have != nil && have.Version != r.Version {
-					delete(d.Acknowledged, r.Ref)
+		for _, r := range h.pending {
+			for _, c := range r.changed {
+				if have := h.held(c.Name); have != nil && have.Version != c.Version {
+					delete(d.Acknowledged, c.Ref)
 				}
 			}
-			for _, name := range l.removed {
+			for _, name := range r.removed {
 				delete(d.Acknowledged, Ref{typeURL, name})
 			}
 		}
@@ -104,9 +109,7 @@ func (p *peer) describe() Proxy {
 			nack.Names = slices.Clone(nack.Names)
 			d.Nacks = append(d.Nacks, nack)
 		}
-		for _, name := range slices.Sorted(maps.Keys(h.withheld)) {
-			d.Withheld = append(d.Withheld, Withheld{Ref{typeURL, name}, h.withheld[name]})
-		}
 	}
+	slices.SortFunc(d.Withheld, func(a, b Withheld) int { return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Name, b.Name)) })
 	return d
 }

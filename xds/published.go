@@ -43,6 +43,16 @@ type change struct {
 	name string
 }
 
+// nothingPublished is what is published of a type that never was.
+var nothingPublished = &typeSet{}
+
+func (p *published) of(typeURL string) *typeSet {
+	if t := p.types[typeURL]; t != nil {
+		return t
+	}
+	return nothingPublished
+}
+
 // since lists the names changed after seq; false means that the log does not
 // reach back that far.
 func (t *typeSet) since(seq uint64) ([]change, bool) {

@@ -39,17 +39,17 @@ func wholeVersion(m *discovery.DiscoveryRequest) string {
 	return ""
 }
 
-func (w sotwWire) send(h *holding, l *letter) error {
-	content, version := l.changed, digest(l.changed)
+func (w sotwWire) send(h *holding, r *response) error {
+	content, version := r.changed, digest(r.changed)
 	if cache.ResourceRequiresFullStateInSotw(h.typeURL) {
-		content = l.all
+		content = r.all
 		version = list(content)
 	}
 	resources := make([]*anypb.Any, len(content))
-	for i, r := range content {
-		resources[i] = r.Body
+	for i, c := range content {
+		resources[i] = c.Body
 	}
-	return w.Send(&discovery.DiscoveryResponse{VersionInfo: version, Resources: resources, TypeUrl: h.typeURL, Nonce: l.nonce})
+	return w.Send(&discovery.DiscoveryResponse{VersionInfo: version, Resources: resources, TypeUrl: h.typeURL, Nonce: r.nonce})
 }
 
 // digest is a version for several resources: that of the only one, or a hash.

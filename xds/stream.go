@@ -32,7 +32,7 @@ type request struct {
 // wire is one of the two protocols on an open stream.
 type wire interface {
 	receive() (request, error)
-	send(*holding, *letter) error
+	send(*holding, *response) error
 	// wholeState is true for the state-of-the-world protocol.
 	wholeState() bool
 }
@@ -168,7 +168,7 @@ func (st *stream) hear(h *holding, first bool, r request) error {
 		}
 		h.foreign = foreign
 	} else {
-		if whole && h.lastOne != "" && r.nonce != h.lastOne {
+		if whole && h.lastNonce != "" && r.nonce != h.lastNonce {
 			return nil // an answer to an older response; that to the newest follows
 		}
 		h.answer(r.nonce, r.message, r.refused)
@@ -182,26 +182,27 @@ func (st *stream) hear(h *holding, first bool, r request) error {
 // flush sends everything that can be said now.
 func (st *stream) flush() error {
 	for {
-		posts := st.posts()
-		if len(posts) == 0 {
+		next := st.next()
+		if len(next) == 0 {
 			return nil
 		}
-		for _, post := range posts {
-			if err := st.wire.send(post.h, post.l); err != nil {
+		for _, a := range next {
+			if err := st.wire.send(a.of, a.response); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-type post struct {
-	h *holding
-	l *letter
+// addressed is a response and what it is about.
+type addressed struct {
+	of       *holding
+	response *response
 }
 
-// posts writes the next responses of each type. A type that another must follow
+// next makes the next responses of each type. A type that another must follow
 // comes first, so that the other's goes out right after it.
-func (st *stream) posts() []post {
+func (st *stream) next() []addressed {
 	now := st.s.now.Load()
 	p := st.peer
 	if now == nil || p == nil {
@@ -222,14 +223,10 @@ func (st *stream) posts() []post {
 	slices.SortFunc(mine, func(a, b *holding) int {
 		return cmp.Or(cmp.Compare(st.s.rank(a.typeURL), st.s.rank(b.typeURL)), cmp.Compare(a.typeURL, b.typeURL))
 	})
-	var out []post
+	var out []addressed
 	for _, h := range mine {
-		for {
-			l := h.write(now)
-			if l == nil {
-				break
-			}
-			out = append(out, post{h, l})
+		for r := h.respond(now); r != nil; r = h.respond(now) {
+			out = append(out, addressed{h, r})
 		}
 	}
 	return out

@@ -1,0 +1,196 @@
+package xds
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+)
+
+// response is one response to one proxy: what it changes, and what it says.
+type response struct {
+	nonce   string
+	changed []*Resource
+	removed []string
+	all     []*Resource // state-of-the-world: everything the response has to contain; else nil
+}
+
+func (r *response) empty() bool { return len(r.changed)+len(r.removed) == 0 }
+
+func (r *response) names() []string {
+	names := make([]string, 0, len(r.changed)+len(r.removed))
+	for _, c := range r.changed {
+		names = append(names, c.Name)
+	}
+	return append(names, r.removed...)
+}
+
+// catchUp queues what was published since the last time. It costs the number of
+// changes, not of names, unless the proxy is new or far behind.
+func (h *holding) catchUp(now *published) {
+	if h.seen == now.seq {
+		return
+	}
+	set := now.of(h.typeURL)
+	changes, ok := set.since(h.seen)
+	ok = ok && h.seen > 0
+	h.seen = now.seq
+	if !ok {
+		h.compare(set)
+		return
+	}
+	for _, c := range changes {
+		if e := h.names[c.name]; h.wildcard || e != nil && e.named {
+			h.add(c.name)
+		}
+	}
+}
+
+// compare queues everything that the proxy does not hold as it is published.
+func (h *holding) compare(set *typeSet) {
+	names := set.names
+	if !h.wildcard {
+		names = h.sorted(func(e *entry) bool { return e.named })
+	}
+	for _, name := range names {
+		r, have := set.byName[name], h.held(name)
+		switch {
+		case r != nil && have != nil && r.Version == have.Version:
+			h.names[name].held = r
+		case r != nil || have != nil:
+			h.add(name)
+		}
+	}
+	for _, name := range h.sorted(func(e *entry) bool { return e.held != nil }) {
+		if set.byName[name] == nil {
+			h.add(name)
+		}
+	}
+}
+
+// respond makes the next response, or nil if there is nothing to say now.
+func (h *holding) respond(now *published) *response {
+	single, limit := h.s.onePerResponse[h.typeURL], 1
+	if single && !h.owner.wire.wholeState() {
+		limit = window
+	}
+	if len(h.pending) >= limit {
+		return nil
+	}
+	for {
+		r := h.gather(now, single)
+		switch {
+		case !r.empty() && h.whole() && !h.complete(r):
+			continue // withheld; there may be more in the queue
+		case r.empty() && (!h.wildcardAsked || len(h.waiting) > 0):
+			return nil
+		}
+		h.sent(r)
+		return r
+	}
+}
+
+// gather takes from the queue what goes into one response; with nothing in it,
+// the queue is empty.
+func (h *holding) gather(now *published, single bool) *response {
+	r := &response{}
+	at := 0
+	for full := false; !full && at < len(h.queue); at++ {
+		name := h.queue[at]
+		e := h.names[name]
+		if !r.empty() && (single || e.alone) {
+			break
+		}
+		e.queued = false
+		if h.put(r, now, name, e) {
+			full = e.alone
+		} else {
+			h.tidy(name, e)
+		}
+	}
+	h.queue = h.queue[at:]
+	if len(h.queue) == 0 {
+		h.queue = nil
+	}
+	return r
+}
+
+// put does what the verdict on a name says; false when the response says nothing of
+// the name.
+func (h *holding) put(r *response, now *published, name string, e *entry) bool {
+	v := h.verdict(now, name, e)
+	if v.agreed {
+		h.agree(name, e, now.of(h.typeURL).byName[name])
+	}
+	h.withhold(name, e, v.why)
+	switch v.action {
+	case wait:
+		if !e.waiting {
+			e.waiting = true
+			h.waiting = append(h.waiting, name)
+		}
+	case send:
+		r.changed = append(r.changed, v.resource)
+	case remove:
+		r.removed = append(r.removed, name)
+	}
+	return v.action >= send
+}
+
+// complete adds everything else that the proxy holds; false if that is not
+// known, so that the response would remove what nobody asked to remove.
+func (h *holding) complete(r *response) bool {
+	names := r.names()
+	listed := make(map[string]bool, len(names))
+	for _, name := range names {
+		listed[name] = true
+	}
+	unknown := h.foreign
+	r.all = slices.Clone(r.changed)
+	for name, e := range h.names {
+		switch {
+		case e.held == nil || listed[name]:
+		case e.held.Body != nil:
+			r.all = append(r.all, e.held)
+		default:
+			unknown = true
+		}
+	}
+	if unknown {
+		why := fmt.Sprintf("proxy %s holds a %s that is not known here and would lose it; restart that Envoy, or let it use the delta protocol",
+			h.p.node, kind(h.typeURL))
+		for _, name := range names {
+			h.withhold(name, h.names[name], why)
+		}
+		return false
+	}
+	slices.SortFunc(r.all, func(a, b *Resource) int { return cmp.Compare(a.Name, b.Name) })
+	return true
+}
+
+// sent gives the response its nonce and records that it is on its way.
+func (h *holding) sent(r *response) {
+	h.owner.nonces++
+	r.nonce = strconv.FormatUint(h.owner.nonces, 10)
+	h.pending[r.nonce], h.lastNonce, h.wildcardAsked = r, r.nonce, false
+	for _, name := range r.names() {
+		e := h.names[name]
+		e.pending, e.asked, e.alone = true, false, false
+		e.again, e.repeated = false, e.again
+	}
+	next, ok := h.s.resend[h.typeURL]
+	if !ok {
+		return
+	}
+	other, err := h.p.holding(h.s, next)
+	if err != nil {
+		return // a proxy with that many types has no room for this one either
+	}
+	for _, c := range r.changed {
+		other.entry(c.Name).again = true
+		other.add(c.Name)
+	}
+	if other.owner != nil && other.owner != h.owner {
+		other.owner.poke()
+	}
+}

@@ -1,0 +1,99 @@
+package xds
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+)
+
+// verdict is what is to be done about one name now.
+type verdict struct {
+	action
+	resource *Resource // to send
+	why      string    // something is withheld; empty: nothing is
+	// agreed: the proxy holds what is published, or holds nothing and nothing is
+	// published, so no refusal counts any more.
+	agreed bool
+}
+
+type action int
+
+const (
+	nothing action = iota // until the content changes
+	wait                  // until an acknowledgement
+	send
+	remove
+)
+
+// verdict judges a name by what is published, what its entry says and what the proxy
+// holds of other types. It reads only. The peer's mutex is held.
+func (h *holding) verdict(now *published, name string, e *entry) verdict {
+	set := now.of(h.typeURL)
+	r := set.byName[name]
+	switch {
+	case !h.wants(e):
+		return verdict{}
+	case e.pending:
+		return verdict{action: wait}
+	case r == nil && e.held == nil:
+		if e.asked && !h.partial() {
+			return verdict{action: remove, agreed: true} // "there is none": it would wait for its timeout
+		}
+		return verdict{agreed: true}
+	case r == nil && set.left[name] == 0:
+		return verdict{} // not ours to remove
+	case r == nil:
+		return h.removal(now, Ref{h.typeURL, name})
+	case e.held != nil && e.held.Version == r.Version:
+		if e.asked || e.again {
+			return verdict{action: send, resource: r, agreed: true}
+		}
+		return verdict{agreed: true}
+	case e.refused != nil && e.refused.Version == r.Version:
+		if e.again && e.held != nil && e.held.Body != nil {
+			return verdict{action: send, resource: e.held}
+		}
+		return verdict{}
+	}
+	return h.change(r, e)
+}
+
+// removal is the verdict on a name that the proxy holds and that was left out.
+func (h *holding) removal(now *published, ref Ref) verdict {
+	if h.s.writeOnce[h.typeURL] {
+		return verdict{why: fmt.Sprintf("proxy %s keeps %s; restart that Envoy to take it away", h.p.node, ref)}
+	}
+	if why := h.p.neededBy(ref, now); why != "" {
+		return verdict{action: wait, why: why}
+	}
+	if h.partial() {
+		return verdict{} // this protocol has no way to say it
+	}
+	return verdict{action: remove}
+}
+
+// change is the verdict on a published resource that the proxy does not hold in this
+// version and has not refused.
+func (h *holding) change(r *Resource, e *entry) verdict {
+	if e.held != nil && h.s.writeOnce[h.typeURL] {
+		return verdict{why: fmt.Sprintf("proxy %s keeps %s as it is; restart that Envoy to give it the new one", h.p.node, r.Ref)}
+	}
+	for _, need := range r.After {
+		if other := h.p.types[need.Type]; other == nil || other.held(need.Name) == nil {
+			return verdict{action: wait, why: fmt.Sprintf("%s waits until proxy %s has acknowledged %s", r.Ref, h.p.node, need)}
+		}
+	}
+	return verdict{action: send, resource: r}
+}
+
+// whole reports whether a response has to contain everything, because what it
+// leaves out is removed.
+func (h *holding) whole() bool {
+	return h.owner.wire.wholeState() && cache.ResourceRequiresFullStateInSotw(h.typeURL)
+}
+
+// partial reports whether a response has no way to remove anything.
+func (h *holding) partial() bool { return h.owner.wire.wholeState() && !h.whole() }
+
+func (r *Resource) needs(ref Ref) bool { return slices.Contains(r.After, ref) }
