@@ -11,6 +11,8 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // streams is how many a client may have open in one HTTP/2 connection: more than
@@ -19,7 +21,7 @@ const streams = 1000
 
 // listener holds nothing that a rollout, a service or a certificate's content
 // can change: its bytes stay the same for as long as it exists.
-func listener(l Listener) Resource {
+func listener(l Listener) resource.Resource {
 	addr := address(l.Addr)
 	if l.Addr.Addr().IsUnspecified() && l.Addr.Addr().Is6() {
 		addr.GetSocketAddress().Ipv4Compat = true
@@ -30,7 +32,7 @@ func listener(l Listener) Resource {
 	} else {
 		chain.Filters = []*listenerv3.Filter{httpFilter(l)}
 	}
-	return Resource{Type: ListenerType, Name: l.Name, Message: &listenerv3.Listener{
+	return resource.New(l.Name, &listenerv3.Listener{
 		Name:                          l.Name,
 		StatPrefix:                    escape(l.Name),
 		Address:                       addr,
@@ -42,7 +44,7 @@ func listener(l Listener) Resource {
 		// meanwhile, also those that were started after the main thread has
 		// acknowledged a switch of which this worker hears next.
 		MaxConnectionsToAcceptPerSocketEvent: wrapperspb.UInt32(1),
-	}}
+	})
 }
 
 func httpFilter(l Listener) *listenerv3.Filter {

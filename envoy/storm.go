@@ -21,6 +21,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // The storm guard is a filter in every Listener from the beginning; its buckets
@@ -39,7 +40,7 @@ const ours, owner = "sluice", "service"
 func stormName(listener string) string { return listener + "/storm" }
 
 // storm holds the buckets of the guarded services on a listener.
-func storm(l Listener, on []routed) Resource {
+func storm(l Listener, on []routed) resource.Resource {
 	var m proto.Message
 	if l.TCP {
 		bucket := endless()
@@ -60,7 +61,7 @@ func storm(l Listener, on []routed) Resource {
 		m = guard
 	}
 	name := stormName(l.Name)
-	return Resource{Type: ExtensionType, Name: name, Message: &corev3.TypedExtensionConfig{Name: name, TypedConfig: packed(m)}}
+	return resource.New(name, &corev3.TypedExtensionConfig{Name: name, TypedConfig: packed(m)})
 }
 
 // bucket is one proxy's part of the rate. It fills in small, whole tokens: about

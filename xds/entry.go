@@ -5,9 +5,9 @@ package xds
 type entry struct {
 	// held is what the proxy acknowledged, or claimed to hold when it connected;
 	// without a Body it is a version that is not known here.
-	held *Resource
+	held *revision
 	// refused is not sent again before its content changes.
-	refused *Resource
+	refused *revision
 	// withheld says what the proxy is not sent, and why.
 	withheld *Withheld
 

@@ -10,7 +10,9 @@ import (
 func TestNamesThatSayNothingAreForgotten(t *testing.T) {
 	const typeURL = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 	s := New(Options{Logger: slog.New(slog.DiscardHandler)})
-	s.Publish(nil)
+	if err := s.Publish(nil); err != nil {
+		t.Fatal(err)
+	}
 	for protocol, c := range map[string]struct {
 		wire wire
 		ask  func(h *holding, first bool, name string)

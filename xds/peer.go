@@ -8,6 +8,8 @@ import (
 	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 const (
@@ -62,7 +64,7 @@ func (s *Server) attach(st *stream, node *core.Node) {
 	if again {
 		s.log.Warn("proxy connected again while its older stream is open", "node", p.node, "addr", st.addr)
 	} else {
-		s.log.Info("proxy connected", "node", p.node, "addr", st.addr, "type", kind(st.only))
+		s.log.Info("proxy connected", "node", p.node, "addr", st.addr, "type", resource.Kind(st.only))
 	}
 	s.notify()
 }
@@ -95,7 +97,7 @@ func (s *Server) detach(st *stream, cause error) {
 	if len(p.streams) == 0 {
 		p.lost = time.Now()
 	}
-	s.log.Info("proxy disconnected", "node", p.node, "addr", st.addr, "type", kind(st.only), "cause", cause)
+	s.log.Info("proxy disconnected", "node", p.node, "addr", st.addr, "type", resource.Kind(st.only), "cause", cause)
 	s.notify()
 }
 
@@ -126,10 +128,10 @@ func (p *peer) retry(from *stream) {
 
 // neededBy says which resource keeps the proxy from being told to remove ref, or
 // "". p.mu is held.
-func (p *peer) neededBy(ref Ref, now *published) string {
+func (p *peer) neededBy(ref resource.Ref, now *published) string {
 	for _, user := range now.users[ref.Type] {
 		if h := p.types[user]; user != ref.Type && (h == nil || h.owner == nil) {
-			return fmt.Sprintf("proxy %s has not said which %s it holds, and one may use %s", p.node, kind(user), ref)
+			return fmt.Sprintf("proxy %s has not said which %s it holds, and one may use %s", p.node, resource.Kind(user), ref)
 		}
 	}
 	for typeURL, h := range p.types {
@@ -138,14 +140,14 @@ func (p *peer) neededBy(ref Ref, now *published) string {
 		}
 		for r := range h.inUse() {
 			if set := now.types[typeURL]; set != nil {
-				if newer := set.byName[r.Name]; newer != nil && newer.Version == r.Version {
+				if newer := set.byName[r.Name]; newer != nil && newer.version == r.version {
 					r = newer
 				}
 			}
 			if r.needs(ref) {
 				return fmt.Sprintf("proxy %s still uses %s in %s", p.node, ref, r.Ref)
 			}
-			if r.Body == nil && slices.Contains(now.users[ref.Type], typeURL) {
+			if r.wire == nil && slices.Contains(now.users[ref.Type], typeURL) {
 				return fmt.Sprintf("proxy %s holds a version of %s that is not known here and may use %s", p.node, r.Ref, ref)
 			}
 		}

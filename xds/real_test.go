@@ -36,6 +36,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/examples/fleet"
 	"github.com/sluice-proxy/sluice/xds"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // TestRealEnvoy takes one Envoy through a start, a switch of weights, a refused
@@ -183,14 +184,10 @@ func (e *edge) bootstrap(api core.ApiConfigSource_ApiType, server netip.AddrPort
 }
 
 // set is the whole world with these weights; generation changes the clusters.
-func (e *edge) set(blue, green uint32, generation int64) []xds.Resource {
-	var set []xds.Resource
-	add := func(name string, m proto.Message, after ...xds.Ref) {
-		r, err := xds.NewResource(name, m, after...)
-		if err != nil {
-			e.t.Fatal(err)
-		}
-		set = append(set, r)
+func (e *edge) set(blue, green uint32, generation int64) []resource.Resource {
+	var set []resource.Resource
+	add := func(name string, m proto.Message, after ...resource.Ref) {
+		set = append(set, resource.New(name, m, after...))
 	}
 	for name, addr := range map[string]netip.AddrPort{"blue": e.blue, "green": e.green} {
 		add(name, &cluster.Cluster{

@@ -5,14 +5,21 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
+
+// window is how many responses of a one-per-response type may be unacknowledged at a
+// time in the delta protocol, so that the round trip does not bound how fast a proxy
+// starts. Every other type and protocol has one.
+const window = 16
 
 // response is one response to one proxy: what it changes, and what it says.
 type response struct {
 	nonce   string
-	changed []*Resource
+	changed []*revision
 	removed []string
-	all     []*Resource // state-of-the-world: everything the response has to contain; else nil
+	all     []*revision // state-of-the-world: everything the response has to contain; else nil
 }
 
 func (r *response) empty() bool { return len(r.changed)+len(r.removed) == 0 }
@@ -55,7 +62,7 @@ func (h *holding) compare(set *typeSet) {
 	for _, name := range names {
 		r, have := set.byName[name], h.held(name)
 		switch {
-		case r != nil && have != nil && r.Version == have.Version:
+		case r != nil && have != nil && r.version == have.version:
 			h.names[name].held = r
 		case r != nil || have != nil:
 			h.add(name)
@@ -150,7 +157,7 @@ func (h *holding) complete(r *response) bool {
 	for name, e := range h.names {
 		switch {
 		case e.held == nil || listed[name]:
-		case e.held.Body != nil:
+		case e.held.wire != nil:
 			r.all = append(r.all, e.held)
 		default:
 			unknown = true
@@ -158,13 +165,13 @@ func (h *holding) complete(r *response) bool {
 	}
 	if unknown {
 		why := fmt.Sprintf("proxy %s holds a %s that is not known here and would lose it; restart that Envoy, or let it use the delta protocol",
-			h.p.node, kind(h.typeURL))
+			h.p.node, resource.Kind(h.typeURL))
 		for _, name := range names {
 			h.withhold(name, h.names[name], why)
 		}
 		return false
 	}
-	slices.SortFunc(r.all, func(a, b *Resource) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(r.all, func(a, b *revision) int { return cmp.Compare(a.Name, b.Name) })
 	return true
 }
 

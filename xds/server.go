@@ -1,3 +1,12 @@
+// Package xds tells Envoys what to do: it streams one published set of
+// resources to every proxy that asks, and knows what each of them has
+// acknowledged. It knows nothing of services or rollouts.
+//
+// Versions are hashes of the content, so that two processes, or one before and
+// after a restart, say the same version for the same bytes and a reconnecting
+// proxy is sent nothing. A proxy is never told to remove what this process did
+// not publish itself, never sent another version of a write-once resource, and
+// never told to use a resource before it has acknowledged what that needs.
 package xds
 
 import (
@@ -10,6 +19,8 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
+
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 const (
@@ -76,15 +87,16 @@ func New(o Options) *Server {
 	return s
 }
 
-// Publish makes set the whole of what proxies should hold; the newest set wins.
-// Publishing an equal set changes nothing. It does not wait for any proxy.
-func (s *Server) Publish(set []Resource) {
+// Publish makes set the whole of what proxies should hold; the newest set wins. Of two
+// resources with the same Ref the later counts. Publishing an equal set changes nothing.
+// It does not wait for any proxy. When a message cannot be encoded, nothing is published.
+func (s *Server) Publish(set []resource.Resource) error {
 	s.publish.Lock()
 	defer s.publish.Unlock()
 	old := s.now.Load()
-	n := old.next(set)
-	if n == old {
-		return
+	n, err := old.next(set)
+	if err != nil || n == old {
+		return err
 	}
 	s.now.Store(n)
 	s.mu.Lock()
@@ -92,6 +104,20 @@ func (s *Server) Publish(set []Resource) {
 	for st := range s.streams {
 		st.poke()
 	}
+	return nil
+}
+
+// Versions returns the version of each resource that is published.
+func (s *Server) Versions() map[resource.Ref]string {
+	versions := map[resource.Ref]string{}
+	if now := s.now.Load(); now != nil {
+		for _, t := range now.types {
+			for _, r := range t.byName {
+				versions[r.Ref] = r.version
+			}
+		}
+	}
+	return versions
 }
 
 // Changed has a value whenever Proxies may differ from what it returned before

@@ -8,6 +8,8 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	gcpstream "github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // sotwWire speaks the state-of-the-world protocol. It lacks what the delta
@@ -47,21 +49,21 @@ func (w sotwWire) send(h *holding, r *response) error {
 	}
 	resources := make([]*anypb.Any, len(content))
 	for i, c := range content {
-		resources[i] = c.Body
+		resources[i] = c.wire.Resource
 	}
 	return w.Send(&discovery.DiscoveryResponse{VersionInfo: version, Resources: resources, TypeUrl: h.typeURL, Nonce: r.nonce})
 }
 
 // digest is a version for several resources: that of the only one, or a hash.
-func digest(resources []*Resource) string {
+func digest(resources []*revision) string {
 	if len(resources) == 1 {
-		return resources[0].Version
+		return resources[0].version
 	}
 	var b strings.Builder
 	for _, r := range resources {
-		b.WriteString(r.Name + "=" + r.Version + "\n")
+		b.WriteString(r.Name + "=" + r.version + "\n")
 	}
-	return hash([]byte(b.String()))
+	return resource.Version([]byte(b.String()))
 }
 
 // nothingHeld is the list of no resources: an empty version would mean that the
@@ -69,13 +71,13 @@ func digest(resources []*Resource) string {
 const nothingHeld = "="
 
 // list is a version that says which resources a response contains; claimed reads it.
-func list(resources []*Resource) string {
+func list(resources []*revision) string {
 	if len(resources) == 0 {
 		return nothingHeld
 	}
 	v := make(url.Values, len(resources))
 	for _, r := range resources {
-		v.Set(r.Name, r.Version)
+		v.Set(r.Name, r.version)
 	}
 	return v.Encode()
 }

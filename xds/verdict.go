@@ -2,15 +2,16 @@ package xds
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // verdict is what is to be done about one name now.
 type verdict struct {
 	action
-	resource *Resource // to send
+	resource *revision // to send
 	why      string    // something is withheld; empty: nothing is
 	// agreed: the proxy holds what is published, or holds nothing and nothing is
 	// published, so no refusal counts any more.
@@ -44,14 +45,14 @@ func (h *holding) verdict(now *published, name string, e *entry) verdict {
 	case r == nil && set.left[name] == 0:
 		return verdict{} // not ours to remove
 	case r == nil:
-		return h.removal(now, Ref{h.typeURL, name})
-	case e.held != nil && e.held.Version == r.Version:
+		return h.removal(now, resource.Ref{Type: h.typeURL, Name: name})
+	case e.held != nil && e.held.version == r.version:
 		if e.asked || e.again {
 			return verdict{action: send, resource: r, agreed: true}
 		}
 		return verdict{agreed: true}
-	case e.refused != nil && e.refused.Version == r.Version:
-		if e.again && e.held != nil && e.held.Body != nil {
+	case e.refused != nil && e.refused.version == r.version:
+		if e.again && e.held != nil && e.held.wire != nil {
 			return verdict{action: send, resource: e.held}
 		}
 		return verdict{}
@@ -60,7 +61,7 @@ func (h *holding) verdict(now *published, name string, e *entry) verdict {
 }
 
 // removal is the verdict on a name that the proxy holds and that was left out.
-func (h *holding) removal(now *published, ref Ref) verdict {
+func (h *holding) removal(now *published, ref resource.Ref) verdict {
 	if h.s.writeOnce[h.typeURL] {
 		return verdict{why: fmt.Sprintf("proxy %s keeps %s; restart that Envoy to take it away", h.p.node, ref)}
 	}
@@ -75,11 +76,11 @@ func (h *holding) removal(now *published, ref Ref) verdict {
 
 // change is the verdict on a published resource that the proxy does not hold in this
 // version and has not refused.
-func (h *holding) change(r *Resource, e *entry) verdict {
+func (h *holding) change(r *revision, e *entry) verdict {
 	if e.held != nil && h.s.writeOnce[h.typeURL] {
 		return verdict{why: fmt.Sprintf("proxy %s keeps %s as it is; restart that Envoy to give it the new one", h.p.node, r.Ref)}
 	}
-	for _, need := range r.After {
+	for _, need := range r.after {
 		if other := h.p.types[need.Type]; other == nil || other.held(need.Name) == nil {
 			return verdict{action: wait, why: fmt.Sprintf("%s waits until proxy %s has acknowledged %s", r.Ref, h.p.node, need)}
 		}
@@ -95,5 +96,3 @@ func (h *holding) whole() bool {
 
 // partial reports whether a response has no way to remove anything.
 func (h *holding) partial() bool { return h.owner.wire.wholeState() && !h.whole() }
-
-func (r *Resource) needs(ref Ref) bool { return slices.Contains(r.After, ref) }

@@ -23,7 +23,7 @@ import (
 	"github.com/sluice-proxy/sluice/examples/fleet"
 	"github.com/sluice-proxy/sluice/examples/swarm/clients"
 	"github.com/sluice-proxy/sluice/rollout"
-	"github.com/sluice-proxy/sluice/xds"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // stage is the way from wishes to real Envoys with nobody who decides: the
@@ -133,7 +133,7 @@ func (s *stage) told(types ...string) {
 		for _, p := range s.pub.proxies {
 			for _, kind := range types {
 				for ref, version := range s.pub.versions {
-					if ref.Type == kind && !p.Holds(map[xds.Ref]string{xds.Ref(ref): version}) {
+					if ref.Type == kind && !p.Holds(map[resource.Ref]string{ref: version}) {
 						return fmt.Errorf("%s does not hold %s", p.Node, ref)
 					}
 				}

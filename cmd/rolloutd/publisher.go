@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -18,6 +17,7 @@ import (
 	"github.com/sluice-proxy/sluice/rollout/api"
 	"github.com/sluice-proxy/sluice/xds"
 	"github.com/sluice-proxy/sluice/xds/reports"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // publisher is the way from wishes to proxies: it builds what Envoy should hear,
@@ -31,8 +31,8 @@ type publisher struct {
 	mu       sync.Mutex
 	config   envoy.Config
 	good     rollout.Wishes // the last wish of each service that was published
-	set      []envoy.Resource
-	versions map[envoy.Ref]string
+	set      []resource.Resource
+	versions map[resource.Ref]string
 	proxies  []xds.Proxy
 	refused  map[discovery.Service]string
 }
@@ -113,7 +113,7 @@ const shared discovery.Service = ""
 // build builds what the guard accepts: a service whose wish is refused keeps its
 // last good one. wishes is changed to what the set follows. It fails only when
 // something that services share is refused.
-func (p *publisher) build(wishes rollout.Wishes, refused map[discovery.Service]string) ([]envoy.Resource, bool) {
+func (p *publisher) build(wishes rollout.Wishes, refused map[discovery.Service]string) ([]resource.Resource, bool) {
 	for {
 		set, bad := envoy.Build(p.config, wishes)
 		for name, err := range bad {
@@ -181,25 +181,15 @@ func (p *publisher) may(wishes rollout.Wishes) envoy.May {
 
 // tell hands the set to the xDS server.
 func (p *publisher) tell() {
-	p.versions = make(map[envoy.Ref]string, len(p.set))
-	out := make([]xds.Resource, 0, len(p.set))
 	for _, r := range p.set {
 		if r.Type == envoy.ClusterType {
 			p.hub.Follow(r.Name)
 		}
-		after := make([]xds.Ref, len(r.After))
-		for i, a := range r.After {
-			after[i] = xds.Ref(a)
-		}
-		x, err := xds.NewResource(r.Name, r.Message, after...)
-		if err != nil {
-			// The guard has validated every message, so it can be encoded.
-			panic(fmt.Sprintf("encode %s: %v", r.Ref(), err))
-		}
-		p.versions[r.Ref()] = x.Version
-		out = append(out, x)
 	}
-	p.server.Publish(out)
+	if err := p.server.Publish(p.set); err != nil {
+		panic(err) // the guard has validated every message, so it can be encoded
+	}
+	p.versions = p.server.Versions()
 }
 
 // refresh takes over what the proxies have acknowledged since.
@@ -223,8 +213,8 @@ func (p *publisher) Proxies(name discovery.Service) []rollout.Proxy {
 			Confirmed: x.Connected && len(needs) > 0 && x.Holds(needs),
 		}
 		for _, n := range x.Nacks {
-			for _, resource := range n.Names {
-				if concerned[envoy.Ref{Type: n.Type, Name: resource}] {
+			for _, name := range n.Names {
+				if concerned[resource.Ref{Type: n.Type, Name: name}] {
 					seen.Nack = n.Message
 				}
 			}
@@ -236,23 +226,23 @@ func (p *publisher) Proxies(name discovery.Service) []rollout.Proxy {
 
 // needs is what a proxy has to hold to send the service's connections where they
 // should go, and whose refusals concern the service.
-func (p *publisher) needs(name discovery.Service) (map[xds.Ref]string, map[envoy.Ref]bool) {
+func (p *publisher) needs(name discovery.Service) (map[resource.Ref]string, map[resource.Ref]bool) {
 	i := slices.IndexFunc(p.config.Services, func(s envoy.Service) bool { return s.Name == name })
 	if i < 0 {
 		return nil, nil
 	}
-	needs, concerned := map[xds.Ref]string{}, map[envoy.Ref]bool{
+	needs, concerned := map[resource.Ref]string{}, map[resource.Ref]bool{
 		{Type: envoy.ListenerType, Name: p.config.Services[i].Listener}: true,
 	}
 	for _, c := range discovery.Colours {
-		concerned[envoy.Ref{Type: envoy.ClusterType, Name: envoy.ClusterName(name, c)}] = true
+		concerned[resource.Ref{Type: envoy.ClusterType, Name: envoy.ClusterName(name, c)}] = true
 	}
 	for _, ref := range envoy.Needs(p.config.Services[i]) {
 		version, published := p.versions[ref]
 		if !published {
 			return nil, concerned
 		}
-		needs[xds.Ref(ref)], concerned[ref] = version, true
+		needs[ref], concerned[ref] = version, true
 	}
 	return needs, concerned
 }
