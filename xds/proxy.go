@@ -81,10 +81,14 @@ func (s *Server) Proxies() []Proxy {
 func (p *peer) describe() Proxy {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	names := 0
+	for _, h := range p.types {
+		names += len(h.names)
+	}
 	d := Proxy{
 		Node: p.node, Cluster: p.cluster, UserAgent: p.userAgent, Addr: p.addr,
 		Connected: len(p.streams) > 0, Since: p.since, Lost: p.lost, Streams: len(p.streams),
-		Acknowledged: map[resource.Ref]string{}, NackCount: p.nackCount,
+		Acknowledged: make(map[resource.Ref]string, names), NackCount: p.nackCount,
 	}
 	for _, typeURL := range slices.Sorted(maps.Keys(p.types)) {
 		h := p.types[typeURL]
