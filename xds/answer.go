@@ -66,7 +66,7 @@ func (h *holding) refuse(r *response, message string) {
 	if len(names) > 1 {
 		for _, name := range names {
 			if e := h.names[name]; h.wants(e) {
-				e.alone = true
+				e.isolated = true
 				h.ask(name)
 			}
 		}

@@ -5,12 +5,12 @@ import (
 	gcpstream "github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
 )
 
-// deltaWire speaks the incremental protocol.
-type deltaWire struct{ gcpstream.DeltaStream }
+// deltaProtocol speaks the incremental protocol.
+type deltaProtocol struct{ gcpstream.DeltaStream }
 
-func (deltaWire) wholeState() bool { return false }
+func (deltaProtocol) wholeState() bool { return false }
 
-func (w deltaWire) receive() (request, error) {
+func (w deltaProtocol) receive() (request, error) {
 	m, err := w.Recv()
 	if err != nil {
 		return request{}, err
@@ -24,10 +24,10 @@ func (w deltaWire) receive() (request, error) {
 }
 
 // send sends the response. Its resources are shared by all streams, the message is not.
-func (w deltaWire) send(h *holding, r *response) error {
+func (w deltaProtocol) send(h *holding, r *response) error {
 	resources := make([]*discovery.Resource, len(r.changed))
 	for i, c := range r.changed {
-		resources[i] = c.wire
+		resources[i] = c.envelope
 	}
 	return w.Send(&discovery.DeltaDiscoveryResponse{
 		SystemVersionInfo: digest(r.changed), Resources: resources, RemovedResources: r.removed,

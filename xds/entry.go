@@ -4,19 +4,19 @@ package xds
 // entry that says nothing is the zero one, and is forgotten.
 type entry struct {
 	// held is what the proxy acknowledged, or claimed to hold when it connected;
-	// without a Body it is a version that is not known here.
+	// without an envelope it is a version that is not known here.
 	held *revision
 	// refused is not sent again before its content changes.
 	refused *revision
 	// withheld says what the proxy is not sent, and why.
 	withheld *Withheld
 
-	named   bool // the proxy asks for it, be there a wildcard or not
-	asked   bool // must be answered even if the proxy holds the same, or if there is none
-	queued  bool // is in holding.queue
-	waiting bool // is in holding.waiting
-	alone   bool // was part of a refused response: goes in a response of its own
-	pending bool // is in a response that is not acknowledged
+	named    bool // the proxy asks for it, be there a wildcard or not
+	asked    bool // must be answered even if the proxy holds the same, or if there is none
+	queued   bool // is in holding.queue
+	waiting  bool // is in holding.waiting
+	isolated bool // was part of a refused response: goes in a response of its own
+	pending  bool // is in a response that is not acknowledged
 
 	// again: the proxy must be sent it after another type's resource that it has
 	// been sent (see Options.Resend). repeated: the pending response does that. Both

@@ -14,22 +14,22 @@ func TestNamesThatSayNothingAreForgotten(t *testing.T) {
 		t.Fatal(err)
 	}
 	for protocol, c := range map[string]struct {
-		wire wire
-		ask  func(h *holding, first bool, name string)
+		protocol protocol
+		ask      func(h *holding, first bool, name string)
 	}{
-		"delta": {deltaWire{}, func(h *holding, first bool, name string) {
+		"delta": {deltaProtocol{}, func(h *holding, first bool, name string) {
 			_ = h.subscribe(first, []string{name}, nil)
 			_ = h.subscribe(false, nil, []string{name})
 		}},
-		"state of the world": {sotwWire{}, func(h *holding, first bool, name string) { _ = h.set(first, []string{name}) }},
+		"state of the world": {sotwProtocol{}, func(h *holding, first bool, name string) { _ = h.set(first, []string{name}) }},
 	} {
 		h := newHolding(s, &peer{node: "edge-1"}, typeURL)
-		if err := h.begin(&stream{s: s, wire: c.wire}, nil); err != nil {
+		if err := h.begin(&stream{s: s, protocol: c.protocol}, nil); err != nil {
 			t.Fatal(err)
 		}
 		for i := range 100 {
 			c.ask(h, i == 0, string(rune('a'+i)))
-			for r := h.respond(s.now.Load()); r != nil; r = h.respond(s.now.Load()) {
+			for r := h.respond(s.snapshot.Load()); r != nil; r = h.respond(s.snapshot.Load()) {
 				h.answer(r.nonce, "", false)
 			}
 		}

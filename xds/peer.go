@@ -46,7 +46,7 @@ func (s *Server) attach(st *stream, node *core.Node) {
 	again := false
 	for old := range p.streams {
 		if st.only == "" || st.only == old.only {
-			old.stale, again = true, true
+			old.replaced, again = true, true
 		}
 	}
 	if len(p.streams) == 0 || st.only == "" {
@@ -87,9 +87,9 @@ func (s *Server) detach(st *stream, cause error) {
 			h.disown()
 		}
 	}
-	if !st.stale {
+	if !st.replaced {
 		for old := range p.streams {
-			if old.stale {
+			if old.replaced {
 				old.end()
 			}
 		}
@@ -121,15 +121,15 @@ func (p *peer) retry(from *stream) {
 	}
 	for st := range p.streams {
 		if st != from {
-			st.poke()
+			st.notify()
 		}
 	}
 }
 
 // neededBy says which resource keeps the proxy from being told to remove ref, or
 // "". p.mu is held.
-func (p *peer) neededBy(ref resource.Ref, now *published) string {
-	for _, user := range now.users[ref.Type] {
+func (p *peer) neededBy(ref resource.Ref, snap *snapshot) string {
+	for _, user := range snap.users[ref.Type] {
 		if h := p.types[user]; user != ref.Type && (h == nil || h.owner == nil) {
 			return fmt.Sprintf("proxy %s has not said which %s it holds, and one may use %s", p.node, resource.Kind(user), ref)
 		}
@@ -139,7 +139,7 @@ func (p *peer) neededBy(ref resource.Ref, now *published) string {
 			continue
 		}
 		for r := range h.inUse() {
-			if set := now.types[typeURL]; set != nil {
+			if set := snap.types[typeURL]; set != nil {
 				if newer := set.byName[r.Name]; newer != nil && newer.version == r.version {
 					r = newer
 				}
@@ -147,7 +147,7 @@ func (p *peer) neededBy(ref resource.Ref, now *published) string {
 			if r.needs(ref) {
 				return fmt.Sprintf("proxy %s still uses %s in %s", p.node, ref, r.Ref)
 			}
-			if r.wire == nil && slices.Contains(now.users[ref.Type], typeURL) {
+			if r.envelope == nil && slices.Contains(snap.users[ref.Type], typeURL) {
 				return fmt.Sprintf("proxy %s holds a version of %s that is not known here and may use %s", p.node, r.Ref, ref)
 			}
 		}

@@ -42,11 +42,11 @@ func (s *Server) Register(g *grpc.Server) {
 type handlers struct{ s *Server }
 
 func (h handlers) DeltaStreamHandler(s gcpstream.DeltaStream, typeURL string) error {
-	return h.s.serve(s.Context(), deltaWire{s}, typeURL)
+	return h.s.serve(s.Context(), deltaProtocol{s}, typeURL)
 }
 
 func (h handlers) StreamHandler(s gcpstream.Stream, typeURL string) error {
-	return h.s.serve(s.Context(), sotwWire{s}, typeURL)
+	return h.s.serve(s.Context(), sotwProtocol{s}, typeURL)
 }
 
 // Fetch is polling, which would acknowledge nothing.

@@ -34,14 +34,14 @@ func (r *response) names() []string {
 
 // catchUp queues what was published since the last time. It costs the number of
 // changes, not of names, unless the proxy is new or far behind.
-func (h *holding) catchUp(now *published) {
-	if h.seen == now.seq {
+func (h *holding) catchUp(snap *snapshot) {
+	if h.seen == snap.seq {
 		return
 	}
-	set := now.of(h.typeURL)
+	set := snap.of(h.typeURL)
 	changes, ok := set.since(h.seen)
 	ok = ok && h.seen > 0
-	h.seen = now.seq
+	h.seen = snap.seq
 	if !ok {
 		h.compare(set)
 		return
@@ -76,16 +76,16 @@ func (h *holding) compare(set *typeSet) {
 }
 
 // respond makes the next response, or nil if there is nothing to say now.
-func (h *holding) respond(now *published) *response {
+func (h *holding) respond(snap *snapshot) *response {
 	single, limit := h.s.onePerResponse[h.typeURL], 1
-	if single && !h.owner.wire.wholeState() {
+	if single && !h.owner.protocol.wholeState() {
 		limit = window
 	}
 	if len(h.pending) >= limit {
 		return nil
 	}
 	for {
-		r := h.gather(now, single)
+		r := h.gather(snap, single)
 		switch {
 		case !r.empty() && h.whole() && !h.complete(r):
 			continue // withheld; there may be more in the queue
@@ -99,18 +99,18 @@ func (h *holding) respond(now *published) *response {
 
 // gather takes from the queue what goes into one response; with nothing in it,
 // the queue is empty.
-func (h *holding) gather(now *published, single bool) *response {
+func (h *holding) gather(snap *snapshot, single bool) *response {
 	r := &response{}
 	at := 0
 	for full := false; !full && at < len(h.queue); at++ {
 		name := h.queue[at]
 		e := h.names[name]
-		if !r.empty() && (single || e.alone) {
+		if !r.empty() && (single || e.isolated) {
 			break
 		}
 		e.queued = false
-		if h.put(r, now, name, e) {
-			full = e.alone
+		if h.put(r, snap, name, e) {
+			full = e.isolated
 		} else {
 			h.tidy(name, e)
 		}
@@ -124,10 +124,10 @@ func (h *holding) gather(now *published, single bool) *response {
 
 // put does what the verdict on a name says; false when the response says nothing of
 // the name.
-func (h *holding) put(r *response, now *published, name string, e *entry) bool {
-	v := h.verdict(now, name, e)
+func (h *holding) put(r *response, snap *snapshot, name string, e *entry) bool {
+	v := h.verdict(snap, name, e)
 	if v.agreed {
-		h.agree(name, e, now.of(h.typeURL).byName[name])
+		h.agree(name, e, snap.of(h.typeURL).byName[name])
 	}
 	h.withhold(name, e, v.why)
 	switch v.action {
@@ -157,7 +157,7 @@ func (h *holding) complete(r *response) bool {
 	for name, e := range h.names {
 		switch {
 		case e.held == nil || listed[name]:
-		case e.held.wire != nil:
+		case e.held.envelope != nil:
 			r.all = append(r.all, e.held)
 		default:
 			unknown = true
@@ -182,7 +182,7 @@ func (h *holding) sent(r *response) {
 	h.pending[r.nonce], h.lastNonce, h.wildcardAsked = r, r.nonce, false
 	for _, name := range r.names() {
 		e := h.names[name]
-		e.pending, e.asked, e.alone = true, false, false
+		e.pending, e.asked, e.isolated = true, false, false
 		e.again, e.repeated = false, e.again
 	}
 	next, ok := h.s.resend[h.typeURL]
@@ -198,6 +198,6 @@ func (h *holding) sent(r *response) {
 		other.add(c.Name)
 	}
 	if other.owner != nil && other.owner != h.owner {
-		other.owner.poke()
+		other.owner.notify()
 	}
 }

@@ -17,9 +17,9 @@ type revision struct {
 	version string
 	after   []resource.Ref
 	message proto.Message // the newest that is encoded so; Server.publish guards it
-	// wire is the delta protocol's envelope with the encoded message, shared by all
+	// envelope is the delta protocol's wrapping of the encoded message, shared by all
 	// streams; nil when only the version is known here.
-	wire *discovery.Resource
+	envelope *discovery.Resource
 }
 
 // revise returns the revision that r is, where old is the one that is published, or
@@ -36,12 +36,12 @@ func revise(old *revision, r resource.Resource) (*revision, error) {
 	next := &revision{Ref: r.Ref, version: version, after: slices.Clone(r.After), message: r.Message}
 	switch {
 	case old == nil || old.version != version:
-		next.wire = &discovery.Resource{Name: r.Name, Version: version, Resource: &anypb.Any{TypeUrl: r.Type, Value: body}}
+		next.envelope = &discovery.Resource{Name: r.Name, Version: version, Resource: &anypb.Any{TypeUrl: r.Type, Value: body}}
 	case slices.Equal(old.after, r.After):
 		old.message = r.Message // the older one is not kept
 		return old, nil
 	default:
-		next.wire = old.wire
+		next.envelope = old.envelope
 	}
 	return next, nil
 }

@@ -52,11 +52,11 @@ type Server struct {
 	writeOnce      map[string]bool
 	onePerResponse map[string]bool
 	resend         map[string]string
-	fills          map[string]bool // the types that follow another
+	followers      map[string]bool // the types that follow another
 
-	publish sync.Mutex // orders publishers
-	now     atomic.Pointer[published]
-	changed chan struct{}
+	publish  sync.Mutex // orders publishers
+	snapshot atomic.Pointer[snapshot]
+	changed  chan struct{}
 
 	mu      sync.Mutex // guards what follows; taken before a peer's
 	byNode  map[string]*peer
@@ -70,7 +70,7 @@ func New(o Options) *Server {
 		writeOnce:      map[string]bool{},
 		onePerResponse: map[string]bool{},
 		resend:         maps.Clone(o.Resend),
-		fills:          map[string]bool{},
+		followers:      map[string]bool{},
 		changed:        make(chan struct{}, 1), // a level: "look again"
 		byNode:         map[string]*peer{},
 		streams:        map[*stream]struct{}{},
@@ -79,7 +79,7 @@ func New(o Options) *Server {
 		s.writeOnce[t], s.onePerResponse[t] = true, true
 	}
 	for _, t := range o.Resend {
-		s.fills[t] = true
+		s.followers[t] = true
 	}
 	for _, t := range o.OnePerResponse {
 		s.onePerResponse[t] = true
@@ -93,16 +93,16 @@ func New(o Options) *Server {
 func (s *Server) Publish(set []resource.Resource) error {
 	s.publish.Lock()
 	defer s.publish.Unlock()
-	old := s.now.Load()
+	old := s.snapshot.Load()
 	n, err := old.next(set)
 	if err != nil || n == old {
 		return err
 	}
-	s.now.Store(n)
+	s.snapshot.Store(n)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for st := range s.streams {
-		st.poke()
+		st.notify()
 	}
 	return nil
 }
@@ -110,8 +110,8 @@ func (s *Server) Publish(set []resource.Resource) error {
 // Versions returns the version of each resource that is published.
 func (s *Server) Versions() map[resource.Ref]string {
 	versions := map[resource.Ref]string{}
-	if now := s.now.Load(); now != nil {
-		for _, t := range now.types {
+	if snap := s.snapshot.Load(); snap != nil {
+		for _, t := range snap.types {
 			for _, r := range t.byName {
 				versions[r.Ref] = r.version
 			}

@@ -12,16 +12,16 @@ import (
 	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
-// sotwWire speaks the state-of-the-world protocol. It lacks what the delta
+// sotwProtocol speaks the state-of-the-world protocol. It lacks what the delta
 // protocol says on reconnect: which versions the proxy holds. For the types whose
 // responses contain everything (listeners, clusters), where leaving out is
 // removing, the version that we give such a response therefore lists its content,
 // and comes back with the first request of the next stream.
-type sotwWire struct{ gcpstream.Stream }
+type sotwProtocol struct{ gcpstream.Stream }
 
-func (sotwWire) wholeState() bool { return true }
+func (sotwProtocol) wholeState() bool { return true }
 
-func (w sotwWire) receive() (request, error) {
+func (w sotwProtocol) receive() (request, error) {
 	m, err := w.Recv()
 	if err != nil {
 		return request{}, err
@@ -41,7 +41,7 @@ func wholeVersion(m *discovery.DiscoveryRequest) string {
 	return ""
 }
 
-func (w sotwWire) send(h *holding, r *response) error {
+func (w sotwProtocol) send(h *holding, r *response) error {
 	content, version := r.changed, digest(r.changed)
 	if cache.ResourceRequiresFullStateInSotw(h.typeURL) {
 		content = r.all
@@ -49,7 +49,7 @@ func (w sotwWire) send(h *holding, r *response) error {
 	}
 	resources := make([]*anypb.Any, len(content))
 	for i, c := range content {
-		resources[i] = c.wire.Resource
+		resources[i] = c.envelope.Resource
 	}
 	return w.Send(&discovery.DiscoveryResponse{VersionInfo: version, Resources: resources, TypeUrl: h.typeURL, Nonce: r.nonce})
 }

@@ -107,19 +107,19 @@ func (h *holding) set(first bool, names []string) error {
 // rename makes names, but for the wildcard, the names that the proxy asks for, and
 // returns those that were not among them before and those that no longer are.
 func (h *holding) rename(names []string) (added, gone []string) {
-	now := make(map[string]struct{}, len(names))
+	listed := make(map[string]struct{}, len(names))
 	for _, name := range names {
 		if name == "*" {
 			continue
 		}
-		now[name] = struct{}{}
+		listed[name] = struct{}{}
 		if e := h.entry(name); !e.named {
 			e.named = true
 			added = append(added, name)
 		}
 	}
 	for name, e := range h.names {
-		if _, ok := now[name]; e.named && !ok {
+		if _, ok := listed[name]; e.named && !ok {
 			e.named = false
 			gone = append(gone, name)
 		}

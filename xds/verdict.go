@@ -29,8 +29,8 @@ const (
 
 // verdict judges a name by what is published, what its entry says and what the proxy
 // holds of other types. It reads only. The peer's mutex is held.
-func (h *holding) verdict(now *published, name string, e *entry) verdict {
-	set := now.of(h.typeURL)
+func (h *holding) verdict(snap *snapshot, name string, e *entry) verdict {
+	set := snap.of(h.typeURL)
 	r := set.byName[name]
 	switch {
 	case !h.wants(e):
@@ -42,17 +42,17 @@ func (h *holding) verdict(now *published, name string, e *entry) verdict {
 			return verdict{action: remove, agreed: true} // "there is none": it would wait for its timeout
 		}
 		return verdict{agreed: true}
-	case r == nil && set.left[name] == 0:
+	case r == nil && set.removed[name] == 0:
 		return verdict{} // not ours to remove
 	case r == nil:
-		return h.removal(now, resource.Ref{Type: h.typeURL, Name: name})
+		return h.removal(snap, resource.Ref{Type: h.typeURL, Name: name})
 	case e.held != nil && e.held.version == r.version:
 		if e.asked || e.again {
 			return verdict{action: send, resource: r, agreed: true}
 		}
 		return verdict{agreed: true}
 	case e.refused != nil && e.refused.version == r.version:
-		if e.again && e.held != nil && e.held.wire != nil {
+		if e.again && e.held != nil && e.held.envelope != nil {
 			return verdict{action: send, resource: e.held}
 		}
 		return verdict{}
@@ -61,11 +61,11 @@ func (h *holding) verdict(now *published, name string, e *entry) verdict {
 }
 
 // removal is the verdict on a name that the proxy holds and that was left out.
-func (h *holding) removal(now *published, ref resource.Ref) verdict {
+func (h *holding) removal(snap *snapshot, ref resource.Ref) verdict {
 	if h.s.writeOnce[h.typeURL] {
 		return verdict{why: fmt.Sprintf("proxy %s keeps %s; restart that Envoy to take it away", h.p.node, ref)}
 	}
-	if why := h.p.neededBy(ref, now); why != "" {
+	if why := h.p.neededBy(ref, snap); why != "" {
 		return verdict{action: wait, why: why}
 	}
 	if h.partial() {
@@ -91,8 +91,8 @@ func (h *holding) change(r *revision, e *entry) verdict {
 // whole reports whether a response has to contain everything, because what it
 // leaves out is removed.
 func (h *holding) whole() bool {
-	return h.owner.wire.wholeState() && cache.ResourceRequiresFullStateInSotw(h.typeURL)
+	return h.owner.protocol.wholeState() && cache.ResourceRequiresFullStateInSotw(h.typeURL)
 }
 
 // partial reports whether a response has no way to remove anything.
-func (h *holding) partial() bool { return h.owner.wire.wholeState() && !h.whole() }
+func (h *holding) partial() bool { return h.owner.protocol.wholeState() && !h.whole() }

@@ -12,14 +12,14 @@ const (
 	// logLength is how many changed names of a type are remembered; a watch
 	// that is further behind compares everything.
 	logLength = 1024
-	// leftLength is how many names that were left out are remembered per type.
+	// removedLength is how many names that were left out are remembered per type.
 	// One that is forgotten is not removed from proxies that come back later.
-	leftLength = 4096
+	removedLength = 4096
 )
 
-// published is everything that proxies should hold. It is never changed: a
+// snapshot is everything that proxies should hold. It is never changed: a
 // publish makes a new one that shares the types without a change.
-type published struct {
+type snapshot struct {
 	seq   uint64 // of the publish, from 1
 	types map[string]*typeSet
 	// users says which types have had resources After one of a type.
@@ -33,9 +33,9 @@ type typeSet struct {
 	// log lists the changed names, oldest first; it is complete after floor.
 	log   []change
 	floor uint64
-	// left holds the names that this process published and then left out, with
+	// removed holds the names that this process published and then left out, with
 	// the publish that did: the only ones that a proxy may be told to remove.
-	left map[string]uint64
+	removed map[string]uint64
 }
 
 type change struct {
@@ -43,14 +43,14 @@ type change struct {
 	name string
 }
 
-// nothingPublished is what is published of a type that never was.
-var nothingPublished = &typeSet{}
+// emptySet is what is published of a type that never was.
+var emptySet = &typeSet{}
 
-func (p *published) of(typeURL string) *typeSet {
+func (p *snapshot) of(typeURL string) *typeSet {
 	if t := p.types[typeURL]; t != nil {
 		return t
 	}
-	return nothingPublished
+	return emptySet
 }
 
 // since lists the names changed after seq; false means that the log does not
@@ -65,16 +65,16 @@ func (t *typeSet) since(seq uint64) ([]change, bool) {
 
 // next is what is published once set is published after p, which may be nil; it is p
 // itself when nothing changes. Of two resources with the same Ref the later counts.
-func (p *published) next(set []resource.Resource) (*published, error) {
+func (p *snapshot) next(set []resource.Resource) (*snapshot, error) {
 	first := p == nil
 	if first {
-		p = &published{}
+		p = &snapshot{}
 	}
 	byType := map[string]map[string]*revision{}
 	for typeURL := range p.types {
 		byType[typeURL] = map[string]*revision{} // everything of the type may be left out
 	}
-	n := &published{seq: p.seq + 1, types: maps.Clone(p.types), users: maps.Clone(p.users)}
+	n := &snapshot{seq: p.seq + 1, types: maps.Clone(p.types), users: maps.Clone(p.users)}
 	if n.types == nil {
 		n.types, n.users = map[string]*typeSet{}, map[string][]string{}
 	}
@@ -126,9 +126,9 @@ func (t *typeSet) next(seq uint64, byName map[string]*revision) *typeSet {
 	if same && len(gone) == 0 {
 		return t
 	}
-	n := &typeSet{byName: byName, names: slices.Sorted(maps.Keys(byName)), log: t.log, floor: t.floor, left: t.left}
-	if len(gone) > 0 || slices.ContainsFunc(changed, func(name string) bool { return t.left[name] > 0 }) {
-		n.left = leave(t.left, seq, gone, byName)
+	n := &typeSet{byName: byName, names: slices.Sorted(maps.Keys(byName)), log: t.log, floor: t.floor, removed: t.removed}
+	if len(gone) > 0 || slices.ContainsFunc(changed, func(name string) bool { return t.removed[name] > 0 }) {
+		n.removed = withRemoved(t.removed, seq, gone, byName)
 	}
 	changed = append(changed, gone...)
 	slices.Sort(changed)
@@ -143,9 +143,9 @@ func (t *typeSet) next(seq uint64, byName map[string]*revision) *typeSet {
 	return n
 }
 
-// leave is left with the names that are gone now and without those that are back.
-func leave(left map[string]uint64, seq uint64, gone []string, byName map[string]*revision) map[string]uint64 {
-	n := maps.Clone(left)
+// withRemoved is removed with the names that are gone and without those of byName.
+func withRemoved(removed map[string]uint64, seq uint64, gone []string, byName map[string]*revision) map[string]uint64 {
+	n := maps.Clone(removed)
 	if n == nil {
 		n = map[string]uint64{}
 	}
@@ -153,7 +153,7 @@ func leave(left map[string]uint64, seq uint64, gone []string, byName map[string]
 		n[name] = seq
 	}
 	maps.DeleteFunc(n, func(name string, _ uint64) bool { return byName[name] != nil })
-	if over := len(n) - leftLength; over > 0 {
+	if over := len(n) - removedLength; over > 0 {
 		oldest := slices.SortedFunc(maps.Keys(n), func(a, b string) int { return int(n[a]) - int(n[b]) })
 		for _, name := range oldest[:over] {
 			delete(n, name)
