@@ -149,15 +149,15 @@ func (w *world) dial() *grpc.ClientConn {
 	return conn
 }
 
-func (w *world) proxy(node string) xds.Proxy {
+func (w *world) proxy(node string) xds.Client {
 	w.t.Helper()
-	for _, p := range w.Proxies() {
+	for _, p := range w.Clients() {
 		if p.Node == node {
 			return p
 		}
 	}
 	w.t.Fatalf("no proxy %s", node)
-	return xds.Proxy{}
+	return xds.Client{}
 }
 
 // deltaStream is the client's end of any delta service.

@@ -57,7 +57,7 @@ func TestAChangeReachesEachProxyOnce(t *testing.T) {
 		if n := count(); n != proxies {
 			t.Errorf("%d responses to one change, want %d", n, proxies)
 		}
-		for _, p := range w.Proxies() {
+		for _, p := range w.Clients() {
 			if !p.Holds(map[resource.Ref]string{set[0].Ref: version(t, set[0]), set[1].Ref: version(t, set[1])}) {
 				t.Errorf("%s does not hold the change", p.Node)
 			}

@@ -45,10 +45,10 @@ func (s *realServer) Publish(set []resource.Resource) {
 
 func (s *realServer) stop() { s.grpc.Stop() }
 
-func (s *realServer) until(ctx context.Context, ok func(xds.Proxy) bool) {
+func (s *realServer) until(ctx context.Context, ok func(xds.Client) bool) {
 	s.t.Helper()
 	for {
-		proxies := s.Proxies()
+		proxies := s.Clients()
 		if len(proxies) == 1 && ok(proxies[0]) {
 			return
 		}
@@ -67,5 +67,5 @@ func (s *realServer) await(ctx context.Context, set []resource.Resource) {
 	for _, r := range set {
 		all[r.Ref] = version(s.t, r)
 	}
-	s.until(ctx, func(p xds.Proxy) bool { return p.Holds(all) })
+	s.until(ctx, func(p xds.Client) bool { return p.Holds(all) })
 }

@@ -73,10 +73,10 @@ func realEnvoy(t *testing.T, api core.ApiConfigSource_ApiType) {
 
 	// A weight sum of zero is refused, shown, and changes nothing.
 	server.Publish(e.set(0, 0, 1))
-	server.until(ctx, func(p xds.Proxy) bool { return len(p.Nacks) == 1 && p.NackCount == 1 })
+	server.until(ctx, func(p xds.Client) bool { return len(p.Nacks) == 1 && p.NackCount == 1 })
 	e.get("green")
 	server.Publish(set)
-	server.until(ctx, func(p xds.Proxy) bool { return len(p.Nacks) == 0 })
+	server.until(ctx, func(p xds.Client) bool { return len(p.Nacks) == 0 })
 
 	// A changed cluster warms at once, because its endpoints follow: the
 	// acknowledgement of a cluster is withheld while it warms.
@@ -105,7 +105,7 @@ func realEnvoy(t *testing.T, api core.ApiConfigSource_ApiType) {
 	server.stop()
 	server = serveReal(t, at)
 	server.Publish(nil)
-	server.until(ctx, func(p xds.Proxy) bool { return p.Connected && len(p.Acknowledged) >= 3 })
+	server.until(ctx, func(p xds.Client) bool { return p.Connected && len(p.Acknowledged) >= 3 })
 	e.get("green")
 	held.alive()
 }

@@ -120,7 +120,7 @@ func (s *Server) Versions() map[resource.Ref]string {
 	return versions
 }
 
-// Changed has a value whenever Proxies may differ from what it returned before
+// Changed has a value whenever Clients may differ from what it returned before
 // the last receive. There is one channel: one receiver.
 func (s *Server) Changed() <-chan struct{} { return s.changed }
 

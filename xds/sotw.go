@@ -45,7 +45,7 @@ func (w sotwProtocol) send(h *holding, r *response) error {
 	content, version := r.changed, digest(r.changed)
 	if cache.ResourceRequiresFullStateInSotw(h.typeURL) {
 		content = r.all
-		version = list(content)
+		version = contents(content)
 	}
 	resources := make([]*anypb.Any, len(content))
 	for i, c := range content {
@@ -70,8 +70,8 @@ func digest(resources []*revision) string {
 // proxy has accepted nothing yet.
 const nothingHeld = "="
 
-// list is a version that says which resources a response contains; claimed reads it.
-func list(resources []*revision) string {
+// contents is a version that says which resources a response contains; parseContents reads it.
+func contents(resources []*revision) string {
 	if len(resources) == 0 {
 		return nothingHeld
 	}
@@ -82,9 +82,9 @@ func list(resources []*revision) string {
 	return v.Encode()
 }
 
-// claimed reads what list wrote; foreign means that the version was not ours, so
+// parseContents reads what contents wrote; foreign means that the version was not ours, so
 // that nobody knows what the proxy holds.
-func claimed(version string) (claims map[string]string, foreign bool) {
+func parseContents(version string) (claims map[string]string, foreign bool) {
 	if version == "" || version == nothingHeld {
 		return nil, false
 	}

@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// request is what a proxy says, in either protocol.
+// request is one message of a proxy, in either protocol.
 type request struct {
 	node    *core.Node
 	typeURL string
@@ -119,7 +119,7 @@ func (st *stream) loop(ctx context.Context, requests <-chan request, failed <-ch
 	}
 }
 
-// take notes what the proxy says.
+// take takes one request over.
 func (st *stream) take(r request) error {
 	if st.peer == nil {
 		if r.node.GetId() == "" {
@@ -146,7 +146,7 @@ func (st *stream) take(r request) error {
 		return nil // a newer stream speaks for the proxy
 	}
 	st.types[r.typeURL] = true
-	if err := st.hear(h, first, r); err != nil {
+	if err := st.apply(h, first, r); err != nil {
 		return status.Error(codes.ResourceExhausted, err.Error())
 	}
 	if first {
@@ -155,13 +155,13 @@ func (st *stream) take(r request) error {
 	return nil
 }
 
-// hear lets the type's holding have the request.
-func (st *stream) hear(h *holding, first bool, r request) error {
+// apply gives the request to the holding of its type.
+func (st *stream) apply(h *holding, first bool, r request) error {
 	whole := st.protocol.wholeState()
 	if first {
 		claims, foreign := r.claims, false
 		if whole {
-			claims, foreign = claimed(r.version)
+			claims, foreign = parseContents(r.version)
 		}
 		if err := h.begin(st, claims); err != nil {
 			return err

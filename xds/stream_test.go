@@ -81,11 +81,11 @@ func TestALostProxyIsForgottenAfterAnHour(t *testing.T) {
 		c.close()
 		<-w.Changed()
 		time.Sleep(time.Hour - time.Second)
-		if n := len(w.Proxies()); n != 1 {
+		if n := len(w.Clients()); n != 1 {
 			t.Errorf("%d proxies after less than an hour", n)
 		}
 		time.Sleep(2 * time.Second)
-		if n := len(w.Proxies()); n != 0 {
+		if n := len(w.Clients()); n != 0 {
 			t.Errorf("%d proxies after more than an hour", n)
 		}
 	})

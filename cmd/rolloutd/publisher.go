@@ -33,7 +33,7 @@ type publisher struct {
 	good     rollout.Wishes // the last wish of each service that was published
 	set      []resource.Resource
 	versions map[resource.Ref]string
-	proxies  []xds.Proxy
+	proxies  []xds.Client
 	refused  map[discovery.Service]string
 }
 
@@ -194,7 +194,7 @@ func (p *publisher) tell() {
 
 // refresh takes over what the proxies have acknowledged since.
 func (p *publisher) refresh() {
-	proxies := p.server.Proxies()
+	proxies := p.server.Clients()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.proxies = proxies
@@ -258,10 +258,10 @@ func (p *publisher) list() []api.Proxy {
 	return out
 }
 
-func (p *publisher) word(x xds.Proxy) api.Proxy {
+func (p *publisher) word(x xds.Client) api.Proxy {
 	out := api.Proxy{
 		Node: x.Node, Connected: x.Connected, Since: x.Since, Address: x.Addr, UserAgent: x.UserAgent,
-		NackCount: x.NackCount, Holds: []api.Holding{}, Nacks: []api.Nack{}, Withheld: []api.Withheld{},
+		NackCount: x.NackCount, Holds: []api.Holding{}, Nacks: []api.Rejection{}, Withheld: []api.Withheld{},
 	}
 	if !x.Connected {
 		out.Since = x.Lost
@@ -278,7 +278,7 @@ func (p *publisher) word(x xds.Proxy) api.Proxy {
 		}
 	}
 	for _, n := range x.Nacks {
-		out.Nacks = append(out.Nacks, api.Nack{Type: short(n.Type), Names: n.Names, Message: n.Message, At: n.At})
+		out.Nacks = append(out.Nacks, api.Rejection{Type: short(n.Type), Names: n.Names, Message: n.Message, At: n.At})
 	}
 	for _, w := range x.Withheld {
 		out.Withheld = append(out.Withheld, api.Withheld{Ref: w.Ref.String(), Why: w.Why})

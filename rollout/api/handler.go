@@ -171,7 +171,7 @@ func (s Server) proxies(w http.ResponseWriter, r *http.Request) {
 	all := append([]Proxy{}, s.Proxies()...)
 	for i, p := range all {
 		all[i].Holds = append([]Holding{}, p.Holds...)
-		all[i].Nacks = append([]Nack{}, p.Nacks...)
+		all[i].Nacks = append([]Rejection{}, p.Nacks...)
 		all[i].Withheld = append([]Withheld{}, p.Withheld...)
 	}
 	say(w, all)

@@ -242,8 +242,8 @@ type Proxy struct {
 	// Holds is what it acknowledged, one entry per resource type.
 	Holds []Holding `json:"holds"`
 	// Nacks are the refusals that still stand; NackCount counts all there were.
-	Nacks     []Nack `json:"nacks"`
-	NackCount uint64 `json:"nack_count"`
+	Nacks     []Rejection `json:"nacks"`
+	NackCount uint64      `json:"nack_count"`
 	// Withheld is what it has not been sent, and why.
 	Withheld []Withheld `json:"withheld"`
 	Reports  Reporting  `json:"reports"`
@@ -270,8 +270,8 @@ type Holding struct {
 	Version   string `json:"version,omitempty"`
 }
 
-// Nack is one refused response.
-type Nack struct {
+// Rejection is one refused response.
+type Rejection struct {
 	Type    string    `json:"type"`
 	Names   []string  `json:"names,omitempty"`
 	Message string    `json:"message"`

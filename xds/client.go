@@ -9,8 +9,9 @@ import (
 	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
-// Proxy is one Envoy as this process sees it. It is a copy; the caller owns it.
-type Proxy struct {
+// Client is one proxy as the server sees it: what it asked for, holds and refused. It is
+// a copy; the caller owns it.
+type Client struct {
 	Node      string
 	Cluster   string
 	UserAgent string
@@ -56,36 +57,36 @@ type Withheld struct {
 
 // Holds reports whether the proxy holds every resource of refs in exactly the
 // version given; an empty version means any.
-func (p Proxy) Holds(refs map[resource.Ref]string) bool {
+func (c Client) Holds(refs map[resource.Ref]string) bool {
 	for ref, version := range refs {
-		if got, ok := p.Acknowledged[ref]; !ok || version != "" && got != version {
+		if got, ok := c.Acknowledged[ref]; !ok || version != "" && got != version {
 			return false
 		}
 	}
 	return true
 }
 
-// Proxies returns every proxy that is connected, or was within the last hour,
+// Clients returns every proxy that is connected, or was within the last hour,
 // sorted by node.
-func (s *Server) Proxies() []Proxy {
+func (s *Server) Clients() []Client {
 	all := s.peers()
-	out := make([]Proxy, 0, len(all))
+	out := make([]Client, 0, len(all))
 	for _, p := range all {
 		out = append(out, p.describe())
 	}
-	slices.SortFunc(out, func(a, b Proxy) int { return cmp.Compare(a.Node, b.Node) })
+	slices.SortFunc(out, func(a, b Client) int { return cmp.Compare(a.Node, b.Node) })
 	return out
 }
 
 // describe copies what is known of the peer.
-func (p *peer) describe() Proxy {
+func (p *peer) describe() Client {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	names := 0
 	for _, h := range p.types {
 		names += len(h.names)
 	}
-	d := Proxy{
+	d := Client{
 		Node: p.node, Cluster: p.cluster, UserAgent: p.userAgent, Addr: p.addr,
 		Connected: len(p.streams) > 0, Since: p.since, Lost: p.lost, Streams: len(p.streams),
 		Acknowledged: make(map[resource.Ref]string, names), NackCount: p.nackCount,
