@@ -12,17 +12,17 @@ import (
 	"github.com/sluice-proxy/sluice/xds/reports"
 )
 
-// asking is how often each replica is asked; proxies report as often.
-const asking = time.Second
+// importInterval is how often each replica is asked; proxies report as often.
+const importInterval = time.Second
 
-// askReplicas takes over what proxies report to the other replicas, until ctx ends.
-func askReplicas(ctx context.Context, conf *config.Config, hub *reports.Hub, logger *slog.Logger) error {
+// importReports takes over what proxies report to the other replicas, until ctx ends.
+func importReports(ctx context.Context, conf *config.Config, hub *reports.Hub, logger *slog.Logger) error {
 	all, ctx := errgroup.WithContext(ctx)
 	for _, replica := range conf.Replicas {
 		all.Go(func() error {
 			client, err := api.NewClient(replica, conf.API.Token)
 			if err == nil {
-				askReplica(ctx, replica, client, hub, logger)
+				importFrom(ctx, replica, client, hub, logger)
 			}
 			return err
 		})
@@ -30,13 +30,13 @@ func askReplicas(ctx context.Context, conf *config.Config, hub *reports.Hub, log
 	return all.Wait()
 }
 
-// askReplica logs when it ceases to answer and when it answers again; the proxies
-// that report to it are silent meanwhile.
-func askReplica(ctx context.Context, replica string, client *api.Client, hub *reports.Hub, logger *slog.Logger) {
-	tick := time.NewTicker(asking)
+// importFrom takes over what one replica exports. It logs when the replica ceases to
+// answer and when it answers again; the proxies that report to it are silent meanwhile.
+func importFrom(ctx context.Context, replica string, client *api.Client, hub *reports.Hub, logger *slog.Logger) {
+	tick := time.NewTicker(importInterval)
 	defer tick.Stop()
 	for lost := false; ; {
-		bounded, cancel := context.WithTimeout(ctx, 5*asking)
+		bounded, cancel := context.WithTimeout(ctx, 5*importInterval)
 		exported, err := client.Reports(bounded)
 		cancel()
 		switch {

@@ -77,7 +77,7 @@ func serve(ctx context.Context, path string, hup <-chan os.Signal, logger *slog.
 	group.Go(func() error { return source.run(ctx, conf) })
 	group.Go(func() error { return hear(ctx, pub, control.Notice) })
 	group.Go(func() error { return carried.run(ctx, control) })
-	group.Go(func() error { return askReplicas(ctx, conf, pub.hub, logger) })
+	group.Go(func() error { return importReports(ctx, conf, pub.hub, logger) })
 	group.Go(func() error { return serveXDS(ctx, pub, xdsListener) })
 	group.Go(func() error {
 		return serveAPI(ctx, operator(conf, control, pub, source, carried), apiListener)
