@@ -36,8 +36,8 @@ func newHolding(s *Server, p *peer, typeURL string) *holding {
 	return &holding{s: s, p: p, typeURL: typeURL, names: map[string]*entry{}, pending: map[string]*response{}}
 }
 
-// entry finds or makes what is known of a name.
-func (h *holding) entry(name string) *entry {
+// ensure finds or makes what is known of a name.
+func (h *holding) ensure(name string) *entry {
 	e := h.names[name]
 	if e == nil {
 		e = &entry{}
@@ -108,14 +108,14 @@ func (h *holding) begin(st *stream, claims map[string]string) error {
 		h.names = make(map[string]*entry, len(claims))
 	}
 	for name, version := range claims {
-		h.entry(name).held = &revision{Ref: resource.Ref{Type: h.typeURL, Name: name}, version: version}
+		h.ensure(name).held = &revision{Ref: resource.Ref{Type: h.typeURL, Name: name}, version: version}
 	}
 	return nil
 }
 
 // add has the name looked at.
 func (h *holding) add(name string) {
-	if e := h.entry(name); !e.queued {
+	if e := h.ensure(name); !e.queued {
 		e.queued = true
 		h.queue = append(h.queue, name)
 	}
@@ -128,7 +128,7 @@ func (h *holding) retry() {
 	}
 	slices.Sort(h.waiting)
 	for _, name := range h.waiting {
-		h.entry(name).waiting = false
+		h.ensure(name).waiting = false
 		h.add(name)
 	}
 	h.waiting = h.waiting[:0]

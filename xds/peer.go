@@ -101,8 +101,8 @@ func (s *Server) detach(st *stream, cause error) {
 	s.notify()
 }
 
-// holding finds or makes what is known about one type. p.mu is held.
-func (p *peer) holding(s *Server, typeURL string) (*holding, error) {
+// ensure finds or makes what is known about one type. p.mu is held.
+func (p *peer) ensure(s *Server, typeURL string) (*holding, error) {
 	if h := p.types[typeURL]; h != nil {
 		return h, nil
 	}

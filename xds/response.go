@@ -125,7 +125,7 @@ func (h *holding) gather(snap *snapshot, single bool) *response {
 // put does what the verdict on a name says; false when the response says nothing of
 // the name.
 func (h *holding) put(r *response, snap *snapshot, name string, e *entry) bool {
-	v := h.verdict(snap, name, e)
+	v := h.judge(snap, name, e)
 	if v.agreed {
 		h.agree(name, e, snap.of(h.typeURL).byName[name])
 	}
@@ -137,7 +137,7 @@ func (h *holding) put(r *response, snap *snapshot, name string, e *entry) bool {
 			h.waiting = append(h.waiting, name)
 		}
 	case send:
-		r.changed = append(r.changed, v.resource)
+		r.changed = append(r.changed, v.revision)
 	case remove:
 		r.removed = append(r.removed, name)
 	}
@@ -189,12 +189,12 @@ func (h *holding) sent(r *response) {
 	if !ok {
 		return
 	}
-	other, err := h.p.holding(h.s, next)
+	other, err := h.p.ensure(h.s, next)
 	if err != nil {
 		return // a proxy with that many types has no room for this one either
 	}
 	for _, c := range r.changed {
-		other.entry(c.Name).again = true
+		other.ensure(c.Name).again = true
 		other.add(c.Name)
 	}
 	if other.owner != nil && other.owner != h.owner {

@@ -138,7 +138,7 @@ func (st *stream) take(r request) error {
 	defer p.mu.Unlock()
 	defer st.s.notify()
 	first := !st.types[r.typeURL]
-	h, err := p.holding(st.s, r.typeURL)
+	h, err := p.ensure(st.s, r.typeURL)
 	switch {
 	case err != nil:
 		return status.Error(codes.ResourceExhausted, err.Error())

@@ -26,7 +26,7 @@ func (h *holding) subscribe(first bool, names, not []string) error {
 			h.startWildcard()
 			continue
 		}
-		e := h.entry(name)
+		e := h.ensure(name)
 		e.named = true
 		if !first || e.held == nil {
 			h.ask(name)
@@ -37,7 +37,7 @@ func (h *holding) subscribe(first bool, names, not []string) error {
 			h.endWildcard()
 			continue
 		}
-		h.entry(name).named = false
+		h.ensure(name).named = false
 		if h.wildcard {
 			h.ask(name) // the protocol wants to hear whether the wildcard has it
 		} else {
@@ -113,7 +113,7 @@ func (h *holding) rename(names []string) (added, gone []string) {
 			continue
 		}
 		listed[name] = struct{}{}
-		if e := h.entry(name); !e.named {
+		if e := h.ensure(name); !e.named {
 			e.named = true
 			added = append(added, name)
 		}
@@ -153,7 +153,7 @@ func (h *holding) endWildcard() {
 
 // ask has the name answered, whatever the proxy holds or refused.
 func (h *holding) ask(name string) {
-	e := h.entry(name)
+	e := h.ensure(name)
 	e.asked, e.refused = true, nil
 	h.add(name)
 }

@@ -11,7 +11,7 @@ import (
 // verdict is what is to be done about one name now.
 type verdict struct {
 	action
-	resource *revision // to send
+	revision *revision // to send
 	why      string    // something is withheld; empty: nothing is
 	// agreed: the proxy holds what is published, or holds nothing and nothing is
 	// published, so no refusal counts any more.
@@ -27,9 +27,9 @@ const (
 	remove
 )
 
-// verdict judges a name by what is published, what its entry says and what the proxy
+// judge returns the verdict on a name by what is published, what its entry says and what the proxy
 // holds of other types. It reads only. The peer's mutex is held.
-func (h *holding) verdict(snap *snapshot, name string, e *entry) verdict {
+func (h *holding) judge(snap *snapshot, name string, e *entry) verdict {
 	set := snap.of(h.typeURL)
 	r := set.byName[name]
 	switch {
@@ -48,16 +48,16 @@ func (h *holding) verdict(snap *snapshot, name string, e *entry) verdict {
 		return h.removal(snap, resource.Ref{Type: h.typeURL, Name: name})
 	case e.held != nil && e.held.version == r.version:
 		if e.asked || e.again {
-			return verdict{action: send, resource: r, agreed: true}
+			return verdict{action: send, revision: r, agreed: true}
 		}
 		return verdict{agreed: true}
 	case e.refused != nil && e.refused.version == r.version:
 		if e.again && e.held != nil && e.held.envelope != nil {
-			return verdict{action: send, resource: e.held}
+			return verdict{action: send, revision: e.held}
 		}
 		return verdict{}
 	}
-	return h.change(r, e)
+	return h.update(r, e)
 }
 
 // removal is the verdict on a name that the proxy holds and that was left out.
@@ -74,9 +74,9 @@ func (h *holding) removal(snap *snapshot, ref resource.Ref) verdict {
 	return verdict{action: remove}
 }
 
-// change is the verdict on a published resource that the proxy does not hold in this
+// update is the verdict on a published resource that the proxy does not hold in this
 // version and has not refused.
-func (h *holding) change(r *revision, e *entry) verdict {
+func (h *holding) update(r *revision, e *entry) verdict {
 	if e.held != nil && h.s.writeOnce[h.typeURL] {
 		return verdict{why: fmt.Sprintf("proxy %s keeps %s as it is; restart that Envoy to give it the new one", h.p.node, r.Ref)}
 	}
@@ -85,7 +85,7 @@ func (h *holding) change(r *revision, e *entry) verdict {
 			return verdict{action: wait, why: fmt.Sprintf("%s waits until proxy %s has acknowledged %s", r.Ref, h.p.node, need)}
 		}
 	}
-	return verdict{action: send, resource: r}
+	return verdict{action: send, revision: r}
 }
 
 // whole reports whether a response has to contain everything, because what it

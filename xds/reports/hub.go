@@ -178,8 +178,8 @@ func (h *Hub) silent(s source, then, now time.Time) bool {
 	return s.origin == nil || now.Sub(then) > silentAfter*h.interval
 }
 
-// reporter finds or makes what is known of a node. h.mu is held.
-func (h *Hub) reporter(node string) (*reporter, error) {
+// node finds or makes what is known of a node. h.mu is held.
+func (h *Hub) node(node string) (*reporter, error) {
 	now := time.Now()
 	if now.Sub(h.swept) > time.Minute {
 		h.swept = now

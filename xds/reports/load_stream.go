@@ -64,7 +64,7 @@ func (h *Hub) open(node string, id *origin, which func(*reporter) *source) error
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	n, err := h.reporter(node)
+	n, err := h.node(node)
 	if err != nil {
 		return status.Error(codes.ResourceExhausted, err.Error())
 	}

@@ -74,7 +74,7 @@ func (h *Hub) Import(replica string, in exchange.Reports) {
 		if node.Node == "" || len(node.Node) > maxName {
 			continue
 		}
-		n, err := h.reporter(node.Node)
+		n, err := h.node(node.Node)
 		if err != nil {
 			continue
 		}
