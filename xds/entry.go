@@ -18,14 +18,14 @@ type entry struct {
 	isolated bool // was part of a refused response: goes in a response of its own
 	pending  bool // is in a response that is not acknowledged
 
-	// again: the proxy must be sent it after another type's resource that it has
-	// been sent (see Options.Resend). repeated: the pending response does that. Both
-	// are set when the other type's was sent once more since.
+	// again: another type's resource was sent, which this one must follow (see
+	// Options.Resend). repeated: the pending response is the one that follows. Both
+	// are set when the other type's resource was sent once more since.
 	again, repeated bool
 }
 
-// disowned is what stays known when nobody speaks for the type any more: what was
-// on its way has to be sent again.
+// disowned is what stays known of a name when the stream that spoke for its type has
+// ended. The pending response is lost, so what it repeated must be sent again.
 func (e entry) disowned() entry {
 	return entry{held: e.held, refused: e.refused, named: e.named, again: e.again || e.repeated}
 }
@@ -42,5 +42,6 @@ func (e entry) unheld() entry {
 	return e
 }
 
-// restarted is what stays known when a stream asks for the type for the first time.
+// restarted is what stays known of a name when a stream asks for its type for the first
+// time.
 func (e entry) restarted() entry { return entry{again: e.again} }

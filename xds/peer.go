@@ -29,8 +29,8 @@ type peer struct {
 	nackCount                uint64
 }
 
-// attach makes st a stream of the node. What an older stream of the same kind
-// says from now on is stale: the newest stream is the proxy.
+// attach makes st a stream of the node. It replaces an older stream of the same kind,
+// whose requests no longer count.
 func (s *Server) attach(st *stream, node *core.Node) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -69,8 +69,8 @@ func (s *Server) attach(st *stream, node *core.Node) {
 	s.notify()
 }
 
-// detach ends st's part. A stale stream that remains is ended too: if there is a
-// proxy behind it, it has to start over.
+// detach ends st's part. A replaced stream that remains is ended too: a proxy behind it
+// has to start over.
 func (s *Server) detach(st *stream, cause error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -126,8 +126,8 @@ func (p *peer) retry(from *stream) {
 	}
 }
 
-// neededBy says which resource keeps the proxy from being told to remove ref, or
-// "". p.mu is held.
+// neededBy is a sentence that names the resource for which the proxy still needs ref;
+// empty when ref may be removed. p.mu is held.
 func (p *peer) neededBy(ref resource.Ref, snap *snapshot) string {
 	for _, user := range snap.users[ref.Type] {
 		if h := p.types[user]; user != ref.Type && (h == nil || h.owner == nil) {

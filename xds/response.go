@@ -14,12 +14,14 @@ import (
 // starts. Every other type and protocol has one.
 const window = 16
 
-// response is one response to one proxy: what it changes, and what it says.
+// response is one response to one proxy.
 type response struct {
 	nonce   string
 	changed []*revision
 	removed []string
-	all     []*revision // state-of-the-world: everything the response has to contain; else nil
+	// all is everything that the response has to contain, where what it leaves out is
+	// removed; else nil.
+	all []*revision
 }
 
 func (r *response) empty() bool { return len(r.changed)+len(r.removed) == 0 }
@@ -97,8 +99,8 @@ func (h *holding) respond(snap *snapshot) *response {
 	}
 }
 
-// gather takes from the queue what goes into one response; with nothing in it,
-// the queue is empty.
+// gather takes from the queue what goes into one response. If that is nothing, the
+// queue is empty.
 func (h *holding) gather(snap *snapshot, single bool) *response {
 	r := &response{}
 	at := 0
@@ -144,8 +146,8 @@ func (h *holding) put(r *response, snap *snapshot, name string, e *entry) bool {
 	return v.action >= send
 }
 
-// complete adds everything else that the proxy holds; false if that is not
-// known, so that the response would remove what nobody asked to remove.
+// complete adds to the response everything else that the proxy holds; false if that is
+// not known, because the response would then remove it.
 func (h *holding) complete(r *response) bool {
 	names := r.names()
 	listed := make(map[string]bool, len(names))

@@ -127,7 +127,8 @@ func (h *holding) rename(names []string) (added, gone []string) {
 	return added, gone
 }
 
-// startWildcard: a proxy that holds something has been answered before.
+// startWildcard makes the proxy one that asks for everything. It is answered even with
+// nothing, unless it holds something and so has been answered before.
 func (h *holding) startWildcard() {
 	if h.wildcard {
 		return
@@ -141,7 +142,7 @@ func (h *holding) startWildcard() {
 	}
 }
 
-// endWildcard leaves the proxy what it asks for by name.
+// endWildcard makes the proxy one that asks for names only.
 func (h *holding) endWildcard() {
 	h.wildcard, h.wildcardAsked = false, false
 	for name, e := range h.names {

@@ -13,8 +13,8 @@ type verdict struct {
 	action
 	revision *revision // to send
 	why      string    // something is withheld; empty: nothing is
-	// agreed: the proxy holds what is published, or holds nothing and nothing is
-	// published, so no refusal counts any more.
+	// agreed: the proxy holds what is published, or nothing where nothing is
+	// published, so that no refusal counts any more.
 	agreed bool
 }
 
@@ -39,11 +39,12 @@ func (h *holding) judge(snap *snapshot, name string, e *entry) verdict {
 		return verdict{action: wait}
 	case r == nil && e.held == nil:
 		if e.asked && !h.partial() {
-			return verdict{action: remove, agreed: true} // "there is none": it would wait for its timeout
+			// A removal says that there is none; without it the proxy waits for its timeout.
+			return verdict{action: remove, agreed: true}
 		}
 		return verdict{agreed: true}
 	case r == nil && set.removed[name] == 0:
-		return verdict{} // not ours to remove
+		return verdict{} // this process never published it
 	case r == nil:
 		return h.removal(snap, resource.Ref{Type: h.typeURL, Name: name})
 	case e.held != nil && e.held.version == r.version:
@@ -69,7 +70,7 @@ func (h *holding) removal(snap *snapshot, ref resource.Ref) verdict {
 		return verdict{action: wait, why: why}
 	}
 	if h.partial() {
-		return verdict{} // this protocol has no way to say it
+		return verdict{} // this protocol has no way to remove it
 	}
 	return verdict{action: remove}
 }
