@@ -21,6 +21,7 @@ import (
 	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/units"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -105,14 +106,14 @@ func worlds() map[string]setting {
 }
 
 // print shows resources and errors as the golden files have them.
-func print(t *testing.T, rs []Resource, errs map[discovery.Service]error) []byte {
+func print(t *testing.T, rs []resource.Resource, errs map[discovery.Service]error) []byte {
 	t.Helper()
 	var out bytes.Buffer
 	for _, s := range slices.Sorted(maps.Keys(errs)) {
 		fmt.Fprintf(&out, "error: %v\n", errs[s])
 	}
 	for _, r := range rs {
-		fmt.Fprintf(&out, "--- %s, of %q, after %v\n", r.Ref(), r.Service, r.After)
+		fmt.Fprintf(&out, "--- %s, of %q, after %v\n", r.Ref, r.Owner, r.After)
 		b, err := protojson.Marshal(r.Message)
 		if err != nil {
 			t.Fatal(err)
@@ -174,15 +175,15 @@ func shuffled(r *rand.Rand, w setting) setting {
 	return setting{edge.Config{Listeners: ls, Services: ss}, wishes}
 }
 
-func encoded(t *testing.T, rs []Resource) []byte {
+func encoded(t *testing.T, rs []resource.Resource) []byte {
 	t.Helper()
 	var out []byte
 	for _, r := range rs {
 		b, err := proto.MarshalOptions{Deterministic: true}.Marshal(r.Message)
 		if err != nil {
-			t.Fatalf("%s: %v", r.Ref(), err)
+			t.Fatalf("%s: %v", r.Ref, err)
 		}
-		out = fmt.Appendf(out, "%s %s %v %d\n%s", r.Ref(), r.Service, r.After, len(b), b)
+		out = fmt.Appendf(out, "%s %s %v %d\n%s", r.Ref, r.Owner, r.After, len(b), b)
 	}
 	return out
 }

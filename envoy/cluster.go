@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy/edge"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 const (
@@ -29,7 +30,7 @@ const (
 
 // cluster is the permanent cluster of one colour. It has no outlier detection
 // and nothing that closes connections when health or hosts change.
-func cluster(s edge.Service, colour discovery.Colour) Resource {
+func cluster(s edge.Service, colour discovery.Colour) resource.Resource {
 	name := ClusterName(s.Name, colour)
 	c := &clusterv3.Cluster{
 		Name:                 name,
@@ -57,7 +58,7 @@ func cluster(s edge.Service, colour discovery.Colour) Resource {
 			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": packed(protocol(s.HTTP2)),
 		}
 	}
-	return Resource{Type: ClusterType, Name: name, Message: c, Service: s.Name}
+	return ofService(s.Name, resource.New(name, c))
 }
 
 func breakers(p corev3.RoutingPriority) *clusterv3.CircuitBreakers_Thresholds {

@@ -22,6 +22,7 @@ import (
 	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/units"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // randomWorld makes configurations and wishes of which most are right and some
@@ -103,7 +104,7 @@ func randomWish(r *rand.Rand) rollout.Wish {
 }
 
 // spoil does to a set what a wrong builder could.
-func spoil(r *rand.Rand, rs []Resource) []Resource {
+func spoil(r *rand.Rand, rs []resource.Resource) []resource.Resource {
 	kind := Types[r.IntN(len(Types))]
 	i := r.IntN(len(rs) + 1)
 	for i < len(rs) && rs[i].Type != kind {
@@ -157,8 +158,8 @@ func spoil(r *rand.Rand, rs []Resource) []Resource {
 
 // forbidden looks for what must never be published, in another way than the
 // guard does.
-func forbidden(published, next []Resource, may May) error {
-	find := func(rs []Resource, t, name string) proto.Message {
+func forbidden(published, next []resource.Resource, may May) error {
+	find := func(rs []resource.Resource, t, name string) proto.Message {
 		for _, r := range rs {
 			if r.Type == t && r.Name == name {
 				return r.Message
@@ -171,9 +172,9 @@ func forbidden(published, next []Resource, may May) error {
 		switch {
 		case r.Type == ListenerType && (now == nil || !bytes.Equal(must(proto.Marshal(now)), must(proto.Marshal(r.Message)))):
 			return fmt.Errorf("listener %s changed", r.Name)
-		case r.Type == ClusterType && now == nil && !may.Remove[r.Service]:
+		case r.Type == ClusterType && now == nil && !may.Remove[discovery.Service(r.Owner)]:
 			return fmt.Errorf("cluster %s lost", r.Name)
-		case r.Type == EndpointType && !may.Remove[r.Service]:
+		case r.Type == EndpointType && !may.Remove[discovery.Service(r.Owner)]:
 			after := flat(now)
 			for at, before := range flat(r.Message) {
 				if got, stays := after[at]; stays && got != before || !stays && may.Holds(r.Name, at) {
@@ -242,7 +243,7 @@ func FuzzSafe(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, seed uint64) {
 		r := rand.New(rand.NewPCG(seed, 7))
-		var published []Resource
+		var published []resource.Resource
 		var w setting
 		for range 20 {
 			w = next(r, w)

@@ -21,10 +21,11 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy/edge"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // set is a copy of the rollout world that a test may spoil.
-type set []Resource
+type set []resource.Resource
 
 func fresh() set {
 	w := worlds()["rollout"]
@@ -34,7 +35,7 @@ func fresh() set {
 
 func (s set) get(t, name string) proto.Message {
 	for _, r := range s {
-		if r.Ref() == (Ref{t, name}) {
+		if r.Ref == (resource.Ref{Type: t, Name: name}) {
 			return r.Message
 		}
 	}
@@ -42,7 +43,7 @@ func (s set) get(t, name string) proto.Message {
 }
 
 func (s *set) drop(t, name string) {
-	*s = slices.DeleteFunc(*s, func(r Resource) bool { return r.Ref() == Ref{t, name} })
+	*s = slices.DeleteFunc(*s, func(r resource.Resource) bool { return r.Ref == resource.Ref{Type: t, Name: name} })
 }
 
 func (s set) endpoints(name string) *endpointv3.LocalityLbEndpoints {

@@ -13,6 +13,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // RuntimeName is the Runtime that every proxy's bootstrap asks for. There is one
@@ -75,17 +76,17 @@ func limited(key string) (cluster string, ok bool) {
 	return cluster, ok && (what == "default.max_requests" || what == "default.max_connections")
 }
 
-func runtime(all []admitted) Resource {
+func runtime(all []admitted) resource.Resource {
 	layer := &structpb.Struct{Fields: map[string]*structpb.Value{}}
 	for _, a := range all {
 		layer.Fields[a.key] = structpb.NewNumberValue(float64(a.max))
 	}
-	return Resource{Type: RuntimeType, Name: RuntimeName, Message: &runtimev3.Runtime{Name: RuntimeName, Layer: layer}}
+	return resource.New(RuntimeName, &runtimev3.Runtime{Name: RuntimeName, Layer: layer})
 }
 
 // limits: every key limits a cluster, to at least one connection; any other could
 // change how Envoy works. A refusal names the service of the cluster.
-func (g *guard) limits(r Resource, m *runtimev3.Runtime) {
+func (g *guard) limits(r resource.Resource, m *runtimev3.Runtime) {
 	for _, key := range slices.Sorted(maps.Keys(m.GetLayer().GetFields())) {
 		cluster, ok := limited(key)
 		if !ok {
@@ -94,8 +95,8 @@ func (g *guard) limits(r Resource, m *runtimev3.Runtime) {
 		}
 		// What is no number is 0 here.
 		if n := m.Layer.Fields[key].GetNumberValue(); !(n >= 1 && n <= unlimited) || n != math.Trunc(n) {
-			if to := g.after[Ref{ClusterType, cluster}]; to != nil {
-				r.Service = to.Service
+			if to := g.after[resource.Ref{Type: ClusterType, Name: cluster}]; to != nil {
+				r.Owner = to.Owner
 			}
 			g.refuse(LimitUnfit, r, "has %v as %q; a limit is a whole number from 1 to %d, or left out", m.Layer.Fields[key].AsInterface(), key, unlimited)
 		}

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/sluice-proxy/sluice/envoy/edge"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // streams is how many a client may have open in one HTTP/2 connection: more than
@@ -21,7 +22,7 @@ const streams = 1000
 
 // listener holds nothing that a rollout, a service or a certificate's content
 // can change: its bytes stay the same for as long as it exists.
-func listener(l edge.Listener) Resource {
+func listener(l edge.Listener) resource.Resource {
 	addr := address(l.Address)
 	if l.Address.Addr().IsUnspecified() && l.Address.Addr().Is6() {
 		addr.GetSocketAddress().Ipv4Compat = true
@@ -32,7 +33,7 @@ func listener(l edge.Listener) Resource {
 	} else {
 		chain.Filters = []*listenerv3.Filter{httpFilter(l)}
 	}
-	return Resource{Type: ListenerType, Name: l.Name, Message: &listenerv3.Listener{
+	return resource.New(l.Name, &listenerv3.Listener{
 		Name:                          l.Name,
 		StatPrefix:                    escape(l.Name),
 		Address:                       addr,
@@ -44,7 +45,7 @@ func listener(l edge.Listener) Resource {
 		// meanwhile, also those that were started after the main thread has
 		// acknowledged a switch of which this worker hears next.
 		MaxConnectionsToAcceptPerSocketEvent: wrapperspb.UInt32(1),
-	}}
+	})
 }
 
 func httpFilter(l edge.Listener) *listenerv3.Filter {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy/edge"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // The storm guard is a filter in every Listener from the beginning; its buckets
@@ -35,7 +36,7 @@ const ours, owner = "sluice", "service"
 func stormName(listener string) string { return listener + "/storm" }
 
 // storm holds the buckets of the guarded services on a listener.
-func storm(l edge.Listener, on []routed) Resource {
+func storm(l edge.Listener, on []routed) resource.Resource {
 	var m proto.Message
 	if l.Protocol == edge.TCP {
 		bucket := endless()
@@ -56,7 +57,7 @@ func storm(l edge.Listener, on []routed) Resource {
 		m = guard
 	}
 	name := stormName(l.Name)
-	return Resource{Type: ExtensionType, Name: name, Message: &corev3.TypedExtensionConfig{Name: name, TypedConfig: packed(m)}}
+	return resource.New(name, &corev3.TypedExtensionConfig{Name: name, TypedConfig: packed(m)})
 }
 
 // bucket is one proxy's part of the rate. It fills in small, whole tokens: about

@@ -15,7 +15,7 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
-	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/server/delta/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -24,6 +24,7 @@ import (
 	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/test/fleet"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // world is a real Envoy that is told what Build says. The teller is
@@ -34,7 +35,7 @@ type world struct {
 	server delta.Server
 	turn   int
 	config edge.Config
-	told   []Resource
+	told   []resource.Resource
 	envoy  *fleet.Process
 	admin  netip.AddrPort
 	// reports counts the load report streams that were asked for, all refused.
@@ -46,7 +47,7 @@ type world struct {
 }
 
 func (w *world) DeltaAggregatedResources(s discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
-	return w.server.DeltaStreamHandler(s, resource.AnyType)
+	return w.server.DeltaStreamHandler(s, resourcev3.AnyType)
 }
 
 // What the delta server tells of its streams.

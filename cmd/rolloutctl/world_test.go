@@ -196,8 +196,8 @@ func worlds(name string) map[discovery.Service]rollout.View {
 func edges() []api.Proxy {
 	return []api.Proxy{
 		{Node: "edge-1", Connected: true, Since: then, Address: "10.1.0.1:40000", UserAgent: "envoy 1.39.3", Holds: []api.Holding{{Type: "cluster", Resources: 2}, {Type: "route", Resources: 1}}},
-		{Node: "edge-2", Since: then, Address: "10.1.0.2:40000", NackCount: 3, Nacks: []api.Nack{{Type: "route", Names: []string{"chat"}, Message: "sum of weights is 0", At: then}},
+		{Node: "edge-2", Since: then, Address: "10.1.0.2:40000", NackCount: 3, Nacks: []api.Rejection{{Type: "route", Names: []string{"chat"}, Message: "sum of weights is 0", At: then}},
 			Withheld: []api.Withheld{{Ref: "listener/web", Why: "it would be removed"}},
-			Reports:  api.Reports{Loads: new(then), Trouble: "load report of chat-blue: it names no endpoints", Refused: 7, Ignored: []string{"other"}}},
+			Reports:  api.Reporting{Loads: new(then), Trouble: "load report of chat-blue: it names no endpoints", Refused: 7, Ignored: []string{"other"}}},
 	}
 }

@@ -26,7 +26,7 @@ import (
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/units"
 	"github.com/sluice-proxy/sluice/test/fleet"
-	"github.com/sluice-proxy/sluice/xds"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // The two services of every stage: one for WebSockets, one for raw TCP.
@@ -106,7 +106,7 @@ func newStage(t *testing.T) *stage {
 	s.xds = l.Addr().(*net.TCPAddr).AddrPort()
 	serving, stop := context.WithCancel(context.Background())
 	var all sync.WaitGroup
-	all.Go(func() { _ = serveXDS(serving, s.pub.server, l) })
+	all.Go(func() { _ = serveXDS(serving, s.pub, l) })
 	t.Cleanup(func() { stop(); all.Wait() })
 	return s
 }
@@ -180,7 +180,7 @@ func (s *stage) told(types ...string) {
 		for _, p := range s.pub.proxies {
 			for _, kind := range types {
 				for ref, version := range s.pub.versions {
-					if ref.Type == kind && !p.Holds(map[xds.Ref]string{xds.Ref(ref): version}) {
+					if ref.Type == kind && !p.Holds(map[resource.Ref]string{ref: version}) {
 						return fmt.Errorf("%s does not hold %s", p.Node, ref)
 					}
 				}

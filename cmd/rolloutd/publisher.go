@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -19,6 +18,8 @@ import (
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
 	"github.com/sluice-proxy/sluice/xds"
+	"github.com/sluice-proxy/sluice/xds/reports"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // publisher is the way from wishes to proxies: it builds what Envoy should hear,
@@ -26,15 +27,16 @@ import (
 // published goes through it. Methods may be called concurrently.
 type publisher struct {
 	server *xds.Server
+	hub    *reports.Hub
 	logger *slog.Logger
 
 	mu       sync.Mutex
 	config   edge.Config                  // what can be built of the newest configuration, else of the one before
 	faulty   map[discovery.Service]string // why a service's newest configuration is not in config
 	good     rollout.Wishes               // the last wish of each service that was published
-	set      []envoy.Resource
-	versions map[envoy.Ref]string
-	proxies  []xds.Proxy
+	set      []resource.Resource
+	versions map[resource.Ref]string
+	proxies  []xds.Client
 	refused  map[discovery.Service]string
 }
 
@@ -45,8 +47,8 @@ func newPublisher(c *config.Config, logger *slog.Logger) *publisher {
 			WriteOnce:      []string{envoy.ListenerType},
 			OnePerResponse: []string{envoy.RouteType, envoy.EndpointType, envoy.ExtensionType},
 			Resend:         map[string]string{envoy.ClusterType: envoy.EndpointType},
-			OwnClusters:    []string{bootstrap.Cluster},
 		}),
+		hub:    reports.New(reports.Options{Logger: logger, OwnClusters: []string{bootstrap.Cluster}}),
 		logger: logger,
 		good:   rollout.Wishes{},
 	}
@@ -114,7 +116,7 @@ func (d draft) refuse(name discovery.Service, why string) {
 // build builds what the guard accepts: a service whose wish is refused keeps its
 // last good one, or is left out if it has none. It fails only when something that
 // services share is refused; shared is why.
-func (p *publisher) build(d draft) (set []envoy.Resource, shared string) {
+func (p *publisher) build(d draft) (set []resource.Resource, shared string) {
 	for {
 		set, bad := envoy.Build(d.config, d.wishes)
 		for name, err := range bad {
@@ -188,27 +190,20 @@ func (p *publisher) may(wishes rollout.Wishes) envoy.May {
 
 // tell hands the set to the xDS server.
 func (p *publisher) tell() {
-	p.versions = make(map[envoy.Ref]string, len(p.set))
-	out := make([]xds.Resource, 0, len(p.set))
 	for _, r := range p.set {
-		after := make([]xds.Ref, len(r.After))
-		for i, a := range r.After {
-			after[i] = xds.Ref(a)
+		if r.Type == envoy.ClusterType {
+			p.hub.Follow(r.Name)
 		}
-		x, err := xds.NewResource(r.Name, r.Message, after...)
-		if err != nil {
-			// The guard has validated every message, so it can be encoded.
-			panic(fmt.Sprintf("encode %s: %v", r.Ref(), err))
-		}
-		p.versions[r.Ref()] = x.Version
-		out = append(out, x)
 	}
-	p.server.Publish(out)
+	if err := p.server.Publish(p.set); err != nil {
+		panic(err) // the guard has validated every message, so it can be encoded
+	}
+	p.versions = p.server.Versions()
 }
 
 // refresh takes over what the proxies have acknowledged since.
 func (p *publisher) refresh() {
-	proxies := p.server.Proxies()
+	proxies := p.server.Clients()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.proxies = proxies
@@ -227,8 +222,8 @@ func (p *publisher) Proxies(name discovery.Service) []rollout.Proxy {
 			Confirmed: x.Connected && len(needs) > 0 && x.Holds(needs),
 		}
 		for _, n := range x.Nacks {
-			for _, resource := range n.Names {
-				if concerned[envoy.Ref{Type: n.Type, Name: resource}] {
+			for _, name := range n.Names {
+				if concerned[resource.Ref{Type: n.Type, Name: name}] {
 					seen.Nack = n.Message
 				}
 			}
@@ -240,23 +235,23 @@ func (p *publisher) Proxies(name discovery.Service) []rollout.Proxy {
 
 // needs is what a proxy has to hold to send the service's connections where they
 // should go, and whose refusals concern the service.
-func (p *publisher) needs(name discovery.Service) (map[xds.Ref]string, map[envoy.Ref]bool) {
+func (p *publisher) needs(name discovery.Service) (map[resource.Ref]string, map[resource.Ref]bool) {
 	s := p.service(name)
 	if s == nil {
 		return nil, nil
 	}
-	needs, concerned := map[xds.Ref]string{}, map[envoy.Ref]bool{
+	needs, concerned := map[resource.Ref]string{}, map[resource.Ref]bool{
 		{Type: envoy.ListenerType, Name: s.Listener}: true,
 	}
 	for _, c := range discovery.Colours {
-		concerned[envoy.Ref{Type: envoy.ClusterType, Name: envoy.ClusterName(name, c)}] = true
+		concerned[resource.Ref{Type: envoy.ClusterType, Name: envoy.ClusterName(name, c)}] = true
 	}
 	for _, ref := range envoy.Needs(*s) {
 		version, published := p.versions[ref]
 		if !published {
 			return nil, concerned
 		}
-		needs[xds.Ref(ref)], concerned[ref] = version, true
+		needs[ref], concerned[ref] = version, true
 	}
 	return needs, concerned
 }
@@ -281,10 +276,10 @@ func (p *publisher) list() []api.Proxy {
 	return out
 }
 
-func (p *publisher) word(x xds.Proxy) api.Proxy {
+func (p *publisher) word(x xds.Client) api.Proxy {
 	out := api.Proxy{
 		Node: x.Node, Connected: x.Connected, Since: x.Since, Address: x.Addr, UserAgent: x.UserAgent,
-		NackCount: x.NackCount, Holds: []api.Holding{}, Nacks: []api.Nack{}, Withheld: []api.Withheld{},
+		NackCount: x.NackCount, Holds: []api.Holding{}, Nacks: []api.Rejection{}, Withheld: []api.Withheld{},
 	}
 	if !x.Connected {
 		out.Since = x.Lost
@@ -301,7 +296,7 @@ func (p *publisher) word(x xds.Proxy) api.Proxy {
 		}
 	}
 	for _, n := range x.Nacks {
-		out.Nacks = append(out.Nacks, api.Nack{Type: short(n.Type), Names: n.Names, Message: n.Message, At: n.At})
+		out.Nacks = append(out.Nacks, api.Rejection{Type: short(n.Type), Names: n.Names, Message: n.Message, At: n.At})
 	}
 	for _, w := range x.Withheld {
 		out.Withheld = append(out.Withheld, api.Withheld{Ref: w.Ref.String(), Why: w.Why})

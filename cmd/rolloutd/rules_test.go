@@ -22,6 +22,7 @@ import (
 	"github.com/sluice-proxy/sluice/envoy/edge/edgetest"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/units"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // loaded is a configuration of these listeners and services, as YAML, as it is
@@ -194,7 +195,7 @@ services:
 func told[M any](t *testing.T, p *publisher, kind, name string) M {
 	t.Helper()
 	for _, r := range p.set {
-		if m, ok := r.Message.(M); ok && r.Ref() == (envoy.Ref{Type: kind, Name: name}) {
+		if m, ok := r.Message.(M); ok && r.Ref == (resource.Ref{Type: kind, Name: name}) {
 			return m
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/units"
+	"github.com/sluice-proxy/sluice/xds/reports/exchange"
 )
 
 // ErrNoServer: nothing could be reached at the server's address, so nothing was
@@ -76,8 +77,10 @@ func (c *Client) Instances(ctx context.Context) (all []ServiceInstances, err err
 	return all, c.get(ctx, &all, nil, "instances")
 }
 
-// Reports decodes what proxies report to that rolloutd into all.
-func (c *Client) Reports(ctx context.Context, all any) error { return c.get(ctx, all, nil, "reports") }
+// Reports is what proxies report to that rolloutd.
+func (c *Client) Reports(ctx context.Context) (all exchange.Reports, err error) {
+	return all, c.get(ctx, &all, nil, "reports")
+}
 
 // Proxies is every proxy, sorted by node.
 func (c *Client) Proxies(ctx context.Context) (all []Proxy, err error) {

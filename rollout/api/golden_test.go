@@ -329,10 +329,10 @@ func proxies(at time.Time) []api.Proxy {
 	return []api.Proxy{
 		{Node: "edge-1", Connected: true, Since: at, Address: "10.1.0.1:40000", UserAgent: "envoy 1.39.3",
 			Holds:   []api.Holding{{Type: "cluster", Resources: 2}, {Type: "route", Resources: 1}},
-			Reports: api.Reports{Loads: new(at), Counters: new(at)}},
+			Reports: api.Reporting{Loads: new(at), Counters: new(at)}},
 		{Node: "edge-2", Since: at, Address: "10.1.0.2:40000", NackCount: 3,
-			Nacks:    []api.Nack{{Type: "route", Names: []string{"chat"}, Message: "sum of weights is 0", At: at}},
+			Nacks:    []api.Rejection{{Type: "route", Names: []string{"chat"}, Message: "sum of weights is 0", At: at}},
 			Withheld: []api.Withheld{{Ref: "listener/web", Why: "it would be removed"}},
-			Reports:  api.Reports{Silent: true, Trouble: "it names no endpoints", Refused: 7, Ignored: []string{"other"}}},
+			Reports:  api.Reporting{Silent: true, Trouble: "it names no endpoints", Refused: 7, Ignored: []string{"other"}}},
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain/bearer"
+	"github.com/sluice-proxy/sluice/xds/reports/exchange"
 )
 
 // Server is what the handler needs of the program around it. Every function may
@@ -29,8 +30,8 @@ type Server struct {
 	Plan func(discovery.Service, discovery.Colour, rollout.Overrides) (rollout.Plan, error)
 	// Proxies lists every proxy, sorted by node.
 	Proxies func() []Proxy
-	// Reports is what proxies report here, as JSON, for the other replicas.
-	Reports func() any
+	// Reports is what proxies report here, for the other replicas.
+	Reports func() exchange.Reports
 	// Ready says what has not been read yet; nil when everything has been.
 	Ready   func() error
 	Metrics http.Handler
@@ -165,7 +166,7 @@ func (s Server) proxies(w http.ResponseWriter, r *http.Request) {
 	all := append([]Proxy{}, s.Proxies()...)
 	for i, p := range all {
 		all[i].Holds = append([]Holding{}, p.Holds...)
-		all[i].Nacks = append([]Nack{}, p.Nacks...)
+		all[i].Nacks = append([]Rejection{}, p.Nacks...)
 		all[i].Withheld = append([]Withheld{}, p.Withheld...)
 	}
 	say(w, all)

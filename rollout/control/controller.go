@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/internal/level"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain"
 )
@@ -75,8 +76,8 @@ type Hooks interface {
 type Controller struct {
 	ports    Ports
 	watcher  *watcher
-	notices  chan struct{} // capacity 1: something was seen, look again
-	counts   chan struct{} // capacity 1: only counts were seen, look again within glance
+	notices  level.Level // something was seen, look again
+	counts   level.Level // only counts were seen, look again within glance
 	commands chan request
 	since    time.Time
 
@@ -124,14 +125,14 @@ type reply struct {
 func New(ports Ports) *Controller {
 	c := &Controller{
 		ports:    ports,
-		notices:  make(chan struct{}, 1),
-		counts:   make(chan struct{}, 1),
+		notices:  level.New(),
+		counts:   level.New(),
 		commands: make(chan request),
 		newer:    make(chan struct{}),
 		running:  map[discovery.Service]*running{},
 		refused:  map[discovery.Service]string{},
 	}
-	c.watcher = newWatcher(ports.Drain, c.Notice, func() { raise(c.counts) })
+	c.watcher = newWatcher(ports.Drain, c.Notice, c.counts.Set)
 	return c
 }
 
@@ -153,15 +154,7 @@ func (c *Controller) Discovered(s discovery.Snapshot) {
 }
 
 // Notice says that something may have changed, such as a proxy's acknowledgement.
-func (c *Controller) Notice() { raise(c.notices) }
-
-// raise sets a level.
-func raise(level chan struct{}) {
-	select {
-	case level <- struct{}{}:
-	default:
-	}
-}
+func (c *Controller) Notice() { c.notices.Set() }
 
 // Views returns every service and a channel that is closed when there is
 // something newer. It is empty until discovery and state are completely read.

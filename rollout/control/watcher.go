@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/internal/level"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain"
 )
@@ -35,7 +36,7 @@ type watched struct {
 // talker is the way to one instance's goroutine; told is guarded by watcher.mu.
 type talker struct {
 	told   rollout.Assignment
-	wake   chan struct{} // capacity 1: a level, not a queue
+	wake   level.Level
 	cancel context.CancelFunc
 }
 
@@ -65,7 +66,7 @@ func (w *watcher) set(ctx context.Context, group *sync.WaitGroup, service discov
 		talk, ok := f.talkers[key]
 		if !ok {
 			life, cancel := context.WithCancel(ctx)
-			talk = &talker{told: want, wake: make(chan struct{}, 1), cancel: cancel}
+			talk = &talker{told: want, wake: level.New(), cancel: cancel}
 			f.talkers[key] = talk
 			group.Go(func() { w.talk(life, f, key, talk) })
 			continue
@@ -74,16 +75,9 @@ func (w *watcher) set(ctx context.Context, group *sync.WaitGroup, service discov
 			changed := !talk.told.Instruction.Same(want.Instruction) || want.Every < talk.told.Every
 			talk.told = want
 			if changed {
-				talk.poke()
+				talk.wake.Set()
 			}
 		}
-	}
-}
-
-func (t *talker) poke() {
-	select {
-	case t.wake <- struct{}{}:
-	default:
 	}
 }
 
@@ -93,7 +87,7 @@ func (w *watcher) ask(service discovery.Service, keys []discovery.InstanceID) {
 	defer w.mu.Unlock()
 	for _, key := range keys {
 		if talk, ok := w.services[service].talkers[key]; ok {
-			talk.poke()
+			talk.wake.Set()
 		}
 	}
 }

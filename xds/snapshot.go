@@ -5,21 +5,21 @@ import (
 	"slices"
 	"sort"
 
-	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 const (
 	// logLength is how many changed names of a type are remembered; a watch
 	// that is further behind compares everything.
 	logLength = 1024
-	// leftLength is how many names that were left out are remembered per type.
+	// removedLength is how many names that were left out are remembered per type.
 	// One that is forgotten is not removed from proxies that come back later.
-	leftLength = 4096
+	removedLength = 4096
 )
 
-// published is everything that proxies should hold. It is never changed: a
+// snapshot is everything that proxies should hold. It is never changed: a
 // publish makes a new one that shares the types without a change.
-type published struct {
+type snapshot struct {
 	seq   uint64 // of the publish, from 1
 	types map[string]*typeSet
 	// users says which types have had resources After one of a type.
@@ -28,19 +28,29 @@ type published struct {
 
 // typeSet is what is published of one type.
 type typeSet struct {
-	byName map[string]*Resource
+	byName map[string]*revision
 	names  []string // sorted
 	// log lists the changed names, oldest first; it is complete after floor.
 	log   []change
 	floor uint64
-	// left holds the names that this process published and then left out, with
+	// removed holds the names that this process published and then left out, with
 	// the publish that did: the only ones that a proxy may be told to remove.
-	left map[string]uint64
+	removed map[string]uint64
 }
 
 type change struct {
 	seq  uint64
 	name string
+}
+
+// emptySet is what is published of a type that never was.
+var emptySet = &typeSet{}
+
+func (p *snapshot) of(typeURL string) *typeSet {
+	if t := p.types[typeURL]; t != nil {
+		return t
+	}
+	return emptySet
 }
 
 // since lists the names changed after seq; false means that the log does not
@@ -53,25 +63,30 @@ func (t *typeSet) since(seq uint64) ([]change, bool) {
 	return t.log[at:], true
 }
 
-// next is what holds once set is published after p, which may be nil; it is p
-// itself when nothing has changed. Of two resources with the same Ref the later counts.
-func (p *published) next(set []Resource) *published {
-	byType := map[string]map[string]*Resource{}
-	for _, r := range set {
-		if byType[r.Type] == nil {
-			byType[r.Type] = map[string]*Resource{}
-		}
-		byType[r.Type][r.Name] = &r
-	}
+// next is what is published once set is published after p, which may be nil; it is p
+// itself when nothing changes. Of two resources with the same Ref the later counts.
+func (p *snapshot) next(set []resource.Resource) (*snapshot, error) {
 	first := p == nil
 	if first {
-		p = &published{}
+		p = &snapshot{}
 	}
-	n := &published{seq: p.seq + 1, types: maps.Clone(p.types), users: maps.Clone(p.users)}
+	byType := map[string]map[string]*revision{}
+	for typeURL := range p.types {
+		byType[typeURL] = map[string]*revision{} // everything of the type may be left out
+	}
+	n := &snapshot{seq: p.seq + 1, types: maps.Clone(p.types), users: maps.Clone(p.users)}
 	if n.types == nil {
 		n.types, n.users = map[string]*typeSet{}, map[string][]string{}
 	}
 	for _, r := range set {
+		rev, err := revise(p.of(r.Type).byName[r.Name], r)
+		if err != nil {
+			return nil, err
+		}
+		if byType[r.Type] == nil {
+			byType[r.Type] = map[string]*revision{}
+		}
+		byType[r.Type][r.Name] = rev
 		for _, ref := range r.After {
 			if !slices.Contains(n.users[ref.Type], r.Type) {
 				n.users[ref.Type] = append(slices.Clip(n.users[ref.Type]), r.Type)
@@ -79,55 +94,41 @@ func (p *published) next(set []Resource) *published {
 		}
 	}
 	changed := first
-	for typeURL := range n.types {
-		if byType[typeURL] == nil {
-			byType[typeURL] = map[string]*Resource{} // everything of the type was left out
-		}
-	}
 	for typeURL, byName := range byType {
-		old := n.types[typeURL]
-		if old == nil {
-			old = &typeSet{}
-		}
+		old := p.of(typeURL)
 		if t := old.next(n.seq, byName); t != old {
 			n.types[typeURL], changed = t, true
 		}
 	}
 	if !changed {
-		return p
+		return p, nil
 	}
-	return n
+	return n, nil
 }
 
 // next is t with byName as its content, or t itself when that is equal. It takes
 // byName over.
-func (t *typeSet) next(seq uint64, byName map[string]*Resource) *typeSet {
+func (t *typeSet) next(seq uint64, byName map[string]*revision) *typeSet {
 	var changed, gone []string
 	same := true
 	for name, r := range byName {
-		switch old := t.byName[name]; {
-		case old == nil || old.Version != r.Version:
+		old := t.byName[name]
+		if old == nil || old.version != r.version {
 			changed = append(changed, name)
-			r.After = slices.Clone(r.After)
-			r.wire = &discovery.Resource{Name: name, Version: r.Version, Resource: r.Body}
-		case slices.Equal(old.After, r.After):
-			byName[name] = old
-		default:
-			same = false
-			r.After, r.wire = slices.Clone(r.After), old.wire
 		}
+		same = same && old == r
 	}
 	for name := range t.byName {
 		if byName[name] == nil {
 			gone = append(gone, name)
 		}
 	}
-	if same && len(changed) == 0 && len(gone) == 0 {
+	if same && len(gone) == 0 {
 		return t
 	}
-	n := &typeSet{byName: byName, names: slices.Sorted(maps.Keys(byName)), log: t.log, floor: t.floor, left: t.left}
-	if len(gone) > 0 || slices.ContainsFunc(changed, func(name string) bool { return t.left[name] > 0 }) {
-		n.left = leave(t.left, seq, gone, byName)
+	n := &typeSet{byName: byName, names: slices.Sorted(maps.Keys(byName)), log: t.log, floor: t.floor, removed: t.removed}
+	if len(gone) > 0 || slices.ContainsFunc(changed, func(name string) bool { return t.removed[name] > 0 }) {
+		n.removed = withRemoved(t.removed, seq, gone, byName)
 	}
 	changed = append(changed, gone...)
 	slices.Sort(changed)
@@ -142,9 +143,9 @@ func (t *typeSet) next(seq uint64, byName map[string]*Resource) *typeSet {
 	return n
 }
 
-// leave is left with the names that are gone now and without those that are back.
-func leave(left map[string]uint64, seq uint64, gone []string, byName map[string]*Resource) map[string]uint64 {
-	n := maps.Clone(left)
+// withRemoved is removed with the names that are gone and without those of byName.
+func withRemoved(removed map[string]uint64, seq uint64, gone []string, byName map[string]*revision) map[string]uint64 {
+	n := maps.Clone(removed)
 	if n == nil {
 		n = map[string]uint64{}
 	}
@@ -152,7 +153,7 @@ func leave(left map[string]uint64, seq uint64, gone []string, byName map[string]
 		n[name] = seq
 	}
 	maps.DeleteFunc(n, func(name string, _ uint64) bool { return byName[name] != nil })
-	if over := len(n) - leftLength; over > 0 {
+	if over := len(n) - removedLength; over > 0 {
 		oldest := slices.SortedFunc(maps.Keys(n), func(a, b string) int { return int(n[a]) - int(n[b]) })
 		for _, name := range oldest[:over] {
 			delete(n, name)

@@ -1,4 +1,4 @@
-package xds_test
+package reports_test
 
 import (
 	"fmt"
@@ -16,8 +16,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
-
-	"github.com/sluice-proxy/sluice/xds"
 )
 
 var one, two = netip.MustParseAddrPort("10.0.0.1:80"), netip.MustParseAddrPort("10.0.0.2:80")
@@ -89,13 +87,6 @@ func (l lrs) send(all ...*endpoint.ClusterStats) {
 
 func (l lrs) end() { l.conn.Close(); synctest.Wait() }
 
-func (w *world) endpoint(addr netip.AddrPort) xds.EndpointLoad {
-	return w.Load("blue").Endpoints[addr]
-}
-
-// published makes the clusters blue and green known.
-func published(t *testing.T) *world { return start(t, res(t, cds, "blue", 1), res(t, cds, "green", 1)) }
-
 func TestLoadReportsOfSeveralProxiesAreSummed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := published(t)
@@ -109,7 +100,7 @@ func TestLoadReportsOfSeveralProxiesAreSummed(t *testing.T) {
 		first := time.Now()
 		time.Sleep(time.Second)
 		b.send(clusterStats("blue", said{one, 2, 6, 0}))
-		<-w.LoadsChanged()
+		<-w.Changed()
 		if e := w.endpoint(one); e.Held != 5 || e.Issued != 10 || e.Errors != 1 || e.PerSecond != 10 || !e.At.Equal(first) || e.Silent != nil {
 			t.Errorf("%+v", e)
 		}

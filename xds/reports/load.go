@@ -1,4 +1,4 @@
-package xds
+package reports
 
 import (
 	"cmp"
@@ -17,8 +17,8 @@ type ClusterLoad struct {
 	Counts []Count
 }
 
-// EndpointLoad is one endpoint, summed over the proxies that ever reported it. A
-// proxy that stopped reporting counts with its last report.
+// EndpointLoad is what is reported of one endpoint, summed over the proxies that ever
+// reported it. A proxy that stopped reporting counts with its last report.
 type EndpointLoad struct {
 	// Held is how many requests (connections, streams) are in progress.
 	Held int
@@ -29,9 +29,9 @@ type EndpointLoad struct {
 	PerSecond float64
 	// At is the oldest of the proxies' newest reports.
 	At time.Time
-	// Silent names, sorted, the proxies whose part of Held is no newer report:
-	// they no longer report, or no longer this endpoint, without having shown
-	// that they hold nothing of it.
+	// Silent names, sorted, the proxies whose part of Held is an old report: they no
+	// longer report, or no longer report this endpoint, and have not shown that they
+	// hold nothing of it.
 	Silent []string
 }
 
@@ -53,7 +53,7 @@ type Count struct {
 	Silent bool
 }
 
-// Reporter is how one node's reports fare.
+// Reporter is one node and how its reports fare.
 type Reporter struct {
 	Node string
 	// Loads and Counters are when the newest came; zero: never.
@@ -68,39 +68,38 @@ type Reporter struct {
 }
 
 // Load returns what is reported of a cluster.
-func (s *Server) Load(cluster string) ClusterLoad {
-	l := s.loads
-	l.mu.Lock()
-	defer l.mu.Unlock()
+func (h *Hub) Load(cluster string) ClusterLoad {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	now := time.Now()
 	out := ClusterLoad{Endpoints: map[netip.AddrPort]EndpointLoad{}}
-	for _, node := range slices.Sorted(maps.Keys(l.nodes)) {
-		n := l.nodes[node]
+	for _, node := range slices.Sorted(maps.Keys(h.nodes)) {
+		n := h.nodes[node]
 		r := n.clusters[cluster]
 		if r != nil {
 			for addr, e := range r.endpoints {
-				out.Endpoints[addr] = out.Endpoints[addr].plus(node, r, e, l.fresh(n.loads, r.at, now))
+				out.Endpoints[addr] = out.Endpoints[addr].plus(node, r, e, h.silent(n.loads, r.at, now))
 			}
 		}
 		if !n.counters.at.IsZero() {
-			out.Counts = append(out.Counts, n.count(r, l.fresh(n.counters, n.complete, now), now))
+			out.Counts = append(out.Counts, n.count(r, h.silent(n.counters, n.complete, now), now))
 		}
 	}
 	for addr, e := range out.Endpoints {
-		t := l.totals[cluster][addr]
+		t := h.totals[cluster][addr]
 		e.Issued, e.Errors = t.issued, t.errors
 		out.Endpoints[addr] = e
 	}
 	return out
 }
 
-// plus adds what one node reports of the endpoint.
-func (e EndpointLoad) plus(node string, r *clusterReport, more *endpointReport, fresh bool) EndpointLoad {
+// plus adds what one node, silent or not, reports of the endpoint.
+func (e EndpointLoad) plus(node string, r *clusterReport, more *endpointReport, silent bool) EndpointLoad {
 	e.Held += more.held
-	if fresh && more.present {
+	if !silent && more.present {
 		e.PerSecond += more.perSecond
 	}
-	if !fresh || !more.present && more.held > 0 {
+	if silent || !more.present && more.held > 0 {
 		e.Silent = append(e.Silent, node)
 	}
 	if e.At.IsZero() || r.at.Before(e.At) {
@@ -109,34 +108,34 @@ func (e EndpointLoad) plus(node string, r *clusterReport, more *endpointReport, 
 	return e
 }
 
-// connectKept is how long a percentile is told after the last connection.
-const connectKept = 10 * time.Second
+// connectRetention is how long a percentile is shown after the last connection.
+const connectRetention = 10 * time.Second
 
-func (n *reporter) count(r *clusterReport, fresh bool, now time.Time) Count {
-	c := Count{Node: n.node, Silent: !fresh}
+// count is what the node's counters say of the cluster that r, which may be nil, is of.
+func (n *reporter) count(r *clusterReport, silent bool, now time.Time) Count {
+	c := Count{Node: n.node, Silent: silent}
 	if r == nil || r.counted.IsZero() {
 		c.At = n.complete // it has sent everything, and this was not among it
 		return c
 	}
 	c.Requests, c.Pending, c.Connections = r.counters.requests, r.counters.pending, r.counters.connections
 	c.Overflow, c.At = r.overflow, r.counted
-	if now.Sub(r.connectAt) < connectKept {
+	if now.Sub(r.connectAt) < connectRetention {
 		c.ConnectP99 = r.connect
 	}
 	return c
 }
 
 // Reporters returns how each node's reports fare, sorted by node.
-func (s *Server) Reporters() []Reporter {
-	l := s.loads
-	l.mu.Lock()
-	defer l.mu.Unlock()
+func (h *Hub) Reporters() []Reporter {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	now := time.Now()
-	out := make([]Reporter, 0, len(l.nodes))
-	for _, n := range l.nodes {
+	out := make([]Reporter, 0, len(h.nodes))
+	for _, n := range h.nodes {
 		silent := false
-		for _, v := range []voice{n.loads, n.counters} {
-			silent = silent || !v.at.IsZero() && !l.fresh(v, v.at, now)
+		for _, s := range []source{n.loads, n.counters} {
+			silent = silent || !s.at.IsZero() && h.silent(s, s.at, now)
 		}
 		out = append(out, Reporter{
 			Node: n.node, Loads: n.loads.at, Counters: n.counters.at, Silent: silent,
@@ -147,7 +146,7 @@ func (s *Server) Reporters() []Reporter {
 	return out
 }
 
-// LoadsChanged has a value whenever Load may say something else than before the
+// Changed has a value whenever Load may say something else than before the
 // last receive, apart from silence, which only time brings. There is one channel:
 // one receiver.
-func (s *Server) LoadsChanged() <-chan struct{} { return s.loads.changed }
+func (h *Hub) Changed() <-chan struct{} { return h.changed }

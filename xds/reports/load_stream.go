@@ -1,4 +1,4 @@
-package xds
+package reports
 
 import (
 	"errors"
@@ -15,87 +15,87 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// loadService serves load reports. A node's newest stream speaks for it.
+// loadService serves load reports. A node's newest stream is its source.
 type loadService struct {
 	load.UnimplementedLoadReportingServiceServer
-	l *loads
+	hub *Hub
 }
 
 func (s loadService) StreamLoadStats(stream load.LoadReportingService_StreamLoadStatsServer) error {
-	var id int // a new variable for each stream
+	id := new(origin)
 	first, err := stream.Recv()
 	if err != nil {
-		return ended(err)
+		return closed(err)
 	}
 	node := first.GetNode().GetId()
-	if err := s.l.open(node, &id, func(n *reporter) *voice { return &n.loads }); err != nil {
+	if err := s.hub.open(node, id, func(n *reporter) *source { return &n.loads }); err != nil {
 		return err
 	}
-	defer s.l.close(node, &id)
+	defer s.hub.close(node, id)
 	if err := stream.Send(&load.LoadStatsResponse{
-		SendAllClusters: true, ReportEndpointGranularity: true, LoadReportingInterval: durationpb.New(s.l.interval),
+		SendAllClusters: true, ReportEndpointGranularity: true, LoadReportingInterval: durationpb.New(s.hub.interval),
 	}); err != nil {
 		return err
 	}
 	for r := first; ; {
-		if !s.l.take(node, &id, r.GetClusterStats()) {
+		if !s.hub.addReport(node, id, r.GetClusterStats()) {
 			return errReplaced
 		}
 		if r, err = stream.Recv(); err != nil {
-			return ended(err)
+			return closed(err)
 		}
 	}
 }
 
 var errReplaced = status.Error(codes.Unavailable, "another stream has spoken for this node; connect again")
 
-// ended is nil when the proxy closed its stream.
-func ended(err error) error {
+// closed is err, or nil when the proxy closed its stream.
+func closed(err error) error {
 	if errors.Is(err, io.EOF) {
 		return nil
 	}
 	return err
 }
 
-// open makes a stream the node's voice of its kind.
-func (l *loads) open(node string, id *int, which func(*reporter) *voice) error {
+// open makes a stream the node's source of one kind of reports.
+func (h *Hub) open(node string, id *origin, which func(*reporter) *source) error {
 	if node == "" || len(node) > maxName {
 		return status.Error(codes.InvalidArgument, "the first message names no node.id; set it in the bootstrap")
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n, err := l.reporter(node)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n, err := h.node(node)
 	if err != nil {
 		return status.Error(codes.ResourceExhausted, err.Error())
 	}
-	v := which(n)
-	if v.stream != nil {
-		l.log.Warn("proxy reports again while its older stream is open", "node", node)
+	s := which(n)
+	if s.origin != nil {
+		h.log.Warn("proxy reports again while its older stream is open", "node", node)
 	}
-	v.stream = id
-	l.notify()
+	s.origin = id
+	h.changed.Set()
 	return nil
 }
 
-// close ends what a stream says; what it said stays.
-func (l *loads) close(node string, id *int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n := l.nodes[node]
-	for _, v := range []*voice{&n.loads, &n.counters} {
-		if v.stream == id {
-			v.stream = nil
+// close ends a stream as the node's source; what it reported stays.
+func (h *Hub) close(node string, id *origin) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := h.nodes[node]
+	for _, s := range []*source{&n.loads, &n.counters} {
+		if s.origin == id {
+			s.origin = nil
 		}
 	}
-	l.notify()
+	h.changed.Set()
 }
 
-// take hears one load report; false when a newer stream speaks for the node.
-func (l *loads) take(node string, id *int, clusters []*endpoint.ClusterStats) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n := l.nodes[node]
-	if n.loads.stream != id {
+// addReport takes one load report over; false when the node's source is a newer stream.
+func (h *Hub) addReport(node string, id *origin, clusters []*endpoint.ClusterStats) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := h.nodes[node]
+	if n.loads.origin != id {
 		return false
 	}
 	now := time.Now()
@@ -103,41 +103,41 @@ func (l *loads) take(node string, id *int, clusters []*endpoint.ClusterStats) bo
 	for _, c := range clusters {
 		name := c.GetClusterName()
 		if name == "" || len(name) > maxName {
-			l.refuse(n, "a load report names no cluster, or one of more than 512 bytes")
+			h.refuse(n, "a load report names no cluster, or one of more than 512 bytes")
 			continue
 		}
-		r := l.cluster(n, name)
+		r := h.cluster(n, name)
 		if r == nil {
 			continue
 		}
-		news, err := read(c)
+		stats, err := parse(c)
 		if err != nil {
-			l.refuse(n, fmt.Sprintf("load report of %s: %v", name, err))
+			h.refuse(n, fmt.Sprintf("load report of %s: %v", name, err))
 			continue
 		}
 		since := c.GetLoadReportInterval().AsDuration()
 		if since <= 0 {
-			since = l.interval
+			since = h.interval
 		}
-		l.apply(name, r, news, since, now)
+		h.addLoads(name, r, stats, since, now)
 	}
-	l.notify()
+	h.changed.Set()
 	return true
 }
 
-// said is one endpoint in one report.
-type said struct {
+// endpointStats is what one report says of one endpoint.
+type endpointStats struct {
 	held           int
 	issued, errors uint64
 }
 
-// read checks one cluster's report and sums it up by endpoint. It is believed
-// whole or not at all.
-func read(c *endpoint.ClusterStats) (map[netip.AddrPort]said, error) {
-	out := map[netip.AddrPort]said{}
+// parse checks the report of one cluster and sums it up by endpoint. A report is
+// believed whole or not at all.
+func parse(c *endpoint.ClusterStats) (map[netip.AddrPort]endpointStats, error) {
+	out := map[netip.AddrPort]endpointStats{}
 	for _, locality := range c.GetUpstreamLocalityStats() {
-		some := locality.GetTotalRequestsInProgress() > 0 || locality.GetTotalIssuedRequests() > 0
-		if some && len(locality.GetUpstreamEndpointStats()) == 0 {
+		used := locality.GetTotalRequestsInProgress() > 0 || locality.GetTotalIssuedRequests() > 0
+		if used && len(locality.GetUpstreamEndpointStats()) == 0 {
 			return nil, errors.New("it names no endpoints")
 		}
 		for _, e := range locality.GetUpstreamEndpointStats() {
@@ -164,32 +164,33 @@ func read(c *endpoint.ClusterStats) (map[netip.AddrPort]said, error) {
 	return out, nil
 }
 
-// apply takes over one report that was checked. l.mu is held.
-func (l *loads) apply(cluster string, r *clusterReport, news map[netip.AddrPort]said, since time.Duration, now time.Time) {
-	r.at, r.sum = now, 0
+// addLoads takes over one checked report, which covers the duration since the one
+// before it. h.mu is held.
+func (h *Hub) addLoads(cluster string, r *clusterReport, stats map[netip.AddrPort]endpointStats, since time.Duration, now time.Time) {
+	r.at, r.reported = now, 0
 	for addr, e := range r.endpoints {
-		if _, in := news[addr]; !in && e.present {
+		if _, in := stats[addr]; !in && e.present {
 			e.present, e.perSecond = false, 0
-			r.compared = 0
+			r.comparisons = 0
 		}
 	}
-	totals := l.totals[cluster]
+	totals := h.totals[cluster]
 	if totals == nil {
 		totals = map[netip.AddrPort]total{}
-		l.totals[cluster] = totals
+		h.totals[cluster] = totals
 	}
-	for addr, s := range news {
+	for addr, s := range stats {
 		e := endpointReport{held: s.held, issued: s.issued, errors: s.errors, perSecond: float64(s.issued) / since.Seconds(), present: true}
 		if was := r.endpoints[addr]; was != nil {
 			e.issued, e.errors = e.issued+was.issued, e.errors+was.errors
 		}
 		r.endpoints[addr] = &e
-		r.sum += s.held
+		r.reported += s.held
 		t := totals[addr]
 		totals[addr] = total{t.issued + s.issued, t.errors + s.errors, now}
 	}
-	// Addresses come and go with every deployment: beyond the bound those go that
-	// hold nothing.
+	// Addresses come and go with every deployment: beyond the bound, the endpoints
+	// that hold nothing are forgotten.
 	if len(r.endpoints) > maxEndpoints {
 		maps.DeleteFunc(r.endpoints, func(_ netip.AddrPort, e *endpointReport) bool { return !e.present && e.held == 0 })
 	}
@@ -198,21 +199,21 @@ func (l *loads) apply(cluster string, r *clusterReport, news map[netip.AddrPort]
 	}
 }
 
-// compare lowers the last counts of endpoints that are absent from the load
-// reports to what the counters have beyond those. Both are sampled a moment
-// apart, so the larger of two differences counts. sum is what the load report said
-// when the counters came. l.mu is held.
-func (r *clusterReport) compare(sum int) {
+// compare lowers the last counts of the endpoints that are absent from the load
+// reports to the excess of the counters over the load reports. Both are sampled a
+// moment apart, so the larger of two differences counts. reported is how many
+// requests the newest load report had when the counters came. h.mu is held.
+func (r *clusterReport) compare(reported int) {
 	if r.at.IsZero() {
 		return
 	}
-	r.unseen = [2]int{max(0, r.counters.requests-sum), r.unseen[0]}
-	if r.compared++; r.compared < 2 {
+	r.excess = [2]int{max(0, r.counters.requests-reported), r.excess[0]}
+	if r.comparisons++; r.comparisons < 2 {
 		return
 	}
 	for _, e := range r.endpoints {
 		if !e.present {
-			e.held = min(e.held, max(r.unseen[0], r.unseen[1]))
+			e.held = min(e.held, max(r.excess[0], r.excess[1]))
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package xds_test
+package reports_test
 
 import (
 	"fmt"

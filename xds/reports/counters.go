@@ -1,4 +1,4 @@
-package xds
+package reports
 
 import (
 	"time"
@@ -9,19 +9,19 @@ import (
 )
 
 // metricsService hears the counters that proxies push (a metrics_service stats
-// sink): all they have, at each flush. Only a few of each cluster are looked at.
+// sink): all that they have, at each flush. Only a few of each cluster are read.
 type metricsService struct {
 	metrics.UnimplementedMetricsServiceServer
-	l *loads
+	hub *Hub
 }
 
 func (s metricsService) StreamMetrics(stream metrics.MetricsService_StreamMetricsServer) error {
-	var id int // a new variable for each stream
+	id := new(origin)
 	var node string
 	var f flush
 	defer func() {
 		if node != "" {
-			s.l.close(node, &id)
+			s.hub.close(node, id)
 		}
 	}()
 	for {
@@ -30,7 +30,7 @@ func (s metricsService) StreamMetrics(stream metrics.MetricsService_StreamMetric
 		// and seventy times the memory of looking for the few that count.
 		var raw emptypb.Empty
 		if err := stream.RecvMsg(&raw); err != nil {
-			return ended(err)
+			return closed(err)
 		}
 		m, err := scan(raw.ProtoReflect().GetUnknown())
 		if err != nil {
@@ -40,12 +40,12 @@ func (s metricsService) StreamMetrics(stream metrics.MetricsService_StreamMetric
 			if node, err = nodeOf(m.identifier); err != nil {
 				return err
 			}
-			if err := s.l.open(node, &id, func(n *reporter) *voice { return &n.counters }); err != nil {
+			if err := s.hub.open(node, id, func(n *reporter) *source { return &n.counters }); err != nil {
 				node = ""
 				return err
 			}
 		}
-		if !s.l.hear(node, &id, &f, m) {
+		if !s.hub.addMessage(node, id, &f, m) {
 			return errReplaced
 		}
 	}
@@ -66,49 +66,51 @@ func nodeOf(b []byte) (string, error) {
 type flush struct {
 	stamp    int64 // the proxy's time, in ms
 	at       time.Time
-	speaks   bool // it has some cluster's gauge of requests in progress
-	bad      bool // a part of it cannot be
-	clusters map[string]flushed
+	gauge    bool // it has some cluster's gauge of requests in progress
+	fault    bool // a part of it cannot be
+	clusters map[string]clusterFlush
 }
 
-type flushed struct {
+// clusterFlush is what one flush has of one cluster.
+type clusterFlush struct {
 	counters
-	sum int // of the cluster's load report at that time
+	reported int // requests in progress in the cluster's load report at that time
 }
 
-// hear takes over one message; false when a newer stream speaks for the node.
-func (l *loads) hear(node string, id *int, f *flush, m scanned) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n := l.nodes[node]
-	if n.counters.stream != id {
+// addMessage takes one message over into the flush that it is part of; false when the
+// node's source is a newer stream.
+func (h *Hub) addMessage(node string, id *origin, f *flush, m message) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := h.nodes[node]
+	if n.counters.origin != id {
 		return false
 	}
 	if f.clusters == nil || m.stamp == 0 || m.stamp != f.stamp {
-		l.finish(n, *f)
-		*f = flush{stamp: m.stamp, clusters: map[string]flushed{}}
+		h.addFlush(n, *f)
+		*f = flush{stamp: m.stamp, clusters: map[string]clusterFlush{}}
 	}
 	f.at = time.Now()
 	n.counters.at = f.at
-	if m.bad != "" {
-		f.bad = true
-		l.refuse(n, m.bad)
+	if m.fault != "" {
+		f.fault = true
+		h.refuse(n, m.fault)
 	}
 	for name, c := range m.clusters {
-		f.speaks = f.speaks || c.speaks
-		if r := l.cluster(n, name); r != nil {
-			f.clusters[name] = flushed{f.clusters[name].with(c), r.sum}
+		f.gauge = f.gauge || c.gauge
+		if r := h.cluster(n, name); r != nil {
+			f.clusters[name] = clusterFlush{f.clusters[name].plus(c), r.reported}
 		}
 	}
 	return true
 }
 
-// finish takes over a whole flush. What was not in it is 0, because a proxy sends
-// every counter that it ever used. A flush without any cluster's gauge proves
-// nothing: the proxy may be told not to send them. One with a part that cannot be is
-// not believed at all. l.mu is held.
-func (l *loads) finish(n *reporter, f flush) {
-	if !f.speaks || f.bad {
+// addFlush takes over a whole flush. A cluster that is not in it counts 0, because a
+// proxy sends every counter that it ever used. A flush without any cluster's gauge
+// proves nothing: the proxy may be configured not to send gauges. A flush with a part
+// that cannot be is not believed at all. h.mu is held.
+func (h *Hub) addFlush(n *reporter, f flush) {
+	if !f.gauge || f.fault {
 		return
 	}
 	n.complete = f.at
@@ -118,16 +120,16 @@ func (l *loads) finish(n *reporter, f flush) {
 			r.connect, r.connectAt = c.connect, f.at
 		}
 		if !r.counted.IsZero() {
-			r.overflow += grown(r.counters.overflow, c.overflow)
+			r.overflow += increase(r.counters.overflow, c.overflow)
 		}
 		r.counters, r.counted = c.counters, f.at
-		r.compare(c.sum)
+		r.compare(c.reported)
 	}
-	l.notify()
+	h.changed.Set()
 }
 
-// grown is how much a counter grew; one that fell began anew.
-func grown(was, is uint64) uint64 {
+// increase is how much a counter grew from was to is; one that fell began anew.
+func increase(was, is uint64) uint64 {
 	if is < was {
 		return is
 	}

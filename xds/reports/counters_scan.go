@@ -1,4 +1,4 @@
-package xds
+package reports
 
 import (
 	"bytes"
@@ -18,27 +18,27 @@ type counters struct {
 	overflow                       uint64
 	connects                       uint64 // connections that connect is about
 	connect                        time.Duration
-	speaks                         bool // it had a gauge of requests in progress
+	gauge                          bool // it had a gauge of requests in progress
 }
 
-// with adds what a later message of the same flush says.
-func (c counters) with(more counters) counters {
+// plus adds what a later message of the same flush says.
+func (c counters) plus(more counters) counters {
 	return counters{
 		requests: c.requests + more.requests, pending: c.pending + more.pending, connections: c.connections + more.connections,
 		overflow: c.overflow + more.overflow, connects: c.connects + more.connects, connect: max(c.connect, more.connect),
-		speaks: c.speaks || more.speaks,
+		gauge: c.gauge || more.gauge,
 	}
 }
 
-// scanned is what one StreamMetricsMessage says of clusters.
-type scanned struct {
+// message is what one StreamMetricsMessage says of clusters.
+type message struct {
 	identifier []byte
 	stamp      int64
 	clusters   map[string]counters
-	bad        string // why a part of it is not believed
+	fault      string // why a part of it is not believed
 }
 
-// What is looked for.
+// The names of the stats that are read.
 const (
 	requestsActive   = "upstream_rq_active"
 	requestsPending  = "upstream_rq_pending_active"
@@ -50,14 +50,14 @@ const (
 )
 
 var (
-	counterPrefix = []byte("cluster.")
-	wanted        = [...]string{requestsActive, requestsPending, connectionsOpen, requestsFull, requestsOverflow, connectOverflow, connectTime}
+	statPrefix = []byte("cluster.")
+	statNames  = [...]string{requestsActive, requestsPending, connectionsOpen, requestsFull, requestsOverflow, connectOverflow, connectTime}
 )
 
 // scan reads an encoded StreamMetricsMessage. The field numbers are those of
 // envoy.service.metrics.v3 and of io.prometheus.client.
-func scan(b []byte) (scanned, error) {
-	m := scanned{clusters: map[string]counters{}}
+func scan(b []byte) (message, error) {
+	m := message{clusters: map[string]counters{}}
 	err := fields(b, func(number protowire.Number, value []byte, _ uint64) error {
 		switch number {
 		case 1:
@@ -68,27 +68,27 @@ func scan(b []byte) (scanned, error) {
 		return nil
 	})
 	if err != nil {
-		return scanned{}, status.Error(codes.InvalidArgument, err.Error())
+		return message{}, status.Error(codes.InvalidArgument, err.Error())
 	}
 	return m, nil
 }
 
 // family reads one MetricFamily. Its name comes first, as protos are written.
-func (m *scanned) family(b []byte) error {
-	var cluster, what string
+func (m *message) family(b []byte) error {
+	var cluster, stat string
 	for len(b) > 0 {
 		number, value, _, n := field(b)
 		if n < 0 {
-			return errNoMetrics
+			return errNotMetrics
 		}
 		b = b[n:]
 		switch {
 		case number == 1:
-			if cluster, what = counterName(value); what == "" && m.stamp != 0 {
+			if cluster, stat = statName(value); stat == "" && m.stamp != 0 {
 				return nil
 			}
 		case number == 4:
-			if err := m.metric(cluster, what, value); err != nil {
+			if err := m.metric(cluster, stat, value); err != nil {
 				return err
 			}
 		}
@@ -96,9 +96,9 @@ func (m *scanned) family(b []byte) error {
 	return nil
 }
 
-// counterName splits cluster.NAME.WHAT; what is empty when it is not looked for.
-func counterName(b []byte) (cluster, what string) {
-	b, ok := bytes.CutPrefix(b, counterPrefix)
+// statName splits cluster.NAME.STAT; stat is empty when it is not one of statNames.
+func statName(b []byte) (cluster, stat string) {
+	b, ok := bytes.CutPrefix(b, statPrefix)
 	if !ok || len(b) > maxName {
 		return "", ""
 	}
@@ -106,16 +106,16 @@ func counterName(b []byte) (cluster, what string) {
 	if dot < 0 {
 		return "", ""
 	}
-	for _, what := range wanted {
-		if string(b[dot+1:]) == what {
-			return string(b[:dot]), what
+	for _, stat := range statNames {
+		if string(b[dot+1:]) == stat {
+			return string(b[:dot]), stat
 		}
 	}
 	return "", ""
 }
 
-// metric reads one Metric; what is empty when only its time counts.
-func (m *scanned) metric(cluster, what string, b []byte) error {
+// metric reads one Metric; stat is empty when only its time counts.
+func (m *message) metric(cluster, stat string, b []byte) error {
 	var value float64
 	var samples uint64
 	err := fields(b, func(number protowire.Number, inner []byte, n uint64) error {
@@ -136,17 +136,17 @@ func (m *scanned) metric(cluster, what string, b []byte) error {
 		}
 		return nil
 	})
-	if err != nil || what == "" || what == connectTime && samples == 0 {
+	if err != nil || stat == "" || stat == connectTime && samples == 0 {
 		return err
 	}
 	if !(value >= 0 && value <= maxCount) {
-		m.bad = fmt.Sprintf("cluster.%s.%s is %v, which cannot be", cluster, what, value)
+		m.fault = fmt.Sprintf("cluster.%s.%s is %v, which cannot be", cluster, stat, value)
 		return nil
 	}
 	var c counters
-	switch what {
+	switch stat {
 	case requestsActive:
-		c.requests, c.speaks = int(value), true
+		c.requests, c.gauge = int(value), true
 	case requestsPending:
 		c.pending = int(value)
 	case connectionsOpen:
@@ -156,7 +156,7 @@ func (m *scanned) metric(cluster, what string, b []byte) error {
 	case connectTime:
 		c.connects, c.connect = samples, time.Duration(value*float64(time.Millisecond))
 	}
-	m.clusters[cluster] = m.clusters[cluster].with(c)
+	m.clusters[cluster] = m.clusters[cluster].plus(c)
 	return nil
 }
 
@@ -193,7 +193,7 @@ func fields(b []byte, yield func(number protowire.Number, value []byte, bits uin
 	for len(b) > 0 {
 		number, value, bits, n := field(b)
 		if n < 0 {
-			return errNoMetrics
+			return errNotMetrics
 		}
 		b = b[n:]
 		if err := yield(number, value, bits); err != nil {
@@ -225,4 +225,4 @@ func field(b []byte) (number protowire.Number, value []byte, bits uint64, n int)
 	return number, value, bits, tag + n
 }
 
-var errNoMetrics = errors.New("this is no StreamMetricsMessage")
+var errNotMetrics = errors.New("this is no StreamMetricsMessage")

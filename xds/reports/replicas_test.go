@@ -1,4 +1,4 @@
-package xds_test
+package reports_test
 
 import (
 	"encoding/json"
@@ -7,7 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/sluice-proxy/sluice/xds"
+	"github.com/sluice-proxy/sluice/xds/reports/exchange"
 )
 
 // pass hands what is reported to one replica to another, the way rolloutd does.
@@ -17,7 +17,7 @@ func pass(t *testing.T, from, to *world) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var r xds.Reports
+	var r exchange.Reports
 	if err := json.Unmarshal(b, &r); err != nil {
 		t.Fatal(err)
 	}
