@@ -267,6 +267,32 @@ func TestFewHandsWrite(t *testing.T) {
 	}
 }
 
+// TestNamesMeanOneThing: in one package no type has the name of a method. A reader who
+// meets the word twice in a line should not have to ask which it is.
+func TestNamesMeanOneThing(t *testing.T) {
+	types, methods := map[string]bool{}, map[string]string{}
+	for _, f := range sources(t) {
+		if f.isTest() {
+			continue
+		}
+		for n := range ast.Preorder(f.ast) {
+			switch n := n.(type) {
+			case *ast.TypeSpec:
+				types[f.dir()+"."+n.Name.Name] = true
+			case *ast.FuncDecl:
+				if n.Recv != nil && !n.Name.IsExported() {
+					methods[f.dir()+"."+n.Name.Name] = f.path
+				}
+			}
+		}
+	}
+	for name, where := range methods {
+		if types[name] {
+			t.Errorf("%s: %s is a type and a method; name one of them otherwise", where, name)
+		}
+	}
+}
+
 // selectorPath is x, y, z for the expression x.y[i].z.
 func selectorPath(e ast.Expr) []string {
 	switch e := e.(type) {

@@ -300,7 +300,7 @@ func supersede(s State, seen Seen, target discovery.Colour, now time.Time) (Stat
 	return t.state, left, nil
 }
 
-// leftover is what a superseding rollout takes over: how many clients are on their way,
+// leftover is what a superseding rollout inherits: how many clients are on their way,
 // and when the next step may begin.
 type leftover struct {
 	owed   int

@@ -23,7 +23,7 @@ func draining(t *turn) Reason {
 		observe(t, false)
 	}
 	spill(t)
-	old := t.oldSide()
+	old := t.sortOld()
 	if old.empty() && len(old.waiting) == 0 {
 		t.enter(Soaking, fmt.Sprintf("%s is empty", r.From))
 		return reason(IsSoaking, "%s is empty", r.From)
@@ -128,7 +128,7 @@ func (o oldSide) empty() bool {
 	return len(o.held)+len(o.unreachable)+len(o.noEndpoint)+len(o.late) == 0
 }
 
-func (s *situation) oldSide() oldSide {
+func (s *situation) sortOld() oldSide {
 	var o oldSide
 	stagger := s.state.Rollout.Policy.Stagger
 	staggered := !stagger.Instances.IsZero()

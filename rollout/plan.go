@@ -261,7 +261,7 @@ func Foresee(s State, seen Seen, now time.Time) Outlook {
 		return out
 	}
 	batch := r.Batch
-	for turn := range slices.Chunk(ahead.inTurn(ahead.oldSide().waiting), max(1, ahead.batchSize())) {
+	for turn := range slices.Chunk(ahead.inTurn(ahead.sortOld().waiting), max(1, ahead.batchSize())) {
 		batch++
 		for _, f := range turn {
 			out.Turns[f.key] = batch

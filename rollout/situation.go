@@ -130,7 +130,7 @@ func (s *situation) members() *roster {
 		if ok && key == m.ID && m.Departed.IsZero() {
 			in = &s.seen.Fleet.Instances[i]
 		}
-		l.all = append(l.all, s.fact(key, m, in, empty[m.Colour]))
+		l.all = append(l.all, s.factOf(key, m, in, empty[m.Colour]))
 	}
 	slices.SortFunc(l.all, func(a, b fact) int { return cmp.Compare(a.key, b.key) })
 	for i := range l.all {
@@ -173,9 +173,9 @@ func (s State) drains(m Member) bool {
 	return !r.Policy.Stagger.InPlace || m.Turn > 0
 }
 
-// fact gathers what is known of a member; in is nil where discovery does not have it,
+// factOf gathers what is known of a member; in is nil where discovery does not have it,
 // and empty: the proxies hold nothing of its colour.
-func (s *situation) fact(key discovery.InstanceID, m Member, in *discovery.Instance, empty bool) fact {
+func (s *situation) factOf(key discovery.InstanceID, m Member, in *discovery.Instance, empty bool) fact {
 	sight := s.seen.Instances[key]
 	status := &sight.Status
 	f := fact{

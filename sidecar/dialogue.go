@@ -176,8 +176,8 @@ func isUpgrade(head []byte, suffix string) bool {
 	return false
 }
 
-// farewell is how the client can be told now.
-func (d *dialogue) farewell() farewell {
+// chooseFarewell is how the client can be told now.
+func (d *dialogue) chooseFarewell() farewell {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {

@@ -103,7 +103,7 @@ func TestHowAConnectionCanEnd(t *testing.T) {
 	} {
 		for _, size := range []int{1, 2, 7, 1 << 20} {
 			d := follow(t, tc.lines, size)
-			if got, tell := d.farewell(), d.serverCanBeTold(); got != tc.want || tell != tc.tell {
+			if got, tell := d.chooseFarewell(), d.serverCanBeTold(); got != tc.want || tell != tc.tell {
 				t.Errorf("%s, in pieces of %d: farewell %d, server can be told %t; want %d, %t", name, size, got, tell, tc.want, tc.tell)
 			}
 		}
@@ -126,7 +126,7 @@ func FuzzDialogue(f *testing.F) {
 			closed   bool
 		}
 		of := func(d *dialogue) end {
-			return end{d.phase, d.farewell(), d.serverCanBeTold(), d.clientClosed()}
+			return end{d.phase, d.chooseFarewell(), d.serverCanBeTold(), d.clientClosed()}
 		}
 		if of(whole) != of(split) {
 			t.Fatalf("whole %+v, in pieces of %d %+v", of(whole), size, of(split))

@@ -98,7 +98,7 @@ func (l *link) toClient(p []byte) error {
 	if l.talk != nil {
 		for end = 0; end < len(p); {
 			end += l.talk.server(p[end:])
-			if l.leaving.Load() && l.talk.farewell() != later {
+			if l.leaving.Load() && l.talk.chooseFarewell() != later {
 				break
 			}
 		}
@@ -108,7 +108,7 @@ func (l *link) toClient(p []byte) error {
 		return err
 	}
 	if l.leaving.Load() {
-		l.farewell()
+		l.sayFarewell()
 	}
 	return nil
 }
@@ -121,17 +121,17 @@ func (l *link) leave() {
 	l.leaving.Store(true)
 	l.down.Lock()
 	defer l.down.Unlock()
-	l.farewell()
+	l.sayFarewell()
 }
 
-// farewell tells the client if it can be told now; called with down held.
-func (l *link) farewell() {
+// sayFarewell tells the client if it can be told now; called with down held.
+func (l *link) sayFarewell() {
 	if l.said {
 		return
 	}
 	way := byFIN
 	if l.talk != nil {
-		way = l.talk.farewell()
+		way = l.talk.chooseFarewell()
 	}
 	if way == later {
 		return

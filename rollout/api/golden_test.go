@@ -196,8 +196,7 @@ func keys(of reflect.Type, at string) iter.Seq2[string, string] {
 		if of.Kind() != reflect.Struct || of.Implements(reflect.TypeFor[encoding.TextMarshaler]()) {
 			return
 		}
-		for i := range of.NumField() {
-			f := of.Field(i)
+		for f := range of.Fields() {
 			key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 			path := at + "." + f.Name
 			if key != "" && key != "-" && !yield(path, key) {

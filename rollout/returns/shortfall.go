@@ -43,7 +43,7 @@ const (
 // the spell and begins the next; unless few connections were accepted and it is not
 // clear yet whether clients are missing: then the spell goes on, perhaps in doubt.
 func (r *Estimate) endSpell() {
-	s, evicted := r.spell()
+	s, evicted := r.currentSpell()
 	few, significant := r.shortfall(s)
 	if !r.Missing() {
 		took := r.AsOf.Sub(r.At)
@@ -82,8 +82,8 @@ func (r *Estimate) endSpell() {
 	r.Filters.level()
 }
 
-// spell is what happened from At to AsOf, and evicted what Evicted was then.
-func (r Estimate) spell() (s spell, evicted uint64) {
+// currentSpell is what happened from At to AsOf, and evicted what Evicted was then.
+func (r Estimate) currentSpell() (s spell, evicted uint64) {
 	evicted = max(r.WeighedEvicted, r.evictedBy(r.AsOf))
 	return spell{
 		evicted:  float64(evicted - r.WeighedEvicted),
