@@ -264,8 +264,8 @@ func (a Assignment) Pause(last Sighting, status drain.Status, err error) time.Du
 }
 
 // ShownBy reports whether an instance of this status follows the instruction. A
-// release is needed only by an instance that an order closed: one that closed its
-// gate by itself is going away and has no leave to stay.
+// release is needed only by an instance that an order closed. One that closed its
+// gate by itself is stopping.
 func (i Instruction) ShownBy(s drain.Status) bool {
 	switch {
 	case i.Drain != nil:
