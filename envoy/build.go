@@ -9,17 +9,16 @@ package envoy
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/units"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // Type URLs of the resources that Build returns, in the order in which a proxy
@@ -37,30 +36,11 @@ const (
 // Types lists them in that order.
 var Types = [...]string{RuntimeType, ClusterType, EndpointType, SecretType, ListenerType, RouteType, ExtensionType}
 
-// Ref names one resource.
-type Ref struct{ Type, Name string }
-
-func (r Ref) String() string {
-	return r.Type[strings.LastIndexByte(r.Type, '.')+1:] + " " + r.Name
-}
-
-// Resource is one thing that Envoy is told. Never changed once built.
-type Resource struct {
-	Type, Name string
-	Message    proto.Message
-	// After names the clusters that the message sends connections to: a proxy
-	// must have acknowledged them BEFORE it hears of this.
-	After []Ref
-	// Service is whose it is; empty for what services share (Runtime, Listener,
-	// Secret, RouteConfiguration, storm guard, tcp_proxy).
-	Service discovery.Service
-}
-
-// Ref is the resource's own name.
-func (r Resource) Ref() Ref { return Ref{r.Type, r.Name} }
-
 // Build returns everything that the proxies should hear, sorted by Types and
-// name: equal worlds give equal resources, whatever order they are given in.
+// name: equal worlds give equal resources, whatever order they are given in. Each is
+// After the clusters that it sends connections to. Its Owner is the service, empty for
+// what services share (Runtime, Listener, Secret, RouteConfiguration, storm guard,
+// tcp_proxy).
 //
 // A service that cannot be built (no wish, weights that do not sum to Whole, an
 // endpoint that Envoy would refuse, a conflict with another service) is left
@@ -71,17 +51,16 @@ func (r Resource) Ref() Ref { return Ref{r.Type, r.Name} }
 //
 // A wish without a configured service (retired, or about to be) keeps its
 // clusters until it is Gone, and gets no new connections.
-func Build(c Config, w rollout.Wishes) ([]Resource, map[discovery.Service]error) {
-	bad := c.faults()
-	errs := bad.services
-	services := map[discovery.Service]Service{}
+func Build(c edge.Config, w rollout.Wishes) ([]resource.Resource, map[discovery.Service]error) {
+	bad, errs := faults(c)
+	services := map[discovery.Service]edge.Service{}
 	for name := range w {
-		services[name] = Service{Name: name}
+		services[name] = edge.Service{Name: name}
 	}
 	for _, s := range c.Services {
 		services[s.Name] = s
 	}
-	var out []Resource
+	var out []resource.Resource
 	var admit []admitted
 	at := map[string][]routed{} // by listener
 	for _, name := range slices.Sorted(maps.Keys(services)) {
@@ -104,8 +83,8 @@ func Build(c Config, w rollout.Wishes) ([]Resource, map[discovery.Service]error)
 			at[s.Listener] = append(at[s.Listener], routed{s, wish})
 		}
 	}
-	for _, l := range c.listeners() {
-		if bad.listeners[l.Name] != nil {
+	for _, l := range listeners(c) {
+		if bad[l.Name] != nil {
 			continue
 		}
 		out = append(out, listener(l), storm(l, at[l.Name]))
@@ -113,7 +92,7 @@ func Build(c Config, w rollout.Wishes) ([]Resource, map[discovery.Service]error)
 			out = append(out, secret(l))
 		}
 		switch on := at[l.Name]; {
-		case !l.TCP:
+		case l.Protocol != edge.TCP:
 			out = append(out, routes(l.Name, on))
 		case len(on) > 0:
 			out = append(out, tcp(l, on[0]))
@@ -126,16 +105,16 @@ func Build(c Config, w rollout.Wishes) ([]Resource, map[discovery.Service]error)
 
 // routed is a service that gets new connections, and how.
 type routed struct {
-	Service
+	edge.Service
 	rollout.Wish
 }
 
 // build returns what belongs to one service alone, checked.
-func build(s Service, w rollout.Wish, known bool) ([]Resource, error) {
+func build(s edge.Service, w rollout.Wish, known bool) ([]resource.Resource, error) {
 	if !known {
 		return nil, fmt.Errorf("service %s: nothing is known yet of what should be; wait for its first complete read", s.Name)
 	}
-	var out []Resource
+	var out []resource.Resource
 	for _, colour := range discovery.Colours {
 		e, err := endpoints(s.Name, colour, w.Endpoints[colour])
 		if err != nil {
@@ -150,9 +129,9 @@ func build(s Service, w rollout.Wish, known bool) ([]Resource, error) {
 		}
 		if s.Listener != "" {
 			alone := routed{s, w}
-			check = append(check, storm(Listener{Name: s.Listener, TCP: s.TCP}, []routed{alone}))
-			if s.TCP {
-				check = append(check, tcp(Listener{Name: s.Listener}, alone))
+			check = append(check, storm(edge.Listener{Name: s.Listener, Protocol: s.Protocol}, []routed{alone}))
+			if s.Protocol == edge.TCP {
+				check = append(check, tcp(edge.Listener{Name: s.Listener}, alone))
 			} else {
 				check = append(check, routes(s.Listener, []routed{alone}))
 			}
@@ -160,7 +139,7 @@ func build(s Service, w rollout.Wish, known bool) ([]Resource, error) {
 	}
 	for _, r := range check {
 		if err := validate(r.Message); err != nil {
-			return nil, fmt.Errorf("service %s: %s is not valid: %w", s.Name, r.Ref(), err)
+			return nil, fmt.Errorf("service %s: %s is not valid: %w", s.Name, r.Ref, err)
 		}
 	}
 	return out, nil
@@ -188,35 +167,30 @@ func sums(weights map[discovery.Colour]units.Share) error {
 // go: the endpoints of both colours, and its routes. Limits and the storm guard
 // are not among them: they say how many, not where, and an Envoy whose bootstrap
 // is older than they are never asks for them.
-func Needs(s Service) []Ref {
-	route := Ref{RouteType, s.Listener}
-	if s.TCP {
+func Needs(s edge.Service) []resource.Ref {
+	route := resource.Ref{Type: RouteType, Name: s.Listener}
+	if s.Protocol == edge.TCP {
 		route.Type = ExtensionType
 	}
-	return []Ref{
-		{EndpointType, ClusterName(s.Name, discovery.Blue)},
-		{EndpointType, ClusterName(s.Name, discovery.Green)},
+	return []resource.Ref{
+		{Type: EndpointType, Name: ClusterName(s.Name, discovery.Blue)},
+		{Type: EndpointType, Name: ClusterName(s.Name, discovery.Green)},
 		route,
 	}
 }
 
-func compare(a, b Resource) int {
+// ofService is r as a resource of one service alone.
+func ofService(s discovery.Service, r resource.Resource) resource.Resource {
+	r.Owner = string(s)
+	return r
+}
+
+// serviceOf is the service whose resource r is; empty for what services share.
+func serviceOf(r resource.Resource) discovery.Service { return discovery.Service(r.Owner) }
+
+func compare(a, b resource.Resource) int {
 	if a.Type != b.Type {
 		return slices.Index(Types[:], a.Type) - slices.Index(Types[:], b.Type)
 	}
 	return strings.Compare(a.Name, b.Name)
-}
-
-// Check reports everything that is wrong with the configuration, one sentence
-// per fault, in a stable order; nil when it can be built.
-func (c Config) Check() error {
-	f := c.faults()
-	var all []error
-	for _, l := range slices.Sorted(maps.Keys(f.listeners)) {
-		all = append(all, f.listeners[l])
-	}
-	for _, s := range slices.Sorted(maps.Keys(f.services)) {
-		all = append(all, f.services[s])
-	}
-	return errors.Join(all...)
 }

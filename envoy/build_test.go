@@ -18,15 +18,17 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/units"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
 // setting is one configured world.
 type setting struct {
-	config Config
+	config edge.Config
 	wishes rollout.Wishes
 }
 
@@ -54,41 +56,41 @@ func worlds() map[string]setting {
 	}
 	return map[string]setting{
 		"minimal": {
-			Config{Listeners: []Listener{{Name: "web", Addr: addr("0.0.0.0:8080")}}, Services: []Service{{Name: "chat", Listener: "web"}}},
+			edge.Config{Listeners: []edge.Listener{{Name: "web", Address: addr("0.0.0.0:8080")}}, Services: []edge.Service{{Name: "chat", Listener: "web"}}},
 			rollout.Wishes{"chat": wish(10_000, 0, []rollout.Endpoint{at(1, false), at(2, false)}, nil)},
 		},
 		"rollout": {
-			Config{
-				Listeners: []Listener{
-					{Name: "web", Addr: addr("[::]:443"), TLS: &TLS{"/etc/tls/tls.crt", "/etc/tls/tls.key"}, AccessLog: "/dev/stdout"},
-					{Name: "raw", Addr: addr("0.0.0.0:5222"), AccessLog: "/dev/stdout"},
+			edge.Config{
+				Listeners: []edge.Listener{
+					{Name: "web", Address: addr("[::]:443"), TLS: &edge.TLS{Certificate: "/etc/tls/tls.crt", Key: "/etc/tls/tls.key"}, AccessLog: "/dev/stdout"},
+					{Name: "raw", Address: addr("0.0.0.0:5222"), AccessLog: "/dev/stdout"},
 				},
-				Services: []Service{
+				Services: []edge.Service{
 					{Name: "chat", Listener: "web", Domains: []string{"Chat.example.com", "*.chat.example.com"}, Prefix: "/ws", StormGuard: 500},
-					{Name: "Feeds.v2_x", Listener: "web", Domains: []string{"chat.example.com"}, Prefix: "/ws/feeds/", HTTP2: true},
+					{Name: "all-feeds", Listener: "web", Domains: []string{"chat.example.com"}, Prefix: "/ws/feeds/", HTTP2: true},
 					{Name: "pages", Listener: "web"},
-					{Name: "xmpp", Listener: "raw", TCP: true, StormGuard: 3},
+					{Name: "xmpp", Listener: "raw", Protocol: edge.TCP, StormGuard: 3},
 				},
 			},
 			rollout.Wishes{
 				"chat": limited(wish(9_500, 500, []rollout.Endpoint{at(1, false), at(2, true)}, []rollout.Endpoint{at(3, false)}), 3, 10_000, 20_000),
-				"Feeds.v2_x": wish(0, 10_000, []rollout.Endpoint{at(1, true), {ID: "6", Addr: addr("[fd00::1]:80")}},
+				"all-feeds": wish(0, 10_000, []rollout.Endpoint{at(1, true), {ID: "6", Addr: addr("[fd00::1]:80")}},
 					[]rollout.Endpoint{{ID: "4", Addr: addr("[::ffff:10.0.0.4]:80")}, {ID: "twin", Addr: addr("10.0.0.4:80"), Draining: true}}),
 				"pages": wish(10_000, 0, nil, nil),
 				"xmpp":  limited(wish(0, 10_000, []rollout.Endpoint{at(7, true)}, []rollout.Endpoint{at(8, false)}), 2, 0, 1),
 			},
 		},
 		"leaving": {
-			Config{
-				Listeners: []Listener{{Name: "web", Addr: addr("127.0.0.1:80")}, {Name: "raw", Addr: addr("127.0.0.1:81"), TCP: true}},
-				Services:  []Service{{Name: "retired", Listener: "web"}, {Name: "gone", Listener: "web", Prefix: "/gone"}},
+			edge.Config{
+				Listeners: []edge.Listener{{Name: "web", Address: addr("127.0.0.1:80")}, {Name: "raw", Address: addr("127.0.0.1:81"), Protocol: edge.TCP}},
+				Services:  []edge.Service{{Name: "retired", Listener: "web"}, {Name: "gone", Listener: "web", Prefix: "/gone"}},
 			},
 			rollout.Wishes{"retired": retired, "gone": gone, "unconfigured": retired},
 		},
 		"faults": {
-			Config{
-				Listeners: []Listener{{Name: "web", Addr: addr("127.0.0.1:80")}},
-				Services: []Service{
+			edge.Config{
+				Listeners: []edge.Listener{{Name: "web", Address: addr("127.0.0.1:80")}},
+				Services: []edge.Service{
 					{Name: "right", Listener: "web"}, {Name: "unknown", Listener: "web", Prefix: "/u"},
 					{Name: "light", Listener: "web", Prefix: "/l"}, {Name: "portless", Listener: "web", Prefix: "/p"},
 					{Name: "one", Listener: "web", Prefix: "/same"}, {Name: "other", Listener: "web", Prefix: "/same/"},
@@ -104,14 +106,14 @@ func worlds() map[string]setting {
 }
 
 // print shows resources and errors as the golden files have them.
-func print(t *testing.T, rs []Resource, errs map[discovery.Service]error) []byte {
+func print(t *testing.T, rs []resource.Resource, errs map[discovery.Service]error) []byte {
 	t.Helper()
 	var out bytes.Buffer
 	for _, s := range slices.Sorted(maps.Keys(errs)) {
 		fmt.Fprintf(&out, "error: %v\n", errs[s])
 	}
 	for _, r := range rs {
-		fmt.Fprintf(&out, "--- %s, of %q, after %v\n", r.Ref(), r.Service, r.After)
+		fmt.Fprintf(&out, "--- %s, of %q, after %v\n", r.Ref, r.Owner, r.After)
 		b, err := protojson.Marshal(r.Message)
 		if err != nil {
 			t.Fatal(err)
@@ -170,18 +172,18 @@ func shuffled(r *rand.Rand, w setting) setting {
 		wish.Endpoints = es
 		wishes[name] = wish
 	}
-	return setting{Config{ls, ss}, wishes}
+	return setting{edge.Config{Listeners: ls, Services: ss}, wishes}
 }
 
-func encoded(t *testing.T, rs []Resource) []byte {
+func encoded(t *testing.T, rs []resource.Resource) []byte {
 	t.Helper()
 	var out []byte
 	for _, r := range rs {
 		b, err := proto.MarshalOptions{Deterministic: true}.Marshal(r.Message)
 		if err != nil {
-			t.Fatalf("%s: %v", r.Ref(), err)
+			t.Fatalf("%s: %v", r.Ref, err)
 		}
-		out = fmt.Appendf(out, "%s %s %v %d\n%s", r.Ref(), r.Service, r.After, len(b), b)
+		out = fmt.Appendf(out, "%s %s %v %d\n%s", r.Ref, r.Owner, r.After, len(b), b)
 	}
 	return out
 }
@@ -206,7 +208,7 @@ func TestFaultsStayAlone(t *testing.T) {
 	w := worlds()["faults"]
 	got, errs := Build(w.config, w.wishes)
 	for s, part := range map[discovery.Service]string{
-		"unknown": "nothing is known yet", "light": "sum to 80%", "portless": "instance p1", "one": "services one and other both answer to */same", "other": "services one and other",
+		"unknown": "nothing is known yet", "light": "sum to 80%", "portless": "instance p1", "one": "services[5].domains[0]: */same of listener \"web\" belongs to service one already", "other": "belongs to service one already",
 	} {
 		if errs[s] == nil || !strings.Contains(errs[s].Error(), part) {
 			t.Errorf("error of %s is %v, want %q in it", s, errs[s], part)
@@ -215,40 +217,9 @@ func TestFaultsStayAlone(t *testing.T) {
 	if len(errs) != 5 {
 		t.Errorf("errors: %v", errs)
 	}
-	alone, _ := Build(Config{w.config.Listeners, w.config.Services[:1]}, rollout.Wishes{"right": w.wishes["right"]})
+	alone, _ := Build(edge.Config{Listeners: w.config.Listeners, Services: w.config.Services[:1]}, rollout.Wishes{"right": w.wishes["right"]})
 	if !bytes.Equal(encoded(t, got), encoded(t, alone)) {
 		t.Error("a service beside faulty ones is not built as it is alone")
-	}
-}
-
-func TestConfigFaults(t *testing.T) {
-	web := Listener{Name: "web", Addr: addr("127.0.0.1:80")}
-	for want, c := range map[string]Config{
-		"has no name":                   {Listeners: []Listener{{Addr: web.Addr}}},
-		"port above 0":                  {Listeners: []Listener{{Name: "web"}}},
-		"must be printable":             {Listeners: []Listener{{Name: "a\xff", Addr: web.Addr}}},
-		"listener web is there twice":   {Listeners: []Listener{web, web}},
-		"both listen at 127.0.0.1:80":   {Listeners: []Listener{web, {Name: "x", Addr: addr("[::ffff:127.0.0.1]:80")}}},
-		"TLS needs the absolute paths":  {Listeners: []Listener{{Name: "web", Addr: web.Addr, TLS: &TLS{Certificate: "/a"}}}},
-		"access log \"x\"":              {Listeners: []Listener{{Name: "web", Addr: web.Addr, AccessLog: "x"}}},
-		"there is no listener \"raw\"":  {Services: []Service{{Name: "a", Listener: "raw"}}},
-		"service a is there twice":      {Listeners: []Listener{web}, Services: []Service{{Name: "a", Listener: "web"}, {Name: "a", Listener: "web", Prefix: "/b"}}},
-		"carries raw TCP":               {Listeners: []Listener{web}, Services: []Service{{Name: "a", Listener: "web"}, {Name: "b", Listener: "web", TCP: true}}},
-		"are both on TCP listener web":  {Listeners: []Listener{web}, Services: []Service{{Name: "a", Listener: "web", TCP: true}, {Name: "b", Listener: "web", TCP: true}}},
-		"prefix \"a\" must begin":       {Listeners: []Listener{web}, Services: []Service{{Name: "a", Listener: "web", Prefix: "a"}}},
-		"leave the port out":            {Listeners: []Listener{web}, Services: []Service{{Name: "a", Listener: "web", Domains: []string{"a.example:80"}}}},
-		"\"a.*.example\" is no domain":  {Listeners: []Listener{web}, Services: []Service{{Name: "a", Listener: "web", Domains: []string{"a.*.example"}}}},
-		"both answer to a.example/ on":  {Listeners: []Listener{web}, Services: []Service{{Name: "a", Listener: "web", Domains: []string{"A.example"}}, {Name: "b", Listener: "web", Domains: []string{"b", "a.example"}}}},
-		"service a: listener web: its ": {Listeners: []Listener{{Name: "web"}}, Services: []Service{{Name: "a", Listener: "web"}}},
-	} {
-		if err := c.Check(); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("Check says %v, want %q in it", err, want)
-		}
-		rs, _ := Build(c, nil)
-		encoded(t, rs) // whatever is wrong, what is built can be sent
-	}
-	if err := worlds()["rollout"].config.Check(); err != nil {
-		t.Error(err)
 	}
 }
 

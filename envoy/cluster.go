@@ -12,6 +12,8 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/envoy/edge"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 const (
@@ -28,7 +30,7 @@ const (
 
 // cluster is the permanent cluster of one colour. It has no outlier detection
 // and nothing that closes connections when health or hosts change.
-func cluster(s Service, colour discovery.Colour) Resource {
+func cluster(s edge.Service, colour discovery.Colour) resource.Resource {
 	name := ClusterName(s.Name, colour)
 	c := &clusterv3.Cluster{
 		Name:                 name,
@@ -51,12 +53,12 @@ func cluster(s Service, colour discovery.Colour) Resource {
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
 		UpstreamConnectionOptions:     &clusterv3.UpstreamConnectionOptions{TcpKeepalive: keepalive()},
 	}
-	if !s.TCP {
+	if s.Protocol != edge.TCP {
 		c.TypedExtensionProtocolOptions = map[string]*anypb.Any{
 			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": packed(protocol(s.HTTP2)),
 		}
 	}
-	return Resource{Type: ClusterType, Name: name, Message: c, Service: s.Name}
+	return ofService(s.Name, resource.New(name, c))
 }
 
 func breakers(p corev3.RoutingPriority) *clusterv3.CircuitBreakers_Thresholds {

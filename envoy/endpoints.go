@@ -12,17 +12,18 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // endpoints is where the instances of one colour are. The locality is the same
 // for all and there is no host name, because changing either makes Envoy forget
 // which connections an endpoint holds. An instance that leaves is DRAINING, never
 // UNHEALTHY. Of two at one address one is published, and it serves if either does.
-func endpoints(s discovery.Service, colour discovery.Colour, of []rollout.Endpoint) (Resource, error) {
+func endpoints(s discovery.Service, colour discovery.Colour, of []rollout.Endpoint) (resource.Resource, error) {
 	draining := map[netip.AddrPort]bool{}
 	for _, e := range of {
 		if err := dialable(e.Addr); err != nil {
-			return Resource{}, fmt.Errorf("service %s: instance %s: %w", s, e.ID, err)
+			return resource.Resource{}, fmt.Errorf("service %s: instance %s: %w", s, e.ID, err)
 		}
 		addr := unmapped(e.Addr)
 		before, twice := draining[addr]
@@ -44,7 +45,7 @@ func endpoints(s discovery.Service, colour discovery.Colour, of []rollout.Endpoi
 			LoadBalancingWeight: wrapperspb.UInt32(1),
 		})
 	}
-	return Resource{Type: EndpointType, Name: name, Message: m, Service: s}, nil
+	return ofService(s, resource.New(name, m)), nil
 }
 
 // dialable reports why Envoy could not connect to an address.

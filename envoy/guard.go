@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // May says what is proven about connections. The zero value proves nothing, so
@@ -48,23 +49,21 @@ const (
 // with the way out.
 type Refusal struct {
 	Rule Rule
-	Ref  Ref
+	Ref  resource.Ref
 	// Service is whose resource it is; empty when services share it.
 	Service discovery.Service
 	Text    string
 }
-
-func (r Refusal) Error() string { return r.Text }
 
 // Safe is the publish guard: it returns every reason why the proxies, which hold
 // published, must not be told next; none means that telling them ends no
 // established connection. The order in which next is told (see Resource.After)
 // is kept by the one who tells. On a Refusal nothing of next is published; the
 // caller may build again with the last good wish of the Services that are named.
-func Safe(published, next []Resource, may May) []Refusal {
+func Safe(published, next []resource.Resource, may May) []Refusal {
 	g := guard{before: index(published), after: index(next), may: may}
 	for i, r := range next {
-		if g.after[r.Ref()] != &next[i] {
+		if g.after[r.Ref] != &next[i] {
 			g.refuse(Twice, r, "is there twice; publish it once")
 		}
 		g.valid(r)
@@ -72,12 +71,12 @@ func Safe(published, next []Resource, may May) []Refusal {
 	}
 	for i := range published {
 		was := published[i]
-		now := g.after[was.Ref()]
+		now := g.after[was.Ref]
 		switch was.Type {
 		case ListenerType:
 			g.listener(was, now)
 		case ClusterType:
-			if now == nil && !may.Remove[was.Service] {
+			if now == nil && !may.Remove[serviceOf(was)] {
 				g.refuse(ClusterRemoved, was, "would be removed while its service may still hold connections; retire the service and wait until it is empty")
 			}
 		case EndpointType:
@@ -88,27 +87,27 @@ func Safe(published, next []Resource, may May) []Refusal {
 }
 
 type guard struct {
-	before, after map[Ref]*Resource
+	before, after map[resource.Ref]*resource.Resource
 	may           May
 	refusals      []Refusal
 }
 
-func index(rs []Resource) map[Ref]*Resource {
-	m := make(map[Ref]*Resource, len(rs))
+func index(rs []resource.Resource) map[resource.Ref]*resource.Resource {
+	m := make(map[resource.Ref]*resource.Resource, len(rs))
 	for i := range rs {
-		if m[rs[i].Ref()] == nil {
-			m[rs[i].Ref()] = &rs[i]
+		if m[rs[i].Ref] == nil {
+			m[rs[i].Ref] = &rs[i]
 		}
 	}
 	return m
 }
 
-func (g *guard) refuse(rule Rule, r Resource, format string, args ...any) {
-	g.refusals = append(g.refusals, Refusal{rule, r.Ref(), r.Service, fmt.Sprintf("%s %s", r.Ref(), fmt.Sprintf(format, args...))})
+func (g *guard) refuse(rule Rule, r resource.Resource, format string, args ...any) {
+	g.refusals = append(g.refusals, Refusal{rule, r.Ref, serviceOf(r), fmt.Sprintf("%s %s", r.Ref, fmt.Sprintf(format, args...))})
 }
 
 // valid: the message keeps the protos' rules and is what its Ref says.
-func (g *guard) valid(r Resource) {
+func (g *guard) valid(r resource.Resource) {
 	if r.Message == nil || "type.googleapis.com/"+string(r.Message.ProtoReflect().Descriptor().FullName()) != r.Type {
 		g.refuse(Invalid, r, "holds a %T; it must hold what its type says", r.Message)
 		return
@@ -127,7 +126,7 @@ func (g *guard) valid(r Resource) {
 }
 
 // fit: every endpoint can be connected to, once, and is not declared dead.
-func (g *guard) fit(r Resource, m *endpointv3.ClusterLoadAssignment) {
+func (g *guard) fit(r resource.Resource, m *endpointv3.ClusterLoadAssignment) {
 	seen := map[netip.AddrPort]bool{}
 	for _, l := range m.Endpoints {
 		for _, e := range l.LbEndpoints {
@@ -147,22 +146,22 @@ func (g *guard) fit(r Resource, m *endpointv3.ClusterLoadAssignment) {
 
 // cluster: nothing in it closes connections, and its endpoints come with it,
 // or it would warm up for seconds and then serve nothing.
-func (g *guard) cluster(r Resource, m *clusterv3.Cluster) {
+func (g *guard) cluster(r resource.Resource, m *clusterv3.Cluster) {
 	if m.OutlierDetection != nil || m.CloseConnectionsOnHostHealthFailure || m.CommonLbConfig.GetCloseConnectionsOnHostSetChange() {
 		g.refuse(ClusterCloses, r, "would close connections by itself; leave outlier detection and close_connections_on_* out")
 	}
-	if g.after[Ref{EndpointType, r.Name}] == nil {
+	if g.after[resource.Ref{Type: EndpointType, Name: r.Name}] == nil {
 		g.refuse(EndpointsMissing, r, "comes without its endpoints; publish them with it, even if there are none")
 	}
 }
 
 // reaches: every choice has weight and names clusters that are there.
-func (g *guard) reaches(r Resource) {
+func (g *guard) reaches(r resource.Resource) {
 	for _, choice := range choices(r.Message) {
 		total := uint64(0)
 		for _, t := range choice {
 			total += t.weight
-			if g.after[Ref{ClusterType, t.cluster}] == nil {
+			if g.after[resource.Ref{Type: ClusterType, Name: t.cluster}] == nil {
 				g.refuse(UnknownCluster, r, "sends connections to cluster %s, which is not there; publish the cluster too, or take the route away", t.cluster)
 			}
 		}
@@ -172,7 +171,7 @@ func (g *guard) reaches(r Resource) {
 	}
 }
 
-func (g *guard) listener(was Resource, now *Resource) {
+func (g *guard) listener(was resource.Resource, now *resource.Resource) {
 	switch {
 	case now == nil:
 		g.refuse(ListenerRemoved, was, "would be removed, which ends its established connections; put it back into the configuration")
@@ -182,7 +181,7 @@ func (g *guard) listener(was Resource, now *Resource) {
 }
 
 // endpoints: who stays keeps its identity, who goes is empty.
-func (g *guard) endpoints(was Resource, now *Resource) {
+func (g *guard) endpoints(was resource.Resource, now *resource.Resource) {
 	if now != nil && proto.Equal(was.Message, now.Message) {
 		return
 	}
@@ -197,7 +196,7 @@ func (g *guard) endpoints(was Resource, now *Resource) {
 		switch {
 		case ok && !proto.Equal(before, after):
 			g.refuse(EndpointChanged, was, "would describe endpoint %s otherwise than before, and Envoy would lose sight of its connections; keep its locality and host name", addr)
-		case ok, g.may.Remove[was.Service]:
+		case ok, g.may.Remove[serviceOf(was)]:
 		case g.may.Holds == nil || g.may.Holds(was.Name, addr):
 			g.refuse(EndpointRemoved, was, "would lose endpoint %s, which may still hold connections; keep it as draining until it is empty", addr)
 		}

@@ -19,8 +19,10 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/units"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // randomWorld makes configurations and wishes of which most are right and some
@@ -29,14 +31,18 @@ func randomWorld(r *rand.Rand) setting {
 	w := setting{wishes: rollout.Wishes{}}
 	for i, name := range []string{"web", "raw", "more"} {
 		if r.IntN(8) > 0 {
-			w.config.Listeners = append(w.config.Listeners, Listener{Name: name, TCP: name == "raw",
-				Addr: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(80+i+r.IntN(20)/19))})
+			l := edge.Listener{Name: name, Protocol: edge.HTTP,
+				Address: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(80+i+r.IntN(20)/19))}
+			if name == "raw" {
+				l.Protocol = edge.TCP
+			}
+			w.config.Listeners = append(w.config.Listeners, l)
 		}
 	}
-	for _, name := range []discovery.Service{"a", "b", "c.d", "line"} {
-		s := Service{Name: name, Listener: "web", Prefix: "/" + string(name), HTTP2: r.IntN(4) == 0}
+	for _, name := range []discovery.Service{"a", "b", "c-d", "line"} {
+		s := edge.Service{Name: name, Listener: "web", Prefix: "/" + string(name), HTTP2: r.IntN(4) == 0}
 		if name == "line" {
-			s = Service{Name: name, Listener: "raw", TCP: true}
+			s = edge.Service{Name: name, Listener: "raw", Protocol: edge.TCP}
 		}
 		if r.IntN(10) == 0 {
 			s.Prefix = "/a"
@@ -98,7 +104,7 @@ func randomWish(r *rand.Rand) rollout.Wish {
 }
 
 // spoil does to a set what a wrong builder could.
-func spoil(r *rand.Rand, rs []Resource) []Resource {
+func spoil(r *rand.Rand, rs []resource.Resource) []resource.Resource {
 	kind := Types[r.IntN(len(Types))]
 	i := r.IntN(len(rs) + 1)
 	for i < len(rs) && rs[i].Type != kind {
@@ -152,8 +158,8 @@ func spoil(r *rand.Rand, rs []Resource) []Resource {
 
 // forbidden looks for what must never be published, in another way than the
 // guard does.
-func forbidden(published, next []Resource, may May) error {
-	find := func(rs []Resource, t, name string) proto.Message {
+func forbidden(published, next []resource.Resource, may May) error {
+	find := func(rs []resource.Resource, t, name string) proto.Message {
 		for _, r := range rs {
 			if r.Type == t && r.Name == name {
 				return r.Message
@@ -166,9 +172,9 @@ func forbidden(published, next []Resource, may May) error {
 		switch {
 		case r.Type == ListenerType && (now == nil || !bytes.Equal(must(proto.Marshal(now)), must(proto.Marshal(r.Message)))):
 			return fmt.Errorf("listener %s changed", r.Name)
-		case r.Type == ClusterType && now == nil && !may.Remove[r.Service]:
+		case r.Type == ClusterType && now == nil && !may.Remove[discovery.Service(r.Owner)]:
 			return fmt.Errorf("cluster %s lost", r.Name)
-		case r.Type == EndpointType && !may.Remove[r.Service]:
+		case r.Type == EndpointType && !may.Remove[discovery.Service(r.Owner)]:
 			after := flat(now)
 			for at, before := range flat(r.Message) {
 				if got, stays := after[at]; stays && got != before || !stays && may.Holds(r.Name, at) {
@@ -237,7 +243,7 @@ func FuzzSafe(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, seed uint64) {
 		r := rand.New(rand.NewPCG(seed, 7))
-		var published []Resource
+		var published []resource.Resource
 		var w setting
 		for range 20 {
 			w = next(r, w)

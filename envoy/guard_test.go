@@ -20,10 +20,12 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/envoy/edge"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // set is a copy of the rollout world that a test may spoil.
-type set []Resource
+type set []resource.Resource
 
 func fresh() set {
 	w := worlds()["rollout"]
@@ -33,7 +35,7 @@ func fresh() set {
 
 func (s set) get(t, name string) proto.Message {
 	for _, r := range s {
-		if r.Ref() == (Ref{t, name}) {
+		if r.Ref == (resource.Ref{Type: t, Name: name}) {
 			return r.Message
 		}
 	}
@@ -41,7 +43,7 @@ func (s set) get(t, name string) proto.Message {
 }
 
 func (s *set) drop(t, name string) {
-	*s = slices.DeleteFunc(*s, func(r Resource) bool { return r.Ref() == Ref{t, name} })
+	*s = slices.DeleteFunc(*s, func(r resource.Resource) bool { return r.Ref == resource.Ref{Type: t, Name: name} })
 }
 
 func (s set) endpoints(name string) *endpointv3.LocalityLbEndpoints {
@@ -79,7 +81,7 @@ func TestSafe(t *testing.T) {
 			s.endpoints("chat-blue").LbEndpoints = append(s.endpoints("chat-blue").LbEndpoints, e)
 		}, May{}, nil},
 		"new cluster": {func(s *set) {
-			svc := Service{Name: "new", Listener: "web"}
+			svc := edge.Service{Name: "new", Listener: "web"}
 			e, _ := endpoints("new", discovery.Blue, nil)
 			*s = append(*s, cluster(svc, discovery.Blue), e)
 		}, May{}, nil},

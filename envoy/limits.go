@@ -11,7 +11,9 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // RuntimeName is the Runtime that every proxy's bootstrap asks for. There is one
@@ -28,7 +30,7 @@ type admitted struct {
 // proxies together admit at most proxies-1 more than the limit. It goes by Runtime
 // and not into the cluster, because a changed cluster warms up again. Nothing
 // ends an established connection when it falls below what is held.
-func limits(s Service, w rollout.Wish) ([]admitted, error) {
+func limits(s edge.Service, w rollout.Wish) ([]admitted, error) {
 	if w.Proxies < 0 {
 		return nil, fmt.Errorf("service %s: %d proxies share its limits; there must be at least 0", s.Name, w.Proxies)
 	}
@@ -59,9 +61,9 @@ func share(whole, proxies int) int {
 // limitKey is the runtime key that overrides a cluster's circuit breaker. Beyond
 // max_requests an HTTP request gets 503; beyond max_connections one would wait
 // for a connection that never comes, so that is for TCP, which is closed there.
-func limitKey(s Service, colour discovery.Colour) string {
+func limitKey(s edge.Service, colour discovery.Colour) string {
 	what := "max_requests"
-	if s.TCP {
+	if s.Protocol == edge.TCP {
 		what = "max_connections"
 	}
 	return "circuit_breakers." + ClusterName(s.Name, colour) + ".default." + what
@@ -74,17 +76,17 @@ func limited(key string) (cluster string, ok bool) {
 	return cluster, ok && (what == "default.max_requests" || what == "default.max_connections")
 }
 
-func runtime(all []admitted) Resource {
+func runtime(all []admitted) resource.Resource {
 	layer := &structpb.Struct{Fields: map[string]*structpb.Value{}}
 	for _, a := range all {
 		layer.Fields[a.key] = structpb.NewNumberValue(float64(a.max))
 	}
-	return Resource{Type: RuntimeType, Name: RuntimeName, Message: &runtimev3.Runtime{Name: RuntimeName, Layer: layer}}
+	return resource.New(RuntimeName, &runtimev3.Runtime{Name: RuntimeName, Layer: layer})
 }
 
 // limits: every key limits a cluster, to at least one connection; any other could
 // change how Envoy works. A refusal names the service of the cluster.
-func (g *guard) limits(r Resource, m *runtimev3.Runtime) {
+func (g *guard) limits(r resource.Resource, m *runtimev3.Runtime) {
 	for _, key := range slices.Sorted(maps.Keys(m.GetLayer().GetFields())) {
 		cluster, ok := limited(key)
 		if !ok {
@@ -93,8 +95,8 @@ func (g *guard) limits(r Resource, m *runtimev3.Runtime) {
 		}
 		// What is no number is 0 here.
 		if n := m.Layer.Fields[key].GetNumberValue(); !(n >= 1 && n <= unlimited) || n != math.Trunc(n) {
-			if to := g.after[Ref{ClusterType, cluster}]; to != nil {
-				r.Service = to.Service
+			if to := g.after[resource.Ref{Type: ClusterType, Name: cluster}]; to != nil {
+				r.Owner = to.Owner
 			}
 			g.refuse(LimitUnfit, r, "has %v as %q; a limit is a whole number from 1 to %d, or left out", m.Layer.Fields[key].AsInterface(), key, unlimited)
 		}

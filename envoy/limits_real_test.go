@@ -11,23 +11,23 @@ import (
 	"testing"
 	"time"
 
-	"github.com/coder/websocket"
-
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
 // tryWS dials a WebSocket that may be refused.
-func tryWS(t *testing.T, url string) (*websocket.Conn, *http.Response) {
+func tryWS(t *testing.T, url string) (*fleet.Socket, *http.Response) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	c, res, err := websocket.Dial(ctx, url, nil)
+	c, res, err := fleet.DialSocket(ctx, url)
 	if res == nil {
 		t.Fatal(err)
 	}
 	if err == nil {
-		t.Cleanup(func() { _ = c.CloseNow() })
+		t.Cleanup(func() { _ = c.Close() })
 	}
 	return c, res
 }
@@ -70,11 +70,11 @@ func becomes(t *testing.T, admitted bool, try func() (end func())) {
 // that are above it stay.
 func TestRealLimits(t *testing.T) {
 	web, raw := freeAddr(t), freeAddr(t)
-	c := Config{
-		Listeners: []Listener{{Name: "web", Addr: web}, {Name: "raw", Addr: raw}},
-		Services: []Service{
+	c := edge.Config{
+		Listeners: []edge.Listener{{Name: "web", Address: web}, {Name: "raw", Address: raw}},
+		Services: []edge.Service{
 			{Name: "chat", Listener: "web", Prefix: "/chat"}, {Name: "feeds", Listener: "web", Prefix: "/feeds", HTTP2: true},
-			{Name: "line", Listener: "raw", TCP: true},
+			{Name: "line", Listener: "raw", Protocol: edge.TCP},
 		},
 	}
 	http, tcp := backend(t, "blue"), echo(t, "blue")
@@ -97,7 +97,7 @@ func TestRealLimits(t *testing.T) {
 			}
 			return nil
 		}
-		return func() { _ = c.CloseNow() }
+		return func() { _ = c.Close() }
 	}
 	line := func() func() {
 		if c := tryTCP(t, raw); c != nil {
@@ -106,7 +106,7 @@ func TestRealLimits(t *testing.T) {
 		return nil
 	}
 	const held = 10
-	var sockets []*websocket.Conn
+	var sockets []*fleet.Socket
 	var ends []func()
 	for range held {
 		c, _ := dialWS(t, url)
@@ -149,7 +149,7 @@ func TestRealLimits(t *testing.T) {
 		t.Error("one more than the limit is admitted")
 	}
 	// Who leaves makes room for another.
-	_ = sockets[0].CloseNow()
+	_ = sockets[0].Close()
 	sockets = sockets[1:]
 	ends[0]()
 	becomes(t, true, ws)

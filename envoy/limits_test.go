@@ -8,14 +8,15 @@ import (
 	runtimev3 "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout"
 )
 
 // What a limit is at one proxy: rounded up, never 0, and left out where there
 // is none.
 func TestLimits(t *testing.T) {
-	c := Config{Listeners: []Listener{{Name: "web", Addr: addr("127.0.0.1:80")}, {Name: "raw", Addr: addr("127.0.0.1:81")}},
-		Services: []Service{{Name: "a.b", Listener: "web"}, {Name: "line", Listener: "raw", TCP: true}}}
+	c := edge.Config{Listeners: []edge.Listener{{Name: "web", Address: addr("127.0.0.1:80")}, {Name: "raw", Address: addr("127.0.0.1:81")}},
+		Services: []edge.Service{{Name: "a-b", Listener: "web"}, {Name: "line", Listener: "raw", Protocol: edge.TCP}}}
 	for _, x := range []struct {
 		limit, proxies, want int // 0: no key
 	}{
@@ -23,7 +24,7 @@ func TestLimits(t *testing.T) {
 	} {
 		w := wish(10_000, 0, nil, nil)
 		w.Limits, w.Proxies = map[discovery.Colour]int{"blue": x.limit}, x.proxies
-		rs, errs := Build(c, rollout.Wishes{"a.b": w, "line": w})
+		rs, errs := Build(c, rollout.Wishes{"a-b": w, "line": w})
 		if len(errs) > 0 {
 			t.Fatal(errs)
 		}
@@ -32,7 +33,7 @@ func TestLimits(t *testing.T) {
 		}
 		want := map[string]int{}
 		if x.want > 0 {
-			want["circuit_breakers.a_2eb-blue.default.max_requests"], want["circuit_breakers.line-blue.default.max_connections"] = x.want, x.want
+			want["circuit_breakers.a-b-blue.default.max_requests"], want["circuit_breakers.line-blue.default.max_connections"] = x.want, x.want
 		}
 		got := map[string]int{}
 		for key, v := range set(rs).get(RuntimeType, RuntimeName).(*runtimev3.Runtime).Layer.Fields {
@@ -46,8 +47,8 @@ func TestLimits(t *testing.T) {
 
 // A bad limit is its own service's fault, and the others keep theirs.
 func TestBadLimits(t *testing.T) {
-	c := Config{Listeners: []Listener{{Name: "web", Addr: addr("127.0.0.1:80")}},
-		Services: []Service{{Name: "bad", Listener: "web", Prefix: "/bad"}, {Name: "good", Listener: "web"}}}
+	c := edge.Config{Listeners: []edge.Listener{{Name: "web", Address: addr("127.0.0.1:80")}},
+		Services: []edge.Service{{Name: "bad", Listener: "web", Prefix: "/bad"}, {Name: "good", Listener: "web"}}}
 	good := wish(10_000, 0, nil, nil)
 	good.Limits = map[discovery.Colour]int{"blue": 5}
 	for want, spoil := range map[string]func(*rollout.Wish){

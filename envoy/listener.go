@@ -11,6 +11,9 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/sluice-proxy/sluice/envoy/edge"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // streams is how many a client may have open in one HTTP/2 connection: more than
@@ -19,18 +22,18 @@ const streams = 1000
 
 // listener holds nothing that a rollout, a service or a certificate's content
 // can change: its bytes stay the same for as long as it exists.
-func listener(l Listener) Resource {
-	addr := address(l.Addr)
-	if l.Addr.Addr().IsUnspecified() && l.Addr.Addr().Is6() {
+func listener(l edge.Listener) resource.Resource {
+	addr := address(l.Address)
+	if l.Address.Addr().IsUnspecified() && l.Address.Addr().Is6() {
 		addr.GetSocketAddress().Ipv4Compat = true
 	}
 	chain := &listenerv3.FilterChain{Name: "all", TransportSocket: transport(l)}
-	if l.TCP {
+	if l.Protocol == edge.TCP {
 		chain.Filters = []*listenerv3.Filter{rawStorm(l), tcpFilter(l.Name)}
 	} else {
 		chain.Filters = []*listenerv3.Filter{httpFilter(l)}
 	}
-	return Resource{Type: ListenerType, Name: l.Name, Message: &listenerv3.Listener{
+	return resource.New(l.Name, &listenerv3.Listener{
 		Name:                          l.Name,
 		StatPrefix:                    escape(l.Name),
 		Address:                       addr,
@@ -42,10 +45,10 @@ func listener(l Listener) Resource {
 		// meanwhile, also those that were started after the main thread has
 		// acknowledged a switch of which this worker hears next.
 		MaxConnectionsToAcceptPerSocketEvent: wrapperspb.UInt32(1),
-	}}
+	})
 }
 
-func httpFilter(l Listener) *listenerv3.Filter {
+func httpFilter(l edge.Listener) *listenerv3.Filter {
 	m := &hcmv3.HttpConnectionManager{
 		StatPrefix: escape(l.Name),
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
@@ -114,7 +117,7 @@ func tcpFilter(name string) *listenerv3.Filter {
 	}
 }
 
-func accessLog(l Listener) []*accesslogv3.AccessLog {
+func accessLog(l edge.Listener) []*accesslogv3.AccessLog {
 	return []*accesslogv3.AccessLog{{
 		Name: "envoy.access_loggers.file",
 		ConfigType: &accesslogv3.AccessLog_TypedConfig{

@@ -13,6 +13,8 @@ import (
 	"google.golang.org/protobuf/reflect/protopath"
 	"google.golang.org/protobuf/reflect/protorange"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // packed wraps a message of ours; equal messages give equal bytes.
@@ -89,16 +91,16 @@ func tcpTargets(p *tcpv3.TcpProxy) (to []target) {
 }
 
 // after names the clusters that a message sends connections to, sorted.
-func after(m proto.Message) []Ref {
+func after(m proto.Message) []resource.Ref {
 	names := map[string]bool{}
 	for _, c := range choices(m) {
 		for _, t := range c {
 			names[t.cluster] = true
 		}
 	}
-	var refs []Ref
+	var refs []resource.Ref
 	for _, name := range slices.Sorted(maps.Keys(names)) {
-		refs = append(refs, Ref{ClusterType, name})
+		refs = append(refs, resource.Ref{Type: ClusterType, Name: name})
 	}
 	return refs
 }

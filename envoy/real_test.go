@@ -17,11 +17,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/coder/websocket"
-
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/units"
+	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
 // backend speaks HTTP/1.1 and HTTP/2 without TLS. Every answer says which
@@ -30,17 +30,7 @@ func backend(t *testing.T, name string) netip.AddrPort {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/chat/ws", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Instance", name)
-		c, err := websocket.Accept(w, r, nil)
-		if err != nil {
-			return
-		}
-		defer c.CloseNow()
-		for {
-			kind, b, err := c.Read(r.Context())
-			if err != nil || c.Write(r.Context(), kind, b) != nil {
-				return
-			}
-		}
+		fleet.Echo(w, r)
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		out := http.NewResponseController(w)
@@ -148,25 +138,25 @@ func hears(t *testing.T, in *bufio.Reader, out io.Writer, line string) {
 	}
 }
 
-func dialWS(t *testing.T, url string) (*websocket.Conn, string) {
+func dialWS(t *testing.T, url string) (*fleet.Socket, string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	c, res, err := websocket.Dial(ctx, url, nil)
+	c, res, err := fleet.DialSocket(ctx, url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = c.CloseNow() })
+	t.Cleanup(func() { _ = c.Close() })
 	return c, res.Header.Get("Instance")
 }
 
-func chats(t *testing.T, c *websocket.Conn) {
+func chats(t *testing.T, c *fleet.Socket) {
 	t.Helper()
-	if err := c.Write(t.Context(), websocket.MessageText, []byte("hello")); err != nil {
+	if err := c.Say("hello"); err != nil {
 		t.Fatal(err)
 	}
-	if _, b, err := c.Read(t.Context()); err != nil || string(b) != "hello" {
-		t.Fatalf("got %q, %v", b, err)
+	if text, err := c.Hear(); err != nil || text != "hello" {
+		t.Fatalf("got %q, %v", text, err)
 	}
 }
 
@@ -190,19 +180,19 @@ func dialTCP(t *testing.T, a netip.AddrPort) (net.Conn, *bufio.Reader, string) {
 // to the other colour and the old endpoints drain and go.
 func TestRealSwitch(t *testing.T) {
 	web, raw := freeAddr(t), freeAddr(t)
-	c := Config{
-		Listeners: []Listener{{Name: "web", Addr: web, AccessLog: "/dev/null"}, {Name: "raw", Addr: raw, AccessLog: "/dev/null"}},
-		Services: []Service{
+	c := edge.Config{
+		Listeners: []edge.Listener{{Name: "web", Address: web, AccessLog: "/dev/null"}, {Name: "raw", Address: raw, AccessLog: "/dev/null"}},
+		Services: []edge.Service{
 			{Name: "chat", Listener: "web", Prefix: "/chat"},
-			{Name: "Feeds.v2", Listener: "web", Prefix: "/feeds/", HTTP2: true},
-			{Name: "line", Listener: "raw", TCP: true},
+			{Name: "feeds-v2", Listener: "web", Prefix: "/feeds/", HTTP2: true},
+			{Name: "line", Listener: "raw", Protocol: edge.TCP},
 		},
 	}
 	blue, green, lineBlue, lineGreen := backend(t, "blue"), backend(t, "green"), echo(t, "blue"), echo(t, "green")
 	wishes := func(c discovery.Colour, blues, greens func(...netip.AddrPort) []rollout.Endpoint) rollout.Wishes {
 		both := map[discovery.Colour][]rollout.Endpoint{"blue": blues(blue), "green": greens(green)}
 		lines := map[discovery.Colour][]rollout.Endpoint{"blue": blues(lineBlue), "green": greens(lineGreen)}
-		return rollout.Wishes{"chat": to(c, both), "Feeds.v2": to(c, both), "line": to(c, lines)}
+		return rollout.Wishes{"chat": to(c, both), "feeds-v2": to(c, both), "line": to(c, lines)}
 	}
 	w := start(t, c, wishes("blue", serving, serving))
 	base := web.String()
@@ -268,9 +258,9 @@ func TestRealSwitch(t *testing.T) {
 // one that is upgraded.
 func TestRealRetry(t *testing.T) {
 	web, raw := freeAddr(t), freeAddr(t)
-	c := Config{
-		Listeners: []Listener{{Name: "web", Addr: web}, {Name: "raw", Addr: raw}},
-		Services:  []Service{{Name: "chat", Listener: "web"}, {Name: "line", Listener: "raw", TCP: true}},
+	c := edge.Config{
+		Listeners: []edge.Listener{{Name: "web", Address: web}, {Name: "raw", Address: raw}},
+		Services:  []edge.Service{{Name: "chat", Listener: "web"}, {Name: "line", Listener: "raw", Protocol: edge.TCP}},
 	}
 	dead := freeAddr(t)
 	start(t, c, rollout.Wishes{
@@ -287,15 +277,15 @@ func TestRealRetry(t *testing.T) {
 // Longest prefix first, whole path segments, any port, and never another service.
 func TestRealRoutes(t *testing.T) {
 	web := freeAddr(t)
-	c := Config{Listeners: []Listener{{Name: "we*b: \"ü\"", Addr: web}}}
+	c := edge.Config{Listeners: []edge.Listener{{Name: "web", Address: web}}}
 	w := rollout.Wishes{}
-	for name, s := range map[discovery.Service]Service{
-		"all":     {},
-		"a":       {Prefix: "/a"},
-		"a-b":     {Prefix: "/a/b/"},
-		"host":    {Domains: []string{"One.example", "two.example"}},
-		"host_a":  {Domains: []string{"two.example"}, Prefix: "/a"},
-		"suffix.": {Domains: []string{"*.example"}},
+	for name, s := range map[discovery.Service]edge.Service{
+		"all":    {},
+		"a":      {Prefix: "/a"},
+		"a-b":    {Prefix: "/a/b/"},
+		"host":   {Domains: []string{"One.example", "two.example"}},
+		"host-a": {Domains: []string{"two.example"}, Prefix: "/a"},
+		"suffix": {Domains: []string{"*.example"}},
 	} {
 		s.Name, s.Listener = name, c.Listeners[0].Name
 		c.Services = append(c.Services, s)
@@ -304,7 +294,7 @@ func TestRealRoutes(t *testing.T) {
 	start(t, c, w)
 	for url, want := range map[string]string{
 		"any/": "all", "any/ab": "all", "any/a": "a", "any/a/": "a", "any/a?x": "a", "any/a/bc": "a", "any/a/b": "a-b", "any/a/b/c": "a-b",
-		"one.example/": "host", "one.example:81/a": "host", "TWO.example/x": "host", "two.example:80/a": "host_a", "x.example/a": "suffix.",
+		"one.example/": "host", "one.example:81/a": "host", "TWO.example/x": "host", "two.example:80/a": "host-a", "x.example/a": "suffix",
 	} {
 		host, path, _ := strings.Cut(url, "/")
 		req, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+web.String()+"/"+path, nil)

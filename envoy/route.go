@@ -13,17 +13,18 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // routes is the one RouteConfiguration of an HTTP listener, named as the
 // listener. What matches no service gets 404.
-func routes(listener string, services []routed) Resource {
+func routes(listener string, services []routed) resource.Resource {
 	slices.SortFunc(services, func(a, b routed) int {
-		return cmp.Or(cmp.Compare(len(b.prefix()), len(a.prefix())), strings.Compare(a.prefix(), b.prefix()), cmp.Compare(a.Name, b.Name))
+		return cmp.Or(cmp.Compare(len(b.Path()), len(a.Path())), strings.Compare(a.Path(), b.Path()), cmp.Compare(a.Name, b.Name))
 	})
 	of := map[string][]routed{} // by host, in the order above
 	for _, s := range services {
-		for _, h := range s.hosts() {
+		for _, h := range s.Hosts() {
 			of[h] = append(of[h], s)
 		}
 	}
@@ -46,7 +47,7 @@ func routes(listener string, services []routed) Resource {
 		}
 		m.VirtualHosts = append(m.VirtualHosts, v)
 	}
-	return Resource{Type: RouteType, Name: listener, Message: m, After: after(m)}
+	return resource.New(listener, m, after(m)...)
 }
 
 // route sends one service's requests to its colours by weight. A plain request
@@ -58,7 +59,7 @@ func route(s routed) *routev3.Route {
 		}
 	}
 	match := &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}}
-	if p := s.prefix(); p != "/" {
+	if p := s.Path(); p != "/" {
 		match.PathSpecifier = &routev3.RouteMatch_PathSeparatedPrefix{PathSeparatedPrefix: p}
 	}
 	return &routev3.Route{

@@ -17,7 +17,8 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 
-	"github.com/sluice-proxy/sluice/examples/fleet"
+	"github.com/sluice-proxy/sluice/test/fleet"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // Envoy itself finds nothing wrong with what is built from the golden worlds,
@@ -51,7 +52,7 @@ func TestRealValidate(t *testing.T) {
 }
 
 // static puts what comes over xDS where a static file has it.
-func static(t *testing.T, rs []Resource) *bootstrapv3.Bootstrap_StaticResources {
+func static(t *testing.T, rs []resource.Resource) *bootstrapv3.Bootstrap_StaticResources {
 	t.Helper()
 	of := index(rs)
 	s := &bootstrapv3.Bootstrap_StaticResources{}
@@ -60,7 +61,7 @@ func static(t *testing.T, rs []Resource) *bootstrapv3.Bootstrap_StaticResources 
 		case *clusterv3.Cluster:
 			m.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
 			m.EdsClusterConfig = nil
-			m.LoadAssignment = of[Ref{EndpointType, r.Name}].Message.(*endpointv3.ClusterLoadAssignment)
+			m.LoadAssignment = of[resource.Ref{Type: EndpointType, Name: r.Name}].Message.(*endpointv3.ClusterLoadAssignment)
 			s.Clusters = append(s.Clusters, m)
 		case *listenerv3.Listener:
 			chain := m.FilterChains[0]
@@ -78,11 +79,11 @@ func static(t *testing.T, rs []Resource) *bootstrapv3.Bootstrap_StaticResources 
 	return s
 }
 
-func inline(t *testing.T, f *listenerv3.Filter, of map[Ref]*Resource, name string) {
+func inline(t *testing.T, f *listenerv3.Filter, of map[resource.Ref]*resource.Resource, name string) {
 	t.Helper()
 	if f.GetConfigDiscovery() != nil {
 		f.ConfigType = nil
-		if r := of[Ref{ExtensionType, f.Name}]; r != nil {
+		if r := of[resource.Ref{Type: ExtensionType, Name: f.Name}]; r != nil {
 			f.ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: r.Message.(*corev3.TypedExtensionConfig).TypedConfig}
 		}
 		return
@@ -93,10 +94,10 @@ func inline(t *testing.T, f *listenerv3.Filter, of map[Ref]*Resource, name strin
 	}
 	guard := m.HttpFilters[0]
 	guard.ConfigType = &hcmv3.HttpFilter_TypedConfig{
-		TypedConfig: of[Ref{ExtensionType, guard.Name}].Message.(*corev3.TypedExtensionConfig).TypedConfig,
+		TypedConfig: of[resource.Ref{Type: ExtensionType, Name: guard.Name}].Message.(*corev3.TypedExtensionConfig).TypedConfig,
 	}
 	m.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{
-		RouteConfig: of[Ref{RouteType, name}].Message.(*routev3.RouteConfiguration),
+		RouteConfig: of[resource.Ref{Type: RouteType, Name: name}].Message.(*routev3.RouteConfiguration),
 	}
 	f.ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: packed(m)}
 }

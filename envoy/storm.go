@@ -1,7 +1,6 @@
 package envoy
 
 import (
-	"fmt"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -20,16 +19,14 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout/units"
+	"github.com/sluice-proxy/sluice/envoy/edge"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // The storm guard is a filter in every Listener from the beginning; its buckets
 // come as an extension config of their own, one for each Listener. They cannot
 // stand in the route: every new RouteConfiguration fills a route's buckets up
 // again, so a rollout that shifts in small steps would let a storm through.
-
-// maxRate bounds a storm guard: no machine takes more.
-const maxRate units.Rate = 10_000_000
 
 // Where a route's metadata says which service it belongs to.
 const ours, owner = "sluice", "service"
@@ -39,9 +36,9 @@ const ours, owner = "sluice", "service"
 func stormName(listener string) string { return listener + "/storm" }
 
 // storm holds the buckets of the guarded services on a listener.
-func storm(l Listener, on []routed) Resource {
+func storm(l edge.Listener, on []routed) resource.Resource {
 	var m proto.Message
-	if l.TCP {
+	if l.Protocol == edge.TCP {
 		bucket := endless()
 		if len(on) > 0 && on[0].StormGuard > 0 {
 			bucket = on[0].bucket()
@@ -60,7 +57,7 @@ func storm(l Listener, on []routed) Resource {
 		m = guard
 	}
 	name := stormName(l.Name)
-	return Resource{Type: ExtensionType, Name: name, Message: &corev3.TypedExtensionConfig{Name: name, TypedConfig: packed(m)}}
+	return resource.New(name, &corev3.TypedExtensionConfig{Name: name, TypedConfig: packed(m)})
 }
 
 // bucket is one proxy's part of the rate. It fills in small, whole tokens: about
@@ -128,7 +125,7 @@ func endless() *typev3.TokenBucket {
 
 // httpStorm is the filter's place in a Listener: until it is told a guard it is
 // none, in as few words as can be, since a Listener cannot take them back.
-func httpStorm(l Listener) *hcmv3.HttpFilter {
+func httpStorm(l edge.Listener) *hcmv3.HttpFilter {
 	none := packed(&httplimitv3.LocalRateLimit{StatPrefix: httpPrefix(l.Name)})
 	return &hcmv3.HttpFilter{
 		Name:       stormName(l.Name),
@@ -139,7 +136,7 @@ func httpStorm(l Listener) *hcmv3.HttpFilter {
 // httpPrefix puts the filter's counters beside the Listener's own.
 func httpPrefix(listener string) string { return "http." + escape(listener) }
 
-func rawStorm(l Listener) *listenerv3.Filter {
+func rawStorm(l edge.Listener) *listenerv3.Filter {
 	return &listenerv3.Filter{
 		Name:       stormName(l.Name),
 		ConfigType: &listenerv3.Filter_ConfigDiscovery{ConfigDiscovery: discovered(packed(rawGuard(l.Name, endless())))},
@@ -153,11 +150,4 @@ func discovered(otherwise *anypb.Any) *corev3.ExtensionConfigSource {
 		DefaultConfig: otherwise,
 		TypeUrls:      []string{otherwise.TypeUrl},
 	}
-}
-
-func (s Service) checkStorm() error {
-	if s.StormGuard < 0 || s.StormGuard > maxRate {
-		return fmt.Errorf("service %s: storm guard %s must be between 1/s and %s, or 0 for none", s.Name, s.StormGuard, maxRate)
-	}
-	return nil
 }

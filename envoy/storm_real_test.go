@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
@@ -53,13 +54,13 @@ func flood(try func() bool, clients int, d time.Duration) (admitted []time.Time)
 func TestRealStorm(t *testing.T) {
 	const d = 4 * time.Second
 	web, raw := freeAddr(t), freeAddr(t)
-	c := Config{
-		Listeners: []Listener{{Name: "web", Addr: web}, {Name: "raw", Addr: raw}},
-		Services: []Service{
+	c := edge.Config{
+		Listeners: []edge.Listener{{Name: "web", Address: web}, {Name: "raw", Address: raw}},
+		Services: []edge.Service{
 			{Name: "chat", Listener: "web", Prefix: "/chat", StormGuard: 400},
 			{Name: "slow", Listener: "web", Prefix: "/slow", StormGuard: 3},
 			{Name: "free", Listener: "web", Prefix: "/free"},
-			{Name: "line", Listener: "raw", TCP: true, StormGuard: 200},
+			{Name: "line", Listener: "raw", Protocol: edge.TCP, StormGuard: 200},
 		},
 	}
 	at, lines := backend(t, "both"), echo(t, "both")

@@ -2,10 +2,10 @@ package envoy
 
 import (
 	"math/rand/v2"
-	"strings"
 	"testing"
 	"time"
 
+	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
@@ -15,7 +15,7 @@ import (
 func TestBucket(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	try := func(rate units.Rate, proxies int) {
-		b := routed{Service{StormGuard: rate}, rollout.Wish{Proxies: proxies}}.bucket()
+		b := routed{edge.Service{StormGuard: rate}, rollout.Wish{Proxies: proxies}}.bucket()
 		n, every := max(1, proxies), b.FillInterval.AsDuration()
 		whole := float64(b.TokensPerFill.Value) * float64(n) / every.Seconds()
 		switch {
@@ -27,23 +27,12 @@ func TestBucket(t *testing.T) {
 			t.Errorf("%s over %d proxies holds %d and fills by %d", rate, proxies, b.MaxTokens, b.TokensPerFill.Value)
 		}
 	}
-	for _, rate := range []units.Rate{1, 2, 3, 7, 10, 19, 20, 50, 99, 500, 1999, maxRate} {
+	for _, rate := range []units.Rate{1, 2, 3, 7, 10, 19, 20, 50, 99, 500, 1999, edge.MaxRate} {
 		for _, proxies := range []int{0, 1, 2, 3, 7, 100, 5000} {
 			try(rate, proxies)
 		}
 	}
 	for range 10_000 {
 		try(1+units.Rate(r.IntN(1<<r.IntN(23))), 1+r.IntN(1<<r.IntN(12)))
-	}
-}
-
-func TestStormRefused(t *testing.T) {
-	for _, rate := range []units.Rate{-1, maxRate + 1} {
-		for _, tcp := range []bool{false, true} {
-			c := Config{Listeners: []Listener{{Name: "web", Addr: addr("127.0.0.1:80")}}, Services: []Service{{Name: "a", Listener: "web", TCP: tcp, StormGuard: rate}}}
-			if err := c.Check(); err == nil || !strings.Contains(err.Error(), "service a: storm guard "+rate.String()) {
-				t.Errorf("%s: %v", rate, err)
-			}
-		}
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/envoy/edge"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 const tcpProxyType = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
@@ -14,7 +16,7 @@ const tcpProxyType = "type.googleapis.com/envoy.extensions.filters.network.tcp_p
 // tcp sends a TCP listener's connections to the colours by weight. A colour
 // without weight is left out, because Envoy refuses a weight of 0 here. Nothing
 // ends a silent connection but keepalive.
-func tcp(l Listener, s routed) Resource {
+func tcp(l edge.Listener, s routed) resource.Resource {
 	var clusters []*tcpv3.TcpProxy_WeightedCluster_ClusterWeight
 	for _, c := range []discovery.Colour{discovery.Green, discovery.Blue} {
 		if s.Weights[c] > 0 {
@@ -36,5 +38,5 @@ func tcp(l Listener, s routed) Resource {
 		m.AccessLogOptions = &tcpv3.TcpProxy_TcpAccessLogOptions{FlushAccessLogOnConnected: true}
 	}
 	c := &corev3.TypedExtensionConfig{Name: l.Name, TypedConfig: packed(m)}
-	return Resource{Type: ExtensionType, Name: l.Name, Message: c, After: after(c)}
+	return resource.New(l.Name, c, after(c)...)
 }

@@ -5,18 +5,21 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+
+	"github.com/sluice-proxy/sluice/envoy/edge"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // transport refers to the listener's Secret by name, so that the Listener stays
 // the same whatever happens to the certificate; nil for plain text.
-func transport(l Listener) *corev3.TransportSocket {
+func transport(l edge.Listener) *corev3.TransportSocket {
 	if l.TLS == nil {
 		return nil
 	}
 	common := &tlsv3.CommonTlsContext{
 		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{{Name: l.Name, SdsConfig: ads()}},
 	}
-	if !l.TCP {
+	if l.Protocol != edge.TCP {
 		common.AlpnProtocols = []string{"h2", "http/1.1"}
 	}
 	return &corev3.TransportSocket{
@@ -31,16 +34,16 @@ func transport(l Listener) *corev3.TransportSocket {
 // something is moved into their directory (also the way Kubernetes replaces a
 // mounted secret). It has to be a Secret: in the Listener itself Envoy reads
 // them once.
-func secret(l Listener) Resource {
+func secret(l edge.Listener) resource.Resource {
 	file := func(name string) *corev3.DataSource {
 		return &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: name}}
 	}
-	return Resource{Type: SecretType, Name: l.Name, Message: &tlsv3.Secret{
+	return resource.New(l.Name, &tlsv3.Secret{
 		Name: l.Name,
 		Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
 			CertificateChain: file(l.TLS.Certificate),
 			PrivateKey:       file(l.TLS.Key),
 			WatchedDirectory: &corev3.WatchedDirectory{Path: path.Dir(l.TLS.Certificate)},
 		}},
-	}}
+	})
 }

@@ -18,12 +18,13 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout"
 )
 
 // pair writes a self-signed certificate and its key as operators replace them:
 // written beside, then moved over.
-func pair(t *testing.T, files TLS, serial int64) {
+func pair(t *testing.T, files edge.TLS, serial int64) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -56,12 +57,12 @@ func pair(t *testing.T, files TLS, serial int64) {
 // a word from the control plane, and established ones stay.
 func TestRealCertificate(t *testing.T) {
 	dir := t.TempDir()
-	files := TLS{Certificate: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key")}
+	files := edge.TLS{Certificate: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key")}
 	pair(t, files, 1)
 	web, raw := freeAddr(t), freeAddr(t)
-	c := Config{
-		Listeners: []Listener{{Name: "web", Addr: web, TLS: &files}, {Name: "raw", Addr: raw, TLS: &files}},
-		Services:  []Service{{Name: "chat", Listener: "web"}, {Name: "line", Listener: "raw", TCP: true}},
+	c := edge.Config{
+		Listeners: []edge.Listener{{Name: "web", Address: web, TLS: &files}, {Name: "raw", Address: raw, TLS: &files}},
+		Services:  []edge.Service{{Name: "chat", Listener: "web"}, {Name: "line", Listener: "raw", Protocol: edge.TCP}},
 	}
 	start(t, c, rollout.Wishes{
 		"chat": to("blue", map[discovery.Colour][]rollout.Endpoint{"blue": serving(backend(t, "blue"))}),

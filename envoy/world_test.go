@@ -15,14 +15,16 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
-	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/server/delta/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/sluice-proxy/sluice/examples/fleet"
+	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/test/fleet"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // world is a real Envoy that is told what Build says. The teller is
@@ -32,8 +34,8 @@ type world struct {
 	cache  cache.SnapshotCache
 	server delta.Server
 	turn   int
-	config Config
-	told   []Resource
+	config edge.Config
+	told   []resource.Resource
 	envoy  *fleet.Process
 	admin  netip.AddrPort
 	// reports counts the load report streams that were asked for, all refused.
@@ -45,7 +47,7 @@ type world struct {
 }
 
 func (w *world) DeltaAggregatedResources(s discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
-	return w.server.DeltaStreamHandler(s, resource.AnyType)
+	return w.server.DeltaStreamHandler(s, resourcev3.AnyType)
 }
 
 // What the delta server tells of its streams.
@@ -64,7 +66,7 @@ func (w *world) OnStreamDeltaResponse(int64, *discoveryv3.DeltaDiscoveryRequest,
 
 // start runs a control plane and an Envoy that serves every listener of c. At
 // the end nothing may have been refused.
-func start(t *testing.T, c Config, w rollout.Wishes) *world {
+func start(t *testing.T, c edge.Config, w rollout.Wishes) *world {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -84,7 +86,7 @@ func start(t *testing.T, c Config, w rollout.Wishes) *world {
 	defer cancel()
 	var ready []netip.AddrPort
 	for _, l := range c.Listeners {
-		ready = append(ready, l.Addr)
+		ready = append(ready, l.Address)
 	}
 	out.envoy, out.admin, err = fleet.StartEnvoy(ctx, fleet.EnvoyOptions{
 		Node: "edge-1", XDS: l.Addr().(*net.TCPAddr).AddrPort(), Dir: t.TempDir(), Ready: ready,

@@ -157,7 +157,7 @@ func keysOfType(of reflect.Type, at string) func(yield func(string) bool) {
 			of = of.Elem()
 		}
 		text := reflect.TypeFor[encoding.TextMarshaler]()
-		if of.Kind() != reflect.Struct || of.Implements(text) {
+		if of.Kind() != reflect.Struct || of.Implements(text) || of.Implements(reflect.TypeFor[json.Marshaler]()) {
 			return
 		}
 		for i := range of.NumField() {

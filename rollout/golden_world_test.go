@@ -221,7 +221,7 @@ func (g *ground) sight() rollout.Seen {
 			s.Instances[key] = g.ask(m)
 		}
 		if g.reported {
-			s.Loads[rollout.Place{Colour: m.Colour, Addr: m.Addr}] = rollout.Load{Held: m.status.Active, Accepted: m.status.Accepted, At: g.now}
+			s.Loads[rollout.Place{Colour: m.Colour, Addr: m.Addr}] = rollout.Load{Held: m.status.Active, Admissions: rollout.Admissions{Accepted: m.status.Accepted}, At: g.now}
 			s.Witnesses[m.Colour] = rollout.Witness{Active: s.Witnesses[m.Colour].Active + m.status.Active, At: g.now}
 		}
 	}

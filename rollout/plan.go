@@ -36,7 +36,6 @@ type Plan struct {
 	Notes    []string `json:"notes,omitempty"`
 	Problems []string `json:"problems,omitempty"`
 
-	held  map[discovery.InstanceID]int
 	exact bool
 }
 
@@ -71,43 +70,32 @@ func MakePlan(s State, seen Seen, target discovery.Colour, policy Policy, now ti
 		return Plan{}, refuse(BadRequest, "%s: %v", s.Service, bad[key])
 	}
 	s.Rollout = &Rollout{From: target.Other(), To: target, Policy: policy}
-	d := decider{s: s, seen: seen, now: now}
+	before := newSituation(s, seen, now)
 	p := Plan{Service: s.Service, From: target.Other(), To: target, Policy: policy}
-	if d.healthy() == 0 {
+	if !slices.ContainsFunc(before.members().target, func(f *fact) bool { return f.serves }) {
 		return Plan{}, refuse(NoTarget, "%s: %s has no healthy instance to take connections; start and register some first", s.Service, target)
 	}
-	d.planOld(&p)
-	d.planTarget(&p)
-	d.planProxies(&p)
-	p.reckon(d.batches())
-	d.planTimes(&p)
+	planOld(before, &p)
+	planTarget(before, &p)
+	planProxies(before, &p)
+	p.reckon(before.batches())
+	planTimes(before, &p)
 	return p, nil
-}
-
-// healthy counts the instances that take over.
-func (d *decider) healthy() int {
-	n := 0
-	for _, key := range d.news() {
-		if d.serves(key, d.s.Members[key]) {
-			n++
-		}
-	}
-	return n
 }
 
 // batches is what each batch holds, in the order in which they would go; a
 // single one without stagger.
-func (d *decider) batches() [][]discovery.InstanceID {
-	left := d.olds()
-	if d.s.Rollout.Policy.Stagger.Instances.IsZero() {
-		return [][]discovery.InstanceID{left}
+func (s *situation) batches() [][]*fact {
+	left := s.members().old
+	if s.state.Rollout.Policy.Stagger.Instances.IsZero() {
+		return [][]*fact{left}
 	}
-	return slices.Collect(slices.Chunk(d.inTurn(left), max(1, d.batch())))
+	return slices.Collect(slices.Chunk(s.inTurn(left), max(1, s.batchSize())))
 }
 
 // reckon computes how long it takes when nothing holds it up. A window that is
 // smaller than the cap is taken to let a whole window go each step.
-func (p *Plan) reckon(batches [][]discovery.InstanceID) {
+func (p *Plan) reckon(batches [][]*fact) {
 	f := p.Policy.Funnel
 	if w := p.Policy.Window; w > 0 {
 		f.Close = min(f.Close, w)
@@ -117,11 +105,11 @@ func (p *Plan) reckon(batches [][]discovery.InstanceID) {
 	}
 	p.Takes += units.Duration(p.Policy.Soak.D() + settle + p.Policy.Grace.D())
 	for i, batch := range batches {
-		held := 0
-		for _, key := range batch {
-			held += p.held[key]
+		held, ids := 0, make([]discovery.InstanceID, len(batch))
+		for i, f := range batch {
+			held, ids[i] = held+f.held, f.key
 		}
-		p.Batches = append(p.Batches, Batch{Instances: batch, Connections: held, Takes: units.Duration(spread.Finish(f, held).Round(100 * time.Millisecond))})
+		p.Batches = append(p.Batches, Batch{Instances: ids, Connections: held, Takes: units.Duration(spread.Finish(f, held).Round(100 * time.Millisecond))})
 		p.Steps += (held + f.Close - 1) / f.Close
 		last := i == len(batches)-1
 		switch took := spread.Finish(f, held); {
@@ -142,42 +130,40 @@ func (p *Plan) reckon(batches [][]discovery.InstanceID) {
 
 // planTimes compares how long it takes with the deadline and with the instances'
 // kill timers.
-func (d *decider) planTimes(p *Plan) {
+func planTimes(s *situation, p *Plan) {
 	if end := p.Policy.Deadline; end > 0 && p.Takes > end {
 		p.Problems = append(p.Problems, fmt.Sprintf("it takes about %s, longer than the deadline of %s; raise the pace or the deadline", p.Takes, end))
 	}
-	for _, key := range d.olds() {
-		m := d.s.Members[key]
-		in, _ := d.instance(key, m)
-		kill := cmp.Or(units.Duration(in.KillAfter), p.Policy.KillAfter)
+	for _, f := range s.members().old {
+		kill := p.Policy.KillAfter
+		if f.instance != nil {
+			kill = cmp.Or(units.Duration(f.instance.KillAfter), kill)
+		}
 		takes := p.Takes
 		for _, b := range p.Batches {
-			if slices.Contains(b.Instances, key) {
+			if slices.Contains(b.Instances, f.key) {
 				takes = b.Takes
 			}
 		}
 		if kill > 0 && takes > kill {
-			p.Problems = append(p.Problems, fmt.Sprintf("%s is killed %s after it begins to drain, and its drain takes about %s; raise kill_after or the pace", key, kill, takes))
+			p.Problems = append(p.Problems, fmt.Sprintf("%s is killed %s after it begins to drain, and its drain takes about %s; raise kill_after or the pace", f.key, kill, takes))
 		}
 	}
 }
 
 // planOld looks at the side that lets go.
-func (d *decider) planOld(p *Plan) {
-	p.held = map[discovery.InstanceID]int{}
-	for _, key := range d.olds() {
-		m, sight := d.s.Members[key], d.seen.Instances[key]
-		n, known := d.holds(key, m)
-		p.held[key] = n
+func planOld(s *situation, p *Plan) {
+	for _, f := range s.members().old {
+		key, n, sight := f.key, f.held, s.seen.Instances[f.key]
 		p.Connections += n
 		switch {
-		case m.Drain == "" && p.Policy.Hook == nil:
+		case !f.endpoint && p.Policy.Hook == nil:
 			p.Notes = append(p.Notes, fmt.Sprintf("%s has no drain endpoint: the rollout waits until you stop and deregister it", key))
-		case m.Drain == "" && !known:
+		case !f.endpoint && !f.known:
 			p.Notes = append(p.Notes, fmt.Sprintf("%s has no drain endpoint and the proxies do not report what it holds yet", key))
-		case m.Drain == "" && n > p.Policy.Funnel.Close:
+		case !f.endpoint && n > p.Policy.Funnel.Close:
 			p.Problems = append(p.Problems, fmt.Sprintf("%s holds %d connections, which its hook ends all at once, and a step may close %d; raise the pace, or put a sidecar in front of it", key, n, p.Policy.Funnel.Close))
-		case m.Drain == "":
+		case !f.endpoint:
 		case sight.Err != "":
 			p.Problems = append(p.Problems, fmt.Sprintf("%s cannot be told to let go (%s)", key, sight.Err))
 		case sight.At.IsZero():
@@ -186,25 +172,25 @@ func (d *decider) planOld(p *Plan) {
 	}
 }
 
-// planTarget looks at the side that takes over: its room, and that it holds
-// nothing of the release before.
-func (d *decider) planTarget(p *Plan) {
+// planTarget looks at the target: its room, and that it holds nothing of the release
+// before.
+func planTarget(s *situation, p *Plan) {
 	rate := 0.0
 	p.exact = true
-	for _, key := range d.side(p.To) {
-		m, sight := d.s.Members[key], d.seen.Instances[key]
+	for _, f := range s.members().colour[p.To] {
+		key, m, sight := f.key, s.state.Members[f.key], s.seen.Instances[f.key]
 		if !m.Departed.IsZero() && sight.Status.Active > 0 {
 			p.Problems = append(p.Problems, fmt.Sprintf("%s of the release before still holds %d connections on %s", key, sight.Status.Active, p.To))
 		}
 		p.exact = p.exact && (sight.Status.Returned != nil || !m.Departed.IsZero())
 	}
-	for _, sight := range d.seen.Instances {
+	for _, sight := range s.seen.Instances {
 		rate += sight.PerSecond
 	}
 	if least := smallestWindow(rate); p.Policy.Window > 0 && !p.exact && p.Policy.Window < least {
 		p.Problems = append(p.Problems, fmt.Sprintf("a window of %d cannot be kept, because %.0f connections a second come by themselves and returns are not told apart from them; the smallest is %d", p.Policy.Window, rate, least))
 	}
-	if room, known := d.room(); known {
+	if room, known := s.room(); known {
 		p.Room = &room
 		switch inPlace := p.Policy.Stagger.InPlace; {
 		case room < p.Connections && inPlace:
@@ -215,18 +201,18 @@ func (d *decider) planTarget(p *Plan) {
 	} else if p.Policy.Stagger.InPlace {
 		p.Problems = append(p.Problems, fmt.Sprintf("in place needs to know when %s is full; declare the capacity of its instances, or set capacity in the policy", p.To))
 	}
-	if d.seen.Fleet.Err != "" {
-		p.Problems = append(p.Problems, d.seen.Fleet.Err)
+	if s.seen.Fleet.Err != "" {
+		p.Problems = append(p.Problems, s.seen.Fleet.Err)
 	}
-	if d.seen.Fleet.Suspect != "" {
-		p.Problems = append(p.Problems, d.seen.Fleet.Suspect)
+	if s.seen.Fleet.Suspect != "" {
+		p.Problems = append(p.Problems, s.seen.Fleet.Suspect)
 	}
 }
 
 // planProxies looks at who has to hear of the switch.
-func (d *decider) planProxies(p *Plan) {
+func planProxies(s *situation, p *Plan) {
 	connected := 0
-	for _, x := range d.seen.Proxies {
+	for _, x := range s.seen.Proxies {
 		if x.Connected {
 			connected++
 		}
@@ -237,10 +223,80 @@ func (d *decider) planProxies(p *Plan) {
 	if connected == 0 {
 		p.Problems = append(p.Problems, "no proxy is connected, so nobody would hear where new connections go")
 	}
-	if away := len(d.s.Proxies) - connected; connected > 0 && away > 0 {
+	if away := len(s.state.Proxies) - connected; connected > 0 && away > 0 {
 		p.Notes = append(p.Notes, fmt.Sprintf("%s: each is waited for up to %s", counted(away, "known proxy is not connected", "known proxies are not connected"), units.Duration(proxyPatience)))
 	}
-	if d.seen.Unpublished != "" {
-		p.Problems = append(p.Problems, "the proxies cannot be told: "+d.seen.Unpublished)
+	if s.seen.Unpublished != "" {
+		p.Problems = append(p.Problems, "the proxies cannot be told: "+s.seen.Unpublished)
 	}
+}
+
+// Outlook is what a running rollout has before it, if nothing comes in between.
+// It decides nothing: it is what operators are shown.
+type Outlook struct {
+	// Turns is every member that lets its connections go, with the batch in which
+	// it does: the one that it is or was in, else the one that it would be in. 0
+	// is none: there is no stagger, or it has nothing to let go.
+	Turns map[discovery.InstanceID]int
+	// Limit is the most closes of the next step: the cap, or more when it hurries.
+	// Pace is that with the adaptive pace, and Why says why it is less.
+	Limit, Pace int
+	Why         string
+}
+
+// Foresee tells what the running rollout has before it; the zero value without
+// one.
+func Foresee(s State, seen Seen, now time.Time) Outlook {
+	r := s.Rollout
+	if r == nil {
+		return Outlook{}
+	}
+	ahead := newSituation(s, seen, now)
+	out := Outlook{Turns: map[discovery.InstanceID]int{}, Limit: ahead.limit()}
+	out.Pace, out.Why = r.Pace.of(out.Limit)
+	for _, f := range ahead.members().old {
+		out.Turns[f.key] = s.Members[f.key].Turn
+	}
+	if r.Policy.Stagger.Instances.IsZero() {
+		return out
+	}
+	batch := r.Batch
+	for turn := range slices.Chunk(ahead.inTurn(ahead.sortOld().waiting), max(1, ahead.batchSize())) {
+		batch++
+		for _, f := range turn {
+			out.Turns[f.key] = batch
+		}
+	}
+	return out
+}
+
+// Room is what the instances of a colour that take new connections hold, and
+// the most that they may: their capacities, times the headroom.
+type Room struct {
+	Held     int `json:"held"`
+	Capacity int `json:"capacity"`
+}
+
+// Rooms tells the room of each colour whose instances that take new
+// connections all have a capacity and say what they hold. policy counts while
+// there is no rollout.
+func Rooms(s State, seen Seen, policy Policy, now time.Time) map[discovery.Colour]Room {
+	if s.Rollout != nil {
+		policy = s.Rollout.Policy
+	}
+	ahead := newSituation(s, seen, now)
+	out := map[discovery.Colour]Room{}
+	for _, c := range discovery.Colours {
+		open, room, known := ahead.members().open[c], Room{}, true
+		for _, f := range open {
+			n, says := ahead.usageOf(f)
+			capacity := ahead.capacity(f, policy)
+			room.Held, room.Capacity = room.Held+n, room.Capacity+capacity
+			known = known && says && capacity > 0
+		}
+		if known && len(open) > 0 {
+			out[c] = room
+		}
+	}
+	return out
 }

@@ -36,8 +36,8 @@ type Policy struct {
 	Capacity int `json:"capacity,omitempty" yaml:"capacity"`
 	// Headroom is the share of the capacity that may be filled. Default 100%.
 	Headroom units.Share `json:"headroom" yaml:"headroom"`
-	// Slow is the 99th percentile of handshakes above which the side that takes
-	// over counts as slow, and the pace is halved. 0 is no bound.
+	// Slow is the 99th percentile of handshakes above which the target
+	// counts as slow, and the pace is halved. 0 is no bound.
 	Slow units.Duration `json:"slow,omitempty" yaml:"slow"`
 	// Order is which connections of an instance go first: random (the default),
 	// oldest or idlest, where the instance can tell.

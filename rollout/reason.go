@@ -1,6 +1,10 @@
 package rollout
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+	"time"
+)
 
 // Code names a Reason or a Refusal for machines: metrics, JSON, tests.
 type Code string
@@ -34,14 +38,14 @@ const (
 	Paused         Code = "paused"
 	NoHealthyLive  Code = "no_healthy_live"
 	TargetClosed   Code = "target_closed"   // target instances do not serve yet
-	TargetSick     Code = "target_sick"     // the side that takes over is unhealthy
+	TargetSick     Code = "target_sick"     // the target is unhealthy
 	Unconfirmed    Code = "unconfirmed"     // proxies have not acknowledged
 	Nacked         Code = "nacked"          // a proxy refused
 	Unpublished    Code = "unpublished"     // the guard refused
 	Settling       Code = "settling"        // handshakes under way when the last proxy confirmed
 	GateOpen       Code = "gate_open"       // an old instance still takes new connections
 	InGrace        Code = "grace"           // natural closes only
-	NoRoom         Code = "no_room"         // the side that takes over is full
+	NoRoom         Code = "no_room"         // the target is full
 	Unreachable    Code = "unreachable"     // only instances that do not answer are left
 	NoEndpoint     Code = "no_endpoint"     // only instances without a drain endpoint are left
 	StaleDiscovery Code = "stale_discovery" // the registry cannot be read or is not believed
@@ -61,4 +65,47 @@ const (
 
 func reason(c Code, format string, args ...any) Reason {
 	return Reason{Code: c, Text: fmt.Sprintf(format, args...)}
+}
+
+// blocker is why a rollout does not go on. Until is when it ends by itself; zero
+// when nobody knows.
+type blocker struct {
+	Reason
+	Until time.Time
+}
+
+func blocked(c Code, format string, args ...any) *blocker {
+	return &blocker{Reason: reason(c, format, args...)}
+}
+
+func blockedUntil(end time.Time, c Code, format string, args ...any) *blocker {
+	return &blocker{Reason: reason(c, format, args...), Until: end}
+}
+
+// What reasons are written with.
+
+// clock prints a time of day in UTC.
+func clock(t time.Time) string { return t.UTC().Format("15:04:05 MST") }
+
+func counted(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+// names lists the first three.
+func names(all []string) string {
+	if len(all) <= 3 {
+		return strings.Join(all, ", ")
+	}
+	return strings.Join(all[:3], ", ") + fmt.Sprintf(" and %d more", len(all)-3)
+}
+
+func keys(of []*fact) string {
+	out := make([]string, len(of))
+	for i, f := range of {
+		out[i] = string(f.key)
+	}
+	return names(out)
 }

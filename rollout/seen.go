@@ -1,7 +1,12 @@
 package rollout
 
 import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
@@ -50,10 +55,10 @@ type Load struct {
 	// proxy leaves out keeps its last count until the proxy's counters show nothing
 	// beyond what it reports.
 	Held int
-	// Accepted and Refused count, since this process started, the connections
+	// Admissions count, since this process started, the connections
 	// that were sent there and those that it answered with an error or refused; they
 	// never fall. What came before a proxy's first report is not among them.
-	Accepted, Refused uint64
+	Admissions
 	// PerSecond is the rate of Accepted between the last two reports.
 	PerSecond float64
 	// At is the oldest of the proxies' newest reports.
@@ -83,7 +88,7 @@ type Witness struct {
 // Reading is one answer of a gate.
 type Reading struct {
 	Open bool
-	// Unanswered: whoever was asked gave no usable answer; it is then not Open.
+	// Unanswered: the gate gave no usable answer; it is then not Open.
 	Unanswered bool
 	// Text says what was seen, or why there is no answer, in plain words.
 	Text string
@@ -144,4 +149,130 @@ type Decision struct {
 	AskGates bool
 	// Wake is when to decide again if nothing else happens; zero: no need.
 	Wake time.Time
+}
+
+// After is the sighting once a request was answered by status, or failed with err,
+// at now. An answer that contradicts the one before counts as a failure.
+func (s Sighting) After(status drain.Status, err error, now time.Time) Sighting {
+	last := s
+	if err == nil && !last.At.IsZero() {
+		err = contradiction(last.Status, status)
+	}
+	if err == nil {
+		s.Err, s.FailingSince, s.Refused = "", time.Time{}, false
+		if gap := now.Sub(last.At).Seconds(); !last.At.IsZero() && gap > 0.05 && status.Accepted >= last.Status.Accepted {
+			s.PerSecond = float64(status.Accepted-last.Status.Accepted) / gap
+		}
+		s.Status, s.At = status, now
+		return s
+	}
+	refused := errors.Is(err, syscall.ECONNREFUSED)
+	if last.Err == "" {
+		s.FailingSince, s.Refused = now, refused
+	} else if refused && !last.Refused {
+		s.FailingSince, s.Refused = now, true
+	} else {
+		s.Refused = refused
+	}
+	s.Err, s.ErrAt = err.Error(), now
+	return s
+}
+
+// Differs reports whether the sighting next says more than new counts.
+func (s Sighting) Differs(next Sighting) bool {
+	a, b := s.Status, next.Status
+	return a.State != b.State || a.Rollout != b.Rollout || a.Epoch != b.Epoch || a.Step != b.Step ||
+		(s.Err == "") != (next.Err == "") || s.Refused != next.Refused
+}
+
+// contradiction reports that an instance says what cannot be so: that it holds more
+// than before although it refuses, and admitted none in between.
+func contradiction(before, now drain.Status) error {
+	same := before.State != drain.Serving && before.Rollout == now.Rollout && before.Epoch == now.Epoch && before.Accepted == now.Accepted
+	if same && now.Active > before.Active {
+		return fmt.Errorf("its answers contradict each other: it holds %d connections after %d and admitted none in between; mend its drain endpoint", now.Active, before.Active)
+	}
+	return nil
+}
+
+// View is one service as the controller sees it at one moment. Never changed
+// once published.
+type View struct {
+	State  State
+	Seen   Seen
+	Wish   Wish
+	Reason Reason
+	// Policy is the configured one, which the next promotion starts from.
+	Policy Policy
+	// Differences is what Differ found, by member; the controller leaves it empty.
+	Differences map[discovery.InstanceID]Difference
+}
+
+// Difference is a lasting one between what an instance says that it holds and
+// what the proxies report of it, as of clients that reach it past the proxies.
+type Difference struct {
+	Said, Reported int
+	// Since is when it was first seen.
+	Since time.Time
+}
+
+const (
+	// askMoving is how often an instance is asked in a rollout and while its side
+	// drains, askOthers all other times, askFailing after a failure.
+	askMoving  = 500 * time.Millisecond
+	askOthers  = 2 * time.Second
+	askFailing = time.Second
+)
+
+// Assignment is what the drain endpoint of one member is told and how often it is
+// asked.
+type Assignment struct {
+	// Endpoint is the base URL of the drain endpoint.
+	Endpoint string
+	// Instruction is what it has to show; the zero value only asks.
+	Instruction Instruction
+	// Every is the mean time between two requests while nothing is to be told.
+	Every time.Duration
+}
+
+// Assignments lists the assignment of each member that has a drain endpoint.
+func Assignments(s State, w Wish) map[discovery.InstanceID]Assignment {
+	out := map[discovery.InstanceID]Assignment{}
+	for key, m := range maps.All(s.Members) {
+		if m.Drain == "" {
+			continue
+		}
+		every := askOthers
+		if s.Rollout != nil || s.drains(m) {
+			every = askMoving
+		}
+		out[key] = Assignment{Endpoint: m.Drain, Instruction: w.Orders[key], Every: every}
+	}
+	return out
+}
+
+// Pause is the mean time until the instance is asked again, after the request that
+// followed the sighting last was answered by status, or failed with err.
+func (a Assignment) Pause(last Sighting, status drain.Status, err error) time.Duration {
+	switch untold := err == nil && !a.Instruction.ShownBy(status); {
+	case err != nil, untold && last.Err == "" && !last.At.IsZero():
+		return askFailing
+	case untold:
+		return 0
+	}
+	return a.Every
+}
+
+// ShownBy reports whether an instance of this status follows the instruction. A
+// release is needed only by an instance that an order closed. One that closed its
+// gate by itself is stopping.
+func (i Instruction) ShownBy(s drain.Status) bool {
+	switch {
+	case i.Drain != nil:
+		return s.Rollout == i.Drain.Rollout && s.State != drain.Serving &&
+			cmp.Or(cmp.Compare(s.Epoch, i.Drain.Epoch), cmp.Compare(s.Step, i.Drain.Step)) >= 0
+	case i.Serve != nil:
+		return s.State == drain.Serving || s.Rollout == ""
+	}
+	return true
 }

@@ -1,7 +1,7 @@
 package rollout
 
 import (
-	"fmt"
+	"encoding/json"
 	"maps"
 	"net/netip"
 	"slices"
@@ -15,9 +15,6 @@ import (
 // Format is the version of the stored state. A state of a newer format stops
 // the start; it is never overwritten.
 const Format = 1
-
-// historyKept is how many finished rollouts a state remembers.
-const historyKept = 20
 
 // Phase is where a rollout is. Paused and Aborting are flags beside it.
 type Phase string
@@ -41,7 +38,8 @@ const (
 
 // State is all that is remembered of one service. It is stored BEFORE anyone can
 // see its effect, and every effect is derived from it, so that acting on it
-// twice is harmless. Treat as a value: Clone before changing.
+// twice is harmless. It is a value: what a turn changes of it is the turn's own copy,
+// and its maps, lists and what it points to are shared and never changed in place.
 type State struct {
 	Format  int               `json:"format"`
 	Service discovery.Service `json:"service"`
@@ -63,52 +61,93 @@ type State struct {
 	Retired bool `json:"retired,omitempty"`
 }
 
-// Member is one instance as remembered. Colour, Addr and Drain never change: an
-// instance that comes back with others is another member.
+// Member is one instance as remembered. Its key among the members is its ID, or, once
+// another instance took its ID over, the name that former gives it.
 type Member struct {
+	Identity
+	// Departed is when it left discovery without being proven empty; zero while
+	// it is there. Never zero under a former name.
+	Departed time.Time `json:"departed,omitzero"`
+	Quota
+	Counts
+	Standing
+	HookCalls
+}
+
+// Identity is what never changes of a member: an instance that comes back with
+// another colour, address or id is another member.
+type Identity struct {
 	ID     discovery.InstanceID `json:"id"`
 	Colour discovery.Colour     `json:"colour"`
 	Addr   netip.AddrPort       `json:"addr"`
-	Drain  string               `json:"drain,omitempty"`
-	// Departed is when it left discovery without being proven empty; zero while
-	// it is there.
-	Departed time.Time `json:"departed,omitzero"`
-	// Ceiling is what the current order says; nil: hold.
+	// Drain is the base URL of its drain endpoint; empty without one. The only
+	// part that may change: the process may move its endpoint.
+	Drain string `json:"drain,omitempty"`
+}
+
+// Quota is what the step that runs allows a member. The zero value is: hold.
+type Quota struct {
+	// Ceiling is what the current order says, in connections; nil: hold. Set by a
+	// step of Draining only. Invariant: not below 0.
 	Ceiling *int `json:"ceiling,omitempty"`
 	// Share is how many closes the current step gives it, and Start when within
 	// the step the first of them comes. Without a Ceiling it is the share of an
 	// earlier step that a silent instance may have closed and not said so.
+	// Invariant: neither is below 0.
 	Share int            `json:"share,omitempty"`
 	Start units.Duration `json:"start,omitempty"`
+}
+
+// Counts is where a member's totals were when the rollout began to count.
+type Counts struct {
 	// Counted: Evicted and Returned are the instance's totals when the rollout
-	// began to count; later totals minus these are the rollout's own.
+	// began to count; later totals minus these are the rollout's own. Invariant:
+	// both are 0 while it is not counted.
 	Counted  bool   `json:"counted,omitempty"`
 	Evicted  uint64 `json:"evicted,omitempty"`
 	Returned uint64 `json:"returned,omitempty"`
-	// Accepted and Refused are its totals when they were last added to the
-	// rollout's; they are kept for the side that takes over only.
+	// Admissions are its totals when they were last added to the rollout's; they
+	// are kept for the target only.
+	Admissions
+	// Lost is how many connections it held when its process died. Invariant: not
+	// below 0.
+	Lost int `json:"lost,omitempty"`
+}
+
+// Admissions is how many new connections were accepted and how many refused, in all.
+// A total that fell began anew.
+type Admissions struct {
 	Accepted uint64 `json:"accepted,omitempty"`
 	Refused  uint64 `json:"refused,omitempty"`
-	// Lost is how many connections it held when its process died.
-	Lost int `json:"lost,omitempty"`
-	// Outgoing: it runs an older release than the one of its colour that takes
-	// over, and lets its connections go like the other side.
+}
+
+// Standing is on which side of a rollout a member is, beside its colour.
+type Standing struct {
+	// Outgoing: it runs an older release than the target's of its own colour, and
+	// lets its connections go like the old side. Also while Steady, until it left.
 	Outgoing bool `json:"outgoing,omitempty"`
-	// Fresh: it joined a colour that drains already and holds nothing; it is left
-	// alone, as the beginning of the next release.
+	// Fresh: it joined a colour that drained already and held nothing; it is left
+	// alone, as the beginning of the next release, until that is promoted.
 	Fresh bool `json:"fresh,omitempty"`
-	// Turn is the batch in which it drains; 0: its turn has not come.
+	// Turn is the batch in which it drains; 0: its turn has not come. Invariant:
+	// not above the rollout's Batch.
 	Turn int `json:"turn,omitempty"`
-	// Hooked counts the calls of the policy's hook for it in this rollout, and
-	// HookedAt is when the last was ordered.
+}
+
+// HookCalls counts the calls of the policy's hook for a member in this rollout.
+type HookCalls struct {
+	// Hooked is how many were ordered, and HookedAt when the last was. Invariant:
+	// HookedAt is zero while Hooked is 0.
 	Hooked   int       `json:"hooked,omitempty"`
 	HookedAt time.Time `json:"hooked_at,omitzero"`
 }
 
-// Rollout is one promotion on its way. From drains, To gets the new
-// connections; an abort swaps them.
+// Rollout is one promotion on its way. From drains, To gets the new connections:
+// To is the target, From the old side. An abort swaps them.
 type Rollout struct {
-	ID       string           `json:"id"`
+	ID string `json:"id"`
+	// Invariant: From and To are the two colours; To is the live one if, and only
+	// if, the rollout is Aborting.
 	From     discovery.Colour `json:"from"`
 	To       discovery.Colour `json:"to"`
 	Phase    Phase            `json:"phase"`
@@ -124,7 +163,7 @@ type Rollout struct {
 	// Zero before.
 	Settled time.Time `json:"settled,omitzero"`
 	// Weight is To's share of new connections while Opening and Shifting;
-	// afterwards To has them all.
+	// afterwards To has them all. Invariant: between 0 and units.Whole.
 	Weight units.Share `json:"weight,omitempty"`
 
 	Steps
@@ -135,29 +174,37 @@ type Rollout struct {
 	Red time.Time `json:"red,omitzero"`
 	// LeftBehind names proxies and instances that the rollout no longer waits for.
 	LeftBehind []string `json:"left_behind,omitempty"`
-	Events     []Event  `json:"events,omitempty"`
+	// Events are its history, oldest first. Invariant: at most eventsKept.
+	Events []Event `json:"events,omitempty"`
 	// Omitted is how many events in the middle are not remembered.
 	Omitted int `json:"omitted,omitempty"`
 }
 
-// Steps is how the funnel goes.
+// Steps is how the funnel goes. The zero value is a funnel that has not begun.
 type Steps struct {
 	// Step counts orders within the epoch; StepAt is the earliest time of the next,
-	// and OrderedAt when the last that closes connections was given.
+	// and OrderedAt when the last that closes connections was given. StepAt is kept
+	// when the epoch changes: the cap holds across it.
 	Step      uint64    `json:"step"`
 	StepAt    time.Time `json:"step_at,omitzero"`
 	OrderedAt time.Time `json:"ordered_at,omitzero"`
-	// Pace is how the pace follows the side that takes over.
+	// Pace is how the pace follows the target.
 	Pace Pace `json:"pace,omitzero"`
 	// Cap is the most that the last step may close, by the cap of then.
 	Cap int `json:"cap,omitempty"`
-	// Given is what the last step was allowed.
+	// Given is what the last step was allowed. Invariant: between 0 and Cap.
 	Given Allowance `json:"given,omitzero"`
+}
+
+// turnedRound is the funnel when a rollout goes back: steps are counted from 0 in the
+// new epoch, and the next may begin no earlier.
+func (s Steps) turnedRound() Steps {
+	return Steps{StepAt: s.StepAt, OrderedAt: s.OrderedAt, Cap: s.Cap, Given: s.Given}
 }
 
 // Toll is what happened to clients.
 type Toll struct {
-	// Total is what From held when the funnel started.
+	// Total is what From held when the funnel started; 0 before.
 	Total int `json:"total,omitempty"`
 	// Evicted and Returned are the sums of members that are not Counted any
 	// more: forgotten ones, and all of them before an abort.
@@ -170,67 +217,61 @@ type Toll struct {
 	Owed int `json:"owed,omitempty"`
 	// Marks is when how many had been evicted or lost, back to the return timeout,
 	// and NeverBack how many are no longer waited for since they were away longer.
+	// Invariant: Gone never falls from one mark to the next.
 	Marks     []returns.Mark `json:"marks,omitempty"`
 	NeverBack int            `json:"never_back,omitempty"`
-	// Accepted and Refused are what the side that takes over admitted and refused
-	// since the funnel started, and Flow what they were when it was last looked at
-	// for refusals.
-	Accepted uint64 `json:"accepted,omitempty"`
-	Refused  uint64 `json:"refused,omitempty"`
-	Flow     Flow   `json:"flow,omitzero"`
+	// Admissions are what the target admitted and refused since the funnel started,
+	// and Flow what they were when it was last looked at for refusals.
+	Admissions
+	Flow Flow `json:"flow,omitzero"`
 	// Returns tells how many evicted clients are on their way; nil before the
-	// funnel starts.
+	// funnel starts, and where the application tells returns.
 	Returns *returns.Estimate `json:"returns,omitempty"`
 }
 
-// Batches is how a staggered rollout goes.
+// turnedRound is the toll when a rollout goes back: what was done to clients stays;
+// what is known of the target is of another one.
+func (t Toll) turnedRound() Toll {
+	return Toll{
+		Evicted: t.Evicted, Returned: t.Returned, Lost: t.Lost, Owed: t.Owed,
+		Marks: t.Marks, NeverBack: t.NeverBack,
+	}
+}
+
+// Flow is what the target had admitted and refused by a moment.
+type Flow struct {
+	At time.Time
+	Admissions
+}
+
+// flowKeys are the keys of a stored Flow, which are older than Admissions' own.
+type flowKeys struct {
+	At                time.Time
+	Accepted, Refused uint64
+}
+
+func (f Flow) MarshalJSON() ([]byte, error) {
+	return json.Marshal(flowKeys{f.At, f.Accepted, f.Refused})
+}
+
+func (f *Flow) UnmarshalJSON(data []byte) error {
+	var keys flowKeys
+	err := json.Unmarshal(data, &keys)
+	*f = Flow{keys.At, Admissions{keys.Accepted, keys.Refused}}
+	return err
+}
+
+// Batches is how a staggered rollout goes. The zero value is one before its first
+// batch, or without stagger.
 type Batches struct {
 	// Batch counts the batches that were begun; Turned is when the last was begun,
 	// and BatchAt when it was done, zero while it drains.
 	Batch   int       `json:"batch,omitempty"`
 	Turned  time.Time `json:"turned,omitzero"`
 	BatchAt time.Time `json:"batch_at,omitzero"`
-	// Spill: in place, the side that takes over is full and new connections go to
-	// old instances whose turn has not come.
+	// Spill: in place, the target is full and new connections go to old instances
+	// whose turn has not come.
 	Spill bool `json:"spill,omitempty"`
-}
-
-// Event is one line of a rollout's history.
-type Event struct {
-	At   time.Time `json:"at"`
-	Text string    `json:"text"`
-}
-
-// Outcome is how a rollout ended.
-type Outcome string
-
-const (
-	Done       Outcome = "done"
-	Aborted    Outcome = "aborted"
-	Superseded Outcome = "superseded" // by the promotion of a newer release
-)
-
-// Record is a finished rollout. From and To are as it was asked for, also when it
-// was aborted and ended where it began.
-type Record struct {
-	ID      string           `json:"id"`
-	From    discovery.Colour `json:"from"`
-	To      discovery.Colour `json:"to"`
-	Outcome Outcome          `json:"outcome"`
-	Forced  bool             `json:"forced,omitempty"`
-	Started time.Time        `json:"started"`
-	Ended   time.Time        `json:"ended"`
-	Evicted uint64           `json:"evicted"`
-	// Lost is how many connections ended because their instance died.
-	Lost int `json:"lost,omitempty"`
-	// Returned and NeverBack are nil where nobody can tell; Estimated: they are
-	// inferred from what the side that took over admitted.
-	Returned   *uint64  `json:"returned"`
-	NeverBack  *uint64  `json:"never_back"`
-	Estimated  bool     `json:"estimated,omitempty"`
-	LeftBehind []string `json:"left_behind,omitempty"`
-	Events     []Event  `json:"events,omitempty"`
-	Omitted    int      `json:"omitted,omitempty"`
 }
 
 // NewState is the state of a service that was never seen before: steady on live.
@@ -238,7 +279,8 @@ func NewState(service discovery.Service, live discovery.Colour) State {
 	return State{Format: Format, Service: service, Live: live, Members: map[discovery.InstanceID]Member{}}
 }
 
-// Clone returns a deep copy.
+// Clone returns a copy whose members, proxies, history and rollout may be replaced
+// without changing s. The values in them are shared: they are never changed in place.
 func (s State) Clone() State {
 	s.Members = maps.Clone(s.Members)
 	if s.Members == nil {
@@ -247,11 +289,8 @@ func (s State) Clone() State {
 	s.Proxies = slices.Clone(s.Proxies)
 	s.History = slices.Clone(s.History)
 	if s.Rollout != nil {
-		r := *s.Rollout
-		r.LeftBehind = slices.Clone(r.LeftBehind)
-		r.Events = slices.Clone(r.Events)
-		// Returns is a value that is replaced as a whole.
-		s.Rollout = &r
+		s.Rollout = new(*s.Rollout)
+		s.Rollout.Events, s.Rollout.LeftBehind = slices.Clone(s.Rollout.Events), slices.Clone(s.Rollout.LeftBehind)
 	}
 	return s
 }
@@ -259,7 +298,6 @@ func (s State) Clone() State {
 // Retire is the state of a service that left the configuration, or of one that is in
 // it again; its rollout ends with it.
 func (s State) Retire(retired bool) State {
-	s = s.Clone()
 	s.Retired = retired
 	if retired {
 		s.Rollout = nil
@@ -273,48 +311,4 @@ func (s State) Phase() Phase {
 		return Steady
 	}
 	return s.Rollout.Phase
-}
-
-// Check reports a state that no transition can have made.
-func (s State) Check() error {
-	switch {
-	case s.Format > Format:
-		return fmt.Errorf("state format %d is newer than this program's %d; run the newer rolloutd", s.Format, Format)
-	case s.Format < 1:
-		return fmt.Errorf("state format %d is not known; restore the state from a backup", s.Format)
-	case s.Service == "":
-		return fmt.Errorf("state names no service")
-	case s.Live != discovery.Blue && s.Live != discovery.Green:
-		return fmt.Errorf("state of %s: live colour is %q", s.Service, s.Live)
-	}
-	for id, m := range s.Members {
-		if m.Colour != discovery.Blue && m.Colour != discovery.Green {
-			return fmt.Errorf("state of %s: member %s has colour %q", s.Service, id, m.Colour)
-		}
-		if m.Ceiling != nil && *m.Ceiling < 0 {
-			return fmt.Errorf("state of %s: member %s has ceiling %d", s.Service, id, *m.Ceiling)
-		}
-	}
-	r := s.Rollout
-	if r == nil {
-		return nil
-	}
-	switch r.Phase {
-	case Opening, Shifting, Confirming, Draining, Soaking:
-	default:
-		return fmt.Errorf("state of %s: phase is %q", s.Service, r.Phase)
-	}
-	if s.Epoch == 0 || r.ID == "" || r.From != r.To.Other() || (r.From != discovery.Blue && r.From != discovery.Green) {
-		return fmt.Errorf("state of %s: rollout %q from %q to %q in epoch %d", s.Service, r.ID, r.From, r.To, s.Epoch)
-	}
-	if r.Aborting != (r.To == s.Live) {
-		return fmt.Errorf("state of %s: rollout %s goes to %q while %q is live", s.Service, r.ID, r.To, s.Live)
-	}
-	if err := r.Policy.Funnel.Check(); err != nil {
-		return fmt.Errorf("state of %s: rollout %s: %w", s.Service, r.ID, err)
-	}
-	if r.Returns != nil && !r.Returns.Whole() {
-		return fmt.Errorf("state of %s: what rollout %s knows of returning clients is not whole", s.Service, r.ID)
-	}
-	return nil
 }

@@ -1,243 +1,211 @@
 package rollout
 
 import (
-	"cmp"
 	"fmt"
+	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout/drain"
-)
-
-const (
-	// settle is waited after the last proxy's acknowledgement: handshakes that
-	// were under way may still be answered by the old side.
-	settle = 500 * time.Millisecond
-	// proxyPatience is how long a proxy that vanished is waited for before it is
-	// named and left behind; draining instances refuse by themselves.
-	proxyPatience = 30 * time.Second
-	// instancePatience is how long an instance that does not answer is waited
-	// for before the others go on without it.
-	instancePatience = 5 * time.Second
-	// recheck is how often a waiting rollout looks again if nothing happens.
-	recheck = time.Second
 )
 
 // Step decides what happens next to one service. It is pure: it reads no clock
 // and does no I/O, and the same state, seen and now give the same decision.
 //
-// It makes at most one transition. The caller stores Next, lets it take effect,
-// looks again and calls Step again until nothing changes.
+// It makes at most one transition, and checks what comes of it. The caller stores
+// Next, lets it take effect, looks again and calls Step again until nothing changes.
 func Step(s State, seen Seen, now time.Time) Decision {
-	d := &decider{s: s, seen: seen, now: now}
-	d.absorb()
-	why := d.advance()
-	return Decision{Next: d.s, Changed: d.touched, Reason: why, Ask: d.ask, AskGates: d.askGates, Wake: d.wake}
-}
-
-// decider is one run of Step.
-type decider struct {
-	s       State
-	seen    Seen
-	now     time.Time
-	touched bool
-	ask     []discovery.InstanceID
-	// askGates: Decision.AskGates.
-	askGates bool
-	// Found once, for large fleets: the members' ids in order, nil when some came
-	// or went, and where in discovery an instance is.
-	sorted []discovery.InstanceID
-	where  map[discovery.InstanceID]int
-	found  found
-	wake   time.Time
-}
-
-// found is what was computed from the state, for large fleets; it holds until the
-// state is touched.
-type found struct {
-	open  map[discovery.Colour][]discovery.InstanceID
-	moved *Moved
-	room  *int
-	known bool // of room
-}
-
-// touch makes the state ours to change, at once after it: the one that was given
-// stays as it is.
-func (d *decider) touch() {
-	d.found = found{}
-	if !d.touched {
-		d.s, d.touched = d.s.Clone(), true
+	t := newTurn(s, seen, now)
+	absorb(t)
+	why := advance(t)
+	if err := t.check(); err != nil {
+		return Decision{Next: s, Reason: reason(StoreFailing, "waiting: %v", err), Wake: now.Add(recheck)}
 	}
+	return Decision{Next: t.state, Changed: t.changed, Reason: why, Ask: t.ask, AskGates: t.askGates, Wake: t.wake}
 }
 
-func (d *decider) put(key discovery.InstanceID, m Member) {
-	d.touch()
-	if _, known := d.s.Members[key]; !known {
-		d.sorted = nil
-	}
-	d.s.Members[key] = m
-}
-
-func (d *decider) drop(key discovery.InstanceID) {
-	d.touch()
-	d.sorted = nil
-	delete(d.s.Members, key)
-}
-
-// enter begins a phase.
-func (d *decider) enter(p Phase, event string) {
-	d.touch()
-	r := d.s.Rollout
-	r.Phase, r.Since, r.Settled = p, d.now, time.Time{}
-	r.note(d.now, event)
-	d.wake = d.now
-}
-
-// settled marks that what the phase waits for first is complete.
-func (d *decider) settled() {
-	d.touch()
-	d.s.Rollout.Settled = d.now
-}
-
-// eventsKept is how many events a rollout remembers: the first half, and the
-// newest of the others.
-const eventsKept = 200
-
-func (r *Rollout) note(at time.Time, text string) {
-	r.Events = append(r.Events, Event{At: at, Text: text})
-	if len(r.Events) > eventsKept {
-		r.Events = slices.Delete(r.Events, eventsKept/2, eventsKept/2+1)
-		r.Omitted++
-	}
-}
-
-// wait gives the reason and looks again later.
-func (d *decider) wait(why Reason) Reason {
-	d.wakeBy(d.now.Add(recheck))
-	return why
-}
-
-func (d *decider) wakeBy(t time.Time) {
-	if d.wake.IsZero() || t.Before(d.wake) {
-		d.wake = t
-	}
-}
-
-func (d *decider) advance() Reason {
-	r := d.s.Rollout
+func advance(t *turn) Reason {
+	r := t.state.Rollout
 	switch {
-	case d.s.Retired && len(d.s.Members) == 0:
-		return reason(IsRetired, "%s left the configuration and is empty", d.s.Service)
-	case d.s.Retired:
-		return reason(IsRetired, "%s left the configuration; %s not proven empty yet", d.s.Service, counted(len(d.s.Members), "instance is", "instances are"))
+	case t.state.Retired && len(t.state.Members) == 0:
+		return reason(IsRetired, "%s left the configuration and is empty", t.state.Service)
+	case t.state.Retired:
+		return reason(IsRetired, "%s left the configuration; %s not proven empty yet", t.state.Service, counted(len(t.state.Members), "instance is", "instances are"))
 	case r == nil:
-		return d.steady()
+		return steady(t)
 	case r.Paused:
 		return reason(Paused, "paused; resume goes on, abort goes back")
 	}
 	switch r.Phase {
 	case Opening:
-		return d.opening()
+		return opening(t)
 	case Shifting:
-		return d.shifting()
+		return shifting(t)
 	case Confirming:
-		return d.confirming()
+		return confirming(t)
 	case Draining:
-		return d.draining()
+		return draining(t)
 	default:
-		return d.soaking()
+		return soaking(t)
 	}
 }
 
-func (d *decider) steady() Reason {
-	if len(d.s.Members) > 0 && len(d.open(d.s.Live)) == 0 {
-		return d.wait(reason(NoHealthyLive, "%s has no healthy instance, new connections get 503; start some, or promote %s", d.s.Live, d.s.Live.Other()))
-	}
-	return reason(IsSteady, "all new connections go to %s", d.s.Live)
+// recheck is how often a waiting rollout looks again if nothing happens.
+const recheck = time.Second
+
+// unchecked is a decision or an answer that no state may have.
+func unchecked(err error) error { return fmt.Errorf("a decision was refused: %w", err) }
+
+// turn is one transition of a state: it checks what comes in, changes a copy, and
+// checks what goes out. Whatever changes a state goes through its methods; the
+// state that it was given stays as it is.
+type turn struct {
+	*situation
+	changed bool
+	owned   bool // the map of members is the turn's own
+	// What the decision asks for: see Decision.
+	ask      []discovery.InstanceID
+	askGates bool
+	wake     time.Time
 }
 
-func (s Sighting) refusing() bool { return !s.At.IsZero() && s.Status.State != drain.Serving }
+func newTurn(s State, seen Seen, now time.Time) *turn {
+	if s.Rollout != nil {
+		r := *s.Rollout // the turn's own: what is read of it is never out of date
+		r.Events, r.LeftBehind = slices.Clip(r.Events), slices.Clip(r.LeftBehind)
+		s.Rollout = &r
+	}
+	return &turn{situation: newSituation(s, seen, now)}
+}
 
-// opening waits until the side that shall get new connections takes them.
-func (d *decider) opening() Reason {
-	r := d.s.Rollout
-	closed := ""
-	for _, key := range d.news() {
-		m, sight := d.s.Members[key], d.seen.Instances[key]
-		if !d.serves(key, m) || m.Drain == "" {
-			continue
+// check reports a state that no transition can have made.
+func (t *turn) check() error {
+	if !t.changed {
+		return nil
+	}
+	if err := t.state.Check(); err != nil {
+		return unchecked(err)
+	}
+	return nil
+}
+
+// write marks the state as changed and returns it, to be changed at once.
+func (t *turn) write() *State {
+	t.changed = true
+	t.memo.moved, t.memo.room = nil, nil
+	return &t.state
+}
+
+// rollout is the running rollout, to be changed at once.
+func (t *turn) rollout() *Rollout { return t.write().Rollout }
+
+// put makes m the member of this key.
+func (t *turn) put(key discovery.InstanceID, m Member) {
+	if was := t.state.Members[key]; was.Identity != m.Identity || was.Standing != m.Standing || !was.Departed.Equal(m.Departed) {
+		t.memo.roster = nil
+	}
+	t.ownMembers()[key] = m
+}
+
+func (t *turn) drop(key discovery.InstanceID) {
+	t.memo.roster = nil
+	delete(t.ownMembers(), key)
+}
+
+func (t *turn) ownMembers() map[discovery.InstanceID]Member {
+	s := t.write()
+	if !t.owned {
+		t.owned = true
+		if s.Members = maps.Clone(s.Members); s.Members == nil {
+			s.Members = map[discovery.InstanceID]Member{}
 		}
-		fresh := !sight.At.Before(r.Since)
-		patient := d.now.Sub(r.Since) < instancePatience || sight.Err == ""
-		if patient && (!fresh || sight.refusing()) {
-			closed = cmp.Or(closed, string(key))
-			if !fresh {
-				d.ask = append(d.ask, key)
-			}
+	}
+	return s.Members
+}
+
+// enter begins a phase.
+func (t *turn) enter(p Phase, event string) {
+	r := t.rollout()
+	r.Phase, r.Since, r.Settled = p, t.now, time.Time{}
+	r.note(t.now, event)
+	t.wake = t.now
+}
+
+// note remembers an event of the rollout.
+func (t *turn) note(event string) { t.rollout().note(t.now, event) }
+
+// wait gives the reason and looks again later.
+func (t *turn) wait(b *blocker) Reason {
+	t.wakeBy(t.now.Add(recheck))
+	if !b.Until.IsZero() {
+		t.wakeBy(b.Until)
+	}
+	return b.Reason
+}
+
+func (t *turn) wakeBy(at time.Time) {
+	if t.wake.IsZero() || at.Before(t.wake) {
+		t.wake = at
+	}
+}
+
+// restep replaces the running step by one that holds: closes stop at once, not
+// at the end of the step. The next one comes a full step later, so that the cap
+// holds across the change.
+func (t *turn) restep() {
+	if t.state.Rollout.Phase != Draining {
+		return
+	}
+	r := t.rollout()
+	r.Step++
+	r.StepAt, r.Cap, r.Given = t.now.Add(r.Policy.Funnel.Every.D()), 0, Allowance{}
+	t.hold()
+}
+
+// hold takes the ceilings away: every member keeps what it has.
+func (t *turn) hold() {
+	for _, f := range t.members().all {
+		m := t.state.Members[f.key]
+		was := m
+		m.Ceiling = nil
+		if f.answers {
+			m.Quota = Quota{} // else it may have closed its share and not said so
+		}
+		if m != was {
+			t.put(f.key, m)
 		}
 	}
-	switch {
-	case closed != "":
-		return d.wait(reason(TargetClosed, "waiting: %s instance %s has not said yet that it takes new connections", r.To, closed))
-	case len(d.open(r.To)) == 0:
-		return d.wait(reason(TargetSick, "waiting: %s has no healthy instance that takes new connections; start some, or abort", r.To))
-	}
-	if why, ok := d.confirmed(); !ok {
-		return why
-	}
-	if r.Policy.Canary > 0 && !r.Aborting {
-		d.enter(Shifting, fmt.Sprintf("canary: %s of new connections to %s for %s", r.Policy.Canary, r.To, r.Policy.Soak))
-		d.s.Rollout.Weight = r.Policy.Canary
-		return reason(IsShifting, "%s of new connections go to %s", r.Policy.Canary, r.To)
-	}
-	return d.confirm()
 }
 
-func (d *decider) shifting() Reason {
-	r := d.s.Rollout
-	if why, ok := d.targetWell(); !ok {
-		return why
+// count starts counting a member's evictions and returns for this rollout, from its
+// last answer on.
+func (t *turn) count(key discovery.InstanceID) {
+	m, status := t.state.Members[key], t.seen.Instances[key].Status
+	m.Counted, m.Counts.Evicted, m.Counts.Returned = true, status.Evicted, 0
+	if status.Returned != nil {
+		m.Counts.Returned = *status.Returned
 	}
-	if why, ok := d.confirmed(); !ok {
-		return why
-	}
-	if r.Settled.IsZero() {
-		d.settled()
-	}
-	if why, ok := d.soakingGates(); !ok {
-		return why
-	}
-	r = d.s.Rollout
-	if end := r.Settled.Add(r.Policy.Soak.D()); d.now.Before(end) {
-		d.wakeBy(end)
-		return reason(IsShifting, "canary: %s of new connections go to %s until %s", r.Policy.Canary, r.To, clock(end))
-	}
-	return d.confirm()
+	t.put(key, m)
 }
 
-func latest(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
+// fold adds what a member evicted and saw return to the rollout's sums and stops
+// counting it.
+func (t *turn) fold(key discovery.InstanceID) {
+	m := t.state.Members[key]
+	if t.state.Rollout == nil || !m.Counted && m.Lost == 0 {
+		return
 	}
-	return a
+	evicted, returned := m.since(t.seen.Instances[key].Status)
+	r := t.rollout()
+	r.Evicted += evicted
+	r.Returned += returned
+	r.Lost += m.Lost
+	m.Counts = Counts{Admissions: m.Admissions}
+	t.put(key, m)
 }
 
-// clock prints a time of day in UTC.
-func clock(t time.Time) string { return t.UTC().Format("15:04:05 MST") }
-
-func counted(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
-}
-
-// names lists the first three.
-func names(all []string) string {
-	if len(all) <= 3 {
-		return strings.Join(all, ", ")
-	}
-	return strings.Join(all[:3], ", ") + fmt.Sprintf(" and %d more", len(all)-3)
+// forgetProxy has no switch be confirmed by the proxy any more.
+func (t *turn) forgetProxy(node string) {
+	s := t.write()
+	s.Proxies = slices.DeleteFunc(slices.Clone(s.Proxies), func(n string) bool { return n == node })
 }

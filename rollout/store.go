@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/drain/strictjson"
 )
 
 // Stored is one service's state as a store holds it. A state is stored before
@@ -52,9 +53,7 @@ func DecodeState(data []byte) (State, error) {
 	}
 	var s State
 	if err == nil {
-		dec := json.NewDecoder(bytes.NewReader(data))
-		dec.DisallowUnknownFields()
-		err = dec.Decode(&s)
+		err = strictjson.Decode(bytes.NewReader(data), &s)
 	}
 	if err == nil {
 		err = s.Check()

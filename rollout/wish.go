@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout/drain"
@@ -61,54 +62,144 @@ type Instruction struct {
 	Serve *drain.Release
 }
 
+// Same reports whether two instructions say the same.
+func (i Instruction) Same(other Instruction) bool {
+	switch {
+	case i.Drain != nil && other.Drain != nil:
+		return i.Drain.Rollout == other.Drain.Rollout && i.Drain.Epoch == other.Drain.Epoch && i.Drain.Step == other.Drain.Step
+	case i.Serve != nil && other.Serve != nil:
+		return *i.Serve == *other.Serve
+	}
+	return i == other
+}
+
 // Wished derives from the state what should be. What is seen adds only which
 // instances can take new connections now. Pure, and the same for the same
 // arguments: saying it again after a restart is harmless.
 func Wished(s State, seen Seen) Wish {
-	d := decider{s: s, seen: seen}
+	now := newSituation(s, seen, time.Time{})
 	w := Wish{
 		Weights:   s.Weights(),
 		Endpoints: map[discovery.Colour][]Endpoint{},
-		Orders:    map[discovery.InstanceID]Instruction{},
+		Orders:    now.orders(),
+		Hooks:     now.hookOrders(),
+		Limits:    now.limits(),
+		Proxies:   now.proxyCount(),
 		Retired:   s.Retired,
 		Gone:      s.Retired && len(s.Members) == 0,
 	}
-	w.Limits, w.Proxies, w.Hooks = d.limits(), d.proxies(), d.hookOrders()
-	taken := map[string]bool{}
-	for _, key := range d.told() {
-		m := s.Members[key]
-		if m.Drain == "" || taken[m.Drain] {
-			continue
-		}
-		taken[m.Drain] = true
-		if in, ok := instruct(s, m); ok {
-			w.Orders[key] = in
-		}
-	}
-	full := d.brimful()
 	for _, c := range discovery.Colours {
-		w.Endpoints[c] = []Endpoint{}
-		for _, key := range d.side(c) {
-			m := s.Members[key]
-			closed := !d.serves(key, m) || seen.Instances[key].refusing() || s.drains(m) || full[key]
-			w.Endpoints[c] = append(w.Endpoints[c], Endpoint{ID: key, Addr: m.Addr, Draining: closed})
-		}
-		slices.SortFunc(w.Endpoints[c], func(a, b Endpoint) int {
-			return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.ID, b.ID))
-		})
-		w.Endpoints[c] = slices.CompactFunc(w.Endpoints[c], func(a, b Endpoint) bool { return a.Addr == b.Addr })
+		w.Endpoints[c] = now.endpoints(c)
 	}
+	now.closeFull(w.Endpoints)
 	return w
 }
 
-// told lists the members in the order in which they may claim a drain endpoint:
-// one that is in discovery before a departed one that had the same.
-func (d *decider) told() []discovery.InstanceID {
-	gone := d.members(func(_ discovery.InstanceID, m Member) bool { return !m.Departed.IsZero() })
-	slices.SortStableFunc(gone, func(a, b discovery.InstanceID) int {
-		return d.s.Members[a].Departed.Compare(d.s.Members[b].Departed)
+// orders is what each member with a drain endpoint is told. Where several have one
+// endpoint, a member that is in discovery speaks for it before a departed one.
+func (s *situation) orders() map[discovery.InstanceID]Instruction {
+	out := map[discovery.InstanceID]Instruction{}
+	claimed := map[string]bool{}
+	for _, key := range s.claimOrder() {
+		m := s.state.Members[key]
+		if m.Drain == "" || claimed[m.Drain] {
+			continue
+		}
+		claimed[m.Drain] = true
+		if in, ok := instruct(s.state, m); ok {
+			out[key] = in
+		}
+	}
+	return out
+}
+
+// claimOrder lists the members in the order in which they may claim a drain endpoint:
+// those in discovery, then the departed ones, the earliest first.
+func (s *situation) claimOrder() []discovery.InstanceID {
+	order := make([]discovery.InstanceID, len(s.members().all))
+	for i, f := range s.members().all {
+		order[i] = f.key
+	}
+	slices.SortStableFunc(order, func(a, b discovery.InstanceID) int {
+		return s.state.Members[a].Departed.Compare(s.state.Members[b].Departed) // zero comes first
 	})
-	return append(d.members(func(_ discovery.InstanceID, m Member) bool { return m.Departed.IsZero() }), gone...)
+	return order
+}
+
+// endpoints lists the addresses of a colour, sorted.
+func (s *situation) endpoints(c discovery.Colour) []Endpoint {
+	out := []Endpoint{}
+	for _, f := range s.members().colour[c] {
+		closed := !f.serves || f.refusing || f.drains
+		out = append(out, Endpoint{ID: f.key, Addr: s.state.Members[f.key].Addr, Draining: closed})
+	}
+	slices.SortFunc(out, func(a, b Endpoint) int {
+		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.ID, b.ID))
+	})
+	return slices.CompactFunc(out, func(a, b Endpoint) bool { return a.Addr == b.Addr })
+}
+
+// limits is how many connections the instances of each colour admit in all. A
+// colour has a limit when every instance that takes new connections has one, and
+// the limits of those that drain beside them count, too: a proxy cannot tell
+// whose connections it counts.
+func (s *situation) limits() map[discovery.Colour]int {
+	out := map[discovery.Colour]int{}
+	limited := false
+	for _, sight := range s.seen.Instances {
+		limited = limited || sight.Status.Limit > 0
+	}
+	if !limited {
+		return out
+	}
+	for _, c := range discovery.Colours {
+		total := 0
+		bounded := len(s.members().open[c]) > 0
+		for _, f := range s.members().colour[c] {
+			if limit := s.seen.Instances[f.key].Status.Limit; f.drains || f.serves {
+				total, bounded = total+limit, bounded && limit > 0
+			}
+		}
+		if bounded {
+			out[c] = total
+		}
+	}
+	return out
+}
+
+// hookOrders is for which members the hook has to be called.
+func (s *situation) hookOrders() map[discovery.InstanceID]HookOrder {
+	r := s.state.Rollout
+	if r == nil || r.Policy.Hook == nil {
+		return nil
+	}
+	out := map[discovery.InstanceID]HookOrder{}
+	for key, m := range s.state.Members {
+		if m.Hooked > 0 && r.old(m) {
+			out[key] = HookOrder{
+				Service: s.state.Service, Instance: m.ID, Colour: m.Colour, Addr: m.Addr,
+				Rollout: r.ID, Attempt: m.Hooked, Hook: *r.Policy.Hook,
+			}
+		}
+	}
+	return out
+}
+
+// proxyCount is how many proxies share limits and rates: those that are connected,
+// and after a restart those that are known and were not seen since.
+func (s *situation) proxyCount() int {
+	n := 0
+	for _, p := range s.seen.Proxies {
+		if p.Connected {
+			n++
+		}
+	}
+	for _, node := range s.state.Proxies {
+		if _, seen := s.proxy(node); !seen {
+			n++
+		}
+	}
+	return max(1, n)
 }
 
 // Weights are the colours' shares of new connections; they sum to Whole.

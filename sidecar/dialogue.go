@@ -5,6 +5,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/drain/wsframe"
 )
 
 // maxHead bounds what is kept of a request's or a response's head while it is
@@ -28,7 +30,7 @@ type dialogue struct {
 	answered bool
 	deaf     bool   // what the client is saying is no handshake
 	head     []byte // of the request, or while asked the response, that is under way
-	up, down frames
+	up, down wsframe.Tracker
 
 	askedAt time.Time
 	took    func(time.Duration) // told how long the handshake took
@@ -54,7 +56,10 @@ const (
 
 // newDialogue is for one connection; took is told how long its handshake took.
 func newDialogue(took func(time.Duration)) *dialogue {
-	return &dialogue{answered: true, up: frames{masked: true}, took: took}
+	return &dialogue{
+		answered: true, took: took,
+		up: wsframe.Tracker{From: wsframe.Client}, down: wsframe.Tracker{From: wsframe.Server},
+	}
 }
 
 // client takes what the client said; call it before the server hears it.
@@ -65,7 +70,7 @@ func (d *dialogue) client(p []byte) {
 		p = d.request(p)
 	}
 	if d.phase != plain {
-		d.up.follow(p)
+		d.up.Follow(p)
 	}
 }
 
@@ -86,7 +91,7 @@ func (d *dialogue) request(p []byte) (rest []byte) {
 		d.head = bytes.Clone(head)
 	case isUpgrade(head, " HTTP/1.1"):
 		d.phase, d.head, d.askedAt = asked, nil, time.Now()
-		d.up = frames{masked: true}
+		d.up = wsframe.Tracker{From: wsframe.Client}
 		return p[n:]
 	default:
 		d.deaf, d.head = true, nil
@@ -103,7 +108,7 @@ func (d *dialogue) server(p []byte) int {
 	case asked:
 		return d.response(p)
 	case switched:
-		return d.down.next(p)
+		return d.down.Next(p)
 	}
 	d.answered = true
 	return len(p)
@@ -171,18 +176,18 @@ func isUpgrade(head []byte, suffix string) bool {
 	return false
 }
 
-// farewell is how the client can be told now.
-func (d *dialogue) farewell() farewell {
+// chooseFarewell is how the client can be told now.
+func (d *dialogue) chooseFarewell() farewell {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
 	case d.phase == asked:
 		return later
-	case d.phase == plain || d.down.lost:
+	case d.phase == plain || d.down.Lost():
 		return byFIN
-	case d.down.closed:
+	case d.down.Closed():
 		return unneeded
-	case d.down.between():
+	case d.down.Between():
 		return byFrame
 	}
 	return later
@@ -192,12 +197,12 @@ func (d *dialogue) farewell() farewell {
 func (d *dialogue) clientClosed() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.phase == switched && d.up.closed && d.up.between()
+	return d.phase == switched && d.up.Closed() && d.up.Between()
 }
 
 // serverCanBeTold: a close frame may be put into what the client says.
 func (d *dialogue) serverCanBeTold() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.phase == switched && !d.up.closed && d.up.between()
+	return d.phase == switched && !d.up.Closed() && d.up.Between()
 }

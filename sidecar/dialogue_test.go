@@ -1,10 +1,14 @@
 package sidecar
 
 import (
+	"bytes"
+	"encoding/binary"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/drain/wsframe"
 )
 
 const (
@@ -23,6 +27,15 @@ type line struct {
 
 func client(text ...string) line { return line{false, strings.Join(text, "")} }
 func server(text ...string) line { return line{true, strings.Join(text, "")} }
+
+// frame builds one frame; its payload looks like headers.
+func frame(first byte, masked bool, payload int) []byte {
+	var key *[4]byte
+	if masked {
+		key = new([4]byte)
+	}
+	return wsframe.Append(nil, first, key, bytes.Repeat([]byte{0x88}, payload))
+}
 
 // follow has the dialogue take the lines in pieces of at most size.
 func follow(t *testing.T, lines []line, size int) *dialogue {
@@ -90,7 +103,7 @@ func TestHowAConnectionCanEnd(t *testing.T) {
 	} {
 		for _, size := range []int{1, 2, 7, 1 << 20} {
 			d := follow(t, tc.lines, size)
-			if got, tell := d.farewell(), d.serverCanBeTold(); got != tc.want || tell != tc.tell {
+			if got, tell := d.chooseFarewell(), d.serverCanBeTold(); got != tc.want || tell != tc.tell {
 				t.Errorf("%s, in pieces of %d: farewell %d, server can be told %t; want %d, %t", name, size, got, tell, tc.want, tc.tell)
 			}
 		}
@@ -113,7 +126,7 @@ func FuzzDialogue(f *testing.F) {
 			closed   bool
 		}
 		of := func(d *dialogue) end {
-			return end{d.phase, d.farewell(), d.serverCanBeTold(), d.clientClosed()}
+			return end{d.phase, d.chooseFarewell(), d.serverCanBeTold(), d.clientClosed()}
 		}
 		if of(whole) != of(split) {
 			t.Fatalf("whole %+v, in pieces of %d %+v", of(whole), size, of(split))
@@ -122,4 +135,16 @@ func FuzzDialogue(f *testing.F) {
 			t.Fatal("more than maxHead is kept")
 		}
 	})
+}
+
+func TestOurOwnCloseFrameIsAClientsOne(t *testing.T) {
+	b := maskedGoodbye()
+	up := wsframe.Tracker{From: wsframe.Client}
+	up.Follow(b)
+	if !up.Closed() || !up.Between() {
+		t.Errorf("% x is no masked close frame", b)
+	}
+	if code := binary.BigEndian.Uint16([]byte{b[6] ^ b[2], b[7] ^ b[3]}); code != 1001 {
+		t.Errorf("its code is %d, want 1001", code)
+	}
 }

@@ -6,11 +6,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-)
 
-// goodbye1012 is what an evicted WebSocket client is told: a close frame with
-// status 1012, "service restart".
-const goodbye1012 = "\x88\x11\x03\xf4service restart"
+	"github.com/sluice-proxy/sluice/rollout/drain/wsframe"
+)
 
 // link is one held connection: a client, the server behind, and a goroutine for
 // each direction. Bytes pass unchanged until it is told to leave.
@@ -100,7 +98,7 @@ func (l *link) toClient(p []byte) error {
 	if l.talk != nil {
 		for end = 0; end < len(p); {
 			end += l.talk.server(p[end:])
-			if l.leaving.Load() && l.talk.farewell() != later {
+			if l.leaving.Load() && l.talk.chooseFarewell() != later {
 				break
 			}
 		}
@@ -110,7 +108,7 @@ func (l *link) toClient(p []byte) error {
 		return err
 	}
 	if l.leaving.Load() {
-		l.farewell()
+		l.sayFarewell()
 	}
 	return nil
 }
@@ -123,24 +121,24 @@ func (l *link) leave() {
 	l.leaving.Store(true)
 	l.down.Lock()
 	defer l.down.Unlock()
-	l.farewell()
+	l.sayFarewell()
 }
 
-// farewell tells the client if it can be told now; called with down held.
-func (l *link) farewell() {
+// sayFarewell tells the client if it can be told now; called with down held.
+func (l *link) sayFarewell() {
 	if l.said {
 		return
 	}
 	way := byFIN
 	if l.talk != nil {
-		way = l.talk.farewell()
+		way = l.talk.chooseFarewell()
 	}
 	if way == later {
 		return
 	}
 	l.said = true
 	if way == byFrame {
-		_, _ = l.client.Write([]byte(goodbye1012))
+		_, _ = l.client.Write([]byte(wsframe.ServiceRestart))
 	}
 	if way == byFIN || l.talk.clientClosed() {
 		_ = l.client.CloseWrite()
@@ -175,9 +173,7 @@ func (l *link) hangUp() {
 
 // maskedGoodbye is a client's close frame with status 1001, "going away".
 func maskedGoodbye() []byte {
-	b := []byte{isFinal | closeFrame, isMasked | 2, 0, 0, 0, 0, 1001 >> 8, 1001 & 0xff}
-	_, _ = rand.Read(b[2:6])
-	b[6] ^= b[2]
-	b[7] ^= b[3]
-	return b
+	var key [4]byte
+	_, _ = rand.Read(key[:])
+	return wsframe.Append(nil, wsframe.Final|wsframe.Close, &key, []byte{1001 >> 8, 1001 & 0xff})
 }

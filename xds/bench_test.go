@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/sluice-proxy/sluice/xds"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // BenchmarkPublish publishes one changed endpoint set to 1000 streams with 1000
@@ -33,23 +34,24 @@ func BenchmarkPublish(b *testing.B) {
 	b.Run("change-log", func(b *testing.B) {
 		s := xds.New(xds.Options{Logger: slog.New(slog.DiscardHandler), OnePerResponse: []string{eds}})
 		set, names := endpoints(b, resources, 1)
-		s.Publish(set)
+		publish := func(set []resource.Resource) {
+			if err := s.Publish(set); err != nil {
+				b.Fatal(err)
+			}
+		}
+		publish(set)
 		crowd := join(b, s.Register, names, streams)
 		crowd.measure(b, func(n uint32) {
 			changed := slices.Clone(set)
 			changed[0] = res(b, eds, names[0], n)
-			s.Publish(changed)
+			publish(changed)
 		})
 	})
 	b.Run("LinearCache", func(b *testing.B) {
 		content := map[string]types.Resource{}
 		set, names := endpoints(b, resources, 1)
 		for _, r := range set {
-			m := &endpoint.ClusterLoadAssignment{}
-			if err := r.Body.UnmarshalTo(m); err != nil {
-				b.Fatal(err)
-			}
-			content[r.Name] = m
+			content[r.Name] = r.Message.(*endpoint.ClusterLoadAssignment)
 		}
 		c := cache.NewLinearCache(eds, cache.WithInitialResources(content))
 		s := gcp.NewServer(b.Context(), c, nil)

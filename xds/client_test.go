@@ -27,6 +27,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/sluice-proxy/sluice/xds"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 const (
@@ -37,10 +38,10 @@ const (
 	rds    = prefix + "route.v3.RouteConfiguration"
 )
 
-func ref(typeURL, name string) xds.Ref { return xds.Ref{Type: typeURL, Name: name} }
+func ref(typeURL, name string) resource.Ref { return resource.Ref{Type: typeURL, Name: name} }
 
 // res builds a resource whose content says n.
-func res(t testing.TB, typeURL, name string, n uint32, after ...xds.Ref) xds.Resource {
+func res(t testing.TB, typeURL, name string, n uint32, after ...resource.Ref) resource.Resource {
 	t.Helper()
 	var m proto.Message
 	switch typeURL {
@@ -53,11 +54,17 @@ func res(t testing.TB, typeURL, name string, n uint32, after ...xds.Ref) xds.Res
 	case rds:
 		m = &route.RouteConfiguration{Name: name, MaxDirectResponseBodySizeBytes: wrapperspb.UInt32(n)}
 	}
-	r, err := xds.NewResource(name, m, after...)
+	return resource.New(name, m, after...)
+}
+
+// version is that of a resource as it is published.
+func version(t testing.TB, r resource.Resource) string {
+	t.Helper()
+	_, v, err := r.Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return r
+	return v
 }
 
 // content reads n back.
@@ -110,7 +117,7 @@ func options() xds.Options {
 }
 
 // start runs a server; stop it before the bubble ends.
-func start(t *testing.T, set ...xds.Resource) *world {
+func start(t *testing.T, set ...resource.Resource) *world {
 	t.Helper()
 	w := &world{t: t, lis: bufconn.Listen(1 << 20), logs: &strings.Builder{}}
 	o := options()
@@ -126,6 +133,13 @@ func start(t *testing.T, set ...xds.Resource) *world {
 	return w
 }
 
+func (w *world) Publish(set []resource.Resource) {
+	w.t.Helper()
+	if err := w.Server.Publish(set); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 func (w *world) dial() *grpc.ClientConn {
 	conn, err := grpc.NewClient("passthrough:///bufconn", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return w.lis.DialContext(ctx) }))
@@ -135,15 +149,15 @@ func (w *world) dial() *grpc.ClientConn {
 	return conn
 }
 
-func (w *world) proxy(node string) xds.Proxy {
+func (w *world) proxy(node string) xds.Client {
 	w.t.Helper()
-	for _, p := range w.Proxies() {
+	for _, p := range w.Clients() {
 		if p.Node == node {
 			return p
 		}
 	}
 	w.t.Fatalf("no proxy %s", node)
-	return xds.Proxy{}
+	return xds.Client{}
 }
 
 // deltaStream is the client's end of any delta service.

@@ -5,12 +5,12 @@ import (
 	gcpstream "github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
 )
 
-// deltaWire speaks the incremental protocol.
-type deltaWire struct{ gcpstream.DeltaStream }
+// deltaProtocol speaks the incremental protocol.
+type deltaProtocol struct{ gcpstream.DeltaStream }
 
-func (deltaWire) wholeState() bool { return false }
+func (deltaProtocol) wholeState() bool { return false }
 
-func (w deltaWire) receive() (request, error) {
+func (w deltaProtocol) receive() (request, error) {
 	m, err := w.Recv()
 	if err != nil {
 		return request{}, err
@@ -23,14 +23,14 @@ func (w deltaWire) receive() (request, error) {
 	}, nil
 }
 
-// send sends the letter. Its resources are shared by all streams, the response is not.
-func (w deltaWire) send(h *holding, l *letter) error {
-	resources := make([]*discovery.Resource, len(l.changed))
-	for i, r := range l.changed {
-		resources[i] = r.wire
+// send sends the response. Its resources are shared by all streams, the message is not.
+func (w deltaProtocol) send(h *holding, r *response) error {
+	resources := make([]*discovery.Resource, len(r.changed))
+	for i, c := range r.changed {
+		resources[i] = c.envelope
 	}
 	return w.Send(&discovery.DeltaDiscoveryResponse{
-		SystemVersionInfo: digest(l.changed), Resources: resources, RemovedResources: l.removed,
-		TypeUrl: h.typeURL, Nonce: l.nonce,
+		SystemVersionInfo: digest(r.changed), Resources: resources, RemovedResources: r.removed,
+		TypeUrl: h.typeURL, Nonce: r.nonce,
 	})
 }

@@ -8,11 +8,11 @@ import (
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 
-	"github.com/sluice-proxy/sluice/xds"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // endpoints is a set of n endpoint resources of which the first has the given content.
-func endpoints(t testing.TB, n int, first uint32) (set []xds.Resource, names []string) {
+func endpoints(t testing.TB, n int, first uint32) (set []resource.Resource, names []string) {
 	for i := range n {
 		name := fmt.Sprintf("cluster-%04d", i)
 		names = append(names, name)
@@ -57,8 +57,8 @@ func TestAChangeReachesEachProxyOnce(t *testing.T) {
 		if n := count(); n != proxies {
 			t.Errorf("%d responses to one change, want %d", n, proxies)
 		}
-		for _, p := range w.Proxies() {
-			if !p.Holds(map[xds.Ref]string{set[0].Ref: set[0].Version, set[1].Ref: set[1].Version}) {
+		for _, p := range w.Clients() {
+			if !p.Holds(map[resource.Ref]string{set[0].Ref: version(t, set[0]), set[1].Ref: version(t, set[1])}) {
 				t.Errorf("%s does not hold the change", p.Node)
 			}
 		}
@@ -77,13 +77,13 @@ func TestAProxyThatFellBehindTheLogGetsTheNewestOfEach(t *testing.T) {
 		defer c.close()
 		c.ask(eds, "a", "b")
 		c.hears()
-		w.Publish([]xds.Resource{res(t, eds, "a", 1), res(t, eds, "b", 1)})
+		w.Publish([]resource.Resource{res(t, eds, "a", 1), res(t, eds, "b", 1)})
 		c.hears("EDS +a:1", "EDS +b:1")
 		c.hold[eds] = true
-		w.Publish([]xds.Resource{res(t, eds, "a", 2), res(t, eds, "b", 1)})
+		w.Publish([]resource.Resource{res(t, eds, "a", 2), res(t, eds, "b", 1)})
 		c.hears("EDS +a:2")
 		for i := range uint32(3000) { // while it is slow; more changes than are remembered
-			w.Publish([]xds.Resource{res(t, eds, "a", 3+i), res(t, eds, "b", 1)})
+			w.Publish([]resource.Resource{res(t, eds, "a", 3+i), res(t, eds, "b", 1)})
 		}
 		c.hears()
 		c.release(eds)
@@ -100,7 +100,7 @@ func TestTheLogIsBoundedAndComplete(t *testing.T) {
 		defer c.close()
 		c.held[eds] = map[string]string{}
 		for _, r := range set {
-			c.held[eds][r.Name] = r.Version
+			c.held[eds][r.Name] = version(t, r)
 		}
 		c.ask(eds, names...)
 		c.hears()

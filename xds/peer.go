@@ -8,6 +8,8 @@ import (
 	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 const (
@@ -25,11 +27,10 @@ type peer struct {
 	streams                  map[*stream]struct{}
 	types                    map[string]*holding
 	nackCount                uint64
-	marks                    uint64 // numbers the marks of holding.again
 }
 
-// attach makes st a stream of the node. What an older stream of the same kind
-// says from now on is stale: the newest stream is the proxy.
+// attach makes st a stream of the node. It replaces an older stream of the same kind,
+// whose requests no longer count.
 func (s *Server) attach(st *stream, node *core.Node) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -45,7 +46,7 @@ func (s *Server) attach(st *stream, node *core.Node) {
 	again := false
 	for old := range p.streams {
 		if st.only == "" || st.only == old.only {
-			old.stale, again = true, true
+			old.replaced, again = true, true
 		}
 	}
 	if len(p.streams) == 0 || st.only == "" {
@@ -53,7 +54,7 @@ func (s *Server) attach(st *stream, node *core.Node) {
 		p.since = time.Now()
 		for _, h := range p.types {
 			h.disown()
-			clear(h.held)
+			h.reset(entry.unheld)
 		}
 	}
 	p.lost = time.Time{}
@@ -63,13 +64,13 @@ func (s *Server) attach(st *stream, node *core.Node) {
 	if again {
 		s.log.Warn("proxy connected again while its older stream is open", "node", p.node, "addr", st.addr)
 	} else {
-		s.log.Info("proxy connected", "node", p.node, "addr", st.addr, "type", kind(st.only))
+		s.log.Info("proxy connected", "node", p.node, "addr", st.addr, "type", resource.Kind(st.only))
 	}
-	s.notify()
+	s.changed.Set()
 }
 
-// detach ends st's part. A stale stream that remains is ended too: if there is a
-// proxy behind it, it has to start over.
+// detach ends st's part. A replaced stream that remains is ended too: a proxy behind it
+// has to start over.
 func (s *Server) detach(st *stream, cause error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -86,9 +87,9 @@ func (s *Server) detach(st *stream, cause error) {
 			h.disown()
 		}
 	}
-	if !st.stale {
+	if !st.replaced {
 		for old := range p.streams {
-			if old.stale {
+			if old.replaced {
 				old.end()
 			}
 		}
@@ -96,12 +97,12 @@ func (s *Server) detach(st *stream, cause error) {
 	if len(p.streams) == 0 {
 		p.lost = time.Now()
 	}
-	s.log.Info("proxy disconnected", "node", p.node, "addr", st.addr, "type", kind(st.only), "cause", cause)
-	s.notify()
+	s.log.Info("proxy disconnected", "node", p.node, "addr", st.addr, "type", resource.Kind(st.only), "cause", cause)
+	s.changed.Set()
 }
 
-// holding finds or makes what is known about one type. p.mu is held.
-func (p *peer) holding(s *Server, typeURL string) (*holding, error) {
+// ensure finds or makes what is known about one type. p.mu is held.
+func (p *peer) ensure(s *Server, typeURL string) (*holding, error) {
 	if h := p.types[typeURL]; h != nil {
 		return h, nil
 	}
@@ -120,17 +121,17 @@ func (p *peer) retry(from *stream) {
 	}
 	for st := range p.streams {
 		if st != from {
-			st.poke()
+			st.wake.Set()
 		}
 	}
 }
 
-// neededBy says which resource keeps the proxy from being told to remove ref, or
-// "". p.mu is held.
-func (p *peer) neededBy(ref Ref, now *published) string {
-	for _, user := range now.users[ref.Type] {
+// neededBy is a sentence that names the resource for which the proxy still needs ref;
+// empty when ref may be removed. p.mu is held.
+func (p *peer) neededBy(ref resource.Ref, snap *snapshot) string {
+	for _, user := range snap.users[ref.Type] {
 		if h := p.types[user]; user != ref.Type && (h == nil || h.owner == nil) {
-			return fmt.Sprintf("proxy %s has not said which %s it holds, and one may use %s", p.node, kind(user), ref)
+			return fmt.Sprintf("proxy %s has not said which %s it holds, and one may use %s", p.node, resource.Kind(user), ref)
 		}
 	}
 	for typeURL, h := range p.types {
@@ -138,15 +139,15 @@ func (p *peer) neededBy(ref Ref, now *published) string {
 			continue
 		}
 		for r := range h.inUse() {
-			if set := now.types[typeURL]; set != nil {
-				if newer := set.byName[r.Name]; newer != nil && newer.Version == r.Version {
+			if set := snap.types[typeURL]; set != nil {
+				if newer := set.byName[r.Name]; newer != nil && newer.version == r.version {
 					r = newer
 				}
 			}
 			if r.needs(ref) {
 				return fmt.Sprintf("proxy %s still uses %s in %s", p.node, ref, r.Ref)
 			}
-			if r.Body == nil && slices.Contains(now.users[ref.Type], typeURL) {
+			if r.envelope == nil && slices.Contains(snap.users[ref.Type], typeURL) {
 				return fmt.Sprintf("proxy %s holds a version of %s that is not known here and may use %s", p.node, r.Ref, ref)
 			}
 		}

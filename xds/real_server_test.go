@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/sluice-proxy/sluice/xds"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // realServer is a server on loopback.
@@ -35,12 +36,19 @@ func serveReal(t *testing.T, addr string) *realServer {
 	return s
 }
 
+func (s *realServer) Publish(set []resource.Resource) {
+	s.t.Helper()
+	if err := s.Server.Publish(set); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 func (s *realServer) stop() { s.grpc.Stop() }
 
-func (s *realServer) until(ctx context.Context, ok func(xds.Proxy) bool) {
+func (s *realServer) until(ctx context.Context, ok func(xds.Client) bool) {
 	s.t.Helper()
 	for {
-		proxies := s.Proxies()
+		proxies := s.Clients()
 		if len(proxies) == 1 && ok(proxies[0]) {
 			return
 		}
@@ -53,11 +61,11 @@ func (s *realServer) until(ctx context.Context, ok func(xds.Proxy) bool) {
 }
 
 // await waits until the proxy holds the set.
-func (s *realServer) await(ctx context.Context, set []xds.Resource) {
+func (s *realServer) await(ctx context.Context, set []resource.Resource) {
 	s.t.Helper()
-	all := map[xds.Ref]string{}
+	all := map[resource.Ref]string{}
 	for _, r := range set {
-		all[r.Ref] = r.Version
+		all[r.Ref] = version(s.t, r)
 	}
-	s.until(ctx, func(p xds.Proxy) bool { return p.Holds(all) })
+	s.until(ctx, func(p xds.Client) bool { return p.Holds(all) })
 }

@@ -34,8 +34,9 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"github.com/sluice-proxy/sluice/examples/fleet"
+	"github.com/sluice-proxy/sluice/test/fleet"
 	"github.com/sluice-proxy/sluice/xds"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // TestRealEnvoy takes one Envoy through a start, a switch of weights, a refused
@@ -72,10 +73,10 @@ func realEnvoy(t *testing.T, api core.ApiConfigSource_ApiType) {
 
 	// A weight sum of zero is refused, shown, and changes nothing.
 	server.Publish(e.set(0, 0, 1))
-	server.until(ctx, func(p xds.Proxy) bool { return len(p.Nacks) == 1 && p.NackCount == 1 })
+	server.until(ctx, func(p xds.Client) bool { return len(p.Nacks) == 1 && p.NackCount == 1 })
 	e.get("green")
 	server.Publish(set)
-	server.until(ctx, func(p xds.Proxy) bool { return len(p.Nacks) == 0 })
+	server.until(ctx, func(p xds.Client) bool { return len(p.Nacks) == 0 })
 
 	// A changed cluster warms at once, because its endpoints follow: the
 	// acknowledgement of a cluster is withheld while it warms.
@@ -104,7 +105,7 @@ func realEnvoy(t *testing.T, api core.ApiConfigSource_ApiType) {
 	server.stop()
 	server = serveReal(t, at)
 	server.Publish(nil)
-	server.until(ctx, func(p xds.Proxy) bool { return p.Connected && len(p.Acknowledged) >= 3 })
+	server.until(ctx, func(p xds.Client) bool { return p.Connected && len(p.Acknowledged) >= 3 })
 	e.get("green")
 	held.alive()
 }
@@ -183,14 +184,10 @@ func (e *edge) bootstrap(api core.ApiConfigSource_ApiType, server netip.AddrPort
 }
 
 // set is the whole world with these weights; generation changes the clusters.
-func (e *edge) set(blue, green uint32, generation int64) []xds.Resource {
-	var set []xds.Resource
-	add := func(name string, m proto.Message, after ...xds.Ref) {
-		r, err := xds.NewResource(name, m, after...)
-		if err != nil {
-			e.t.Fatal(err)
-		}
-		set = append(set, r)
+func (e *edge) set(blue, green uint32, generation int64) []resource.Resource {
+	var set []resource.Resource
+	add := func(name string, m proto.Message, after ...resource.Ref) {
+		set = append(set, resource.New(name, m, after...))
 	}
 	for name, addr := range map[string]netip.AddrPort{"blue": e.blue, "green": e.green} {
 		add(name, &cluster.Cluster{

@@ -8,8 +8,6 @@ import (
 	endpoints "github.com/envoyproxy/go-control-plane/envoy/service/endpoint/v3"
 	extensions "github.com/envoyproxy/go-control-plane/envoy/service/extension/v3"
 	listeners "github.com/envoyproxy/go-control-plane/envoy/service/listener/v3"
-	load "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
-	metrics "github.com/envoyproxy/go-control-plane/envoy/service/metrics/v3"
 	routes "github.com/envoyproxy/go-control-plane/envoy/service/route/v3"
 	runtimes "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
 	secrets "github.com/envoyproxy/go-control-plane/envoy/service/secret/v3"
@@ -21,7 +19,7 @@ import (
 )
 
 // Register adds to g the aggregated and the per-type discovery services, both
-// protocols each, and the services that hear load reports and counters. Streams end when g stops or the proxy leaves; g.GracefulStop
+// protocols each. Streams end when g stops or the proxy leaves; g.GracefulStop
 // would wait for the proxies.
 //
 // go-control-plane has the services and the order of their calls. The stream
@@ -38,19 +36,17 @@ func (s *Server) Register(g *grpc.Server) {
 	runtimes.RegisterRuntimeDiscoveryServiceServer(g, all)
 	extensions.RegisterExtensionConfigDiscoveryServiceServer(g, all)
 	secrets.RegisterSecretDiscoveryServiceServer(g, all)
-	load.RegisterLoadReportingServiceServer(g, loadService{l: s.loads})
-	metrics.RegisterMetricsServiceServer(g, metricsService{l: s.loads})
 }
 
 // handlers is what go-control-plane's services call.
 type handlers struct{ s *Server }
 
 func (h handlers) DeltaStreamHandler(s gcpstream.DeltaStream, typeURL string) error {
-	return h.s.serve(s.Context(), deltaWire{s}, typeURL)
+	return h.s.serve(s.Context(), deltaProtocol{s}, typeURL)
 }
 
 func (h handlers) StreamHandler(s gcpstream.Stream, typeURL string) error {
-	return h.s.serve(s.Context(), sotwWire{s}, typeURL)
+	return h.s.serve(s.Context(), sotwProtocol{s}, typeURL)
 }
 
 // Fetch is polling, which would acknowledge nothing.

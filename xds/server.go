@@ -1,3 +1,12 @@
+// Package xds tells Envoys what to do: it streams one published set of
+// resources to every proxy that asks, and knows what each of them has
+// acknowledged. It knows nothing of services or rollouts.
+//
+// Versions are hashes of the content, so that two processes, or one before and
+// after a restart, say the same version for the same bytes and a reconnecting
+// proxy is sent nothing. A proxy is never told to remove what this process did
+// not publish itself, never sent another version of a write-once resource, and
+// never told to use a resource before it has acknowledged what that needs.
 package xds
 
 import (
@@ -10,6 +19,9 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
+
+	"github.com/sluice-proxy/sluice/internal/level"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 const (
@@ -32,11 +44,6 @@ type Options struct {
 	// first is sent, the one of the second with the same name is sent again
 	// right after, even if unchanged (a modified cluster waits for its endpoints).
 	Resend map[string]string
-	// LoadInterval is how often proxies report their load. Default one second.
-	LoadInterval time.Duration
-	// OwnClusters are clusters that proxies have of their own, from their
-	// bootstrap: what they report of those is ignored without a word.
-	OwnClusters []string
 }
 
 // Server is an xDS management server: delta and state-of-the-world, aggregated
@@ -46,12 +53,11 @@ type Server struct {
 	writeOnce      map[string]bool
 	onePerResponse map[string]bool
 	resend         map[string]string
-	fills          map[string]bool // the types that follow another
+	followers      map[string]bool // the types that follow another
 
-	publish sync.Mutex // orders publishers
-	now     atomic.Pointer[published]
-	changed chan struct{}
-	loads   *loads
+	publish  sync.Mutex // orders publishers
+	snapshot atomic.Pointer[snapshot]
+	changed  level.Level
 
 	mu      sync.Mutex // guards what follows; taken before a peer's
 	byNode  map[string]*peer
@@ -65,17 +71,16 @@ func New(o Options) *Server {
 		writeOnce:      map[string]bool{},
 		onePerResponse: map[string]bool{},
 		resend:         maps.Clone(o.Resend),
-		fills:          map[string]bool{},
-		changed:        make(chan struct{}, 1), // a level: "look again"
+		followers:      map[string]bool{},
+		changed:        level.New(),
 		byNode:         map[string]*peer{},
 		streams:        map[*stream]struct{}{},
-		loads:          newLoads(o),
 	}
 	for _, t := range o.WriteOnce {
 		s.writeOnce[t], s.onePerResponse[t] = true, true
 	}
 	for _, t := range o.Resend {
-		s.fills[t] = true
+		s.followers[t] = true
 	}
 	for _, t := range o.OnePerResponse {
 		s.onePerResponse[t] = true
@@ -83,35 +88,42 @@ func New(o Options) *Server {
 	return s
 }
 
-// Publish makes set the whole of what proxies should hold; the newest set wins.
-// Publishing an equal set changes nothing. It does not wait for any proxy.
-func (s *Server) Publish(set []Resource) {
+// Publish makes set the whole of what proxies should hold; the newest set wins. Of two
+// resources with the same Ref the later counts. Publishing an equal set changes nothing.
+// It does not wait for any proxy. When a message cannot be encoded, nothing is published.
+func (s *Server) Publish(set []resource.Resource) error {
 	s.publish.Lock()
 	defer s.publish.Unlock()
-	old := s.now.Load()
-	n := old.next(set)
-	if n == old {
-		return
+	old := s.snapshot.Load()
+	n, err := old.next(set)
+	if err != nil || n == old {
+		return err
 	}
-	s.loads.follow(set)
-	s.now.Store(n)
+	s.snapshot.Store(n)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for st := range s.streams {
-		st.poke()
+		st.wake.Set()
 	}
+	return nil
 }
 
-// Changed has a value whenever Proxies may differ from what it returned before
+// Versions returns the version of each resource that is published.
+func (s *Server) Versions() map[resource.Ref]string {
+	versions := map[resource.Ref]string{}
+	if snap := s.snapshot.Load(); snap != nil {
+		for _, t := range snap.types {
+			for _, r := range t.byName {
+				versions[r.Ref] = r.version
+			}
+		}
+	}
+	return versions
+}
+
+// Changed has a value whenever Clients may differ from what it returned before
 // the last receive. There is one channel: one receiver.
 func (s *Server) Changed() <-chan struct{} { return s.changed }
-
-func (s *Server) notify() {
-	select {
-	case s.changed <- struct{}{}:
-	default:
-	}
-}
 
 // peers lists all proxies and forgets those that have been gone for too long.
 func (s *Server) peers() []*peer {

@@ -7,7 +7,7 @@ import (
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 
-	"github.com/sluice-proxy/sluice/xds"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 func TestNothingIsAnsweredBeforeTheFirstPublish(t *testing.T) {
@@ -20,17 +20,17 @@ func TestNothingIsAnsweredBeforeTheFirstPublish(t *testing.T) {
 		c.hears()
 		w.Publish(nil)
 		c.hears("CDS", "EDS -a") // an empty wildcard, and "there is none"
-		w.Publish([]xds.Resource{res(t, eds, "a", 1)})
+		w.Publish([]resource.Resource{res(t, eds, "a", 1)})
 		c.hears("EDS +a:1")
 	})
 }
 
 func TestAReconnectWithEqualVersionsIsSentNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		set := []xds.Resource{res(t, cds, "a", 1), res(t, eds, "a", 1), res(t, lds, "web", 1), res(t, rds, "web", 1, ref(cds, "a"))}
-		all := map[xds.Ref]string{}
+		set := []resource.Resource{res(t, cds, "a", 1), res(t, eds, "a", 1), res(t, lds, "web", 1), res(t, rds, "web", 1, ref(cds, "a"))}
+		all := map[resource.Ref]string{}
 		for _, r := range set {
-			all[r.Ref] = r.Version
+			all[r.Ref] = version(t, r)
 		}
 		w := start(t, set...)
 		c := w.client("edge-1")
@@ -76,9 +76,9 @@ func TestNothingIsRemovedThatThisProcessDidNotPublish(t *testing.T) {
 		c.hears("CDS +a:1 +gone:1", "LDS +web:1", "RDS +gone:1")
 		c.ask(rds, "old") // asked again, still claimed
 		c.hears()
-		w.Publish([]xds.Resource{res(t, cds, "a", 1)})
+		w.Publish([]resource.Resource{res(t, cds, "a", 1)})
 		c.hears("CDS -gone", "RDS -gone") // but not "old" of any type, nor the listener
-		if p := w.proxy("edge-1"); !p.Holds(map[xds.Ref]string{ref(cds, "old"): "", ref(lds, "old"): "", ref(lds, "web"): ""}) {
+		if p := w.proxy("edge-1"); !p.Holds(map[resource.Ref]string{ref(cds, "old"): "", ref(lds, "old"): "", ref(lds, "web"): ""}) {
 			t.Errorf("holds %v", p.Acknowledged)
 		}
 	})
@@ -102,18 +102,18 @@ func TestAWriteOnceResourceIsNeverSentAgain(t *testing.T) {
 				t.Errorf("withheld %+v, want %q", got, want)
 			}
 		}
-		w.Publish([]xds.Resource{res(t, lds, "web", 2), res(t, lds, "tcp", 1)})
+		w.Publish([]resource.Resource{res(t, lds, "web", 2), res(t, lds, "tcp", 1)})
 		c.hears("LDS +tcp:1")
 		withheld("proxy edge-1 keeps Listener web as it is; restart that Envoy to give it the new one")
-		w.Publish([]xds.Resource{res(t, lds, "tcp", 1)})
+		w.Publish([]resource.Resource{res(t, lds, "tcp", 1)})
 		c.hears()
 		withheld("proxy edge-1 keeps Listener web; restart that Envoy to take it away")
-		w.Publish([]xds.Resource{res(t, lds, "web", 1), res(t, lds, "tcp", 1)})
+		w.Publish([]resource.Resource{res(t, lds, "web", 1), res(t, lds, "tcp", 1)})
 		c.hears()
 		withheld("")
 
 		c.close() // a reconnect, which claims
-		w.Publish([]xds.Resource{res(t, lds, "web", 2), res(t, lds, "tcp", 1)})
+		w.Publish([]resource.Resource{res(t, lds, "web", 2), res(t, lds, "tcp", 1)})
 		c.connect(w)
 		c.ask(lds)
 		c.hears()
@@ -147,7 +147,7 @@ func TestAResourceWaitsForWhatItNeeds(t *testing.T) {
 		}
 		// Make before break: the new cluster, the route, and the old cluster last.
 		c.hold[cds], c.hold[rds] = true, true
-		w.Publish([]xds.Resource{res(t, cds, "b", 1), res(t, rds, "web", 2, ref(cds, "b"))})
+		w.Publish([]resource.Resource{res(t, cds, "b", 1), res(t, rds, "web", 2, ref(cds, "b"))})
 		c.hears("CDS +b:1")
 		c.release(cds)
 		c.hears("RDS +web:2")
@@ -168,7 +168,7 @@ func TestARemovalWaitsUntilAReconnectedProxyHasSaidWhatItHolds(t *testing.T) {
 		c.ask(rds, "web")
 		c.hears("CDS +a:1 +b:1", "RDS +web:1")
 		c.close()
-		w.Publish([]xds.Resource{res(t, cds, "b", 1), res(t, rds, "web", 2, ref(cds, "b"))})
+		w.Publish([]resource.Resource{res(t, cds, "b", 1), res(t, rds, "web", 2, ref(cds, "b"))})
 		c.connect(w)
 		c.hold[rds] = true
 		c.ask(cds)
@@ -189,13 +189,13 @@ func TestAClusterIsFollowedByItsEndpoints(t *testing.T) {
 		c.hears("CDS +a:1 +b:1")
 		c.ask(eds, "a", "b")
 		c.hears("EDS +a:1", "EDS +b:1")
-		w.Publish([]xds.Resource{res(t, cds, "a", 2), res(t, cds, "b", 1), res(t, eds, "a", 1), res(t, eds, "b", 1)})
+		w.Publish([]resource.Resource{res(t, cds, "a", 2), res(t, cds, "b", 1), res(t, eds, "a", 1), res(t, eds, "b", 1)})
 		c.hears("CDS +a:2", "EDS +a:1")
-		w.Publish([]xds.Resource{res(t, cds, "a", 3), res(t, cds, "b", 1), res(t, eds, "a", 2), res(t, eds, "b", 2)})
+		w.Publish([]resource.Resource{res(t, cds, "a", 3), res(t, cds, "b", 1), res(t, eds, "a", 2), res(t, eds, "b", 2)})
 		c.hears("CDS +a:3", "EDS +a:2", "EDS +b:2")
 
 		c.close() // the cluster changes while it is away: its endpoints are equal, but have to follow
-		w.Publish([]xds.Resource{res(t, cds, "a", 4), res(t, cds, "b", 1), res(t, eds, "a", 2), res(t, eds, "b", 2)})
+		w.Publish([]resource.Resource{res(t, cds, "a", 4), res(t, cds, "b", 1), res(t, eds, "a", 2), res(t, eds, "b", 2)})
 		c.connect(w)
 		c.ask(cds)
 		c.ask(eds, "a", "b")
@@ -212,11 +212,11 @@ func TestAClusterIsFollowedByTheEndpointsThatItHoldsIfItRefusedTheNewest(t *test
 		c.ask(cds)
 		c.ask(eds, "a")
 		c.hears("CDS +a:1", "EDS +a:1")
-		w.Publish([]xds.Resource{res(t, cds, "a", 1), res(t, eds, "a", 2)})
+		w.Publish([]resource.Resource{res(t, cds, "a", 1), res(t, eds, "a", 2)})
 		c.hears("EDS +a:2")
-		w.Publish([]xds.Resource{res(t, cds, "a", 2), res(t, eds, "a", 2)})
+		w.Publish([]resource.Resource{res(t, cds, "a", 2), res(t, eds, "a", 2)})
 		c.hears("CDS +a:2", "EDS +a:1")
-		if p := w.proxy("edge-1"); len(p.Nacks) != 1 || p.NackCount != 1 || !p.Holds(map[xds.Ref]string{ref(eds, "a"): res(t, eds, "a", 1).Version}) {
+		if p := w.proxy("edge-1"); len(p.Nacks) != 1 || p.NackCount != 1 || !p.Holds(map[resource.Ref]string{ref(eds, "a"): version(t, res(t, eds, "a", 1))}) {
 			t.Errorf("%+v", p)
 		}
 	})
@@ -231,15 +231,15 @@ func TestABadResourceIsRefusedAlone(t *testing.T) {
 		c.ask(rds, "a", "b", "c")
 		c.hears("RDS +a:1", "RDS +b:1", "RDS +c:1")
 		p := w.proxy("edge-1")
-		if len(p.Nacks) != 1 || p.NackCount != 1 || p.Nacks[0].Message != "b:1 is bad" || strings.Join(p.Nacks[0].Names, " ") != "b" || p.Nacks[0].Version != res(t, rds, "b", 1).Version {
+		if len(p.Nacks) != 1 || p.NackCount != 1 || p.Nacks[0].Message != "b:1 is bad" || strings.Join(p.Nacks[0].Names, " ") != "b" || p.Nacks[0].Version != version(t, res(t, rds, "b", 1)) {
 			t.Errorf("refusals: %d, %+v", p.NackCount, p.Nacks)
 		}
-		w.Publish([]xds.Resource{res(t, rds, "a", 2), res(t, rds, "b", 1), res(t, rds, "c", 1)})
+		w.Publish([]resource.Resource{res(t, rds, "a", 2), res(t, rds, "b", 1), res(t, rds, "c", 1)})
 		c.hears("RDS +a:2") // the refused version is not sent again
-		if p := w.proxy("edge-1"); len(p.Nacks) != 1 || p.Holds(map[xds.Ref]string{ref(rds, "b"): ""}) {
+		if p := w.proxy("edge-1"); len(p.Nacks) != 1 || p.Holds(map[resource.Ref]string{ref(rds, "b"): ""}) {
 			t.Errorf("the refusal is not settled by others' acknowledgements: %+v", p.Nacks)
 		}
-		w.Publish([]xds.Resource{res(t, rds, "a", 2), res(t, rds, "b", 2), res(t, rds, "c", 1)})
+		w.Publish([]resource.Resource{res(t, rds, "a", 2), res(t, rds, "b", 2), res(t, rds, "c", 1)})
 		c.hears("RDS +b:2")
 		if p := w.proxy("edge-1"); len(p.Nacks) != 0 || p.NackCount != 1 {
 			t.Errorf("refusals after the acknowledgement: %d, %+v", p.NackCount, p.Nacks)
@@ -259,11 +259,11 @@ func TestARefusedResponseOfSeveralIsSentAgainOneByOne(t *testing.T) {
 		c.ask(cds)
 		c.hears("CDS +a:1 +b:1 +c:1", "CDS +a:1", "CDS +b:1", "CDS +c:1")
 		if p := w.proxy("edge-1"); p.NackCount != 2 || len(p.Nacks) != 1 || strings.Join(p.Nacks[0].Names, " ") != "b" ||
-			!p.Holds(map[xds.Ref]string{ref(cds, "a"): "", ref(cds, "c"): ""}) {
+			!p.Holds(map[resource.Ref]string{ref(cds, "a"): "", ref(cds, "c"): ""}) {
 			t.Errorf("%+v", p)
 		}
 		<-w.Changed()
-		w.Publish([]xds.Resource{res(t, cds, "a", 1), res(t, cds, "c", 1)}) // the bad one is taken back
+		w.Publish([]resource.Resource{res(t, cds, "a", 1), res(t, cds, "c", 1)}) // the bad one is taken back
 		c.hears()
 		<-w.Changed() // nothing was sent, but the refusal is settled
 		if p := w.proxy("edge-1"); len(p.Nacks) != 0 {
@@ -282,7 +282,7 @@ func TestAnAnswerCountsForExactlyItsResponse(t *testing.T) {
 		c.hears("EDS +a:1", "EDS +b:1")
 		holds := func(name string) bool {
 			synctest.Wait()
-			return w.proxy("edge-1").Holds(map[xds.Ref]string{ref(eds, name): ""})
+			return w.proxy("edge-1").Holds(map[resource.Ref]string{ref(eds, name): ""})
 		}
 		c.send(&discovery.DeltaDiscoveryRequest{TypeUrl: eds, ResponseNonce: "99"})
 		if holds("a") || holds("b") {
@@ -305,7 +305,7 @@ func TestAnAnswerCountsForExactlyItsResponse(t *testing.T) {
 		if holds("b") {
 			t.Error("an unsubscribed name still counts")
 		}
-		w.Publish([]xds.Resource{res(t, eds, "a", 2), res(t, eds, "b", 2)})
+		w.Publish([]resource.Resource{res(t, eds, "a", 2), res(t, eds, "b", 2)})
 		c.hears()
 	})
 }
@@ -322,15 +322,15 @@ func TestWhatIsOnItsWayIsNotHeld(t *testing.T) {
 		c.hears("RDS +web:1")
 		holds := func() bool {
 			synctest.Wait()
-			return w.proxy("edge-1").Holds(map[xds.Ref]string{ref(rds, "web"): back.Version})
+			return w.proxy("edge-1").Holds(map[resource.Ref]string{ref(rds, "web"): version(t, back)})
 		}
 		if !holds() {
 			t.Error("an acknowledged version is not held")
 		}
 		c.hold[rds] = true
-		w.Publish([]xds.Resource{there})
+		w.Publish([]resource.Resource{there})
 		c.hears("RDS +web:2")
-		w.Publish([]xds.Resource{back})
+		w.Publish([]resource.Resource{back})
 		c.hears()
 		if holds() {
 			t.Error("a version counts as held while another is on its way")

@@ -8,18 +8,20 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	gcpstream "github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
-// sotwWire speaks the state-of-the-world protocol. It lacks what the delta
+// sotwProtocol speaks the state-of-the-world protocol. It lacks what the delta
 // protocol says on reconnect: which versions the proxy holds. For the types whose
 // responses contain everything (listeners, clusters), where leaving out is
 // removing, the version that we give such a response therefore lists its content,
 // and comes back with the first request of the next stream.
-type sotwWire struct{ gcpstream.Stream }
+type sotwProtocol struct{ gcpstream.Stream }
 
-func (sotwWire) wholeState() bool { return true }
+func (sotwProtocol) wholeState() bool { return true }
 
-func (w sotwWire) receive() (request, error) {
+func (w sotwProtocol) receive() (request, error) {
 	m, err := w.Recv()
 	if err != nil {
 		return request{}, err
@@ -39,50 +41,50 @@ func wholeVersion(m *discovery.DiscoveryRequest) string {
 	return ""
 }
 
-func (w sotwWire) send(h *holding, l *letter) error {
-	content, version := l.changed, digest(l.changed)
+func (w sotwProtocol) send(h *holding, r *response) error {
+	content, version := r.changed, digest(r.changed)
 	if cache.ResourceRequiresFullStateInSotw(h.typeURL) {
-		content = l.all
-		version = list(content)
+		content = r.all
+		version = contents(content)
 	}
 	resources := make([]*anypb.Any, len(content))
-	for i, r := range content {
-		resources[i] = r.Body
+	for i, c := range content {
+		resources[i] = c.envelope.Resource
 	}
-	return w.Send(&discovery.DiscoveryResponse{VersionInfo: version, Resources: resources, TypeUrl: h.typeURL, Nonce: l.nonce})
+	return w.Send(&discovery.DiscoveryResponse{VersionInfo: version, Resources: resources, TypeUrl: h.typeURL, Nonce: r.nonce})
 }
 
 // digest is a version for several resources: that of the only one, or a hash.
-func digest(resources []*Resource) string {
+func digest(resources []*revision) string {
 	if len(resources) == 1 {
-		return resources[0].Version
+		return resources[0].version
 	}
 	var b strings.Builder
 	for _, r := range resources {
-		b.WriteString(r.Name + "=" + r.Version + "\n")
+		b.WriteString(r.Name + "=" + r.version + "\n")
 	}
-	return hash([]byte(b.String()))
+	return resource.Version([]byte(b.String()))
 }
 
 // nothingHeld is the list of no resources: an empty version would mean that the
 // proxy has accepted nothing yet.
 const nothingHeld = "="
 
-// list is a version that says which resources a response contains; claimed reads it.
-func list(resources []*Resource) string {
+// contents is a version that says which resources a response contains; parseContents reads it.
+func contents(resources []*revision) string {
 	if len(resources) == 0 {
 		return nothingHeld
 	}
 	v := make(url.Values, len(resources))
 	for _, r := range resources {
-		v.Set(r.Name, r.Version)
+		v.Set(r.Name, r.version)
 	}
 	return v.Encode()
 }
 
-// claimed reads what list wrote; foreign means that the version was not ours, so
+// parseContents reads what contents wrote; foreign means that the version was not ours, so
 // that nobody knows what the proxy holds.
-func claimed(version string) (claims map[string]string, foreign bool) {
+func parseContents(version string) (claims map[string]string, foreign bool) {
 	if version == "" || version == nothingHeld {
 		return nil, false
 	}

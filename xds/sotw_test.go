@@ -5,7 +5,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/sluice-proxy/sluice/xds"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 func TestStateOfTheWorld(t *testing.T) {
@@ -23,9 +23,9 @@ func TestStateOfTheWorld(t *testing.T) {
 		}
 		// Listeners and clusters come whole: a listener that is withheld is repeated
 		// as it was, or it would be removed.
-		w.Publish([]xds.Resource{res(t, cds, "a", 2), res(t, cds, "b", 1), res(t, eds, "a", 1), res(t, lds, "web", 2), res(t, lds, "tcp", 1), res(t, rds, "web", 1, ref(cds, "b"))})
+		w.Publish([]resource.Resource{res(t, cds, "a", 2), res(t, cds, "b", 1), res(t, eds, "a", 1), res(t, lds, "web", 2), res(t, lds, "tcp", 1), res(t, rds, "web", 1, ref(cds, "b"))})
 		c.hears("CDS +a:2 +b:1", "EDS +a:1", "LDS +tcp:1 +web:1")
-		w.Publish([]xds.Resource{res(t, cds, "a", 2), res(t, eds, "a", 1), res(t, lds, "web", 2), res(t, lds, "tcp", 1), res(t, rds, "web", 2, ref(cds, "a"))})
+		w.Publish([]resource.Resource{res(t, cds, "a", 2), res(t, eds, "a", 1), res(t, lds, "web", 2), res(t, lds, "tcp", 1), res(t, rds, "web", 2, ref(cds, "a"))})
 		c.hears("RDS +web:2", "CDS +a:2") // the old cluster last
 		if got := w.proxy("edge-1").Withheld; len(got) != 1 || got[0].Ref != ref(lds, "web") {
 			t.Errorf("withheld %+v", got)
@@ -35,7 +35,7 @@ func TestStateOfTheWorld(t *testing.T) {
 
 func TestStateOfTheWorldAfterARestartRemovesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		set := []xds.Resource{res(t, cds, "a", 1), res(t, lds, "web", 1)}
+		set := []resource.Resource{res(t, cds, "a", 1), res(t, lds, "web", 1)}
 		c := start(t, set...).sotw("edge-1")
 		c.ask(cds)
 		c.ask(lds)

@@ -9,12 +9,13 @@ import (
 	"sync"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"github.com/sluice-proxy/sluice/internal/level"
 	"google.golang.org/grpc/codes"
 	grpcpeer "google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 )
 
-// request is what a proxy says, in either protocol.
+// request is one message of a proxy, in either protocol.
 type request struct {
 	node    *core.Node
 	typeURL string
@@ -29,46 +30,39 @@ type request struct {
 	version string   // the same: of the last response it accepted
 }
 
-// wire is one of the two protocols on an open stream.
-type wire interface {
+// protocol is one of the two protocols on an open stream.
+type protocol interface {
 	receive() (request, error)
-	send(*holding, *letter) error
+	send(*holding, *response) error
 	// wholeState is true for the state-of-the-world protocol.
 	wholeState() bool
 }
 
 // stream is one open stream. Its loop runs in the goroutine of the call.
 type stream struct {
-	s     *Server
-	wire  wire
-	only  string // the type of a per-type service; empty for the aggregated one
-	addr  string
-	wake  chan struct{} // a level: there may be something to send
-	over  chan struct{} // closed to end it from outside
-	ended sync.Once
+	s        *Server
+	protocol protocol
+	only     string // the type of a per-type service; empty for the aggregated one
+	addr     string
+	wake     level.Level   // there may be something to send
+	closing  chan struct{} // closed to end it from outside
+	ended    sync.Once
 
 	peer *peer // set by attach, with the first request
 
 	// The peer's mutex guards what follows.
-	stale  bool            // a newer stream speaks for the proxy
-	begun  map[string]bool // the types that it has asked for
-	nonces uint64
+	replaced bool            // a newer stream speaks for the proxy
+	types    map[string]bool // the types that it has asked for
+	nonces   uint64
 }
 
-func (st *stream) poke() {
-	select {
-	case st.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (st *stream) end() { st.ended.Do(func() { close(st.over) }) }
+func (st *stream) end() { st.ended.Do(func() { close(st.closing) }) }
 
 // serve runs one stream until the proxy or the server ends it.
-func (s *Server) serve(ctx context.Context, w wire, only string) error {
+func (s *Server) serve(ctx context.Context, with protocol, only string) error {
 	st := &stream{
-		s: s, wire: w, only: only,
-		wake: make(chan struct{}, 1), over: make(chan struct{}), begun: map[string]bool{},
+		s: s, protocol: with, only: only,
+		wake: level.New(), closing: make(chan struct{}), types: map[string]bool{},
 	}
 	if from, ok := grpcpeer.FromContext(ctx); ok {
 		st.addr = from.Addr.String()
@@ -77,7 +71,7 @@ func (s *Server) serve(ctx context.Context, w wire, only string) error {
 	failed := make(chan error, 1) // its one value is never waited for
 	go func() {                   // ends when the call does: ctx is the call's, and so is receive
 		for {
-			r, err := w.receive()
+			r, err := with.receive()
 			if err != nil {
 				failed <- err
 				return
@@ -105,7 +99,7 @@ func (st *stream) loop(ctx context.Context, requests <-chan request, failed <-ch
 			return status.FromContextError(context.Cause(ctx)).Err()
 		case err := <-failed:
 			return err
-		case <-st.over:
+		case <-st.closing:
 			return status.Error(codes.Unavailable, "another stream has spoken for this node; connect again")
 		case r := <-requests:
 			if err := st.take(r); err != nil {
@@ -119,7 +113,7 @@ func (st *stream) loop(ctx context.Context, requests <-chan request, failed <-ch
 	}
 }
 
-// take notes what the proxy says.
+// take takes one request over.
 func (st *stream) take(r request) error {
 	if st.peer == nil {
 		if r.node.GetId() == "" {
@@ -136,17 +130,17 @@ func (st *stream) take(r request) error {
 	p := st.peer
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	defer st.s.notify()
-	first := !st.begun[r.typeURL]
-	h, err := p.holding(st.s, r.typeURL)
+	defer st.s.changed.Set()
+	first := !st.types[r.typeURL]
+	h, err := p.ensure(st.s, r.typeURL)
 	switch {
 	case err != nil:
 		return status.Error(codes.ResourceExhausted, err.Error())
-	case st.stale, !first && h.owner != st:
+	case st.replaced, !first && h.owner != st:
 		return nil // a newer stream speaks for the proxy
 	}
-	st.begun[r.typeURL] = true
-	if err := st.hear(h, first, r); err != nil {
+	st.types[r.typeURL] = true
+	if err := st.apply(h, first, r); err != nil {
 		return status.Error(codes.ResourceExhausted, err.Error())
 	}
 	if first {
@@ -155,20 +149,20 @@ func (st *stream) take(r request) error {
 	return nil
 }
 
-// hear lets the type's holding have the request.
-func (st *stream) hear(h *holding, first bool, r request) error {
-	whole := st.wire.wholeState()
+// apply gives the request to the holding of its type.
+func (st *stream) apply(h *holding, first bool, r request) error {
+	whole := st.protocol.wholeState()
 	if first {
 		claims, foreign := r.claims, false
 		if whole {
-			claims, foreign = claimed(r.version)
+			claims, foreign = parseContents(r.version)
 		}
 		if err := h.begin(st, claims); err != nil {
 			return err
 		}
 		h.foreign = foreign
 	} else {
-		if whole && h.lastOne != "" && r.nonce != h.lastOne {
+		if whole && h.lastNonce != "" && r.nonce != h.lastNonce {
 			return nil // an answer to an older response; that to the newest follows
 		}
 		h.answer(r.nonce, r.message, r.refused)
@@ -182,54 +176,51 @@ func (st *stream) hear(h *holding, first bool, r request) error {
 // flush sends everything that can be said now.
 func (st *stream) flush() error {
 	for {
-		posts := st.posts()
-		if len(posts) == 0 {
+		next := st.next()
+		if len(next) == 0 {
 			return nil
 		}
-		for _, post := range posts {
-			if err := st.wire.send(post.h, post.l); err != nil {
+		for _, a := range next {
+			if err := st.protocol.send(a.of, a.response); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-type post struct {
-	h *holding
-	l *letter
+// addressed is a response and what it is about.
+type addressed struct {
+	of       *holding
+	response *response
 }
 
-// posts writes the next responses of each type. A type that another must follow
+// next makes the next responses of each type. A type that another must follow
 // comes first, so that the other's goes out right after it.
-func (st *stream) posts() []post {
-	now := st.s.now.Load()
+func (st *stream) next() []addressed {
+	snap := st.s.snapshot.Load()
 	p := st.peer
-	if now == nil || p == nil {
+	if snap == nil || p == nil {
 		return nil
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if st.stale {
+	if st.replaced {
 		return nil
 	}
-	var mine []*holding
+	var own []*holding
 	for _, h := range p.types {
 		if h.owner == st {
-			h.catchUp(now)
-			mine = append(mine, h)
+			h.catchUp(snap)
+			own = append(own, h)
 		}
 	}
-	slices.SortFunc(mine, func(a, b *holding) int {
+	slices.SortFunc(own, func(a, b *holding) int {
 		return cmp.Or(cmp.Compare(st.s.rank(a.typeURL), st.s.rank(b.typeURL)), cmp.Compare(a.typeURL, b.typeURL))
 	})
-	var out []post
-	for _, h := range mine {
-		for {
-			l := h.write(now)
-			if l == nil {
-				break
-			}
-			out = append(out, post{h, l})
+	var out []addressed
+	for _, h := range own {
+		for r := h.respond(snap); r != nil; r = h.respond(snap) {
+			out = append(out, addressed{h, r})
 		}
 	}
 	return out
@@ -240,7 +231,7 @@ func (s *Server) rank(typeURL string) int {
 	switch {
 	case s.resend[typeURL] != "":
 		return 0
-	case s.fills[typeURL]:
+	case s.followers[typeURL]:
 		return 1
 	}
 	return 2

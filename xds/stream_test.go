@@ -12,7 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/sluice-proxy/sluice/xds"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 func TestTheNewestStreamIsTheProxy(t *testing.T) {
@@ -27,11 +27,11 @@ func TestTheNewestStreamIsTheProxy(t *testing.T) {
 		if p := w.proxy("edge-1"); p.Streams != 2 {
 			t.Errorf("%d streams", p.Streams)
 		}
-		w.Publish([]xds.Resource{res(t, cds, "a", 2)})
+		w.Publish([]resource.Resource{res(t, cds, "a", 2)})
 		old.hears()
 		young.hears("CDS +a:2")
 		old.close()
-		if p := w.proxy("edge-1"); !p.Connected || p.Streams != 1 || !p.Lost.IsZero() || !p.Holds(map[xds.Ref]string{ref(cds, "a"): res(t, cds, "a", 2).Version}) {
+		if p := w.proxy("edge-1"); !p.Connected || p.Streams != 1 || !p.Lost.IsZero() || !p.Holds(map[resource.Ref]string{ref(cds, "a"): version(t, res(t, cds, "a", 2))}) {
 			t.Errorf("after the old stream's end: %+v", p)
 		}
 		// A stale stream that outlives the newest has to start over.
@@ -81,11 +81,11 @@ func TestALostProxyIsForgottenAfterAnHour(t *testing.T) {
 		c.close()
 		<-w.Changed()
 		time.Sleep(time.Hour - time.Second)
-		if n := len(w.Proxies()); n != 1 {
+		if n := len(w.Clients()); n != 1 {
 			t.Errorf("%d proxies after less than an hour", n)
 		}
 		time.Sleep(2 * time.Second)
-		if n := len(w.Proxies()); n != 0 {
+		if n := len(w.Clients()); n != 0 {
 			t.Errorf("%d proxies after more than an hour", n)
 		}
 	})

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -16,10 +17,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/coder/websocket"
-
-	"github.com/sluice-proxy/sluice/examples/fleet"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
 // TestMain is drain-sidecar itself when a test runs it as a process.
@@ -80,37 +79,25 @@ func startBinary(t testing.TB, binary, to string, flags ...string) *program {
 
 // echo is a WebSocket server that knows nothing of the contract.
 func echo(t *testing.T) string {
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, err := websocket.Accept(w, r, nil)
-		if err != nil {
-			return
-		}
-		defer c.CloseNow()
-		for {
-			kind, b, err := c.Read(r.Context())
-			if err != nil || c.Write(r.Context(), kind, b) != nil {
-				return
-			}
-		}
-	}))
+	srv := httptest.NewServer(http.HandlerFunc(fleet.Echo))
 	t.Cleanup(srv.Close)
 	return srv.Listener.Addr().String()
 }
 
 // connect returns n clients that have had an echo.
-func (p *program) connect(n int) (clients []*websocket.Conn) {
+func (p *program) connect(n int) (clients []*fleet.Socket) {
 	p.t.Helper()
 	for range n {
-		c, _, err := websocket.Dial(p.t.Context(), "http://"+p.listen, nil)
+		c, _, err := fleet.DialSocket(p.t.Context(), "ws://"+p.listen)
 		if err != nil {
 			p.t.Fatal(err)
 		}
-		p.t.Cleanup(func() { _ = c.CloseNow() })
-		if err := c.Write(p.t.Context(), websocket.MessageText, []byte("hello")); err != nil {
+		p.t.Cleanup(func() { _ = c.Close() })
+		if err := c.Say("hello"); err != nil {
 			p.t.Fatal(err)
 		}
-		if _, b, err := c.Read(p.t.Context()); err != nil || string(b) != "hello" {
-			p.t.Fatalf("the echo is %q, %v", b, err)
+		if text, err := c.Hear(); err != nil || text != "hello" {
+			p.t.Fatalf("the echo is %q, %v", text, err)
 		}
 		clients = append(clients, c)
 	}
@@ -163,11 +150,11 @@ func TestSIGTERMLetsConnectionsGo(t *testing.T) {
 	for p.status().State != drain.Draining {
 		time.Sleep(time.Millisecond)
 	}
-	if _, res, err := websocket.Dial(t.Context(), "http://"+p.listen, nil); err == nil || res == nil || res.StatusCode != http.StatusServiceUnavailable {
+	if _, res, err := fleet.DialSocket(t.Context(), "ws://"+p.listen); err == nil || res == nil || res.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("a new client is answered %v, %v; want 503", res, err)
 	}
 	for _, c := range clients {
-		if _, _, err := c.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusServiceRestart {
+		if _, err := c.Hear(); !errors.Is(err, fleet.CloseError(1012)) {
 			t.Errorf("a client's connection ended with %v, want close 1012", err)
 		}
 	}
@@ -195,7 +182,7 @@ func TestOrders(t *testing.T) {
 	p.Signal(syscall.SIGTERM)
 	order(2, 0)
 	for _, c := range clients {
-		if _, _, err := c.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusServiceRestart {
+		if _, err := c.Hear(); !errors.Is(err, fleet.CloseError(1012)) {
 			t.Errorf("a client's connection ended with %v, want close 1012", err)
 		}
 	}
@@ -208,7 +195,7 @@ func TestGraceEnds(t *testing.T) {
 	clients := p.connect(2)
 	p.Signal(syscall.SIGTERM)
 	for _, c := range clients {
-		if _, _, err := c.Read(t.Context()); err == nil {
+		if _, err := c.Hear(); err == nil {
 			t.Error("a client's connection goes on")
 		}
 	}
@@ -244,7 +231,7 @@ func TestServerComesUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := start(t, addr.String())
-	_, res, err := websocket.Dial(t.Context(), "http://"+p.listen, nil)
+	_, res, err := fleet.DialSocket(t.Context(), "ws://"+p.listen)
 	if err == nil || res == nil || res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") != "1" {
 		t.Fatalf("the client is answered %v, %v; want 503 with Retry-After", res, err)
 	}
@@ -275,6 +262,10 @@ func TestWrongUsage(t *testing.T) {
 	if err := os.WriteFile(empty, []byte(" \n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	words := filepath.Join(t.TempDir(), "words")
+	if err := os.WriteFile(words, []byte("two words\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -297,7 +288,8 @@ func TestWrongUsage(t *testing.T) {
 		{"--close-wait -1s", 2, "--close-wait is -1s; it must be above 0"},
 		{"--drain 0.0.0.0:9002", 2, "can be reached from other machines, so it needs --token-file"},
 		{"--drain 9002", 2, "--drain: address 9002: missing port"},
-		{"--token-file " + empty, 2, "is empty; write the token into it"},
+		{"--token-file " + empty, 2, "--token-file: " + empty + " is empty; it must hold the token"},
+		{"--token-file " + words, 2, "--token-file: " + words + " holds more than one word of plain characters; it must hold the token alone"},
 		{"--token-file /nowhere/token", 2, "no such file"},
 		{"--drain " + taken.Addr().String(), 1, "--drain: listen tcp"},
 		{"--drain :0 --listen " + taken.Addr().String(), 1, "--listen: listen tcp"},

@@ -8,11 +8,10 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
-	"strings"
 	"sync"
 	"time"
 
+	"github.com/sluice-proxy/sluice/internal/secret"
 	"github.com/sluice-proxy/sluice/sidecar"
 )
 
@@ -34,12 +33,9 @@ func (s *settings) check(args []string) error {
 		return err
 	}
 	if s.tokenFile != "" {
-		b, err := os.ReadFile(s.tokenFile)
-		if err != nil {
+		var err error
+		if s.sidecar.Token, err = secret.File(s.tokenFile); err != nil {
 			return fmt.Errorf("--token-file: %w", err)
-		}
-		if s.sidecar.Token = strings.TrimSpace(string(b)); s.sidecar.Token == "" {
-			return fmt.Errorf("--token-file: %s is empty; write the token into it", s.tokenFile)
 		}
 	}
 	host, port, err := net.SplitHostPort(s.drain)

@@ -17,7 +17,7 @@ const appears = 30 * time.Second
 // await follows a rollout to its end. An end other than want is an error, and so
 // is an interruption, which leaves the rollout going.
 func (c *cli) await(ctx context.Context, client *api.Client, service discovery.Service, id string, want rollout.Outcome) error {
-	v := c.viewer(true)
+	v := c.newViewer(true)
 	record, err := c.ending(ctx, client, service, id, v)
 	v.close()
 	switch {

@@ -2,11 +2,11 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sluice-proxy/sluice/internal/secret"
 	"github.com/sluice-proxy/sluice/rollout/drain/conform"
 )
 
@@ -44,13 +44,12 @@ before it is registered. It serves at the end.`,
 			return &usageError{err.Error()}
 		}
 		if tokenFile != "" {
-			data, err := os.ReadFile(tokenFile)
-			if err != nil {
-				return fmt.Errorf("token file: %w", err)
+			var err error
+			if o.Token, err = secret.File(tokenFile); err != nil {
+				return fmt.Errorf("--token-file: %w", err)
 			}
-			if o.Token = strings.TrimSpace(string(data)); o.Token == "" {
-				return fmt.Errorf("token file %s is empty; it must hold the token", tokenFile)
-			}
+		} else if o.Token != "" && !secret.Word(o.Token) {
+			return usagef("--token holds more than one word of plain characters; give the token alone")
 		}
 		out := conformity{URL: o.URL, Rules: []conform.Result{}}
 		var broken []string

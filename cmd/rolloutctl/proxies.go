@@ -70,7 +70,7 @@ func (c *cli) printProxies(all []api.Proxy, now time.Time) error {
 }
 
 // reports is one word for how the proxy's reports come.
-func reports(r api.Reports) string {
+func reports(r api.Reporting) string {
 	switch {
 	case r.Silent:
 		return "silent"

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/internal/secret"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
 )
@@ -103,12 +104,9 @@ func (c *cli) json() bool { return c.output == "json" }
 func (c *cli) client() (*api.Client, error) {
 	token := ""
 	if c.tokenFile != "" {
-		data, err := os.ReadFile(c.tokenFile)
-		if err != nil {
-			return nil, fmt.Errorf("token file: %w", err)
-		}
-		if token = strings.TrimSpace(string(data)); token == "" {
-			return nil, fmt.Errorf("token file %s is empty; it must hold the token", c.tokenFile)
+		var err error
+		if token, err = secret.File(c.tokenFile); err != nil {
+			return nil, fmt.Errorf("--token-file: %w", err)
 		}
 	}
 	client, err := api.NewClient(c.server, token)

@@ -29,7 +29,7 @@ func (c *cli) watch() *cobra.Command {
 				return err
 			}
 			ctx := cmd.Context()
-			v := c.viewer(false)
+			v := c.newViewer(false)
 			for world, err := range follow(ctx, client, discovery.Service(c.service), false, v.notice) {
 				if err == nil {
 					err = v.show(world)
@@ -56,10 +56,10 @@ type viewer interface {
 	close()
 }
 
-// viewer chooses how: JSON lines, redrawn in place on a terminal, else one line
+// newViewer chooses how: JSON lines, redrawn in place on a terminal, else one line
 // per change. A command that waits keeps its JSON output for its results and
 // shows the lines on stderr.
-func (c *cli) viewer(waiting bool) viewer {
+func (c *cli) newViewer(waiting bool) viewer {
 	switch file, ok := c.out.(*os.File); {
 	case c.json() && waiting:
 		return &lines{out: c.err, err: c.err}

@@ -36,7 +36,7 @@ func steady(name discovery.Service, n int) rollout.View {
 				Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(ci), byte(i + 1)}), 9000), Drain: "http://10.0.0.1:9001",
 			}
 			v.Seen.Fleet.Instances = append(v.Seen.Fleet.Instances, in)
-			v.State.Members[in.ID] = rollout.Member{ID: in.ID, Colour: c, Addr: in.Addr, Drain: in.Drain, Counted: true}
+			v.State.Members[in.ID] = rollout.Member{Identity: rollout.Identity{ID: in.ID, Colour: c, Addr: in.Addr, Drain: in.Drain}, Counts: rollout.Counts{Counted: true}}
 			st := drain.Status{State: drain.Serving, Returned: new(uint64)}
 			if c == discovery.Blue {
 				st.Active, st.Accepted = 100, 120
@@ -166,7 +166,7 @@ func troubled() rollout.View {
 	delete(v.Seen.Instances, "chat-b2")
 	v.Seen.Loads = map[rollout.Place]rollout.Load{
 		{Colour: discovery.Blue, Addr: m.Addr}:                           {Held: 60, At: then, Silent: []string{"edge-2"}},
-		{Colour: discovery.Green, Addr: v.State.Members["chat-g1"].Addr}: {Held: 25, At: then, Accepted: 51, Refused: 3, PerSecond: 1.5},
+		{Colour: discovery.Green, Addr: v.State.Members["chat-g1"].Addr}: {Held: 25, At: then, Admissions: rollout.Admissions{Accepted: 51, Refused: 3}, PerSecond: 1.5},
 	}
 	v.Seen.Witnesses = map[discovery.Colour]rollout.Witness{
 		discovery.Blue: {Active: 120, At: then, Missing: []string{"edge-2"}}, discovery.Green: {Missing: []string{"edge-2"}},
@@ -196,8 +196,8 @@ func worlds(name string) map[discovery.Service]rollout.View {
 func edges() []api.Proxy {
 	return []api.Proxy{
 		{Node: "edge-1", Connected: true, Since: then, Address: "10.1.0.1:40000", UserAgent: "envoy 1.39.3", Holds: []api.Holding{{Type: "cluster", Resources: 2}, {Type: "route", Resources: 1}}},
-		{Node: "edge-2", Since: then, Address: "10.1.0.2:40000", NackCount: 3, Nacks: []api.Nack{{Type: "route", Names: []string{"chat"}, Message: "sum of weights is 0", At: then}},
+		{Node: "edge-2", Since: then, Address: "10.1.0.2:40000", NackCount: 3, Nacks: []api.Rejection{{Type: "route", Names: []string{"chat"}, Message: "sum of weights is 0", At: then}},
 			Withheld: []api.Withheld{{Ref: "listener/web", Why: "it would be removed"}},
-			Reports:  api.Reports{Loads: new(then), Trouble: "load report of chat-blue: it names no endpoints", Refused: 7, Ignored: []string{"other"}}},
+			Reports:  api.Reporting{Loads: new(then), Trouble: "load report of chat-blue: it names no endpoints", Refused: 7, Ignored: []string{"other"}}},
 	}
 }

@@ -19,11 +19,11 @@ import (
 
 	"github.com/sluice-proxy/sluice/cmd/internal/config"
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/examples/fleet"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
 	"github.com/sluice-proxy/sluice/rollout/control"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
 // benched is rolloutd within this process: what serve wires, with an ear where
@@ -66,7 +66,7 @@ func startBenched(b *testing.B, discovery, rest string) *benched {
 	group.Go(func() error { return source.run(ctx, conf) })
 	group.Go(func() error { return hear(ctx, p.pub, p.notice) })
 	group.Go(func() error { return carried.run(ctx, p.control) })
-	group.Go(func() error { return serveXDS(ctx, p.pub.server, xdsListener) })
+	group.Go(func() error { return serveXDS(ctx, p.pub, xdsListener) })
 	group.Go(func() error { return serveAPI(ctx, operator(conf, p.control, p.pub, source, carried), apiListener) })
 	b.Cleanup(func() {
 		stop()

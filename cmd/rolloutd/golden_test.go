@@ -20,7 +20,7 @@ import (
 	"github.com/sluice-proxy/sluice/cmd/internal/config"
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
-	"github.com/sluice-proxy/sluice/xds"
+	"github.com/sluice-proxy/sluice/xds/reports/exchange"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files in testdata")
@@ -43,10 +43,10 @@ func golden(t *testing.T, name string, got []byte) {
 // labels and help of every family.
 func TestMetricFamilies(t *testing.T) {
 	carries := newLoads(newPublisher(&config.Config{}, slog.New(slog.DiscardHandler)))
-	carries.seen = map[discovery.Service]carried{"chat": {
+	carries.traffic = map[discovery.Service]traffic{"chat": {
 		overflow: map[discovery.Colour]uint64{discovery.Blue: 1}, witnesses: map[discovery.Colour]rollout.Witness{discovery.Blue: {}},
 	}}
-	carries.pub.server.Import("http://10.0.0.9:18001", reports())
+	carries.pub.hub.Import("http://10.0.0.9:18001", exchanged())
 	described := regexp.MustCompile(`^Desc\{fqName: "(.*?)", help: "(.*?)", .*variableLabels: \{(.*)\}\}$`)
 	var lines []string
 	for _, c := range []prometheus.Collector{newMetrics(draining, proxies), newLoadMetrics(carries)} {
@@ -77,20 +77,20 @@ func TestMetricFamilies(t *testing.T) {
 
 // TestReportsWords holds what GET /v1/reports tells the other replicas.
 func TestReportsWords(t *testing.T) {
-	text, err := json.Marshal(reports())
+	text, err := json.Marshal(exchanged())
 	if err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "reports.json", append(text, '\n'))
 }
 
-func reports() xds.Reports {
+func exchanged() exchange.Reports {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	return xds.Reports{Now: at, Nodes: []xds.NodeReports{
-		{Node: "edge-1", Loads: at, Counters: at, Clusters: map[string]xds.ClusterReports{"chat-blue": {
-			Endpoints: map[netip.AddrPort]xds.EndpointReports{netip.MustParseAddrPort("10.0.0.1:80"): {Held: 1, Issued: 2, Errors: 3, PerSecond: 4.5}},
+	return exchange.Reports{Now: at, Nodes: []exchange.Node{
+		{Node: "edge-1", Loads: at, Counters: at, Clusters: map[string]exchange.Cluster{"chat-blue": {
+			Endpoints: map[netip.AddrPort]exchange.Endpoint{netip.MustParseAddrPort("10.0.0.1:80"): {Held: 1, Issued: 2, Errors: 3, PerSecond: 4.5}},
 			Requests:  6, Pending: 7, Connections: 8, Overflow: 9, Connects: 10, Connect: 11 * time.Millisecond,
 		}}},
-		{Node: "edge-2", Clusters: map[string]xds.ClusterReports{"chat-green": {}}},
+		{Node: "edge-2", Clusters: map[string]exchange.Cluster{"chat-green": {}}},
 	}}
 }

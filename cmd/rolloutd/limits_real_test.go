@@ -3,12 +3,15 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -20,12 +23,58 @@ import (
 	"github.com/sluice-proxy/sluice/cmd/internal/config"
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy"
-	"github.com/sluice-proxy/sluice/examples/fleet"
-	"github.com/sluice-proxy/sluice/examples/swarm/clients"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/units"
-	"github.com/sluice-proxy/sluice/xds"
+	"github.com/sluice-proxy/sluice/test/fleet"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
+
+// The two services of every stage: one for WebSockets, one for raw TCP.
+const (
+	chat discovery.Service = "chat"
+	line discovery.Service = "line"
+)
+
+// patience is how long a test waits for anything.
+const patience = time.Minute
+
+// startChat is an instance of a service for WebSockets, which echo, and requests.
+func startChat(t *testing.T) netip.AddrPort {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/ws", fleet.Echo)
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "hello") })
+	srv := httptest.NewServer(mux)
+	t.Cleanup(srv.Close)
+	return srv.Listener.Addr().(*net.TCPAddr).AddrPort()
+}
+
+// startLine is an instance of a raw TCP service, which hears a line, says hello
+// and then again what it hears.
+func startLine(t *testing.T) netip.AddrPort {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				in := bufio.NewReader(conn)
+				if _, err := in.ReadString('\n'); err == nil {
+					_, _ = io.WriteString(conn, "hello\n")
+					_, _ = io.Copy(conn, in)
+				}
+			}()
+		}
+	}()
+	return l.Addr().(*net.TCPAddr).AddrPort()
+}
 
 // stage is the way from wishes to real Envoys with nobody who decides: the
 // wishes are the test's own. It serves chat and line, all new connections go to
@@ -45,11 +94,8 @@ func newStage(t *testing.T) *stage {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
 	s := &stage{t: t, ctx: ctx, dir: t.TempDir(), at: map[discovery.Service]netip.AddrPort{}}
-	chat1, err := fleet.StartChat(ctx, fleet.ChatOptions{Bin: programs(t), Dir: s.dir, Name: "chat-1", Colour: discovery.Blue})
-	s.must(err)
-	t.Cleanup(chat1.Kill)
-	s.at[chat] = netip.MustParseAddrPort(chat1.Instance.Address)
-	s.at[line] = netip.MustParseAddrPort(startLine(t, "line-1", discovery.Blue).Address)
+	s.at[chat], s.at[line] = startChat(t), startLine(t)
+	var err error
 	s.web, err = fleet.FreeAddr()
 	s.must(err)
 	s.raw, err = fleet.FreeAddr()
@@ -60,7 +106,7 @@ func newStage(t *testing.T) *stage {
 	s.xds = l.Addr().(*net.TCPAddr).AddrPort()
 	serving, stop := context.WithCancel(context.Background())
 	var all sync.WaitGroup
-	all.Go(func() { _ = serveXDS(serving, s.pub.server, l) })
+	all.Go(func() { _ = serveXDS(serving, s.pub, l) })
 	t.Cleanup(func() { stop(); all.Wait() })
 	return s
 }
@@ -134,7 +180,7 @@ func (s *stage) told(types ...string) {
 		for _, p := range s.pub.proxies {
 			for _, kind := range types {
 				for ref, version := range s.pub.versions {
-					if ref.Type == kind && !p.Holds(map[xds.Ref]string{xds.Ref(ref): version}) {
+					if ref.Type == kind && !p.Holds(map[resource.Ref]string{ref: version}) {
 						return fmt.Errorf("%s does not hold %s", p.Node, ref)
 					}
 				}
@@ -149,61 +195,53 @@ func (s *stage) told(types ...string) {
 
 func (s *stage) until(what string, missing func() error) {
 	s.t.Helper()
-	(&world{t: s.t, ctx: s.ctx}).until(what, missing)
+	ctx, cancel := context.WithTimeout(s.ctx, patience)
+	defer cancel()
+	for {
+		err := missing()
+		if err == nil {
+			return
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			s.t.Fatalf("waiting for %s: %v", what, err)
+		}
+	}
 }
 
-// crowd begins to connect WebSockets.
-func (s *stage) crowd(n int, again clients.Reconnect) *clients.Swarm {
-	s.t.Helper()
-	swarm, err := clients.New(clients.Options{Clients: n, URLs: []string{"ws://" + s.web.String() + "/ws"}, Reconnect: again})
-	s.must(err)
+// herd begins to connect WebSockets; see newHerd.
+func (s *stage) herd(n int, base, most time.Duration) *herd {
+	h := newHerd(n, "ws://"+s.web.String()+"/ws", base, most)
 	ctx, cancel := context.WithCancel(s.ctx)
 	var all sync.WaitGroup
-	all.Go(func() { _ = swarm.Run(ctx) })
+	all.Go(func() { h.run(ctx) })
 	s.t.Cleanup(func() { cancel(); all.Wait() })
-	return swarm
+	return h
 }
 
-func (s *stage) connected(c *clients.Swarm, n int) {
+func (s *stage) connected(h *herd, n int) {
 	s.t.Helper()
 	s.until(fmt.Sprintf("%d connections", n), func() error {
-		if now := c.Connected(); now.Total != n {
-			return errors.New(now.String())
+		if now := len(h.connected()); now != n {
+			return fmt.Errorf("%d are connected", now)
 		}
 		return nil
 	})
 }
 
-// untouched: none of the clients was ever disconnected, and each connection works.
-func (s *stage) untouched(c *clients.Swarm) {
+// untouched: none of the clients was ever disconnected, and if all are connected
+// each connection works.
+func (s *stage) untouched(h *herd) {
 	s.t.Helper()
-	for _, r := range c.Records() {
-		if r.Kind == clients.Left {
-			s.t.Errorf("client %d was disconnected: %d %s", r.Client, r.Code, r.Cause)
+	for _, e := range h.all() {
+		if e.kind == left {
+			s.t.Errorf("a client was disconnected: %s", e.cause)
 		}
 	}
-	if now := c.Connected(); now.Total == c.Size() {
-		s.must(c.Check(s.ctx))
+	if len(h.connected()) == len(h.conns) {
+		s.until("every WebSocket to echo", h.ask())
 	}
-}
-
-// asks is how many of n new raw connections get through; those are closed again.
-func (s *stage) asks(n int) (through int) {
-	s.t.Helper()
-	for range n {
-		c, err := net.Dial("tcp", s.raw.String())
-		s.must(err)
-		_, err = fmt.Fprintln(c, "new")
-		if err == nil {
-			_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
-			_, err = io.ReadFull(c, make([]byte, 1))
-		}
-		if err == nil {
-			through++
-		}
-		_ = c.Close()
-	}
-	return through
 }
 
 // TestRealHerd: two Envoys share a limit, hold to it when a herd comes, drop
@@ -217,14 +255,13 @@ func TestRealHerd(t *testing.T) {
 	s.edge("edge-2", nil)
 	s.told(envoy.RuntimeType, envoy.RouteType, envoy.EndpointType)
 
-	again := clients.Reconnect{Base: 50 * time.Millisecond, Max: 200 * time.Millisecond}
-	herd := s.crowd(140, again)
+	herd := s.herd(140, 50*time.Millisecond, 200*time.Millisecond)
 	s.connected(herd, 42) // ⌈41 / 2⌉ at each
-	refused := func() (n int) {
-		for _, r := range herd.Records() {
-			if r.Kind == clients.Refused {
-				if n++; r.Status != 503 {
-					t.Fatalf("client %d was refused with %d: %s", r.Client, r.Status, r.Cause)
+	refusals := func() (n int) {
+		for _, e := range herd.all() {
+			if e.kind == refused {
+				if n++; e.status != 503 {
+					t.Fatalf("a client was refused with %d: %s", e.status, e.cause)
 				}
 			}
 		}
@@ -232,12 +269,12 @@ func TestRealHerd(t *testing.T) {
 	}
 	more := func(n int) {
 		t.Helper()
-		before := refused()
+		before := refusals()
 		s.until("more to be refused", func() error {
-			if now := herd.Connected().Total; now != n {
+			if now := len(herd.connected()); now != n {
 				t.Fatalf("%d are connected", now)
 			}
-			if refused()-before < 200 {
+			if refusals()-before < 200 {
 				return errors.New("not yet")
 			}
 			return nil
@@ -296,7 +333,7 @@ func TestRealOlderBootstrap(t *testing.T) {
 			t.Errorf("%s: %+v", name, seen)
 		}
 	}
-	herd := s.crowd(20, clients.Reconnect{})
+	herd := s.herd(20, 0, 0)
 	s.connected(herd, 20)
 	s.untouched(herd)
 }

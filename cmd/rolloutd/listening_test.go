@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/sluice-proxy/sluice/envoy"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // listening is a proxy that hears and acknowledges as Envoy does, over delta
@@ -22,7 +23,7 @@ type listening struct {
 	stream grpc.BidiStreamingClient[xdsproto.DeltaDiscoveryRequest, xdsproto.DeltaDiscoveryResponse]
 
 	mu      sync.Mutex
-	held    map[envoy.Ref]bool
+	held    map[resource.Ref]bool
 	weights map[string]uint32 // by cluster, of the last routes
 	removed []string
 }
@@ -38,7 +39,7 @@ func (p *program) listen(node string) *listening {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	l := &listening{t: p.t, stream: stream, held: map[envoy.Ref]bool{}, weights: map[string]uint32{}}
+	l := &listening{t: p.t, stream: stream, held: map[resource.Ref]bool{}, weights: map[string]uint32{}}
 	var hearing sync.WaitGroup
 	p.t.Cleanup(func() { cancel(); hearing.Wait(); _ = conn.Close() })
 	for _, kind := range []string{envoy.ClusterType, envoy.ListenerType} {
@@ -65,10 +66,10 @@ func (l *listening) take(m *xdsproto.DeltaDiscoveryResponse) {
 	follows := map[string]string{envoy.ClusterType: envoy.EndpointType, envoy.ListenerType: envoy.RouteType}
 	var names []string
 	for _, r := range m.Resources {
-		if !l.held[envoy.Ref{Type: m.TypeUrl, Name: r.Name}] {
+		if !l.held[resource.Ref{Type: m.TypeUrl, Name: r.Name}] {
 			names = append(names, r.Name)
 		}
-		l.held[envoy.Ref{Type: m.TypeUrl, Name: r.Name}] = true
+		l.held[resource.Ref{Type: m.TypeUrl, Name: r.Name}] = true
 		if m.TypeUrl == envoy.RouteType {
 			l.routes(r)
 		}
@@ -114,5 +115,5 @@ func (l *listening) lost() []string {
 func (l *listening) holds(kind, name string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.held[envoy.Ref{Type: kind, Name: name}]
+	return l.held[resource.Ref{Type: kind, Name: name}]
 }

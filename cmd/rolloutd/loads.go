@@ -9,56 +9,58 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy"
+	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
 	"github.com/sluice-proxy/sluice/rollout/control"
-	"github.com/sluice-proxy/sluice/xds"
+	"github.com/sluice-proxy/sluice/xds/reports"
 )
 
 const (
 	// loadsGap is the least time between two looks at what the proxies report:
 	// many proxies report all the time.
 	loadsGap = 500 * time.Millisecond
-	// loadsBeat is the most: silence brings no report.
+	// loadsBeat is the most time between two looks: silence brings no report.
 	loadsBeat = time.Second
-	// gathering is how long after the start nothing is proven: proxies that hold
+	// proofDelay is how long after the start nothing is proven: proxies that hold
 	// connections may not have found this process yet.
-	gathering = 5 * time.Second
-	// mayHold is how long a proxy that is no longer connected may hold connections.
-	mayHold = 24 * time.Hour
+	proofDelay = 5 * time.Second
+	// lostRetention is how long a proxy that is no longer connected counts as one
+	// that may hold connections.
+	lostRetention = 24 * time.Hour
 )
 
 // loads translates what proxies report of clusters into what they carry of each
 // service. Methods may be called concurrently.
 type loads struct {
 	pub   *publisher
-	began time.Time
+	start time.Time
 
-	mu      sync.Mutex
-	nodes   map[string]time.Time // proxies that may hold connections, and when they were last connected
-	seen    map[discovery.Service]carried
-	differs map[discovery.Service]map[discovery.InstanceID]rollout.Difference
+	mu          sync.Mutex
+	nodes       map[string]time.Time // proxies that may hold connections, and when they were last connected
+	traffic     map[discovery.Service]traffic
+	differences map[discovery.Service]map[discovery.InstanceID]rollout.Difference
 
-	differ map[discovery.Service]*rollout.Differ // owned by run
+	differs map[discovery.Service]*control.Differ // owned by run
 }
 
-// carried is what the proxies carry of one service. Never changed once made.
-type carried struct {
+// traffic is what the proxies carry of one service. Never changed once made.
+type traffic struct {
 	loads     map[rollout.Place]rollout.Load
 	witnesses map[discovery.Colour]rollout.Witness
 	overflow  map[discovery.Colour]uint64
 }
 
 func newLoads(pub *publisher) *loads {
-	return &loads{pub: pub, began: time.Now(), nodes: map[string]time.Time{}, differ: map[discovery.Service]*rollout.Differ{}}
+	return &loads{pub: pub, start: time.Now(), nodes: map[string]time.Time{}, differs: map[discovery.Service]*control.Differ{}}
 }
 
 // Loads returns what the proxies reported of a service when run looked last.
 func (l *loads) Loads(service discovery.Service) (map[rollout.Place]rollout.Load, map[discovery.Colour]rollout.Witness) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	c := l.seen[service]
-	return c.loads, c.witnesses
+	t := l.traffic[service]
+	return t.loads, t.witnesses
 }
 
 // views adds the lasting differences to the controller's views.
@@ -66,7 +68,7 @@ func (l *loads) views(all map[discovery.Service]rollout.View) map[discovery.Serv
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	out := maps.Clone(all)
-	for name, differences := range l.differs {
+	for name, differences := range l.differences {
 		if v, ok := out[name]; ok {
 			v.Differences = differences
 			out[name] = v
@@ -75,8 +77,8 @@ func (l *loads) views(all map[discovery.Service]rollout.View) map[discovery.Serv
 	return out
 }
 
-// run looks at what is reported, a few times a second at most, and gives notice
-// when there is anything.
+// run looks at what is reported every loadsGap at most and gives notice when there is
+// anything, until ctx ends.
 func (l *loads) run(ctx context.Context, control *control.Controller) error {
 	beat := time.NewTicker(loadsBeat)
 	defer beat.Stop()
@@ -84,7 +86,7 @@ func (l *loads) run(ctx context.Context, control *control.Controller) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-l.pub.server.LoadsChanged():
+		case <-l.pub.hub.Changed():
 		case <-beat.C:
 		}
 		views, _ := control.Views()
@@ -98,34 +100,35 @@ func (l *loads) run(ctx context.Context, control *control.Controller) error {
 	}
 }
 
-// look gathers everything anew; false when nothing is reported.
+// look computes everything anew; false when nothing is reported.
 func (l *loads) look(views map[discovery.Service]rollout.View, now time.Time) bool {
-	nodes := l.known(now)
-	seen := map[discovery.Service]carried{}
+	nodes := l.holders(now)
+	all := map[discovery.Service]traffic{}
 	for name, tcp := range l.pub.carries() {
-		seen[name] = l.carried(name, tcp, nodes, now)
+		all[name] = l.of(name, tcp, nodes, now)
 	}
-	differs := map[discovery.Service]map[discovery.InstanceID]rollout.Difference{}
+	differences := map[discovery.Service]map[discovery.InstanceID]rollout.Difference{}
 	for name, v := range views {
-		if l.differ[name] == nil {
-			l.differ[name] = &rollout.Differ{}
+		if l.differs[name] == nil {
+			l.differs[name] = &control.Differ{}
 		}
-		differs[name] = l.differ[name].Compare(v.State.Members, v.Seen, now)
+		differences[name] = l.differs[name].Compare(v.State.Members, v.Seen, now)
 	}
-	maps.DeleteFunc(l.differ, func(name discovery.Service, _ *rollout.Differ) bool { _, ok := views[name]; return !ok })
+	maps.DeleteFunc(l.differs, func(name discovery.Service, _ *control.Differ) bool { _, ok := views[name]; return !ok })
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.seen, l.differs = seen, differs
-	for _, c := range seen {
-		if len(c.loads) > 0 || len(c.witnesses) > 0 {
+	l.traffic, l.differences = all, differences
+	for _, t := range all {
+		if len(t.loads) > 0 || len(t.witnesses) > 0 {
 			return true
 		}
 	}
 	return false
 }
 
-// known is every proxy that is connected for configuration or was within a day.
-func (l *loads) known(now time.Time) []string {
+// holders lists every proxy that may hold connections: those that are connected for
+// configuration or were within lostRetention.
+func (l *loads) holders(now time.Time) []string {
 	connected, lost := l.pub.nodes()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -137,26 +140,27 @@ func (l *loads) known(now time.Time) []string {
 			l.nodes[node] = at
 		}
 	}
-	maps.DeleteFunc(l.nodes, func(_ string, at time.Time) bool { return now.Sub(at) > mayHold })
+	maps.DeleteFunc(l.nodes, func(_ string, at time.Time) bool { return now.Sub(at) > lostRetention })
 	return slices.Sorted(maps.Keys(l.nodes))
 }
 
-func (l *loads) carried(name discovery.Service, tcp bool, nodes []string, now time.Time) carried {
-	out := carried{
+// of sums up what is reported of a service's two clusters.
+func (l *loads) of(name discovery.Service, tcp bool, nodes []string, now time.Time) traffic {
+	out := traffic{
 		loads: map[rollout.Place]rollout.Load{}, witnesses: map[discovery.Colour]rollout.Witness{},
 		overflow: map[discovery.Colour]uint64{},
 	}
 	for _, c := range discovery.Colours {
-		reported := l.pub.server.Load(envoy.ClusterName(name, c))
+		reported := l.pub.hub.Load(envoy.ClusterName(name, c))
 		for addr, e := range reported.Endpoints {
 			out.loads[rollout.Place{Colour: c, Addr: addr}] = rollout.Load{
-				Held: e.Held, Accepted: e.Issued, Refused: e.Errors, PerSecond: e.PerSecond, At: e.At, Silent: e.Silent,
+				Held: e.Held, Admissions: rollout.Admissions{Accepted: e.Issued, Refused: e.Errors}, PerSecond: e.PerSecond, At: e.At, Silent: e.Silent,
 			}
 		}
 		for _, count := range reported.Counts {
 			out.overflow[c] += count.Overflow
 		}
-		if w, ok := witness(nodes, reported.Counts, tcp); ok && now.Sub(l.began) >= gathering {
+		if w, ok := witness(nodes, reported.Counts, tcp); ok && now.Sub(l.start) >= proofDelay {
 			out.witnesses[c] = w
 		}
 	}
@@ -164,9 +168,9 @@ func (l *loads) carried(name discovery.Service, tcp bool, nodes []string, now ti
 }
 
 // witness sums up the counters of one colour over every proxy that may hold
-// connections: the nodes, and whoever counts. false: there is no such proxy, and
-// then nothing is proven either.
-func witness(nodes []string, counts []xds.Count, tcp bool) (rollout.Witness, bool) {
+// connections: the nodes, and every other proxy that sends counters. false: there is no
+// such proxy, and then nothing is proven either.
+func witness(nodes []string, counts []reports.Count, tcp bool) (rollout.Witness, bool) {
 	var w rollout.Witness
 	silent := map[string]bool{}
 	for _, node := range nodes {
@@ -176,7 +180,7 @@ func witness(nodes []string, counts []xds.Count, tcp bool) (rollout.Witness, boo
 		silent[c.Node] = c.Silent || c.At.IsZero()
 		active := c.Requests + c.Pending
 		if tcp {
-			// One that is being connected is nobody's request yet.
+			// A connection that is being opened is no request yet.
 			active = max(active, c.Connections)
 		}
 		w.Active += active
@@ -202,7 +206,7 @@ func (p *publisher) carries() map[discovery.Service]bool {
 		out[name] = false
 	}
 	for _, s := range p.config.Services {
-		out[s.Name] = s.TCP
+		out[s.Name] = s.Protocol == edge.TCP
 	}
 	return out
 }
@@ -224,22 +228,23 @@ func (p *publisher) nodes() (connected []string, lost map[string]time.Time) {
 
 // list is every proxy in the operator's words, with how its reports fare.
 func (l *loads) list() []api.Proxy {
-	fares := map[string]xds.Reporter{}
-	for _, r := range l.pub.server.Reporters() {
-		fares[r.Node] = r
+	reporters := map[string]reports.Reporter{}
+	for _, r := range l.pub.hub.Reporters() {
+		reporters[r.Node] = r
 	}
 	all := l.pub.list()
 	for i, p := range all {
-		r := fares[p.Node]
-		all[i].Reports = api.Reports{
-			Loads: known(r.Loads), Counters: known(r.Counters), Silent: r.Silent,
+		r := reporters[p.Node]
+		all[i].Reports = api.Reporting{
+			Loads: optional(r.Loads), Counters: optional(r.Counters), Silent: r.Silent,
 			Trouble: r.Trouble, Refused: r.Refused, Ignored: r.Ignored,
 		}
 	}
 	return all
 }
 
-func known(t time.Time) *time.Time {
+// optional is nil for a time that never was.
+func optional(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
 	}

@@ -4,7 +4,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// loadMetrics are the samples of what only the proxies say, derived at each scrape.
+// loadMetrics collects the samples that come from the reports of proxies alone, at each
+// scrape.
 type loadMetrics struct {
 	loads                              *loads
 	overflow, refused, ignored, silent *prometheus.Desc
@@ -29,17 +30,17 @@ func (m loadMetrics) Describe(ch chan<- *prometheus.Desc) {
 func (m loadMetrics) Collect(ch chan<- prometheus.Metric) {
 	s := sample{ch: ch}
 	m.loads.mu.Lock()
-	seen := m.loads.seen
+	all := m.loads.traffic
 	m.loads.mu.Unlock()
-	for name, c := range seen {
-		for colour, n := range c.overflow {
+	for name, t := range all {
+		for colour, n := range t.overflow {
 			s.counter(m.overflow, &n, string(name), string(colour))
 		}
-		for colour, w := range c.witnesses {
+		for colour, w := range t.witnesses {
 			s.gauge(m.silent, float64(len(w.Missing)), string(name), string(colour))
 		}
 	}
-	for _, r := range m.loads.pub.server.Reporters() {
+	for _, r := range m.loads.pub.hub.Reporters() {
 		s.counter(m.refused, &r.Refused, r.Node)
 		s.gauge(m.ignored, float64(len(r.Ignored)), r.Node)
 	}

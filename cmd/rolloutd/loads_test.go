@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/rollout"
-	"github.com/sluice-proxy/sluice/xds"
+	"github.com/sluice-proxy/sluice/xds/reports"
 )
 
 func TestWitness(t *testing.T) {
@@ -15,7 +15,7 @@ func TestWitness(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		nodes  []string
-		counts []xds.Count
+		counts []reports.Count
 		tcp    bool
 		want   rollout.Witness
 		none   bool
@@ -23,19 +23,19 @@ func TestWitness(t *testing.T) {
 		{name: "no proxy at all proves nothing", none: true},
 		{name: "a proxy that never counted", nodes: []string{"a"}, want: rollout.Witness{Missing: []string{"a"}}},
 		{name: "all say nothing is held", nodes: []string{"a", "b"},
-			counts: []xds.Count{{Node: "a", At: later}, {Node: "b", At: at}}, want: rollout.Witness{At: at}},
+			counts: []reports.Count{{Node: "a", At: later}, {Node: "b", At: at}}, want: rollout.Witness{At: at}},
 		{name: "what waits counts; what is kept open for the next request does not", nodes: []string{"a"},
-			counts: []xds.Count{{Node: "a", Requests: 3, Pending: 2, Connections: 9, At: at, ConnectP99: time.Second}},
+			counts: []reports.Count{{Node: "a", Requests: 3, Pending: 2, Connections: 9, At: at, ConnectP99: time.Second}},
 			want:   rollout.Witness{Active: 5, At: at, ConnectP99: time.Second}},
 		{name: "every open TCP connection counts", nodes: []string{"a"}, tcp: true,
-			counts: []xds.Count{{Node: "a", Requests: 3, Connections: 9, At: at}}, want: rollout.Witness{Active: 9, At: at}},
+			counts: []reports.Count{{Node: "a", Requests: 3, Connections: 9, At: at}}, want: rollout.Witness{Active: 9, At: at}},
 		{name: "a silent one counts as before and is missing", nodes: []string{"a", "b"},
-			counts: []xds.Count{{Node: "a", Requests: 1, At: later}, {Node: "b", Requests: 2, At: at, Silent: true}},
+			counts: []reports.Count{{Node: "a", Requests: 1, At: later}, {Node: "b", Requests: 2, At: at, Silent: true}},
 			want:   rollout.Witness{Active: 3, At: later, Missing: []string{"b"}}},
 		{name: "one that has not sent everything yet", nodes: []string{"a"},
-			counts: []xds.Count{{Node: "a"}}, want: rollout.Witness{Missing: []string{"a"}}},
+			counts: []reports.Count{{Node: "a"}}, want: rollout.Witness{Missing: []string{"a"}}},
 		{name: "one whose configuration comes from another replica", nodes: []string{"a"},
-			counts: []xds.Count{{Node: "a", At: at}, {Node: "z", Requests: 4, At: at, Silent: true}},
+			counts: []reports.Count{{Node: "a", At: at}, {Node: "z", Requests: 4, At: at, Silent: true}},
 			want:   rollout.Witness{Active: 4, At: at, Missing: []string{"z"}}},
 	} {
 		got, ok := witness(c.nodes, c.counts, c.tcp)

@@ -26,10 +26,9 @@ func draining() map[discovery.Service]rollout.View {
 	state := rollout.NewState("chat", discovery.Blue)
 	state.Epoch = 1
 	state.Members = map[discovery.InstanceID]rollout.Member{
-		"b1": {ID: "b1", Colour: discovery.Blue, Addr: addr, Drain: blue.Drain, Ceiling: new(40), Counted: true, Evicted: 5},
-		"b1@10.0.0.9:80/blue": {ID: "b1", Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.0.9:80"),
-			Drain: "http://10.0.0.9:81", Departed: at},
-		"g1": {ID: "g1", Colour: discovery.Green, Addr: green.Addr, Drain: green.Drain, Counted: true},
+		"b1":                  {Identity: rollout.Identity{ID: "b1", Colour: discovery.Blue, Addr: addr, Drain: blue.Drain}, Quota: rollout.Quota{Ceiling: new(40)}, Counts: rollout.Counts{Counted: true, Evicted: 5}},
+		"b1@10.0.0.9:80/blue": {Identity: rollout.Identity{ID: "b1", Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.0.9:80"), Drain: "http://10.0.0.9:81"}, Departed: at},
+		"g1":                  {Identity: rollout.Identity{ID: "g1", Colour: discovery.Green, Addr: green.Addr, Drain: green.Drain}, Counts: rollout.Counts{Counted: true}},
 	}
 	state.Rollout = &rollout.Rollout{ID: "chat-1", From: discovery.Blue, To: discovery.Green, Phase: rollout.Draining,
 		Paused: true, Policy: rollout.DefaultPolicy(), Started: at, Since: at,

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"fmt"
+	"cmp"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -14,9 +14,12 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy"
 	"github.com/sluice-proxy/sluice/envoy/bootstrap"
+	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
 	"github.com/sluice-proxy/sluice/xds"
+	"github.com/sluice-proxy/sluice/xds/reports"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // publisher is the way from wishes to proxies: it builds what Envoy should hear,
@@ -24,129 +27,137 @@ import (
 // published goes through it. Methods may be called concurrently.
 type publisher struct {
 	server *xds.Server
+	hub    *reports.Hub
 	logger *slog.Logger
 
 	mu       sync.Mutex
-	config   envoy.Config
-	good     rollout.Wishes // the last wish of each service that was published
-	set      []envoy.Resource
-	versions map[envoy.Ref]string
-	proxies  []xds.Proxy
+	config   edge.Config                  // what can be built of the newest configuration, else of the one before
+	faulty   map[discovery.Service]string // why a service's newest configuration is not in config
+	good     rollout.Wishes               // the last wish of each service that was published
+	set      []resource.Resource
+	versions map[resource.Ref]string
+	proxies  []xds.Client
 	refused  map[discovery.Service]string
 }
 
 func newPublisher(c *config.Config, logger *slog.Logger) *publisher {
-	return &publisher{
+	p := &publisher{
 		server: xds.New(xds.Options{
 			Logger:         logger,
 			WriteOnce:      []string{envoy.ListenerType},
 			OnePerResponse: []string{envoy.RouteType, envoy.EndpointType, envoy.ExtensionType},
 			Resend:         map[string]string{envoy.ClusterType: envoy.EndpointType},
-			OwnClusters:    []string{bootstrap.Cluster},
 		}),
+		hub:    reports.New(reports.Options{Logger: logger, OwnClusters: []string{bootstrap.Cluster}}),
 		logger: logger,
-		config: heard(c),
 		good:   rollout.Wishes{},
 	}
+	p.configure(c)
+	return p
 }
 
-// configure makes the next Publish follow c.
+// configure makes the next Publish follow c. A service that cannot be built as c
+// wants it stays as it was configured before, and Publish says why.
 func (p *publisher) configure(c *config.Config) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.config = heard(c)
+	next, faults := edge.Settle(c.Edge(), p.config)
+	p.config, p.faulty = next, map[discovery.Service]string{}
+	for name, f := range faults {
+		p.faulty[name] = c.Problem(f).String()
+	}
 }
 
-// heard is the part of the configuration that Envoy hears of.
-func heard(c *config.Config) envoy.Config {
-	var out envoy.Config
-	for _, l := range c.Listeners {
-		listener := envoy.Listener{Name: l.Name, Addr: l.Address}
-		if l.TLS != nil {
-			listener.TLS = &envoy.TLS{Certificate: l.TLS.Certificate, Key: l.TLS.Key}
-		}
-		out.Listeners = append(out.Listeners, listener)
-	}
-	for _, s := range c.Services {
-		out.Services = append(out.Services, envoy.Service{
-			Name: s.Name, Listener: s.Listener, TCP: s.Protocol == config.TCP,
-			Domains: s.Domains, Prefix: s.Prefix, HTTP2: s.HTTP2,
-			StormGuard: s.StormGuard,
-		})
-	}
-	return out
-}
-
-// Publish tells the proxies. It returns, per service, why its newest wish was not
-// published; what was published of it last stays.
+// Publish tells the proxies. It returns, per service, why not all that was meant
+// for it was published: its newest wish, or the configuration that it has to
+// follow. What was published of it last stays. The first reason counts.
 func (p *publisher) Publish(wishes rollout.Wishes) map[discovery.Service]string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	refused := map[discovery.Service]string{}
-	next := maps.Clone(wishes)
-	set, ok := p.build(next, refused)
-	if ok {
-		p.set, p.good = set, next
+	d := draft{config: p.config, wishes: maps.Clone(wishes), refused: maps.Clone(p.faulty)}
+	for name := range p.faulty {
+		if _, ok := p.good[name]; !ok && p.service(name) == nil {
+			delete(d.wishes, name) // nothing of it can be built yet
+		}
+	}
+	set, shared := p.build(d)
+	if shared == "" {
+		p.set, p.good = set, d.wishes
 		p.tell()
 	} else {
 		for name := range wishes {
-			if refused[name] == "" {
-				refused[name] = refused[shared]
-			}
+			d.refuse(name, shared)
 		}
-		delete(refused, shared)
 	}
-	for name, why := range refused {
+	for name, why := range d.refused {
 		if p.refused[name] != why {
 			p.logger.Error("not published", "service", name, "reason", why)
 		}
 	}
-	p.refused = refused
-	return refused
+	p.refused = d.refused
+	return d.refused
 }
 
-// shared is whose fault a refusal of something shared by services is.
-const shared discovery.Service = ""
+// draft is what shall be published: the newest wishes, but for those that were
+// refused.
+type draft struct {
+	config  edge.Config
+	wishes  rollout.Wishes
+	refused map[discovery.Service]string
+}
 
-// build builds what the guard accepts: a service whose wish is refused keeps its
-// last good one. wishes is changed to what the set follows. It fails only when
-// something that services share is refused.
-func (p *publisher) build(wishes rollout.Wishes, refused map[discovery.Service]string) ([]envoy.Resource, bool) {
-	for {
-		set, bad := envoy.Build(p.config, wishes)
-		for name, err := range bad {
-			refused[name] = err.Error()
-		}
-		if p.fallBack(wishes, slices.Collect(maps.Keys(bad))) {
-			continue
-		}
-		refusals := envoy.Safe(p.set, set, p.may(wishes))
-		if len(refusals) == 0 {
-			return set, true
-		}
-		var whose []discovery.Service
-		for _, r := range refusals {
-			refused[r.Service] = r.Text
-			if r.Service != shared {
-				whose = append(whose, r.Service)
-			}
-		}
-		if !p.fallBack(wishes, whose) {
-			refused[shared] = refusals[0].Text
-			return nil, false
-		}
+// refuse keeps the first reason: what follows from it hides it from no one.
+func (d draft) refuse(name discovery.Service, why string) {
+	if _, known := d.refused[name]; !known {
+		d.refused[name] = why
 	}
 }
 
-// fallBack puts the last good wish of each named service in place of its newest
-// and reports whether that changed anything.
+// build builds what the guard accepts: a service whose wish is refused keeps its
+// last good one, or is left out if it has none. It fails only when something that
+// services share is refused; shared is why.
+func (p *publisher) build(d draft) (set []resource.Resource, shared string) {
+	for {
+		set, bad := envoy.Build(d.config, d.wishes)
+		for name, err := range bad {
+			d.refuse(name, err.Error())
+		}
+		if p.fallBack(d.wishes, slices.Collect(maps.Keys(bad))) {
+			continue
+		}
+		refusals := envoy.Safe(p.set, set, p.may(d.wishes))
+		if len(refusals) == 0 {
+			return set, ""
+		}
+		var whose []discovery.Service
+		for _, r := range refusals {
+			if r.Service != "" {
+				d.refuse(r.Service, r.Text)
+				whose = append(whose, r.Service)
+			} else if shared == "" {
+				shared = r.Text
+			}
+		}
+		if !p.fallBack(d.wishes, whose) {
+			return nil, cmp.Or(shared, refusals[0].Text)
+		}
+		shared = ""
+	}
+}
+
+// fallBack puts the last good wish of each named service in place of its newest,
+// or takes the newest away, and reports whether that changed anything.
 func (p *publisher) fallBack(wishes rollout.Wishes, names []discovery.Service) bool {
 	changed := false
 	for _, name := range names {
 		good, ok := p.good[name]
 		wish, wished := wishes[name]
-		if ok && (!wished || !reflect.DeepEqual(wish, good)) {
+		switch {
+		case ok && (!wished || !reflect.DeepEqual(wish, good)):
 			wishes[name] = good
+			changed = true
+		case !ok && wished:
+			delete(wishes, name)
 			changed = true
 		}
 	}
@@ -179,27 +190,20 @@ func (p *publisher) may(wishes rollout.Wishes) envoy.May {
 
 // tell hands the set to the xDS server.
 func (p *publisher) tell() {
-	p.versions = make(map[envoy.Ref]string, len(p.set))
-	out := make([]xds.Resource, 0, len(p.set))
 	for _, r := range p.set {
-		after := make([]xds.Ref, len(r.After))
-		for i, a := range r.After {
-			after[i] = xds.Ref(a)
+		if r.Type == envoy.ClusterType {
+			p.hub.Follow(r.Name)
 		}
-		x, err := xds.NewResource(r.Name, r.Message, after...)
-		if err != nil {
-			// The guard has validated every message, so it can be encoded.
-			panic(fmt.Sprintf("encode %s: %v", r.Ref(), err))
-		}
-		p.versions[r.Ref()] = x.Version
-		out = append(out, x)
 	}
-	p.server.Publish(out)
+	if err := p.server.Publish(p.set); err != nil {
+		panic(err) // the guard has validated every message, so it can be encoded
+	}
+	p.versions = p.server.Versions()
 }
 
 // refresh takes over what the proxies have acknowledged since.
 func (p *publisher) refresh() {
-	proxies := p.server.Proxies()
+	proxies := p.server.Clients()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.proxies = proxies
@@ -218,8 +222,8 @@ func (p *publisher) Proxies(name discovery.Service) []rollout.Proxy {
 			Confirmed: x.Connected && len(needs) > 0 && x.Holds(needs),
 		}
 		for _, n := range x.Nacks {
-			for _, resource := range n.Names {
-				if concerned[envoy.Ref{Type: n.Type, Name: resource}] {
+			for _, name := range n.Names {
+				if concerned[resource.Ref{Type: n.Type, Name: name}] {
 					seen.Nack = n.Message
 				}
 			}
@@ -231,25 +235,34 @@ func (p *publisher) Proxies(name discovery.Service) []rollout.Proxy {
 
 // needs is what a proxy has to hold to send the service's connections where they
 // should go, and whose refusals concern the service.
-func (p *publisher) needs(name discovery.Service) (map[xds.Ref]string, map[envoy.Ref]bool) {
-	i := slices.IndexFunc(p.config.Services, func(s envoy.Service) bool { return s.Name == name })
-	if i < 0 {
+func (p *publisher) needs(name discovery.Service) (map[resource.Ref]string, map[resource.Ref]bool) {
+	s := p.service(name)
+	if s == nil {
 		return nil, nil
 	}
-	needs, concerned := map[xds.Ref]string{}, map[envoy.Ref]bool{
-		{Type: envoy.ListenerType, Name: p.config.Services[i].Listener}: true,
+	needs, concerned := map[resource.Ref]string{}, map[resource.Ref]bool{
+		{Type: envoy.ListenerType, Name: s.Listener}: true,
 	}
 	for _, c := range discovery.Colours {
-		concerned[envoy.Ref{Type: envoy.ClusterType, Name: envoy.ClusterName(name, c)}] = true
+		concerned[resource.Ref{Type: envoy.ClusterType, Name: envoy.ClusterName(name, c)}] = true
 	}
-	for _, ref := range envoy.Needs(p.config.Services[i]) {
+	for _, ref := range envoy.Needs(*s) {
 		version, published := p.versions[ref]
 		if !published {
 			return nil, concerned
 		}
-		needs[xds.Ref(ref)], concerned[ref] = version, true
+		needs[ref], concerned[ref] = version, true
 	}
 	return needs, concerned
+}
+
+// service is what of a service's configuration Envoy hears; nil if it has none.
+func (p *publisher) service(name discovery.Service) *edge.Service {
+	i := slices.IndexFunc(p.config.Services, func(s edge.Service) bool { return s.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &p.config.Services[i]
 }
 
 // list is every proxy in the operator's words.
@@ -263,10 +276,10 @@ func (p *publisher) list() []api.Proxy {
 	return out
 }
 
-func (p *publisher) word(x xds.Proxy) api.Proxy {
+func (p *publisher) word(x xds.Client) api.Proxy {
 	out := api.Proxy{
 		Node: x.Node, Connected: x.Connected, Since: x.Since, Address: x.Addr, UserAgent: x.UserAgent,
-		NackCount: x.NackCount, Holds: []api.Holding{}, Nacks: []api.Nack{}, Withheld: []api.Withheld{},
+		NackCount: x.NackCount, Holds: []api.Holding{}, Nacks: []api.Rejection{}, Withheld: []api.Withheld{},
 	}
 	if !x.Connected {
 		out.Since = x.Lost
@@ -283,7 +296,7 @@ func (p *publisher) word(x xds.Proxy) api.Proxy {
 		}
 	}
 	for _, n := range x.Nacks {
-		out.Nacks = append(out.Nacks, api.Nack{Type: short(n.Type), Names: n.Names, Message: n.Message, At: n.At})
+		out.Nacks = append(out.Nacks, api.Rejection{Type: short(n.Type), Names: n.Names, Message: n.Message, At: n.At})
 	}
 	for _, w := range x.Withheld {
 		out.Withheld = append(out.Withheld, api.Withheld{Ref: w.Ref.String(), Why: w.Why})

@@ -9,20 +9,20 @@ import (
 
 	"github.com/sluice-proxy/sluice/cmd/internal/config"
 	"github.com/sluice-proxy/sluice/rollout/api"
-	"github.com/sluice-proxy/sluice/xds"
+	"github.com/sluice-proxy/sluice/xds/reports"
 )
 
-// asking is how often each replica is asked; proxies report as often.
-const asking = time.Second
+// importInterval is how often each replica is asked; proxies report as often.
+const importInterval = time.Second
 
-// askReplicas takes over what proxies report to the other replicas, until ctx ends.
-func askReplicas(ctx context.Context, conf *config.Config, server *xds.Server, logger *slog.Logger) error {
+// importReports takes over what proxies report to the other replicas, until ctx ends.
+func importReports(ctx context.Context, conf *config.Config, hub *reports.Hub, logger *slog.Logger) error {
 	all, ctx := errgroup.WithContext(ctx)
 	for _, replica := range conf.Replicas {
 		all.Go(func() error {
 			client, err := api.NewClient(replica, conf.API.Token)
 			if err == nil {
-				askReplica(ctx, replica, client, server, logger)
+				importFrom(ctx, replica, client, hub, logger)
 			}
 			return err
 		})
@@ -30,15 +30,14 @@ func askReplicas(ctx context.Context, conf *config.Config, server *xds.Server, l
 	return all.Wait()
 }
 
-// askReplica logs when it ceases to answer and when it answers again; the proxies
-// that report to it are silent meanwhile.
-func askReplica(ctx context.Context, replica string, client *api.Client, server *xds.Server, logger *slog.Logger) {
-	tick := time.NewTicker(asking)
+// importFrom takes over what one replica exports. It logs when the replica ceases to
+// answer and when it answers again; the proxies that report to it are silent meanwhile.
+func importFrom(ctx context.Context, replica string, client *api.Client, hub *reports.Hub, logger *slog.Logger) {
+	tick := time.NewTicker(importInterval)
 	defer tick.Stop()
 	for lost := false; ; {
-		bounded, cancel := context.WithTimeout(ctx, 5*asking)
-		var reports xds.Reports
-		err := client.Reports(bounded, &reports)
+		bounded, cancel := context.WithTimeout(ctx, 5*importInterval)
+		exported, err := client.Reports(bounded)
 		cancel()
 		switch {
 		case ctx.Err() != nil:
@@ -47,7 +46,7 @@ func askReplica(ctx context.Context, replica string, client *api.Client, server 
 			if lost {
 				logger.Info("replica answers again", "replica", replica)
 			}
-			server.Import(replica, reports)
+			hub.Import(replica, exported)
 		case !lost:
 			logger.Warn("replica does not answer: what proxies report to it is not known", "replica", replica, "error", err)
 		}

@@ -109,6 +109,7 @@ func TestReload(t *testing.T) {
 		{"listen: " + strings.TrimPrefix(p.base, "http://"), "listen: " + freePort(t).String(), "changed, but it is being served; restart rolloutd for that"},
 		{"state: {file: state}", "state: {file: other}", "changed, but a rollout would lose its memory"},
 		{"name: chat", "nam: chat", `nam`},
+		{"name: chat", "name: chat, domains: ['chat.example.com:8080']", `services[0].domains[0]: leave the port out of \"chat.example.com:8080\"; any port matches`},
 	} {
 		running := p.read("sluice.yaml")
 		p.edit(c.old, c.with)

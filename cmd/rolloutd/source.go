@@ -16,7 +16,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery/file"
 )
 
-// adapter is one of the two ways to discover instances.
+// newAdapter is one of the two ways to discover instances.
 type adapter interface {
 	Run(ctx context.Context, emit func(discovery.Snapshot)) error
 	Waiting() map[discovery.Service]string
@@ -46,7 +46,7 @@ func (s *source) run(ctx context.Context, conf *config.Config) error {
 	group, ctx := errgroup.WithContext(ctx)
 	stopOld := func() {}
 	for {
-		a, err := s.adapter(conf)
+		a, err := s.newAdapter(conf)
 		if err != nil {
 			return fmt.Errorf("discovery: %w", err)
 		}
@@ -111,7 +111,7 @@ func (s *source) waiting() string {
 	return ""
 }
 
-func (s *source) adapter(c *config.Config) (adapter, error) {
+func (s *source) newAdapter(c *config.Config) (adapter, error) {
 	s.mu.Lock()
 	last := s.last
 	s.mu.Unlock()

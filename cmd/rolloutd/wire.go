@@ -78,8 +78,8 @@ func serve(ctx context.Context, path string, hup <-chan os.Signal, logger *slog.
 	group.Go(func() error { return source.run(ctx, conf) })
 	group.Go(func() error { return hear(ctx, pub, control.Notice) })
 	group.Go(func() error { return carried.run(ctx, control) })
-	group.Go(func() error { return askReplicas(ctx, conf, pub.server, logger) })
-	group.Go(func() error { return serveXDS(ctx, pub.server, xdsListener) })
+	group.Go(func() error { return importReports(ctx, conf, pub.hub, logger) })
+	group.Go(func() error { return serveXDS(ctx, pub, xdsListener) })
 	group.Go(func() error {
 		return serveAPI(ctx, operator(conf, control, pub, source, carried), apiListener)
 	})
@@ -134,9 +134,10 @@ func hear(ctx context.Context, pub *publisher, notice func()) error {
 	}
 }
 
-func serveXDS(ctx context.Context, server *xds.Server, l net.Listener) error {
+func serveXDS(ctx context.Context, pub *publisher, l net.Listener) error {
 	g := grpc.NewServer(xds.ServerOptions()...)
-	server.Register(g)
+	pub.server.Register(g)
+	pub.hub.Register(g)
 	// Proxies keep what they hold when their streams end.
 	stop := context.AfterFunc(ctx, g.Stop)
 	defer stop()
@@ -160,7 +161,7 @@ func operator(conf *config.Config, control *control.Controller, pub *publisher, 
 	registry.MustRegister(newMetrics(now, pub.list), newLoadMetrics(carried), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return api.Server{
-		Views: views, Do: control.Do, Plan: control.Plan, Proxies: carried.list, Reports: func() any { return pub.server.Export() },
+		Views: views, Do: control.Do, Plan: control.Plan, Proxies: carried.list, Reports: pub.hub.Export,
 		Ready: func() error {
 			err := control.Ready()
 			if why := source.waiting(); err != nil && why != "" {

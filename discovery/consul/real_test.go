@@ -14,7 +14,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/discovery/consul"
-	"github.com/sluice-proxy/sluice/examples/fleet"
+	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
 // hold is short here: real time passes.

@@ -10,18 +10,14 @@ import (
 	"maps"
 	"net"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/consul/api"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/discovery/consul/rules"
 )
-
-// maxWatches is how many services one Source watches: an agent refuses more than
-// 200 connections from one address, and others need some of them too.
-const maxWatches = 150
 
 // Options say which Consul to read and what to read there.
 type Options struct {
@@ -66,8 +62,8 @@ func New(o Options) (*Source, error) {
 	if tags.blue == tags.green {
 		return nil, fmt.Errorf("both colours have the tag %q; give each its own", tags.blue)
 	}
-	if n := len(o.Services); n > maxWatches {
-		return nil, fmt.Errorf("%d services are more than the %d that one Consul agent can be watched for; split them between two rolloutd with an agent each", n, maxWatches)
+	if err := rules.CheckWatches(len(o.Services)); err != nil {
+		return nil, err
 	}
 	if o.Hold == 0 {
 		o.Hold = discovery.DefaultHold
@@ -83,7 +79,7 @@ func New(o Options) (*Source, error) {
 		c.Token = o.Token
 	}
 	c.Datacenter = o.Datacenter
-	c.Transport.MaxIdleConnsPerHost = maxWatches
+	c.Transport.MaxIdleConnsPerHost = rules.MaxWatches
 	if o.dial != nil {
 		c.Transport.DialContext = o.dial
 	}
@@ -100,8 +96,8 @@ func New(o Options) (*Source, error) {
 		if name == "" {
 			name = string(service)
 		}
-		if strings.ContainsAny(name, "/?#") || name == "." || name == ".." {
-			return nil, fmt.Errorf("%s has the Consul name %q; a service name holds no / ? or #", service, name)
+		if err := rules.CheckName(name); err != nil {
+			return nil, fmt.Errorf("service %s: %w", service, err)
 		}
 		w := &watch{service: service, name: name, tags: tags, hold: o.Hold, health: client.Health()}
 		if w.fleet, w.known = o.Previous[service]; w.known {

@@ -248,7 +248,7 @@ func TestNewRefuses(t *testing.T) {
 	for want, o := range map[string]Options{
 		"151 services are more than the 150":      {Services: many},
 		`both colours have the tag "x"`:           {BlueTag: "x", GreenTag: "x"},
-		`chat has the Consul name "../kv"`:        {Services: map[discovery.Service]string{"chat": "../kv"}},
+		`service chat: "../kv" is no service of`:  {Services: map[discovery.Service]string{"chat": "../kv"}},
 		"Unknown protocol scheme: gopher":         {Address: "gopher://consul"},
 		`both colours have the tag "green"; give`: {BlueTag: "green"},
 	} {

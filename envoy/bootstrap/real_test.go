@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	"github.com/sluice-proxy/sluice/envoy/bootstrap"
-	"github.com/sluice-proxy/sluice/examples/fleet"
+	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
 // Envoy accepts what Write prints, started as its comment says.

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"math"
-	"slices"
 	"time"
 
 	"github.com/sluice-proxy/sluice/examples/swarm/clients"
@@ -223,10 +221,4 @@ func (r recording) start() time.Time {
 		return left[0]
 	}
 	return r.began
-}
-
-// sorted puts records into the order of time.
-func sorted(records []clients.Record) []clients.Record {
-	slices.SortStableFunc(records, func(a, b clients.Record) int { return cmp.Compare(a.At.UnixNano(), b.At.UnixNano()) })
-	return records
 }

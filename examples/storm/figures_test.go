@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -156,4 +158,10 @@ func TestSeries(t *testing.T) {
 	if want := "-3:0 -2:0 -1:0 0:3 1:3 2:4 3:0 4:0 "; got.String() != want {
 		t.Errorf("reconnects %s, want %s", got.String(), want)
 	}
+}
+
+// sorted puts records into the order of time.
+func sorted(records []clients.Record) []clients.Record {
+	slices.SortStableFunc(records, func(a, b clients.Record) int { return cmp.Compare(a.At.UnixNano(), b.At.UnixNano()) })
+	return records
 }

@@ -20,9 +20,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/sluice-proxy/sluice/examples/fleet"
 	"github.com/sluice-proxy/sluice/examples/swarm/clients"
 	"github.com/sluice-proxy/sluice/rollout/units"
+	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
 // Names of the runs.

@@ -18,6 +18,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/units"
+	"github.com/sluice-proxy/sluice/xds/reports/exchange"
 )
 
 // ErrNoServer: nothing could be reached at the server's address, so nothing was
@@ -76,17 +77,14 @@ func (c *Client) Instances(ctx context.Context) (all []ServiceInstances, err err
 	return all, c.get(ctx, &all, nil, "instances")
 }
 
-// Reports decodes what proxies report to that rolloutd into all.
-func (c *Client) Reports(ctx context.Context, all any) error { return c.get(ctx, all, nil, "reports") }
+// Reports is what proxies report to that rolloutd.
+func (c *Client) Reports(ctx context.Context) (all exchange.Reports, err error) {
+	return all, c.get(ctx, &all, nil, "reports")
+}
 
 // Proxies is every proxy, sorted by node.
 func (c *Client) Proxies(ctx context.Context) (all []Proxy, err error) {
 	return all, c.get(ctx, &all, nil, "proxies")
-}
-
-// Version is the server's.
-func (c *Client) Version(ctx context.Context) (v Version, err error) {
-	return v, c.get(ctx, &v, nil, "version")
 }
 
 // Promote starts a promotion.

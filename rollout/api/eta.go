@@ -122,7 +122,7 @@ func (e eta) bound() float64 {
 	return float64(r.Total-*held) / max(1, e.now.Sub(r.Settled.Add(r.Policy.Grace.D())).Seconds())
 }
 
-// overflows reports whether the side that takes over has no room for all that is
+// overflows reports whether the target has no room for all that is
 // left and on its way.
 func (e eta) overflows(rest int) bool {
 	r := e.v.State.Rollout

@@ -196,8 +196,7 @@ func keys(of reflect.Type, at string) iter.Seq2[string, string] {
 		if of.Kind() != reflect.Struct || of.Implements(reflect.TypeFor[encoding.TextMarshaler]()) {
 			return
 		}
-		for i := range of.NumField() {
-			f := of.Field(i)
+		for f := range of.Fields() {
 			key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 			path := at + "." + f.Name
 			if key != "" && key != "-" && !yield(path, key) {
@@ -302,7 +301,7 @@ func (m moment) seen() rollout.Seen {
 				ID: x.ID, Colour: x.Colour, Addr: x.Addr, Health: discovery.Passing, Drain: x.Drain, Capacity: 500, Version: "v" + string(x.ID[1:]),
 			})
 		}
-		s.Loads[rollout.Place{Colour: x.Colour, Addr: x.Addr}] = rollout.Load{Held: 20 + i, Accepted: 90, Refused: uint64(i), PerSecond: 2, At: m.at.Add(-time.Second)}
+		s.Loads[rollout.Place{Colour: x.Colour, Addr: x.Addr}] = rollout.Load{Held: 20 + i, Admissions: rollout.Admissions{Accepted: 90, Refused: uint64(i)}, PerSecond: 2, At: m.at.Add(-time.Second)}
 		if x.Drain == "" {
 			continue
 		}
@@ -329,10 +328,10 @@ func proxies(at time.Time) []api.Proxy {
 	return []api.Proxy{
 		{Node: "edge-1", Connected: true, Since: at, Address: "10.1.0.1:40000", UserAgent: "envoy 1.39.3",
 			Holds:   []api.Holding{{Type: "cluster", Resources: 2}, {Type: "route", Resources: 1}},
-			Reports: api.Reports{Loads: new(at), Counters: new(at)}},
+			Reports: api.Reporting{Loads: new(at), Counters: new(at)}},
 		{Node: "edge-2", Since: at, Address: "10.1.0.2:40000", NackCount: 3,
-			Nacks:    []api.Nack{{Type: "route", Names: []string{"chat"}, Message: "sum of weights is 0", At: at}},
+			Nacks:    []api.Rejection{{Type: "route", Names: []string{"chat"}, Message: "sum of weights is 0", At: at}},
 			Withheld: []api.Withheld{{Ref: "listener/web", Why: "it would be removed"}},
-			Reports:  api.Reports{Silent: true, Trouble: "it names no endpoints", Refused: 7, Ignored: []string{"other"}}},
+			Reports:  api.Reporting{Silent: true, Trouble: "it names no endpoints", Refused: 7, Ignored: []string{"other"}}},
 	}
 }

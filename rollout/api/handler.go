@@ -2,8 +2,6 @@ package api
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +14,8 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/drain/bearer"
+	"github.com/sluice-proxy/sluice/xds/reports/exchange"
 )
 
 // Server is what the handler needs of the program around it. Every function may
@@ -30,8 +30,8 @@ type Server struct {
 	Plan func(discovery.Service, discovery.Colour, rollout.Overrides) (rollout.Plan, error)
 	// Proxies lists every proxy, sorted by node.
 	Proxies func() []Proxy
-	// Reports is what proxies report here, as JSON, for the other replicas.
-	Reports func() any
+	// Reports is what proxies report here, for the other replicas.
+	Reports func() exchange.Reports
 	// Ready says what has not been read yet; nil when everything has been.
 	Ready   func() error
 	Metrics http.Handler
@@ -79,17 +79,13 @@ func (s Server) Handler() http.Handler {
 	return all
 }
 
-// authorize demands the bearer token. Hashes are compared, so that neither the
-// content nor the length of the token shows in the time it takes.
+// authorize demands the bearer token.
 func (s Server) authorize(next http.Handler) http.Handler {
 	if s.Token == "" {
 		return next
 	}
-	want := sha256.Sum256([]byte(s.Token))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		token, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		got := sha256.Sum256([]byte(token))
-		if !bearer || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
+		if !bearer.Shown(r, s.Token) {
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			refuse(w, &rollout.Refusal{Code: Unauthorized, Text: "this rolloutd demands a token and yours is missing or wrong; name the file that holds it with --token-file"})
 			return
@@ -170,7 +166,7 @@ func (s Server) proxies(w http.ResponseWriter, r *http.Request) {
 	all := append([]Proxy{}, s.Proxies()...)
 	for i, p := range all {
 		all[i].Holds = append([]Holding{}, p.Holds...)
-		all[i].Nacks = append([]Nack{}, p.Nacks...)
+		all[i].Nacks = append([]Rejection{}, p.Nacks...)
 		all[i].Withheld = append([]Withheld{}, p.Withheld...)
 	}
 	say(w, all)

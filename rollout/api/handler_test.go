@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/units"
+	"github.com/sluice-proxy/sluice/xds/reports/exchange"
 )
 
 // server is a program around the handler that keeps the last command.
@@ -174,8 +176,10 @@ func TestToken(t *testing.T) {
 			}
 		}
 	}
-	if code, _ := call(h, "GET", "/v1/status", "", "Authorization", "Bearer secret"); code != 200 {
-		t.Errorf("with the token: %d", code)
+	for _, header := range []string{"Bearer secret", "bearer secret"} {
+		if code, _ := call(h, "GET", "/v1/status", "", "Authorization", header); code != 200 {
+			t.Errorf("with %q: %d", header, code)
+		}
 	}
 	for _, path := range []string{"/healthz", "/readyz"} {
 		if code, _ := call(h, "GET", path, ""); code != 200 {
@@ -201,6 +205,39 @@ func TestCrossOrigin(t *testing.T) {
 	code, _ := call(server(&did).Handler(), "POST", "/v1/services/chat/abort", "", "Sec-Fetch-Site", "cross-site")
 	if code != 403 || did != nil {
 		t.Errorf("a cross-site abort: %d, did %v", code, did)
+	}
+}
+
+// What replicas exchange is read by replicas of other versions: not a byte of it changes.
+func TestReports(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
+	s := server(new(rollout.Command))
+	s.Reports = func() exchange.Reports {
+		return exchange.Reports{Now: at.Add(time.Second), Nodes: []exchange.Node{
+			{Node: "edge-1", Loads: at, Clusters: map[string]exchange.Cluster{"chat-blue": {
+				Endpoints: map[netip.AddrPort]exchange.Endpoint{netip.MustParseAddrPort("10.0.0.1:80"): {Held: 1, Issued: 2, Errors: 3, PerSecond: 4.5}},
+				Requests:  5, Pending: 6, Connections: 7, Overflow: 8, Connects: 9, Connect: time.Millisecond,
+			}}},
+			{Node: "edge-2", Counters: at, Clusters: map[string]exchange.Cluster{"chat-blue": {}}},
+		}}
+	}
+	const want = `{"now":"2026-01-02T03:04:06.000000006Z","nodes":[` +
+		`{"node":"edge-1","loads":"2026-01-02T03:04:05.000000006Z","clusters":{"chat-blue":{` +
+		`"endpoints":{"10.0.0.1:80":{"held":1,"issued":2,"errors":3,"per_second":4.5}},` +
+		`"requests":5,"pending":6,"connections":7,"overflow":8,"connects":9,"connect":1000000}}},` +
+		`{"node":"edge-2","counters":"2026-01-02T03:04:05.000000006Z","clusters":{"chat-blue":{` +
+		`"requests":0,"pending":0,"connections":0,"overflow":0,"connects":0,"connect":0}}}]}` + "\n"
+	if code, got := call(s.Handler(), "GET", "/v1/reports", ""); code != 200 || got != want {
+		t.Errorf("%d\n%s want\n%s", code, got, want)
+	}
+	ts := httptest.NewServer(s.Handler())
+	defer ts.Close()
+	client, err := NewClient(ts.URL, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := client.Reports(t.Context()); err != nil || !reflect.DeepEqual(got, s.Reports()) {
+		t.Errorf("the client reads %+v, %v", got, err)
 	}
 }
 

@@ -27,7 +27,7 @@ func view() rollout.View {
 	add := func(id discovery.InstanceID, c discovery.Colour, addr string, ceiling *int, st drain.Status) {
 		in := discovery.Instance{ID: id, Colour: c, Addr: netip.MustParseAddrPort(addr), Health: discovery.Passing, Drain: "http://" + addr, Capacity: 500, Version: "v1"}
 		seen.Fleet.Instances = append(seen.Fleet.Instances, in)
-		state.Members[id] = rollout.Member{ID: id, Colour: c, Addr: in.Addr, Drain: in.Drain, Ceiling: ceiling, Counted: true, Evicted: 1000, Returned: 7}
+		state.Members[id] = rollout.Member{Identity: rollout.Identity{ID: id, Colour: c, Addr: in.Addr, Drain: in.Drain}, Quota: rollout.Quota{Ceiling: ceiling}, Counts: rollout.Counts{Counted: true, Evicted: 1000, Returned: 7}}
 		seen.Instances[id] = rollout.Sighting{At: noon, Status: st, PerSecond: 1.5}
 	}
 	add("b1", discovery.Blue, "10.0.0.1:80", new(55), drain.Status{State: drain.Draining, Active: 60, Evicted: 1040, Returned: new(uint64(7))})
@@ -180,9 +180,9 @@ func TestLookSteadyAndAborting(t *testing.T) {
 
 func TestLookReported(t *testing.T) {
 	v := view()
-	v.State.Members["b3"] = rollout.Member{ID: "b3", Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.0.9:80"), Departed: noon}
+	v.State.Members["b3"] = rollout.Member{Identity: rollout.Identity{ID: "b3", Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.0.9:80")}, Departed: noon}
 	v.Seen.Loads = map[rollout.Place]rollout.Load{
-		{Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.0.1:80")}: {Held: 45, Accepted: 9, Refused: 2, PerSecond: 2, At: noon},
+		{Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.0.1:80")}: {Held: 45, Admissions: rollout.Admissions{Accepted: 9, Refused: 2}, PerSecond: 2, At: noon},
 		{Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.0.9:80")}: {Held: 7, PerSecond: 3, At: noon, Silent: []string{"edge-2"}},
 	}
 	v.Seen.Witnesses = map[discovery.Colour]rollout.Witness{discovery.Blue: {Active: 92, At: noon, Missing: []string{"edge-2"}}, discovery.Green: {Missing: []string{"edge-2"}}}

@@ -100,7 +100,7 @@ func TestLookBatches(t *testing.T) {
 // its connections go as well.
 func TestLookOutgoing(t *testing.T) {
 	v := view()
-	g0 := rollout.Member{ID: "g0", Colour: discovery.Green, Addr: netip.MustParseAddrPort("10.0.0.4:80"), Drain: "http://10.0.0.4:81", Outgoing: true}
+	g0 := rollout.Member{Identity: rollout.Identity{ID: "g0", Colour: discovery.Green, Addr: netip.MustParseAddrPort("10.0.0.4:80"), Drain: "http://10.0.0.4:81"}, Standing: rollout.Standing{Outgoing: true}}
 	v.State.Members["g0"] = g0
 	v.Seen.Instances["g0"] = rollout.Sighting{At: noon, Status: drain.Status{State: drain.Draining, Active: 20}}
 	s := Look(v, noon)
@@ -146,7 +146,7 @@ func TestLookGatesAndHooks(t *testing.T) {
 		"gone": {Open: true, At: noon},
 	}
 	for i, id := range []discovery.InstanceID{"h1", "h2", "h3"} {
-		v.State.Members[id] = rollout.Member{ID: id, Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.1.1:80"), Hooked: 2, HookedAt: after(time.Duration(-i) * time.Second)}
+		v.State.Members[id] = rollout.Member{Identity: rollout.Identity{ID: id, Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.1.1:80")}, HookCalls: rollout.HookCalls{Hooked: 2, HookedAt: after(time.Duration(-i) * time.Second)}}
 	}
 	v.Seen.Hooks = map[discovery.InstanceID]rollout.HookRun{
 		"h1": {Rollout: "chat-1", Attempt: 2, Done: true, Err: "exit 1", At: noon},

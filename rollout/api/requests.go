@@ -2,7 +2,6 @@ package api
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/drain/strictjson"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -47,18 +47,16 @@ func plain(make func(discovery.Service) rollout.Command) func(discovery.Service,
 
 // decode reads one JSON value with known keys only, and nothing after it.
 func decode(body []byte, into any) error {
-	dec := json.NewDecoder(bytes.NewReader(body))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(into); err != nil {
-		if errors.Is(err, io.EOF) {
-			return errors.New("the body is empty; it must be one JSON object")
-		}
-		return fmt.Errorf("the body is not what this command takes: %w", err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+	err := strictjson.Decode(bytes.NewReader(body), into)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, io.EOF):
+		return errors.New("the body is empty; it must be one JSON object")
+	case errors.Is(err, strictjson.ErrMore):
 		return errors.New("something follows the JSON object in the body; send one object only")
 	}
-	return nil
+	return fmt.Errorf("the body is not what this command takes: %w", err)
 }
 
 // planQuery reads GET …/plan?target=green and the overrides in the words of a

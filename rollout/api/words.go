@@ -243,15 +243,15 @@ type Proxy struct {
 	// Holds is what it acknowledged, one entry per resource type.
 	Holds []Holding `json:"holds"`
 	// Nacks are the refusals that still stand; NackCount counts all there were.
-	Nacks     []Nack `json:"nacks"`
-	NackCount uint64 `json:"nack_count"`
+	Nacks     []Rejection `json:"nacks"`
+	NackCount uint64      `json:"nack_count"`
 	// Withheld is what it has not been sent, and why.
 	Withheld []Withheld `json:"withheld"`
-	Reports  Reports    `json:"reports"`
+	Reports  Reporting  `json:"reports"`
 }
 
-// Reports is how a proxy's reports of what it carries fare.
-type Reports struct {
+// Reporting is how a proxy's reports of what it carries fare.
+type Reporting struct {
 	// Loads and Counters are when the newest came; null: never.
 	Loads    *time.Time `json:"loads"`
 	Counters *time.Time `json:"counters"`
@@ -268,11 +268,10 @@ type Reports struct {
 type Holding struct {
 	Type      string `json:"type"`
 	Resources int    `json:"resources"`
-	Version   string `json:"version,omitempty"`
 }
 
-// Nack is one refused response.
-type Nack struct {
+// Rejection is one refused response.
+type Rejection struct {
 	Type    string    `json:"type"`
 	Names   []string  `json:"names,omitempty"`
 	Message string    `json:"message"`

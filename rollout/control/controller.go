@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/internal/level"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain"
 )
@@ -53,7 +54,7 @@ type Ports struct {
 }
 
 // Gates asks the gates of a policy. Both are called by one goroutine and return at
-// once; whoever implements it gives Notice when there is a new reading.
+// once; the implementation gives Notice when there is a new reading.
 type Gates interface {
 	// Ask has the gates asked now; one that is being asked is not asked again.
 	Ask(service discovery.Service, gates []rollout.Gate)
@@ -62,7 +63,7 @@ type Gates interface {
 }
 
 // Hooks calls the hook of instances. Both are called by one goroutine and return
-// at once; whoever implements it gives Notice when a call ends.
+// at once; the implementation gives Notice when a call ends.
 type Hooks interface {
 	// Call replaces the whole map of what is wished for a service.
 	Call(service discovery.Service, orders map[discovery.InstanceID]rollout.HookOrder)
@@ -75,8 +76,8 @@ type Hooks interface {
 type Controller struct {
 	ports    Ports
 	watcher  *watcher
-	notices  chan struct{} // capacity 1: something was seen, look again
-	counts   chan struct{} // capacity 1: only counts were seen, look again within glance
+	notices  level.Level // something was seen, look again
+	counts   level.Level // only counts were seen, look again within glance
 	commands chan request
 	since    time.Time
 
@@ -124,14 +125,14 @@ type reply struct {
 func New(ports Ports) *Controller {
 	c := &Controller{
 		ports:    ports,
-		notices:  make(chan struct{}, 1),
-		counts:   make(chan struct{}, 1),
+		notices:  level.New(),
+		counts:   level.New(),
 		commands: make(chan request),
 		newer:    make(chan struct{}),
 		running:  map[discovery.Service]*running{},
 		refused:  map[discovery.Service]string{},
 	}
-	c.watcher = newWatcher(ports.Drain, c.Notice, func() { raise(c.counts) })
+	c.watcher = newWatcher(ports.Drain, c.Notice, c.counts.Set)
 	return c
 }
 
@@ -153,15 +154,7 @@ func (c *Controller) Discovered(s discovery.Snapshot) {
 }
 
 // Notice says that something may have changed, such as a proxy's acknowledgement.
-func (c *Controller) Notice() { raise(c.notices) }
-
-// raise sets a level.
-func raise(level chan struct{}) {
-	select {
-	case level <- struct{}{}:
-	default:
-	}
-}
+func (c *Controller) Notice() { c.notices.Set() }
 
 // Views returns every service and a channel that is closed when there is
 // something newer. It is empty until discovery and state are completely read.

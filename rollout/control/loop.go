@@ -2,7 +2,6 @@ package control
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -175,7 +174,7 @@ func (c *Controller) see(name discovery.Service, fleet discovery.Fleet) rollout.
 }
 
 // wish puts a service's wish into the map that is published next and reports
-// whether it is news.
+// whether it is another.
 func (c *Controller) wish(name discovery.Service, w rollout.Wish) bool {
 	if old, ok := c.published[name]; ok && reflect.DeepEqual(old, w) {
 		return false
@@ -201,9 +200,6 @@ func (c *Controller) store(ctx context.Context, run *running, next rollout.State
 	now := time.Now()
 	if run.failure != nil && now.Before(run.retry) {
 		return run.failure
-	}
-	if err := next.Check(); err != nil {
-		return fmt.Errorf("a decision was refused: %w", err)
 	}
 	data, err := rollout.EncodeState(next)
 	if err != nil {
@@ -231,7 +227,7 @@ func (c *Controller) say(name discovery.Service, run *running, v rollout.View) {
 	}
 }
 
-// show hands the views to whoever watches.
+// show hands the views to those that wait for newer ones.
 func (c *Controller) show() {
 	next := make(map[discovery.Service]rollout.View, len(c.running))
 	for name, run := range c.running {

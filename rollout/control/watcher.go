@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/internal/level"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain"
 )
@@ -32,11 +33,11 @@ type watched struct {
 	shown map[discovery.InstanceID]rollout.Sighting
 }
 
-// talker is the way to one instance's goroutine; told is guarded by watcher.mu.
+// talker is the way to one instance's goroutine; assignment is guarded by watcher.mu.
 type talker struct {
-	told   rollout.Assignment
-	wake   chan struct{} // capacity 1: a level, not a queue
-	cancel context.CancelFunc
+	assignment rollout.Assignment
+	wake       level.Level
+	cancel     context.CancelFunc
 }
 
 func newWatcher(client *drain.Client, notice, counts func()) *watcher {
@@ -54,7 +55,7 @@ func (w *watcher) set(ctx context.Context, group *sync.WaitGroup, service discov
 		w.services[service] = f
 	}
 	for key, talk := range f.talkers {
-		if want, ok := next[key]; !ok || want.Endpoint != talk.told.Endpoint {
+		if want, ok := next[key]; !ok || want.Endpoint != talk.assignment.Endpoint {
 			talk.cancel()
 			delete(f.talkers, key)
 			delete(f.sightings, key)
@@ -65,25 +66,18 @@ func (w *watcher) set(ctx context.Context, group *sync.WaitGroup, service discov
 		talk, ok := f.talkers[key]
 		if !ok {
 			life, cancel := context.WithCancel(ctx)
-			talk = &talker{told: want, wake: make(chan struct{}, 1), cancel: cancel}
+			talk = &talker{assignment: want, wake: level.New(), cancel: cancel}
 			f.talkers[key] = talk
 			group.Go(func() { w.talk(life, f, key, talk) })
 			continue
 		}
-		if talk.told != want {
-			news := !talk.told.Instruction.Same(want.Instruction) || want.Every < talk.told.Every
-			talk.told = want
-			if news {
-				talk.poke()
+		if talk.assignment != want {
+			changed := !talk.assignment.Instruction.Same(want.Instruction) || want.Every < talk.assignment.Every
+			talk.assignment = want
+			if changed {
+				talk.wake.Set()
 			}
 		}
-	}
-}
-
-func (t *talker) poke() {
-	select {
-	case t.wake <- struct{}{}:
-	default:
 	}
 }
 
@@ -93,7 +87,7 @@ func (w *watcher) ask(service discovery.Service, keys []discovery.InstanceID) {
 	defer w.mu.Unlock()
 	for _, key := range keys {
 		if talk, ok := w.services[service].talkers[key]; ok {
-			talk.poke()
+			talk.wake.Set()
 		}
 	}
 }
@@ -115,10 +109,10 @@ func (w *watcher) seen(service discovery.Service) map[discovery.InstanceID]rollo
 func (w *watcher) talk(ctx context.Context, f *watched, key discovery.InstanceID, talk *talker) {
 	for asked := true; ; {
 		w.mu.Lock()
-		told, last := talk.told, f.sightings[key]
+		assignment, last := talk.assignment, f.sightings[key]
 		w.mu.Unlock()
 
-		status, err := apart(func() (drain.Status, error) { return w.say(ctx, told, last) })
+		status, err := apart(func() (drain.Status, error) { return w.say(ctx, assignment, last) })
 		if ctx.Err() != nil {
 			return
 		}
@@ -136,7 +130,7 @@ func (w *watcher) talk(ctx context.Context, f *watched, key discovery.InstanceID
 
 		// An instance is asked at its own moments, so that a large fleet's
 		// answers do not come all at once.
-		pause := time.Duration(float64(told.Pause(last, status, err)) * (0.75 + 0.5*rand.Float64()))
+		pause := time.Duration(float64(assignment.Pause(last, status, err)) * (0.75 + 0.5*rand.Float64()))
 		select {
 		case <-ctx.Done():
 			return
@@ -159,13 +153,13 @@ func apart(ask func() (drain.Status, error)) (s drain.Status, err error) {
 }
 
 // say tells an instance what it does not show yet, or asks.
-func (w *watcher) say(ctx context.Context, told rollout.Assignment, last rollout.Sighting) (drain.Status, error) {
+func (w *watcher) say(ctx context.Context, a rollout.Assignment, last rollout.Sighting) (drain.Status, error) {
 	switch {
-	case last.At.IsZero() || told.Instruction.ShownBy(last.Status):
-		return w.client.Status(ctx, told.Endpoint)
-	case told.Instruction.Drain != nil:
-		return w.client.Order(ctx, told.Endpoint, *told.Instruction.Drain)
+	case last.At.IsZero() || a.Instruction.ShownBy(last.Status):
+		return w.client.Status(ctx, a.Endpoint)
+	case a.Instruction.Drain != nil:
+		return w.client.Order(ctx, a.Endpoint, *a.Instruction.Drain)
 	default:
-		return w.client.Release(ctx, told.Endpoint, *told.Instruction.Serve)
+		return w.client.Release(ctx, a.Endpoint, *a.Instruction.Serve)
 	}
 }

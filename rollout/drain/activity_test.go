@@ -1,3 +1,5 @@
+//go:build go1.26
+
 package drain
 
 import (
@@ -172,10 +174,10 @@ func (s *slowly) Read(p []byte) (int, error) {
 	return copy(p, "pong"), nil
 }
 
-// What is copied through is the same, in sips and in gulps.
+// What is copied through is the same, by the buffer and spliced.
 func TestCopyThroughAListener(t *testing.T) {
 	addr := echoServer(t, New(Options{}), echo)
-	for _, size := range []int{0, 1, sip - 1, sip, sip + 1, sip + gulp, 3*(sip+gulp) + 5, 20 << 20} {
+	for _, size := range []int{0, 1, bufferSize - 1, bufferSize, bufferSize + 1, bufferSize + spliceSize, 3*(bufferSize+spliceSize) + 5, 20 << 20} {
 		sent := make([]byte, size)
 		_, _ = rand.NewChaCha8([32]byte{}).Read(sent)
 		c := dialTCP(t, addr)
@@ -189,13 +191,13 @@ func TestCopyThroughAListener(t *testing.T) {
 		}
 	}
 	// A limit of the caller's holds, and is counted down.
-	lr := &io.LimitedReader{R: neverEnding('x'), N: sip + gulp + 77}
+	lr := &io.LimitedReader{R: neverEnding('x'), N: bufferSize + spliceSize + 77}
 	g := New(Options{})
 	near, far := net.Pipe()
 	s := &stream{Conn: near}
 	s.conn, _ = g.admit(s)
 	go func() { _, _ = io.Copy(s, lr); _ = s.Close() }()
-	if n, err := io.Copy(io.Discard, far); n != sip+gulp+77 || err != nil || lr.N != 0 {
+	if n, err := io.Copy(io.Discard, far); n != bufferSize+spliceSize+77 || err != nil || lr.N != 0 {
 		t.Errorf("%d bytes, %v, %d left of the limit", n, err, lr.N)
 	}
 }

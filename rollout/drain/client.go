@@ -20,7 +20,7 @@ import (
 //
 // An instance whose process is gone is recognised by
 // errors.Is(err, syscall.ECONNREFUSED), a request that the instance refused by
-// errors.AsType[*Refused]; every other error leaves open whether it was heard.
+// errors.As and a *Refused; every other error leaves open whether it was heard.
 type Client struct {
 	// Timeout bounds each request. Default 2s; set it before the first one.
 	Timeout time.Duration
@@ -83,7 +83,8 @@ func (c *Client) Order(ctx context.Context, base string, o Order) (Status, error
 		o.Pick = "" // it is what they do unasked
 	}
 	s, err := c.do(ctx, http.MethodPut, base, o)
-	if r, ok := errors.AsType[*Refused](err); ok && r.Code == http.StatusBadRequest && o.Pick != "" {
+	var r *Refused
+	if errors.As(err, &r) && r.Code == http.StatusBadRequest && o.Pick != "" {
 		o.Pick = ""
 		s, err = c.do(ctx, http.MethodPut, base, o)
 	}
@@ -107,7 +108,8 @@ func (c *Client) do(ctx context.Context, method, base string, body any) (Status,
 		return s, nil
 	}
 	// What net/http wraps around the cause repeats method and address.
-	if u, ok := errors.AsType[*url.Error](err); ok {
+	var u *url.Error
+	if errors.As(err, &u) {
 		err = u.Err
 	}
 	if ctx.Err() != nil {

@@ -1,15 +1,15 @@
 package drain
 
 import (
-	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/netip"
-	"strings"
+
+	"github.com/sluice-proxy/sluice/rollout/drain/bearer"
+	"github.com/sluice-proxy/sluice/rollout/drain/strictjson"
 )
 
 // maxBody bounds what either side of the contract reads.
@@ -86,28 +86,20 @@ func (g *Gate) allowed(r *http.Request) (code int, err error) {
 		}
 		return 0, nil
 	}
-	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	got, want := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(g.opt.Token))
-	if !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
+	if !bearer.Shown(r, g.opt.Token) {
 		return http.StatusUnauthorized, errors.New("the bearer token is missing or wrong")
 	}
 	return 0, nil
 }
 
-// decode reads exactly one JSON value without unknown fields; code is that of err.
+// decode reads the body; code is that of err.
 func decode(body io.Reader, v any) (code int, err error) {
-	d := json.NewDecoder(body)
-	d.DisallowUnknownFields()
-	err = d.Decode(v)
+	err = strictjson.Decode(body, v)
 	if err == nil {
-		switch _, err = d.Token(); {
-		case errors.Is(err, io.EOF):
-			return 0, nil
-		case err == nil:
-			err = errors.New("something follows the JSON object")
-		}
+		return 0, nil
 	}
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+	var large *http.MaxBytesError
+	if errors.As(err, &large) {
 		return http.StatusRequestEntityTooLarge, fmt.Errorf("the body is larger than %d bytes", maxBody)
 	}
 	return http.StatusBadRequest, fmt.Errorf("the body is not what /drain takes: %w", err)

@@ -3,37 +3,29 @@ package drain_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"time"
 
-	"github.com/coder/websocket"
-
 	"github.com/sluice-proxy/sluice/rollout/drain"
 )
 
-// A net/http server with any WebSocket library joins in around its handler. On
-// SIGTERM, or by the orders of the control plane, its connections go a few at a
-// time.
+// A net/http server joins in around its handler, here one that streams events; a
+// WebSocket library's handler is wrapped in the same way, and its clients are told
+// 1012 between two frames. On SIGTERM, or by the orders of the control plane, its
+// connections go a few at a time.
 func ExampleGate_Handler() {
-	chat := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, err := websocket.Accept(w, r, nil)
-		if err != nil {
-			return
-		}
-		defer c.CloseNow()
-		for {
-			kind, message, err := c.Read(r.Context())
-			if err != nil || c.Write(r.Context(), kind, message) != nil {
-				return
-			}
-		}
+	feed := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, "data: hello\n\n")
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done() // the client has gone or, with drain.ErrEvicted as the cause, is to go
 	})
 
 	// These lines are what an author adds.
 	gate := drain.New(drain.Options{Limit: 20_000, Token: "secret"})
-	srv := &http.Server{Handler: gate.Handler(chat)}
+	srv := &http.Server{Handler: gate.Handler(feed)}
 	admin := &http.Server{Handler: gate.Endpoint()}
 	serve := func(ctx context.Context, ln, adminLn net.Listener) error {
 		go func() { _ = srv.Serve(ln) }()
@@ -52,20 +44,20 @@ func ExampleGate_Handler() {
 	served := make(chan error, 1)
 	go func() { served <- serve(ctx, ln, adminLn) }()
 
-	client, _, err := websocket.Dial(context.Background(), "ws://"+ln.Addr().String(), nil)
+	res, err := http.Get("http://" + ln.Addr().String())
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	defer client.CloseNow()
+	defer res.Body.Close()
 	fmt.Println(gate.Status().State, gate.Status().Active)
 	sigterm()
-	_, _, err = client.Read(context.Background())
-	fmt.Println(websocket.CloseStatus(err))
+	events, err := io.ReadAll(res.Body)
+	fmt.Printf("%q %v\n", events, err)
 	fmt.Println(<-served, gate.Status().State)
 	// Output:
 	// serving 1
-	// StatusServiceRestart
+	// "data: hello\n\n" <nil>
 	// <nil> drained
 }
 

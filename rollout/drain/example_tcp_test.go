@@ -11,8 +11,13 @@ import (
 
 // A raw TCP server joins in around its listener.
 func ExampleGate_Listener() {
+	raw, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
 	gate := drain.New(drain.Options{Limit: 20_000})
-	ln := gate.Listener(loopback())
+	ln := gate.Listener(raw)
 	defer ln.Close()
 	go func() {
 		for {

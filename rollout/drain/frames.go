@@ -1,59 +1,47 @@
 package drain
 
-import "encoding/binary"
-
-// goodbye1012 is a WebSocket close frame: status 1012, "service restart".
-const goodbye1012 = "\x88\x11\x03\xf4service restart"
+import "github.com/sluice-proxy/sluice/rollout/drain/wsframe"
 
 // frames follows what a server writes to an upgraded connection, in whatever
-// pieces, so that a frame of our own can stand exactly between two of its frames.
-// It starts with the HTTP response head, or with skipHead behind it.
+// pieces: the HTTP response head, and behind it frames of a WebSocket, between
+// which a frame of our own can stand. A library that writes its head elsewhere
+// starts with skipHead.
 type frames struct {
-	part   part
-	have   uint8    // bytes of the header, or of the status line, seen
-	blank  uint8    // how much of "\r\n\r\n" the head ends in
-	header [14]byte // of the frame that is under way
-	left   uint64   // payload still to come
-	closed bool     // a close frame has gone out
+	wsframe.Tracker // behind the head
+	part            part
+	have            uint8 // bytes of the status line seen
+	blank           uint8 // how much of "\r\n\r\n" the head ends in
 }
 
 type part uint8
 
 const (
 	inHead    part = iota // in the HTTP response head
-	inHeader              // in a frame's header, or before it
-	inPayload             // in a frame's payload
+	inFrames              // behind it
 	notFrames             // the response was not 101: whatever follows is no frame
 )
 
-func (f *frames) skipHead() { f.part = inHeader }
+func (f *frames) skipHead() { f.part = inFrames }
 
 // between: nothing is under way, a frame may be put here.
-func (f *frames) between() bool { return f.part == inHeader && f.have == 0 }
+func (f *frames) between() bool { return f.part == inFrames && f.Between() }
 
 // next takes the bytes of p up to the end of the head or frame that is under
 // way, at most all of them, and says how many they are: at least one if p has one.
 func (f *frames) next(p []byte) int {
-	for i := 0; i < len(p); {
+	switch f.part {
+	case notFrames:
+		return len(p)
+	case inFrames:
+		return f.Next(p)
+	}
+	for i, b := range p {
+		f.head(b)
 		switch f.part {
 		case notFrames:
 			return len(p)
-		case inHead:
-			f.head(p[i])
-			i++
-		case inHeader:
-			f.frameHeader(p[i])
-			i++
-		case inPayload:
-			n := min(uint64(len(p)-i), f.left)
-			f.left -= n
-			i += int(n)
-			if f.left == 0 {
-				f.part = inHeader
-			}
-		}
-		if f.between() {
-			return i
+		case inFrames:
+			return i + 1
 		}
 	}
 	return len(p)
@@ -86,46 +74,6 @@ func (f *frames) head(b byte) {
 		f.blank = 0
 	}
 	if f.blank == 4 {
-		f.part, f.have = inHeader, 0
-	}
-}
-
-// frameHeader takes one byte of a frame's header (RFC 6455, 5.2).
-func (f *frames) frameHeader(b byte) {
-	f.header[f.have] = b
-	f.have++
-	if f.have < 2 {
-		return
-	}
-	length := f.header[1] & 0x7f
-	extended := uint8(0)
-	switch length {
-	case 126:
-		extended = 2
-	case 127:
-		extended = 8
-	}
-	size := 2 + extended
-	if f.header[1]&0x80 != 0 {
-		size += 4 // a masking key: servers must not, but it is no reason to lose track
-	}
-	if f.have < size {
-		return
-	}
-	switch extended {
-	case 2:
-		f.left = uint64(binary.BigEndian.Uint16(f.header[2:]))
-	case 8:
-		f.left = binary.BigEndian.Uint64(f.header[2:])
-	default:
-		f.left = uint64(length)
-	}
-	const closeFrame = 0x8
-	if f.header[0]&0x0f == closeFrame {
-		f.closed = true
-	}
-	f.have = 0
-	if f.left > 0 {
-		f.part = inPayload
+		f.part = inFrames
 	}
 }

@@ -255,13 +255,16 @@ func (g *Gate) status() Status {
 		Rollout:     g.rollout, Epoch: g.epoch, Step: g.step,
 	}
 	if g.counts {
-		s.Returned = new(g.returned)
+		returned := g.returned
+		s.Returned = &returned
 	}
 	switch {
 	case g.ordered && g.ceiling != nil:
-		s.Ceiling = new(*g.ceiling)
+		ceiling := *g.ceiling
+		s.Ceiling = &ceiling
 	case g.ending && !g.ordered:
-		s.Ceiling = new(0)
+		var none int
+		s.Ceiling = &none
 	}
 	if g.ordered || g.ending {
 		s.State = Draining

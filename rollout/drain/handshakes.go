@@ -59,7 +59,8 @@ func (h *handshakes) p99(at time.Time) *int {
 	above := total / 100 // how many may be slower
 	for i := len(h.now) - 1; ; i-- {
 		if n := h.now[i] + h.last[i]; n > above || i == 0 {
-			return new(int(math.Ceil(math.Pow(2, float64(i)/2))))
+			took := int(math.Ceil(math.Pow(2, float64(i)/2)))
+			return &took
 		} else {
 			above -= n
 		}

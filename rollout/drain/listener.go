@@ -80,14 +80,15 @@ func (s *stream) ReadFrom(r io.Reader) (int64, error) { return s.copy(s.Conn, r)
 func (s *stream) WriteTo(w io.Writer) (int64, error)  { return s.copy(w, s.Conn) }
 
 const (
-	sip  = 4 << 10
-	gulp = 128 << 10
+	bufferSize = 4 << 10   // bytes
+	spliceSize = 128 << 10 // bytes
 )
 
-// copy notes that the connection is active at each sip; while sips are full it
-// takes gulps, by the short way of the connection below (sendfile, splice).
+// copy passes bytes on and notes the connection as active with each buffer of them.
+// After a full buffer it splices: up to spliceSize bytes pass by the short way of
+// the connection below (sendfile, splice), without a note.
 func (s *stream) copy(w io.Writer, r io.Reader) (n int64, err error) {
-	b := make([]byte, sip)
+	b := make([]byte, bufferSize)
 	for {
 		read, end := r.Read(b)
 		s.conn.Active()
@@ -96,10 +97,10 @@ func (s *stream) copy(w io.Writer, r io.Reader) (n int64, err error) {
 		if err != nil {
 			return n, err
 		}
-		if end == nil && read == sip {
-			var gulped int64
-			gulped, end = gulpOf(w, r)
-			n += gulped
+		if end == nil && read == bufferSize {
+			var spliced int64
+			spliced, end = splice(w, r)
+			n += spliced
 		}
 		switch {
 		case end == io.EOF:
@@ -110,12 +111,13 @@ func (s *stream) copy(w io.Writer, r io.Reader) (n int64, err error) {
 	}
 }
 
-// gulpOf copies at most a gulp. The short ways see through one LimitedReader only.
-func gulpOf(w io.Writer, r io.Reader) (int64, error) {
-	most := &io.LimitedReader{R: r, N: gulp}
+// splice copies at most spliceSize bytes. The short ways see through one
+// LimitedReader only.
+func splice(w io.Writer, r io.Reader) (int64, error) {
+	most := &io.LimitedReader{R: r, N: spliceSize}
 	outer, limited := r.(*io.LimitedReader)
 	if limited {
-		most.R, most.N = outer.R, min(outer.N, gulp)
+		most.R, most.N = outer.R, min(outer.N, spliceSize)
 	}
 	n, err := io.Copy(w, most)
 	if limited {

@@ -31,8 +31,9 @@ func (g *Gate) order(o Order) (Status, error) {
 	now := time.Now()
 	var s schedule
 	if o.Ceiling != nil {
-		g.ceiling = new(*o.Ceiling)
-		s = evenly(len(g.held)-*o.Ceiling, now.Add(ms(o.StartMS)), ms(o.OverMS))
+		ceiling := *o.Ceiling
+		g.ceiling = &ceiling
+		s = evenly(len(g.held)-ceiling, now.Add(ms(o.StartMS)), ms(o.OverMS))
 	}
 	g.arrange(o.Pick)
 	g.run(s, now)

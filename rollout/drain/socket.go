@@ -4,6 +4,8 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+
+	"github.com/sluice-proxy/sluice/rollout/drain/wsframe"
 )
 
 // socket is a WebSocket as the application's library sees it: its writes are
@@ -22,12 +24,11 @@ func (s *socket) leave() {
 	s.leaving.Store(true)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case s.frames.part == notFrames:
+	if s.frames.part == notFrames {
 		_ = s.CloseWrite()
-	default:
-		s.sayGoodbye()
+		return
 	}
+	s.sayGoodbye()
 }
 
 // sayGoodbye sends the close frame if nothing is under way; otherwise the Write
@@ -38,8 +39,8 @@ func (s *socket) sayGoodbye() {
 		return
 	}
 	s.said = true
-	if !s.frames.closed {
-		_, _ = s.Conn.Write([]byte(goodbye1012))
+	if !s.frames.Closed() {
+		_, _ = s.Conn.Write([]byte(wsframe.ServiceRestart))
 	}
 }
 

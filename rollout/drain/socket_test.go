@@ -1,3 +1,5 @@
+//go:build go1.26
+
 package drain
 
 import (
@@ -8,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/drain/wsframe"
 )
 
 // wire is a socket whose peer notes what it reads. Use it in a bubble.
@@ -70,7 +74,7 @@ func TestGoodbyeStandsBetweenTwoFrames(t *testing.T) {
 					break
 				}
 			}
-			if want := string(all[:end]) + goodbye1012; w.got.String() != want {
+			if want := string(all[:end]) + wsframe.ServiceRestart; w.got.String() != want {
 				t.Fatalf("evicted after %d bytes the peer read %q, want %q", cut, w.got.String(), want)
 			}
 			if s := w.gate.Status(); s.Evicted != 1 || w.gate.closing != 0 {

@@ -17,6 +17,7 @@ import (
 	v1 "github.com/prometheus/client_golang/api/prometheus/v1"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/internal/level"
 	"github.com/sluice-proxy/sluice/rollout"
 )
 
@@ -25,8 +26,8 @@ import (
 // methods may be called concurrently, and return at once.
 type Gates struct {
 	web        web
-	prometheus v1.API        // nil: there is none
-	wanted     chan struct{} // capacity 1: a level
+	prometheus v1.API // nil: there is none
+	wanted     level.Level
 
 	mu       sync.Mutex
 	services map[discovery.Service]map[string]*asked
@@ -50,7 +51,7 @@ func NewGates(p Prometheus) (*Gates, error) {
 		return nil, err
 	}
 	return &Gates{
-		web: w, prometheus: prometheus, wanted: make(chan struct{}, 1),
+		web: w, prometheus: prometheus, wanted: level.New(),
 		services: map[discovery.Service]map[string]*asked{},
 	}, nil
 }
@@ -76,7 +77,7 @@ func (g *Gates) Ask(service discovery.Service, gates []rollout.Gate) {
 	}
 	g.services[service] = now
 	g.mu.Unlock()
-	raise(g.wanted)
+	g.wanted.Set()
 }
 
 // Readings is the newest reading of each gate of the service that has one.
@@ -154,12 +155,4 @@ func answered(who string, err error, said string) rollout.Reading {
 		return rollout.Reading{Unanswered: !no, Text: outcome(who, err, said)}
 	}
 	return rollout.Reading{Open: true, Text: cmp.Or(said, who+" answers")}
-}
-
-// raise sets a level.
-func raise(level chan struct{}) {
-	select {
-	case level <- struct{}{}:
-	default:
-	}
 }

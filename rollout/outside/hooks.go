@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/internal/level"
 	"github.com/sluice-proxy/sluice/rollout"
 )
 
@@ -23,7 +24,7 @@ const mostCalls = 16
 type Hooks struct {
 	web    web
 	log    *slog.Logger
-	wished chan struct{} // capacity 1: a level
+	wished level.Level
 	slots  chan struct{} // capacity mostCalls: a call holds one
 
 	mu       sync.Mutex
@@ -45,7 +46,7 @@ func (c *called) due() bool {
 // NewHooks starts nothing; Run does.
 func NewHooks(logger *slog.Logger) *Hooks {
 	return &Hooks{
-		web: newWeb(), log: logger, wished: make(chan struct{}, 1), slots: make(chan struct{}, mostCalls),
+		web: newWeb(), log: logger, wished: level.New(), slots: make(chan struct{}, mostCalls),
 		services: map[discovery.Service]map[discovery.InstanceID]*called{},
 	}
 }
@@ -78,7 +79,7 @@ func (h *Hooks) Call(service discovery.Service, orders map[discovery.InstanceID]
 			delete(all, id)
 		}
 	}
-	raise(h.wished)
+	h.wished.Set()
 }
 
 // Runs is the newest call of each instance of the service that had one.
@@ -148,7 +149,7 @@ func (h *Hooks) call(ctx context.Context, c *called, notice func()) {
 	h.mu.Unlock()
 	h.log.Info("hook called", "service", order.Service, "instance", order.Instance, "rollout", order.Rollout,
 		"attempt", order.Attempt, "took", time.Since(begun), "failure", failure)
-	raise(h.wished) // there may be a newer order
+	h.wished.Set() // there may be a newer order
 	notice()
 }
 

@@ -10,30 +10,31 @@ import (
 	"time"
 )
 
-// airs are all combinations of how clients come back, how many never do, how
-// many come by themselves, how that drifts, and how long green refuses.
-func airs(window int, refuse [2]float64, w wait) (all []air) {
+// crowds are all combinations of how many clients never come back, how many
+// connections come by themselves and how that rate drifts, for one window, one time in
+// which the target refuses and one way to come back.
+func crowds(window int, refuse [2]float64, w wait) (all []crowd) {
 	for k, lost := range losses {
 		for j, organic := range organics {
 			for i, drift := range drifts {
 				if turn := k + j; i%2 != turn%2 || testing.Short() && i/2 != turn/2%2 {
 					continue // two of them each, in turn
 				}
-				all = append(all, air{Delay: w.of, Lost: lost, Organic: organic, Drift: drift, Refuse: refuse, Window: window, Held: 30_000, Seed: uint64(i)})
+				all = append(all, crowd{Delay: w.of, Lost: lost, Organic: organic, Drift: drift, Refuse: refuse, Window: window, Held: 30_000, Seed: uint64(i)})
 			}
 		}
 	}
 	return all
 }
 
-// every runs each as a parallel subtest for each window, refusal and delay, and
-// logs the worst of each.
-func every(t *testing.T, check func(t *testing.T, window int, refuse [2]float64, w wait) (worst, took float64)) {
+// inEachWindow runs check as a parallel subtest for each window, refusal and delay,
+// and logs the worst of each.
+func inEachWindow(t *testing.T, check func(t *testing.T, window int, refuse [2]float64, w wait) (worst, took float64)) {
 	var mu sync.Mutex
 	table := map[string]string{}
 	t.Run("each", func(t *testing.T) {
 		for _, window := range windows {
-			for _, refuse := range sickTimes {
+			for _, refuse := range refusals {
 				for _, w := range delays {
 					name := fmt.Sprintf("window %5d, refuses %3.0f s, back %s", window, refuse[1]-refuse[0], w.name)
 					t.Run(name, func(t *testing.T) {
@@ -48,7 +49,7 @@ func every(t *testing.T, check func(t *testing.T, window int, refuse [2]float64,
 		}
 	})
 	for _, window := range windows {
-		for _, refuse := range sickTimes {
+		for _, refuse := range refusals {
 			for _, w := range delays {
 				name := fmt.Sprintf("window %5d, refuses %3.0f s, back %s", window, refuse[1]-refuse[0], w.name)
 				t.Log(name, table[name])
@@ -60,12 +61,12 @@ func every(t *testing.T, check func(t *testing.T, window int, refuse [2]float64,
 // TestReturnsKeepTheWindow: where returns are estimated, no more than 1.2 windows
 // are ever on their way, and it ends.
 func TestReturnsKeepTheWindow(t *testing.T) {
-	every(t, func(t *testing.T, window int, refuse [2]float64, w wait) (worst, took float64) {
-		for _, a := range airs(window, refuse, w) {
-			f := a.fly(3000)
+	inEachWindow(t, func(t *testing.T, window int, refuse [2]float64, w wait) (worst, took float64) {
+		for _, c := range crowds(window, refuse, w) {
+			f := c.run(3000)
 			worst, took = max(worst, f.Worst), max(took, f.Took)
 			if f.Worst > 1.2 || !f.Done {
-				t.Errorf("lost %v, organic %v, seed %d: %v", a.Lost, a.Organic, a.Seed, f)
+				t.Errorf("lost %v, organic %v, seed %d: %v", c.Lost, c.Organic, c.Seed, f)
 			}
 		}
 		return worst, took
@@ -81,24 +82,24 @@ func TestReturnsKeepTheWindow(t *testing.T) {
 func TestReturnsTakeNoTime(t *testing.T) {
 	slowest, longest := 0.0, 0.0
 	for _, w := range delays {
-		for _, a := range airs(0, [2]float64{}, w) {
-			alone := a.fly(3000).Took
-			all := a
+		for _, c := range crowds(0, [2]float64{}, w) {
+			alone := c.run(3000).Took
+			all := c
 			all.Lost = 0
-			need := all.fly(3000).Peak + stepCap
+			need := all.run(3000).Peak + stepCap
 			for _, window := range []int{need, need + stepCap/2, 2 * need, 10_000} {
 				if window < need {
 					continue
 				}
-				a.Window = window
-				f := a.fly(3000)
+				c.Window = window
+				f := c.run(3000)
 				over, probe := f.Took-1.1*alone, 25+w.mean
 				longest = max(longest, over)
 				if window >= 2*need {
 					probe, slowest = 0, max(slowest, f.Took/alone)
 				}
 				if over > probe {
-					t.Errorf("window %d, back %s, lost %v, organic %v, seed %d: took %.0f s in place of %.0f; %v", window, w.name, a.Lost, a.Organic, a.Seed, f.Took, alone, f)
+					t.Errorf("window %d, back %s, lost %v, organic %v, seed %d: took %.0f s in place of %.0f; %v", window, w.name, c.Lost, c.Organic, c.Seed, f.Took, alone, f)
 				}
 			}
 		}
@@ -109,8 +110,8 @@ func TestReturnsTakeNoTime(t *testing.T) {
 // TestReturnsAreAValue: what is stored is all there is, it stays small, and
 // observing changes nothing but what it returns.
 func TestReturnsAreAValue(t *testing.T) {
-	a := air{Delay: exponential(5), Lost: 0.05, Organic: 123.456, Drift: drifts[0], Refuse: [2]float64{40, 50}, Window: 3000, Held: 20_000}
-	r := a.fly(3000).Result
+	c := crowd{Delay: exponential(5), Lost: 0.05, Organic: 123.456, Drift: drifts[0], Refuse: [2]float64{40, 50}, Window: 3000, Held: 20_000}
+	r := c.run(3000).Result
 	stored, err := json.Marshal(r)
 	if err != nil {
 		t.Fatal(err)
@@ -140,8 +141,8 @@ func TestReturnsAreAValue(t *testing.T) {
 	}
 }
 
-// TestReturnsTell what is shown: the curve, its plateau, the organic rate, who is
-// never back, and the smallest window.
+// TestReturnsTell: what is shown is near the truth: the curve, its plateau, the
+// organic rate, the clients that are never back, and the smallest window.
 func TestReturnsTell(t *testing.T) {
 	near := func(what string, got, want, by float64) {
 		t.Helper()
@@ -149,8 +150,8 @@ func TestReturnsTell(t *testing.T) {
 			t.Errorf("%s is %.2f, want %.2f ± %.2f", what, got, want, by)
 		}
 	}
-	a := air{Delay: exponential(5), Lost: 0.2, Organic: 50, Drift: func(float64) float64 { return 1 }, Window: 10_000, Held: 60_000}
-	f := a.fly(3000)
+	c := crowd{Delay: exponential(5), Lost: 0.2, Organic: 50, Drift: func(float64) float64 { return 1 }, Window: 10_000, Held: 60_000}
+	f := c.run(3000)
 	r := f.Result
 	near("plateau", r.Back(time.Hour), 0.8, 0.05)
 	near("back within 5 s", r.Back(5*time.Second), 0.8*(1-1/math.E), 0.08)
@@ -161,34 +162,34 @@ func TestReturnsTell(t *testing.T) {
 	near("smallest window", float64(r.MinWindow()), 3*math.Sqrt(250), 12)
 }
 
-// TestReturnsMissing: nobody at all comes back, but green is there: each time the
-// funnel holds for the return timeout and then goes on.
+// TestReturnsMissing: no client at all comes back, but the target is there: each time
+// the funnel holds for the return timeout and then goes on.
 func TestReturnsMissing(t *testing.T) {
-	a := air{Delay: exponential(1), Lost: 1, Organic: 100, Drift: func(float64) float64 { return 1 }, Window: 3000, Held: 10_000}
-	f := a.fly(3000)
+	c := crowd{Delay: exponential(1), Lost: 1, Organic: 100, Drift: func(float64) float64 { return 1 }, Window: 3000, Held: 10_000}
+	f := c.run(3000)
 	if !f.Done || f.Held < 30 {
 		t.Errorf("%v; want the funnel held for half a minute at least, and then go on", f)
 	}
-	// Green refuses for ever: held for ever.
-	a.Lost, a.Refuse = 0, [2]float64{30, math.Inf(1)}
-	if f := a.fly(1000); f.Done || !f.Result.Missing() || f.Worst > 1 {
+	// The target refuses for ever: held for ever.
+	c.Lost, c.Refuse = 0, [2]float64{30, math.Inf(1)}
+	if f := c.run(1000); f.Done || !f.Result.Missing() || f.Worst > 1 {
 		t.Errorf("%v; want the funnel held as long as green refuses", f)
 	}
 }
 
-// TestReturnsCountTheHerd: green accepts again after a minute, and everyone whom it
-// refused is there a second later, organic ones too. Most of them count as returned;
-// none does that may be organic.
-func TestReturnsCountTheHerd(t *testing.T) {
+// TestReturnsCountABurst: the target accepts again after a minute, and every client
+// that it refused is there a second later, organic ones too. Most of them count as
+// returned; none does that may be organic.
+func TestReturnsCountABurst(t *testing.T) {
 	const organic, before, refused = 20, 60, 60
-	a := air{Delay: exponential(20), Lost: 0.2, Organic: organic, Drift: func(float64) float64 { return 1 }, Refuse: [2]float64{before, math.Inf(1)}, Window: 3000, Held: 30_000}
-	f := a.fly(before + refused)
-	r, out := f.Result, int(f.Worst*float64(a.Window))
+	c := crowd{Delay: exponential(20), Lost: 0.2, Organic: organic, Drift: func(float64) float64 { return 1 }, Refuse: [2]float64{before, math.Inf(1)}, Window: 3000, Held: 30_000}
+	f := c.run(before + refused)
+	r, out := f.Result, int(f.Worst*float64(c.Window))
 	if !r.Missing() || r.Outstanding() < out {
 		t.Fatalf("%d of %d are on their way, missing %v; want all of them, and missing", r.Outstanding(), out, r.Missing())
 	}
-	again := func(herd int) int {
-		came := r.SawAccepted + uint64(herd) + organic
+	again := func(burst int) int {
+		came := r.SawAccepted + uint64(burst) + organic
 		at := r.Seen.Add(time.Second)
 		return r.Observe(Observation{at, r.SawEvicted, at, came}).Outstanding()
 	}

@@ -73,7 +73,7 @@ func (w *World) Run(d time.Duration, done func() bool) bool {
 		}
 		switch {
 		case w.conf.Exact:
-			w.talk()
+			w.send()
 		case w.now >= w.next:
 			w.ticks()
 		}
@@ -88,7 +88,7 @@ func (w *World) Run(d time.Duration, done func() bool) bool {
 func (w *World) ticks() {
 	w.next += tick
 	w.arrivals()
-	w.talk()
+	w.send()
 	if w.now%reporting < tick {
 		w.report()
 		w.counted = true

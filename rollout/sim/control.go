@@ -113,7 +113,7 @@ func (w *World) rest(d rollout.Decision) {
 	w.callHooks(w.wish.Hooks)
 	w.assign(rollout.Assignments(w.state, w.wish))
 	w.ask(d.Ask)
-	w.talk()
+	w.send()
 	w.due = never
 	if !d.Wake.IsZero() {
 		w.due = max(d.Wake.Sub(Epoch), w.now+time.Millisecond)

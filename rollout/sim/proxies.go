@@ -206,7 +206,7 @@ func (w *World) report() {
 	loads := make(map[rollout.Place]rollout.Load, len(w.instances))
 	for _, in := range w.instances {
 		at := rollout.Place{Colour: in.Colour, Addr: in.Addr}
-		load := rollout.Load{Held: in.total, Accepted: in.entered, Refused: in.rejected, At: now}
+		load := rollout.Load{Held: in.total, Admissions: rollout.Admissions{Accepted: in.entered, Refused: in.rejected}, At: now}
 		last := w.seen.Loads[at]
 		if load.PerSecond = last.PerSecond; now.After(last.At) {
 			load.PerSecond = float64(in.entered-last.Accepted) / now.Sub(last.At).Seconds()

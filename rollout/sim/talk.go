@@ -80,8 +80,8 @@ type request struct {
 	err    error
 }
 
-// talk sends the requests that are due, each a latency before its answer.
-func (w *World) talk() {
+// send has the requests that are due go out, each a latency before its answer.
+func (w *World) send() {
 	batches := map[time.Duration][]*request{}
 	var order []time.Duration
 	for _, t := range w.talks {
@@ -107,7 +107,7 @@ func (w *World) talk() {
 			for _, r := range batches[latency] {
 				w.answered(r)
 			}
-			w.talk() // whoever was woken meanwhile
+			w.send() // whoever was woken meanwhile
 		})
 	}
 }

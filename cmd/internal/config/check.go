@@ -5,7 +5,6 @@ import (
 	"maps"
 	"net/url"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -21,7 +20,7 @@ func (r *reading) check(c *Config) {
 	r.checkState(c.State)
 	r.checkAddresses(c)
 	r.checkOutside(c)
-	r.checkListeners(c.Listeners)
+	r.checkEdge(c)
 	r.checkServices(c)
 }
 
@@ -92,56 +91,25 @@ func (r *reading) checkAddresses(c *Config) {
 	}
 }
 
-func (r *reading) checkListeners(listeners []Listener) {
-	if len(listeners) == 0 {
-		r.refuse("listeners", "is missing; there must be at least one")
+// checkEdge holds against the rules what Envoy hears of, and notes what may be
+// missing on this machine.
+func (r *reading) checkEdge(c *Config) {
+	for _, f := range c.Edge().Check() {
+		r.refuse(f.Key, "%s", f.Text)
 	}
-	names, addresses := map[string]string{}, map[string]string{}
-	for i, l := range listeners {
-		key := fmt.Sprintf("listeners[%d]", i)
-		r.checkName(key+".name", l.Name)
-		r.checkUnique(key+".name", l.Name, names)
-		switch a := l.Address; {
-		case !a.IsValid():
-			r.refuse(key+".address", "is missing; write IP:port, such as 0.0.0.0:8080")
-		case a.Port() == 0:
-			r.refuse(key+".address", "%s has port 0; clients need a fixed one", a)
-		case a.Addr().Zone() != "":
-			r.refuse(key+".address", "%s has a zone, which Envoy does not take", a)
-		default:
-			r.checkUnique(key+".address", a.String(), addresses)
+	for i, l := range c.Listeners {
+		if l.TLS == nil {
+			continue
 		}
-		if l.TLS != nil {
-			r.checkPath(key+".tls.certificate", l.TLS.Certificate)
-			r.checkPath(key+".tls.key", l.TLS.Key)
-		}
+		key := fmt.Sprintf("listeners[%d].tls", i)
+		r.noteMissing(key+".certificate", l.TLS.Certificate)
+		r.noteMissing(key+".key", l.TLS.Key)
 	}
 }
 
-// checkPath looks at a path that Envoy opens, perhaps on another machine.
-func (r *reading) checkPath(key, path string) {
-	switch {
-	case path == "":
-		r.refuse(key, "is missing; tls needs certificate and key")
-	case !filepath.IsAbs(path):
-		r.refuse(key, "%q is relative; Envoy reads it, so it must be absolute", path)
-	default:
-		if _, err := os.Stat(path); err != nil {
-			r.note(key, "%v; every Envoy must have it", err)
-		}
-	}
-}
-
-// checkName allows what can stand in names of Envoy's clusters and statistics,
-// in Consul's keys and in file names.
-func (r *reading) checkName(key, name string) {
-	inner := func(c rune) bool { return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' }
-	odd := strings.ContainsFunc(name, func(c rune) bool { return !inner(c) })
-	switch {
-	case name == "":
-		r.refuse(key, "is missing")
-	case odd || strings.Trim(name, "-") != name || len(name) > 63:
-		r.refuse(key, "%q is no name; use at most 63 lower-case letters, digits and inner dashes", name)
+func (r *reading) noteMissing(key, path string) {
+	if _, err := os.Stat(path); err != nil {
+		r.note(key, "%v; every Envoy must have it", err)
 	}
 }
 

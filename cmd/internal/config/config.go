@@ -6,8 +6,8 @@ import (
 	"net/netip"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout"
-	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // Config is one configuration that passed every check. Relative paths in the
@@ -33,7 +33,7 @@ type Config struct {
 	Prometheus Prometheus `yaml:"prometheus"`
 	// Listeners are the addresses at which Envoy accepts connections. At least
 	// one; what a listener is cannot change while it exists.
-	Listeners []Listener `yaml:"listeners"`
+	Listeners []edge.Listener `yaml:"listeners"`
 	// Services are what is served there. At least one.
 	Services []Service `yaml:"services"`
 
@@ -131,53 +131,10 @@ type Prometheus struct {
 	Token string `yaml:"-"`
 }
 
-// Listener is one address at which every Envoy accepts connections.
-type Listener struct {
-	// Name is unique: lower-case letters, digits and dashes, at most 63.
-	Name string `yaml:"name"`
-	// Address is IP:port as Envoy binds it, such as 0.0.0.0:8080. Unique.
-	Address netip.AddrPort `yaml:"address"`
-	// TLS ends TLS at this listener. Default: plain text.
-	TLS *TLS `yaml:"tls"`
-}
-
-// TLS names a certificate by its files on the Envoys' machines, which reread
-// them when they change. Paths are absolute.
-type TLS struct {
-	Certificate string `yaml:"certificate"`
-	Key         string `yaml:"key"`
-}
-
-// Protocol is what a service speaks, as far as Envoy has to know.
-type Protocol string
-
-const (
-	// HTTP: WebSocket, gRPC, SSE and plain requests.
-	HTTP Protocol = "http"
-	// TCP: raw connections. A TCP service has its listener for itself.
-	TCP Protocol = "tcp"
-)
-
-// Service is one application with its two colours.
+// Service is one application with its two colours. What its clients meet has its
+// defaults here: the only listener there is, http, every domain, and the root.
 type Service struct {
-	// Name is unique: lower-case letters, digits and dashes, at most 63.
-	Name discovery.Service `yaml:"name"`
-	// Listener may be left out when there is only one.
-	Listener string `yaml:"listener"`
-	// Protocol is http (the default) or tcp.
-	Protocol Protocol `yaml:"protocol"`
-	// Domains are the Host headers that belong to the service: a name, *.name,
-	// name.*, or * for every other. Default *. In lower case here. HTTP only.
-	Domains []string `yaml:"domains"`
-	// Prefix is the start of the paths that belong to the service. Default /.
-	// A listener's services differ in domain or prefix. HTTP only.
-	Prefix string `yaml:"prefix"`
-	// HTTP2: the instances speak HTTP/2 without TLS beside HTTP/1.1; gRPC needs
-	// it. Default: HTTP/1.1 only. HTTP only.
-	HTTP2 bool `yaml:"http2"`
-	// StormGuard is how many new connections a second all Envoys together let
-	// through; over HTTP it counts requests. Default: no bound.
-	StormGuard units.Rate `yaml:"storm_guard"`
+	edge.Service
 	// Live is the colour that is live when the service is seen for the first
 	// time; afterwards the stored state knows. Default blue.
 	Live discovery.Colour `yaml:"live"`
@@ -187,3 +144,15 @@ type Service struct {
 	// funnel may also be written as 500/3s.
 	Policy rollout.Policy `yaml:"policy"`
 }
+
+// Edge is the part of the configuration that Envoy hears of.
+func (c *Config) Edge() edge.Config {
+	out := edge.Config{Listeners: c.Listeners}
+	for _, s := range c.Services {
+		out.Services = append(out.Services, s.Service)
+	}
+	return out
+}
+
+// Problem says where in the file a fault of Edge stands.
+func (c *Config) Problem(f edge.Fault) Problem { return c.source.problem(f.Key, f.Text) }

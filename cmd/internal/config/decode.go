@@ -218,11 +218,14 @@ func kind(n *yaml.Node) string {
 	return fmt.Sprintf("%q", n.Value)
 }
 
-// keys lists what a struct has in YAML, in its own order.
+// keys lists what a struct has in YAML, in its own order; what it embeds stands
+// beside the rest.
 func keys(t reflect.Type) []string {
 	var names []string
 	for f := range t.Fields() {
-		if tag := f.Tag.Get("yaml"); tag != "" && tag != "-" {
+		if f.Anonymous {
+			names = append(names, keys(f.Type)...)
+		} else if tag := f.Tag.Get("yaml"); tag != "" && tag != "-" {
 			names = append(names, tag)
 		}
 	}
@@ -231,7 +234,10 @@ func keys(t reflect.Type) []string {
 
 func field(v reflect.Value, name string) reflect.Value {
 	for f, value := range v.Fields() {
-		if f.Tag.Get("yaml") == name {
+		switch {
+		case f.Anonymous && slices.Contains(keys(f.Type), name):
+			return field(value, name)
+		case f.Tag.Get("yaml") == name:
 			return value
 		}
 	}

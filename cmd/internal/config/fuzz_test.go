@@ -2,10 +2,13 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/sluice-proxy/sluice/envoy/edge"
 )
 
 // FuzzParse: nothing panics, every refusal has its problems, and what loads has
@@ -59,10 +62,11 @@ func sound(t *testing.T, c *Config) {
 	}
 	listeners, addresses := map[string]int{}, map[string]bool{}
 	for _, l := range c.Listeners {
-		if _, twice := listeners[l.Name]; twice || addresses[l.Address.String()] || l.Name == "" || l.Address.Port() == 0 {
+		at := fmt.Sprint(l.Address.Addr().Unmap(), l.Address.Port())
+		if _, twice := listeners[l.Name]; twice || addresses[at] || l.Name == "" || l.Address.Port() == 0 {
 			t.Fatalf("listener %+v", l)
 		}
-		listeners[l.Name], addresses[l.Address.String()] = 0, true
+		listeners[l.Name], addresses[at] = 0, true
 	}
 	services, routes, tcp := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for _, s := range c.Services {
@@ -74,7 +78,7 @@ func sound(t *testing.T, c *Config) {
 		}
 		services[string(s.Name)] = true
 		listeners[s.Listener]++
-		if s.Protocol == TCP {
+		if s.Protocol == edge.TCP {
 			tcp[s.Listener] = true
 			continue
 		}
@@ -82,7 +86,7 @@ func sound(t *testing.T, c *Config) {
 			t.Fatalf("service %+v", s)
 		}
 		for _, d := range s.Domains {
-			route := s.Listener + " " + strings.ToLower(d) + s.Prefix
+			route := s.Listener + " " + strings.ToLower(d) + strings.TrimRight(s.Prefix, "/")
 			if routes[route] {
 				t.Fatalf("route %s twice", route)
 			}

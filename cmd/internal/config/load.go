@@ -18,19 +18,21 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/envoy/edge"
+	"github.com/sluice-proxy/sluice/internal/secret"
 	"github.com/sluice-proxy/sluice/rollout"
 )
 
-const (
-	mostConfig = 1 << 20  // bytes of a configuration
-	mostToken  = 16 << 10 // bytes of a token file
-)
+const mostConfig = 1 << 20 // bytes of a configuration, and of a file that it names
 
 // Load reads and checks a configuration and the token files it names. It touches
 // no network and changes nothing. The error is always a Problems with everything
 // that is wrong.
 func Load(path string) (*Config, error) {
-	data, err := readFile(path, mostConfig)
+	if err := regular(path, mostConfig); err != nil {
+		return nil, Problems{{File: path, Text: err.Error()}}
+	}
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, Problems{{File: path, Text: err.Error()}}
 	}
@@ -99,7 +101,7 @@ func (c *Consul) defaults() {
 func (s *StateConsul) defaults() { s.Prefix = "sluice" }
 
 func (s *Service) defaults() {
-	s.Protocol = HTTP
+	s.Protocol = edge.HTTP
 	s.Live = discovery.Blue
 	s.Policy = rollout.DefaultPolicy()
 }
@@ -131,9 +133,10 @@ func (r *reading) complete(c *Config) {
 		}
 		s.ConsulService = cmp.Or(s.ConsulService, string(s.Name))
 		for j, d := range s.Domains {
-			s.Domains[j] = strings.ToLower(d)
+			s.Domains[j] = edge.Domain(d)
 		}
-		if s.Protocol == HTTP {
+		s.Protocol = cmp.Or(s.Protocol, edge.HTTP)
+		if s.Protocol == edge.HTTP {
 			s.Prefix = cmp.Or(s.Prefix, "/")
 			if len(s.Domains) == 0 {
 				s.Domains = []string{"*"}
@@ -176,32 +179,29 @@ func (r *reading) token(key, path string, into *string) {
 	if path == "" {
 		return
 	}
-	data, err := readFile(path, mostToken)
-	token := strings.TrimSpace(string(data))
-	odd := func(c rune) bool { return c <= ' ' || c > '~' }
-	switch {
-	case err != nil:
+	if err := regular(path, mostConfig); err != nil {
 		r.refuse(key, "%v; it must hold the token", err)
-	case token == "":
-		r.refuse(key, "%s is empty; it must hold the token", path)
-	case strings.ContainsFunc(token, odd):
-		r.refuse(key, "%s holds more than one word of plain characters; it must hold the token alone", path)
-	default:
-		*into = token
+		return
 	}
+	token, err := secret.File(path)
+	if err != nil {
+		r.refuse(key, "%v", err)
+		return
+	}
+	*into = token
 }
 
-// readFile reads a regular file: a pipe or a device could keep it waiting for
-// ever.
-func readFile(path string, most int64) ([]byte, error) {
+// regular refuses what a reload could wait for for ever, as for a pipe or a
+// device, and what is too large.
+func regular(path string, most int64) error {
 	info, err := os.Stat(path)
 	switch {
 	case err != nil:
-		return nil, err
+		return err
 	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is not a regular file", path)
+		return fmt.Errorf("%s is not a regular file", path)
 	case info.Size() > most:
-		return nil, fmt.Errorf("%s has %d bytes; the most is %d", path, info.Size(), most)
+		return fmt.Errorf("%s has %d bytes; the most is %d", path, info.Size(), most)
 	}
-	return os.ReadFile(path)
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/envoy/edge"
 )
 
 // Changed compares a running configuration with the one that shall replace it.
@@ -50,7 +51,7 @@ func (d *difference) fixed(key string, old, next any, why string) {
 // listeners stay what they are: Envoy ends a changed listener's connections.
 func (d *difference) listeners(old *Config) {
 	for _, l := range old.Listeners {
-		i := slices.IndexFunc(d.next.Listeners, func(n Listener) bool { return n.Name == l.Name })
+		i := slices.IndexFunc(d.next.Listeners, func(n edge.Listener) bool { return n.Name == l.Name })
 		key := fmt.Sprintf("listeners[%d]", i)
 		switch {
 		case i < 0:
@@ -63,7 +64,7 @@ func (d *difference) listeners(old *Config) {
 		}
 	}
 	for _, n := range d.next.Listeners {
-		if !slices.ContainsFunc(old.Listeners, func(l Listener) bool { return n.Name == l.Name }) {
+		if !slices.ContainsFunc(old.Listeners, func(l edge.Listener) bool { return n.Name == l.Name }) {
 			d.change("listener %s is new at %s", n.Name, n.Address)
 		}
 	}
@@ -73,7 +74,7 @@ func (d *difference) listeners(old *Config) {
 // services, one for TCP is bound to its service.
 func (c *Config) carries(listener string) string {
 	for _, s := range c.Services {
-		if s.Listener == listener && s.Protocol == TCP {
+		if s.Listener == listener && s.Protocol == edge.TCP {
 			return fmt.Sprintf("TCP service %s", s.Name)
 		}
 	}

@@ -78,7 +78,8 @@ func (in *instance) ask(ctx context.Context, method, token, body string) (answer
 	}
 	res, err := in.http.Do(req)
 	if err != nil {
-		if u, ok := errors.AsType[*url.Error](err); ok {
+		var u *url.Error
+		if errors.As(err, &u) {
 			err = u.Err
 		}
 		return answer{}, fmt.Errorf("%s /drain: %w", method, err)
@@ -122,6 +123,9 @@ func (in *instance) order(ctx context.Context, ceiling *int, over, start time.Du
 	return o, s, err
 }
 
+// upTo is the ceiling of an order that lets n stay.
+func upTo(n int) *int { return &n }
+
 func (in *instance) release(ctx context.Context) (drain.Status, error) {
 	return in.say(ctx, "DELETE", drain.Release{Rollout: rolloutName, Epoch: in.epoch})
 }
@@ -146,7 +150,8 @@ func (a answer) status() (drain.Status, error) {
 	}
 	var s drain.Status
 	if err := json.Unmarshal(a.body, &s); err != nil {
-		if t, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		var t *json.UnmarshalTypeError
+		if errors.As(err, &t) {
 			err = fmt.Errorf("%s is a %s; it must be of the type %s", t.Field, t.Value, t.Type)
 		}
 		return drain.Status{}, err

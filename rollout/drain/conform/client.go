@@ -14,6 +14,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/drain/wsframe"
 )
 
 // client is one connection to the instance, as its peer sees it.
@@ -94,7 +96,10 @@ func (c *client) follow() {
 		return
 	}
 	for {
-		opcode, payload, err := c.frame()
+		f, err := wsframe.Read(c.read, 125)
+		if err == nil && f.Masked {
+			err = errors.New("a masked frame from a server")
+		}
 		if errors.Is(err, io.EOF) {
 			c.ending = ending{at: time.Now()}
 			return
@@ -103,61 +108,29 @@ func (c *client) follow() {
 		case err != nil:
 			c.ending = ending{at: time.Now(), err: err}
 			return
-		case opcode == opClose:
+		case f.Opcode == wsframe.Close:
 			c.ending = ending{at: time.Now(), code: 1005} // "no status", RFC 6455, 7.4.1
-			if len(payload) >= 2 {
-				c.ending.code = int(binary.BigEndian.Uint16(payload))
+			if len(f.Payload) >= 2 {
+				c.ending.code = int(binary.BigEndian.Uint16(f.Payload))
 			}
-			c.send(opClose, payload)
+			c.send(wsframe.Close, f.Payload)
 			return
-		case opcode == opPing:
-			c.send(opPong, payload)
+		case f.Opcode == wsframe.Ping:
+			c.send(wsframe.Pong, f.Payload)
 		}
 	}
-}
-
-const (
-	opClose = 0x8
-	opPing  = 0x9
-	opPong  = 0xa
-)
-
-// frame reads one (RFC 6455, 5.2). The payload of a long one is left out.
-func (c *client) frame() (opcode byte, payload []byte, err error) {
-	var h [2]byte
-	if _, err := io.ReadFull(c.read, h[:]); err != nil {
-		return 0, nil, err
-	}
-	size := uint64(h[1] & 0x7f)
-	if extended := map[uint64]int{126: 2, 127: 8}[size]; extended > 0 {
-		var b [8]byte
-		if _, err := io.ReadFull(c.read, b[8-extended:]); err != nil {
-			return 0, nil, err
-		}
-		size = binary.BigEndian.Uint64(b[:])
-	}
-	if size > 1<<40 {
-		return 0, nil, fmt.Errorf("a frame of %d bytes", size)
-	}
-	if size > 125 {
-		_, err = io.CopyN(io.Discard, c.read, int64(size))
-		return h[0] & 0xf, nil, err
-	}
-	payload = make([]byte, size)
-	_, err = io.ReadFull(c.read, payload)
-	return h[0] & 0xf, payload, err
 }
 
 // send writes a short frame, masked with zeroes, which leaves it readable.
 func (c *client) send(opcode byte, payload []byte) {
 	_ = c.conn.SetWriteDeadline(time.Now().Add(time.Second))
-	_, _ = c.conn.Write(append([]byte{0x80 | opcode, 0x80 | byte(len(payload)), 0, 0, 0, 0}, payload...))
+	_, _ = c.conn.Write(wsframe.Append(nil, wsframe.Final|opcode, new([4]byte), payload))
 }
 
 // hangUp is the client's own end of the connection.
 func (c *client) hangUp() {
 	if c.websocket {
-		c.send(opClose, []byte{1000 >> 8, 1000 & 0xff})
+		c.send(wsframe.Close, []byte{1000 >> 8, 1000 & 0xff})
 	}
 	_ = c.conn.Close()
 	<-c.ended

@@ -106,7 +106,8 @@ func (in *instance) try(ctx context.Context, r Rule, verdicts map[string]Verdict
 		}
 	}
 	err := r.check(ctx, in)
-	if why, ok := errors.AsType[notChecked](err); ok {
+	var why notChecked
+	if errors.As(err, &why) {
 		result.Why = why.Error()
 		return result
 	}

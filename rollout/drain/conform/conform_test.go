@@ -1,3 +1,5 @@
+//go:build go1.26
+
 package conform
 
 import (
@@ -12,9 +14,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/coder/websocket"
-
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/wsframe"
 )
 
 const (
@@ -35,23 +36,28 @@ func verdicts(t *testing.T, ctx context.Context, o Options) (by map[Verdict][]st
 	return by, why, err
 }
 
-// gated serves a gate at the endpoint, and WebSockets of a common library behind it.
+// gated serves a gate at the endpoint, and WebSockets behind it.
 func gated(t *testing.T, opt drain.Options) (*drain.Gate, network) {
 	g, n := drain.New(opt), network{}
 	n.serve(t, "instance:9100", g.Endpoint())
-	n.serve(t, "instance:9000", g.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, err := websocket.Accept(w, r, nil)
-		if err != nil {
+	n.serve(t, "instance:9000", g.Handler(http.HandlerFunc(listens)))
+	return g, n
+}
+
+// listens takes a WebSocket over and reads it until its client has said goodbye.
+func listens(w http.ResponseWriter, r *http.Request) {
+	conn, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	_, _ = rw.WriteString("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+	_ = rw.Flush()
+	for {
+		if f, err := wsframe.Read(rw, 125); err != nil || f.Opcode == wsframe.Close {
 			return
 		}
-		defer c.CloseNow()
-		for {
-			if _, _, err := c.Read(r.Context()); err != nil {
-				return
-			}
-		}
-	})))
-	return g, n
+	}
 }
 
 func TestOurGateKeepsEveryRule(t *testing.T) {

@@ -61,9 +61,9 @@ func refuse(ctx context.Context, in *instance) error {
 		if one != nil {
 			err = one.closedAtOnce()
 		}
-		away, refused := errors.AsType[*turnedAway](err)
+		var away *turnedAway
 		switch {
-		case !refused:
+		case !errors.As(err, &away):
 			return err
 		case in.connect.Scheme == "tcp":
 		case away.code != http.StatusServiceUnavailable:
@@ -115,7 +115,7 @@ func serveAgain(ctx context.Context, in *instance) error {
 
 func hold(ctx context.Context, in *instance) error {
 	return in.with(ctx, 5, func(c *crowd) error {
-		for _, ceiling := range []*int{nil, new(5), new(100)} {
+		for _, ceiling := range []*int{nil, upTo(5), upTo(100)} {
 			if _, _, err := in.order(ctx, ceiling, 0, 0); err != nil {
 				return err
 			}
@@ -177,7 +177,7 @@ func (in *instance) descend(ctx context.Context) (*descent, error) {
 // start orders and says when.
 func (in *instance) start(ctx context.Context, ceiling int, over, start time.Duration) (time.Time, error) {
 	sent := time.Now()
-	_, _, err := in.order(ctx, new(ceiling), over, start)
+	_, _, err := in.order(ctx, upTo(ceiling), over, start)
 	return sent.Add(time.Since(sent) / 2), err
 }
 

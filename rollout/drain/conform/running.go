@@ -75,7 +75,7 @@ func repeatRunning(ctx context.Context, in *instance) error {
 	n := in.opt.Connections
 	return in.with(ctx, n, func(c *crowd) error {
 		sent := time.Now()
-		o, _, err := in.order(ctx, new(n/2), over, start)
+		o, _, err := in.order(ctx, upTo(n/2), over, start)
 		began := sent.Add(time.Since(sent) / 2)
 		for err == nil && time.Since(began) < start+over {
 			if err = wait(ctx, 50*time.Millisecond); err == nil {
@@ -142,11 +142,11 @@ func replace(ctx context.Context, in *instance) error {
 	n := in.opt.Connections
 	slow, fast := time.Duration(n)*400*time.Millisecond, 500*time.Millisecond
 	return in.with(ctx, n, func(c *crowd) error {
-		o, _, err := in.order(ctx, new(0), slow, 0)
+		o, _, err := in.order(ctx, upTo(0), slow, 0)
 		if err != nil {
 			return err
 		}
-		newer := drain.Order{Rollout: o.Rollout, Epoch: o.Epoch, Step: o.Step + 1, Ceiling: new(n / 2), OverMS: fast.Milliseconds()}
+		newer := drain.Order{Rollout: o.Rollout, Epoch: o.Epoch, Step: o.Step + 1, Ceiling: upTo(n / 2), OverMS: fast.Milliseconds()}
 		if _, err := in.say(ctx, "PUT", newer); err != nil {
 			return err
 		}

@@ -45,7 +45,7 @@ func guard(ctx context.Context, in *instance) error {
 }
 
 func order(ctx context.Context, in *instance) error {
-	for _, ceiling := range []*int{nil, new(1 << 30)} {
+	for _, ceiling := range []*int{nil, upTo(1 << 30)} {
 		o, s, err := in.order(ctx, ceiling, 0, 0)
 		if err != nil {
 			return err

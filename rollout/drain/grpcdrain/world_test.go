@@ -6,7 +6,6 @@ import (
 	"net"
 	"testing"
 
-	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
@@ -16,10 +15,10 @@ import (
 
 	"github.com/sluice-proxy/sluice/rollout/drain"
 	"github.com/sluice-proxy/sluice/rollout/drain/grpcdrain"
+	"github.com/sluice-proxy/sluice/rollout/drain/internal/leak"
 )
 
-// TestMain fails the package if tests leave goroutines behind.
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 type text = wrapperspb.StringValue
 

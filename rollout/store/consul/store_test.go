@@ -16,8 +16,8 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/examples/fleet"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
 func TestStore(t *testing.T) {
@@ -96,7 +96,7 @@ func largeValues(t *testing.T, s *Store) {
 	fleet := rollout.NewState("large", discovery.Blue)
 	for i := range 5000 {
 		id := discovery.InstanceID(fmt.Sprintf("large-%d-%x", i, rand.Uint64()))
-		fleet.Members[id] = rollout.Member{ID: id, Colour: discovery.Blue, Drain: fmt.Sprintf("http://10.0.%d.%d:9002", i/250, i%250)}
+		fleet.Members[id] = rollout.Member{Identity: rollout.Identity{ID: id, Colour: discovery.Blue, Drain: fmt.Sprintf("http://10.0.%d.%d:9002", i/250, i%250)}}
 	}
 	data, err := rollout.EncodeState(fleet)
 	if err != nil {

@@ -1,0 +1,135 @@
+// Package edge has the words for what clients meet, the listeners and the
+// services behind them, and the rules that these keep: one rule book for whoever
+// reads a configuration and for whoever builds from it.
+package edge
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/units"
+)
+
+// Config is what every proxy serves, whatever a rollout does. Its values may be
+// wrong: Check says so.
+type Config struct {
+	Listeners []Listener
+	Services  []Service
+}
+
+// Listener is one address at which every Envoy accepts connections. It is written
+// once: changing or removing one would end its established connections.
+type Listener struct {
+	// Name is unique: lower-case letters, digits and dashes, at most 63.
+	Name string `yaml:"name"`
+	// Address is IP:port as Envoy binds it, such as 0.0.0.0:8080. Unique; an IPv4
+	// address in IPv6 clothes is the IPv4 address.
+	Address netip.AddrPort `yaml:"address"`
+	// TLS ends TLS at this listener. Default: plain text.
+	TLS *TLS `yaml:"tls"`
+	// Protocol is what it carries: HTTP of any services, or TCP of one. Empty: what
+	// its services speak. Set it to keep the Listener what it is when they leave
+	// the configuration.
+	Protocol Protocol `yaml:"-"`
+	// AccessLog is the absolute path of a file on the proxy's machine, such as
+	// /dev/stdout; empty is none. Streams are logged when they begin and when
+	// they end.
+	AccessLog string `yaml:"-"`
+}
+
+// TLS names a certificate by its files on the Envoys' machines, which reread
+// them when they change. Paths are absolute. What is in the files never passes
+// through here.
+type TLS struct {
+	Certificate string `yaml:"certificate"`
+	Key         string `yaml:"key"`
+}
+
+// Protocol is what a service speaks, as far as Envoy has to know.
+type Protocol string
+
+const (
+	// HTTP: WebSocket, gRPC, SSE and plain requests. So is the empty Protocol.
+	HTTP Protocol = "http"
+	// TCP: raw connections. A TCP service has its listener for itself.
+	TCP Protocol = "tcp"
+)
+
+// MaxRate bounds a storm guard: no machine takes more.
+const MaxRate units.Rate = 10_000_000
+
+// Service is one application as its clients reach it.
+type Service struct {
+	// Name is unique: lower-case letters, digits and dashes, at most 63.
+	Name discovery.Service `yaml:"name"`
+	// Listener names the Listener that it is reached at.
+	Listener string `yaml:"listener"`
+	// Protocol is http (the default) or tcp. Domains, Prefix and HTTP2 have no
+	// meaning for tcp.
+	Protocol Protocol `yaml:"protocol"`
+	// Domains are the Host headers that belong to the service, without port and in
+	// any case: a name, *.name, name.*, or * for every other. Default *. The most
+	// specific domain wins, whole: a host that some service names is answered by
+	// the services that name it and by no others.
+	Domains []string `yaml:"domains"`
+	// Prefix is the path it is reached under: "/chat" is /chat and all below it,
+	// and not /chatroom. Default /. The longest one wins. A listener's services
+	// differ in domain or prefix.
+	Prefix string `yaml:"prefix"`
+	// HTTP2: the instances speak HTTP/2 without TLS as well as HTTP/1.1, and are
+	// spoken to as the client speaks: gRPC needs this, and WebSockets still reach
+	// them as HTTP/1.1 upgrades. Default: they are spoken to in HTTP/1.1 only.
+	HTTP2 bool `yaml:"http2"`
+	// StormGuard is how many new connections a second all Envoys together let
+	// through, in bursts of at most a tenth of it; over HTTP it counts requests,
+	// plain ones too. Default: no bound.
+	StormGuard units.Rate `yaml:"storm_guard"`
+}
+
+// Domain is a domain as Envoy compares it: in lower case, of which only the
+// letters of ASCII have one.
+func Domain(d string) string {
+	return strings.Map(func(c rune) rune {
+		if c >= 'A' && c <= 'Z' {
+			return c + 'a' - 'A'
+		}
+		return c
+	}, d)
+}
+
+// Hosts are the Domains as Envoy compares them, sorted, each once.
+func (s Service) Hosts() []string {
+	if len(s.Domains) == 0 {
+		return []string{"*"}
+	}
+	var hosts []string
+	for _, d := range s.Domains {
+		hosts = append(hosts, Domain(d))
+	}
+	slices.Sort(hosts)
+	return slices.Compact(hosts)
+}
+
+// Path is the Prefix as Envoy compares it: it ends in "/" only as the root.
+func (s Service) Path() string {
+	if p := strings.TrimRight(s.Prefix, "/"); p != "" {
+		return p
+	}
+	return "/"
+}
+
+// Bind is the Address as Envoy binds it: IPv4 in IPv6 clothes is IPv4.
+func (l Listener) Bind() netip.AddrPort {
+	return netip.AddrPortFrom(l.Address.Addr().Unmap(), l.Address.Port())
+}
+
+// Carries is the protocol of a listener of c: HTTP unless a TCP service is on it.
+func (c Config) Carries(l Listener) Protocol {
+	tcp := func(s Service) bool { return s.Protocol == TCP && s.Listener == l.Name }
+	if l.Protocol == TCP || l.Protocol == "" && slices.ContainsFunc(c.Services, tcp) {
+		return TCP
+	}
+	return HTTP
+}

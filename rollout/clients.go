@@ -1,0 +1,272 @@
+package rollout
+
+import (
+	"slices"
+	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/returns"
+)
+
+const (
+	// observePeriod is how often returns are observed while something depends on
+	// them.
+	observePeriod = 500 * time.Millisecond
+	// countMaxAge is the most that one old count makes the mean age of counts
+	// older: an instance that ceased to answer holds up nobody's time.
+	countMaxAge = 2 * time.Second
+	// markCount is how many marks cover the return timeout.
+	markCount = 32
+)
+
+// Moved is what a rollout has done to clients so far.
+type Moved struct {
+	// Evicted were closed by the funnel, Lost died with their instance, Returned
+	// were seen again on the target.
+	Evicted, Lost, Returned uint64
+	// Exact: every instance of the target tells returning clients from new ones.
+	// Otherwise Returned is 0 and Outstanding estimated.
+	Exact bool
+	// Outstanding is how many evicted or lost clients are on their way, and
+	// NeverBack how many are no longer waited for.
+	Outstanding, NeverBack int
+	// AtMost is Outstanding where it is exact, and else what it hardly ever exceeds.
+	AtMost int
+	// Known: Outstanding and NeverBack can be told at all.
+	Known bool
+}
+
+func (m Moved) gone() uint64 { return m.Evicted + m.Lost }
+
+// Count sums up what the running rollout did; the zero value without one.
+func Count(s State, seen Seen, now time.Time) Moved {
+	if s.Rollout == nil {
+		return Moved{}
+	}
+	return newSituation(s, seen, now).moved()
+}
+
+func (s *situation) moved() Moved {
+	if s.memo.moved == nil {
+		s.memo.moved = new(s.sumMoved())
+	}
+	return *s.memo.moved
+}
+
+func (s *situation) sumMoved() Moved {
+	r := s.state.Rollout
+	m := Moved{Evicted: r.Evicted, Lost: uint64(r.Lost), Returned: r.Returned, Exact: true}
+	for key, x := range s.state.Members {
+		sight := s.seen.Instances[key]
+		evicted, returned := x.since(sight.Status)
+		m.Evicted, m.Returned = m.Evicted+evicted, m.Returned+returned
+		m.Lost += uint64(x.Lost)
+		if r.takes(x) && x.Departed.IsZero() && sight.Status.Returned == nil {
+			m.Exact = false
+		}
+	}
+	gone := m.gone() + uint64(r.Owed)
+	switch {
+	case m.Exact:
+		m.Returned = min(m.Returned, gone) // others may return too
+		m.NeverBack = min(r.NeverBack, int(gone-m.Returned))
+		m.Outstanding, m.Known = int(gone-m.Returned)-m.NeverBack, true
+		m.AtMost = m.Outstanding
+	case r.Toll.Returns != nil:
+		m.Returned = 0
+		m.Outstanding, m.NeverBack, m.Known = r.Returns.Outstanding(), r.Returns.NeverBack(), true
+		m.AtMost = r.Returns.AtMost()
+	default:
+		m.Returned = 0
+	}
+	return m
+}
+
+// since is what the member evicted and saw return since it was counted; a
+// process that started anew counts from 0.
+func (m Member) since(s drain.Status) (evicted, returned uint64) {
+	if !m.Counted {
+		return 0, 0
+	}
+	if s.Evicted >= m.Counts.Evicted {
+		evicted = s.Evicted - m.Counts.Evicted
+	}
+	if s.Returned != nil && *s.Returned >= m.Counts.Returned {
+		returned = *s.Returned - m.Counts.Returned
+	}
+	return evicted, returned
+}
+
+// countOld counts the old members, and countTarget the target's, that are not counted yet.
+func countOld(t *turn) {
+	for _, f := range t.members().old {
+		countMember(t, f)
+	}
+}
+
+func countTarget(t *turn) {
+	for _, f := range t.members().target {
+		countMember(t, f)
+	}
+}
+
+func countMember(t *turn, f *fact) {
+	if t.state.Members[f.key].Counted || f.asked.IsZero() && (f.endpoint || !f.reported) {
+		return
+	}
+	t.count(f.key)
+	m := t.state.Members[f.key]
+	m.Admissions = f.admissions
+	t.put(f.key, m)
+}
+
+// tally takes over what was seen since the last look: what died with old instances,
+// and what the target admitted and refused.
+func tally(t *turn) {
+	for _, f := range t.members().old {
+		lost := 0
+		if !f.serves && t.seen.Instances[f.key].Refused {
+			lost = f.held // those clients are on their way, too
+		}
+		if m := t.state.Members[f.key]; m.Lost != lost && f.endpoint {
+			m.Lost = lost
+			t.put(f.key, m)
+		}
+	}
+	for _, f := range t.members().target {
+		m := t.state.Members[f.key]
+		if f.admissions == m.Admissions {
+			continue
+		}
+		r := t.rollout()
+		r.Admissions = r.Admissions.plus(f.admissions.since(m.Admissions))
+		m.Admissions = f.admissions
+		t.put(f.key, m)
+	}
+	age(t)
+}
+
+// age counts clients as never back that left longer than the return timeout ago.
+// It is not known which of the evicted clients have returned, only how many: never
+// back are those that left by then, less all that have returned since the beginning.
+func age(t *turn) {
+	m, r := t.moved(), t.state.Rollout
+	if !m.Exact {
+		return
+	}
+	timeout := r.Policy.ReturnTimeout.D()
+	gone := m.gone() + uint64(r.Owed)
+	if n := len(r.Marks); n == 0 || gone > r.Marks[n-1].Gone && t.now.Sub(r.Marks[n-1].At) >= max(time.Second, timeout/markCount) {
+		t.rollout().Marks = append(slices.Clone(r.Marks), returns.Mark{At: t.now, Gone: gone})
+	}
+	pauseAge(t)
+	old := 0
+	for old+1 < len(r.Marks) && t.now.Sub(r.Marks[old+1].At) > timeout {
+		old++
+	}
+	if old > 0 {
+		t.rollout().Marks = slices.Clone(r.Marks[old:])
+	}
+	if first := r.Marks[0]; t.now.Sub(first.At) > timeout && first.Gone > m.Returned+uint64(r.NeverBack) {
+		t.rollout().NeverBack = int(first.Gone - m.Returned)
+	}
+}
+
+// pauseAge keeps clients from growing older while the target refuses more than it
+// admits: they come back when it does not.
+func pauseAge(t *turn) {
+	r := t.state.Rollout
+	was, is := r.Flow, Flow{t.now, r.Toll.Admissions}
+	if is.At.Sub(was.At) < observePeriod || is.Admissions == was.Admissions {
+		return
+	}
+	t.rollout().Flow = is
+	if is.Refused-was.Refused <= is.Accepted-was.Accepted {
+		return
+	}
+	r.Marks = slices.Clone(r.Marks)
+	for i := range r.Marks {
+		r.Marks[i].At = r.Marks[i].At.Add(min(is.At.Sub(was.At), 2*observePeriod))
+	}
+}
+
+// observe keeps the estimate of clients on their way up to date: twice a second where
+// a decision depends on it, else only when asked to. Where the application tells
+// returns there is nothing to estimate.
+func observe(t *turn, asked bool) {
+	r, m := t.state.Rollout, t.moved()
+	if m.Exact {
+		t.wakeBy(t.now.Add(observePeriod))
+		return
+	}
+	next, o := r.Returns, returns.Observation{Now: t.now, Evicted: m.gone() + t.unreportedCloses(), AsOf: t.admissionsAsOf(), Accepted: r.Accepted}
+	if next == nil {
+		next = new(returns.New(r.Policy.ReturnTimeout.D()).Observe(o))
+	}
+	o.Evicted += uint64(r.Owed) // those left just now, if it is the first time
+	if due := next.Seen.Add(observePeriod); r.Returns != nil && t.now.Before(due) && (!asked || next.Knows(o)) {
+		t.wakeBy(due)
+		return
+	}
+	t.rollout().Returns = new(next.Observe(o))
+	t.wakeBy(t.now.Add(observePeriod))
+}
+
+// unreportedCloses is how many connections the running step has closed that were not
+// reported yet, if each instance does what it was told.
+func (s *situation) unreportedCloses() (n uint64) {
+	r := s.state.Rollout
+	for key, m := range s.state.Members {
+		if sight := s.seen.Instances[key]; m.Counted && m.Ceiling != nil && m.Share > 0 {
+			closed := func(at time.Time) int {
+				return m.closed(at.Sub(r.OrderedAt), r.Policy.Funnel.Every.D())
+			}
+			n += uint64(closed(s.now) - closed(sight.At))
+		}
+	}
+	return n
+}
+
+// closed is how many connections the member has let go so long after a step was
+// ordered.
+func (q Quota) closed(after, every time.Duration) int {
+	if after < q.Start.D() {
+		return 0
+	}
+	return min(q.Share, 1+int((after-q.Start.D())*time.Duration(q.Share)/every))
+}
+
+// admissionsAsOf is the moment by which the target's instances had accepted as many
+// as is known: the mean of when each was counted. It is exact while each accepts at
+// an even rate, all about as many.
+func (s *situation) admissionsAsOf() time.Time {
+	age, n := time.Duration(0), time.Duration(0)
+	for _, f := range s.members().target {
+		m, at := s.state.Members[f.key], f.asked
+		if !f.endpoint {
+			load, _ := s.load(m)
+			at = load.At
+		}
+		if m.Counted {
+			age, n = age+min(countMaxAge, max(0, s.now.Sub(at))), n+1
+		}
+	}
+	return s.now.Add(-age / max(1, n))
+}
+
+// since is how many there were after was.
+func (a Admissions) since(was Admissions) Admissions {
+	return Admissions{grown(was.Accepted, a.Accepted), grown(was.Refused, a.Refused)}
+}
+
+func (a Admissions) plus(b Admissions) Admissions {
+	return Admissions{a.Accepted + b.Accepted, a.Refused + b.Refused}
+}
+
+// grown is how far a total rose; one that fell began anew.
+func grown(was, is uint64) uint64 {
+	if is < was {
+		return is
+	}
+	return is - was
+}

@@ -1,0 +1,308 @@
+package rollout
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/units"
+)
+
+// Command is what an operator asks for: Promote, Pause, Resume, Abort or SetPace.
+type Command interface {
+	service() discovery.Service
+	// apply is pure: it returns the state as it should be and what that does. An
+	// error is a *Refusal, and the state is then as it was.
+	apply(policy Policy, s State, seen Seen, now time.Time) (State, Answer, error)
+}
+
+// Subject is the service that a command is for.
+func Subject(c Command) discovery.Service { return c.service() }
+
+// Apply decides what a command does. Pure; an error is a *Refusal, and the state is
+// then as it was. The caller stores the state before it answers.
+func Apply(c Command, policy Policy, s State, seen Seen, now time.Time) (State, Answer, error) {
+	next, answer, err := c.apply(policy, s, seen, now)
+	if err != nil {
+		return s, Answer{}, err
+	}
+	if err := next.Check(); err != nil {
+		return s, Answer{}, RefuseUnstored(s.Service, unchecked(err))
+	}
+	return next, answer, nil
+}
+
+// Promote moves the service to Target. Promoting the live colour while steady
+// says so and changes nothing.
+type Promote struct {
+	Service   discovery.Service
+	Target    discovery.Colour
+	Overrides Overrides
+	// Force goes on although the plan has problems; it is recorded.
+	Force bool
+}
+
+// Pause closes nothing more until Resume; the routing stays as it is.
+type Pause struct{ Service discovery.Service }
+
+// Resume ends a pause.
+type Resume struct{ Service discovery.Service }
+
+// Abort goes back, paced like the way there.
+type Abort struct{ Service discovery.Service }
+
+// SetPace changes the cap of the running rollout.
+type SetPace struct {
+	Service discovery.Service
+	Funnel  units.Funnel
+}
+
+func (c Promote) service() discovery.Service { return c.Service }
+func (c Pause) service() discovery.Service   { return c.Service }
+func (c Resume) service() discovery.Service  { return c.Service }
+func (c Abort) service() discovery.Service   { return c.Service }
+func (c SetPace) service() discovery.Service { return c.Service }
+
+// Answer is what an accepted command did, in one sentence.
+type Answer struct {
+	Text string `json:"text"`
+	// Rollout is the id of the rollout that the command started or changed;
+	// empty when there was nothing to do.
+	Rollout string `json:"rollout,omitempty"`
+}
+
+// Refusal is the error of a command that was refused: nothing was changed. Code
+// is for machines, Text is one sentence with the reason and the way out.
+type Refusal struct {
+	Code Code
+	Text string
+}
+
+func (r *Refusal) Error() string { return r.Text }
+
+// Codes of refusals.
+const (
+	UnknownService Code = "unknown_service"
+	NotReady       Code = "not_ready"   // discovery or state not read yet
+	InProgress     Code = "in_progress" // a rollout is under way
+	NoRollout      Code = "no_rollout"  // there is none
+	NoTarget       Code = "no_target"   // the target has no healthy instance
+	Infeasible     Code = "infeasible"  // the plan has problems; --force overrides
+	BadRequest     Code = "bad_request" // the request itself is wrong
+	NotStored      Code = "not_stored"  // the state could not be stored
+)
+
+func refuse(c Code, format string, args ...any) *Refusal {
+	return &Refusal{Code: c, Text: fmt.Sprintf(format, args...)}
+}
+
+func (c Pause) apply(_ Policy, s State, _ Seen, now time.Time) (State, Answer, error) {
+	r := s.Rollout
+	if r == nil {
+		return s, Answer{}, refuse(NoRollout, "%s: no rollout is under way, so there is nothing to pause", s.Service)
+	}
+	if r.Paused {
+		return s, Answer{Text: fmt.Sprintf("%s: rollout %s is paused already", s.Service, r.ID), Rollout: r.ID}, nil
+	}
+	t := newTurn(s, Seen{}, now)
+	t.rollout().Paused = true
+	t.restep()
+	t.note("paused")
+	return t.state, Answer{Text: fmt.Sprintf("%s: rollout %s is paused; new connections go to %s", s.Service, r.ID, favoured(t.state)), Rollout: r.ID}, nil
+}
+
+// favoured is the colour that gets most new connections.
+func favoured(s State) discovery.Colour {
+	w := s.Weights()
+	if w[discovery.Green] > w[discovery.Blue] {
+		return discovery.Green
+	}
+	return discovery.Blue
+}
+
+func (c Resume) apply(_ Policy, s State, _ Seen, now time.Time) (State, Answer, error) {
+	r := s.Rollout
+	switch {
+	case r == nil:
+		return s, Answer{}, refuse(NoRollout, "%s: no rollout is under way, so there is nothing to resume", s.Service)
+	case !r.Paused:
+		return s, Answer{}, refuse(NoRollout, "%s: rollout %s is not paused, so there is nothing to resume", s.Service, r.ID)
+	}
+	t := newTurn(s, Seen{}, now)
+	t.rollout().Paused = false
+	t.note("resumed")
+	return t.state, Answer{Text: fmt.Sprintf("%s: rollout %s goes on", s.Service, r.ID), Rollout: r.ID}, nil
+}
+
+func (c Abort) apply(_ Policy, s State, seen Seen, now time.Time) (State, Answer, error) {
+	r := s.Rollout
+	switch {
+	case r == nil:
+		return s, Answer{}, refuse(NoRollout, "%s: no rollout is under way, so there is nothing to abort; to go back, promote %s", s.Service, s.Live.Other())
+	case r.Aborting:
+		return s, Answer{Text: fmt.Sprintf("%s: rollout %s is going back already", s.Service, r.ID), Rollout: r.ID}, nil
+	}
+	t := newTurn(s, seen, now)
+	turnRound(t, "abort: back to "+string(r.From))
+	r = t.state.Rollout
+	return t.state, Answer{Text: fmt.Sprintf("%s: rollout %s goes back to %s at %s", s.Service, r.ID, r.To, r.Policy.Funnel), Rollout: r.ID}, nil
+}
+
+// turnRound has the rollout go back: the same machine in the other direction.
+func turnRound(t *turn, event string) {
+	t.restep()
+	share := t.state.Weights()[t.state.Rollout.From]
+	for _, f := range t.members().all {
+		// What was evicted and returned so far is kept, and counted on from the same
+		// answers: a client that is on its way now comes back in between.
+		if t.state.Members[f.key].Counted && !f.asked.IsZero() {
+			t.fold(f.key)
+			t.count(f.key)
+		}
+		m := t.state.Members[f.key]
+		m.Standing, m.HookCalls, m.Admissions = Standing{Outgoing: m.Outgoing}, HookCalls{}, f.admissions
+		t.put(f.key, m)
+	}
+	s := t.write()
+	s.Epoch++
+	r := s.Rollout
+	r.From, r.To, r.Aborting, r.Paused, r.Weight = r.To, r.From, true, false, share
+	r.Steps = r.Steps.turnedRound()
+	r.Toll = r.Toll.turnedRound()
+	r.Batches, r.Red = Batches{}, time.Time{}
+	t.enter(Opening, event)
+}
+
+func (c SetPace) apply(_ Policy, s State, _ Seen, now time.Time) (State, Answer, error) {
+	r := s.Rollout
+	if r == nil {
+		return s, Answer{}, refuse(NoRollout, "%s: no rollout is under way; set the pace with promote --close N --every T or in the policy", s.Service)
+	}
+	if err := c.Funnel.Check(); err != nil {
+		return s, Answer{}, refuse(BadRequest, "%s: %v", s.Service, err)
+	}
+	if r.Policy.Funnel == c.Funnel {
+		return s, Answer{Text: fmt.Sprintf("%s: the pace is %s already", s.Service, c.Funnel), Rollout: r.ID}, nil
+	}
+	t := newTurn(s, Seen{}, now)
+	t.rollout().Policy.Funnel = c.Funnel
+	t.restep()
+	t.note(fmt.Sprintf("pace %s instead of %s", c.Funnel, r.Policy.Funnel))
+	return t.state, Answer{Text: fmt.Sprintf("%s: rollout %s lets %s go from now on", s.Service, r.ID, c.Funnel), Rollout: r.ID}, nil
+}
+
+func (c Promote) apply(policy Policy, s State, seen Seen, now time.Time) (State, Answer, error) {
+	s, left, err := supersede(s, seen, c.Target, now)
+	if err != nil {
+		return s, Answer{}, err
+	}
+	if s.Live == c.Target {
+		return s, Answer{Text: fmt.Sprintf("%s: %s is live already, nothing to do", s.Service, c.Target)}, nil
+	}
+	policy = c.Overrides.Over(policy)
+	plan, err := MakePlan(s, seen, c.Target, policy, now)
+	if err != nil {
+		return s, Answer{}, err
+	}
+	if len(plan.Problems) > 0 && !c.Force {
+		return s, Answer{}, refuse(Infeasible, "%s: %s; --force promotes all the same", s.Service, strings.Join(plan.Problems, "; "))
+	}
+	t := newTurn(s, seen, now)
+	begin(t, plan, left)
+	id := t.state.Rollout.ID
+	text := fmt.Sprintf("%s: rollout %s moves %d connections from %s to %s in about %s",
+		s.Service, id, plan.Connections, s.Live, c.Target, plan.Takes)
+	return t.state, Answer{Text: text, Rollout: id}, nil
+}
+
+// Plan computes what the promotion would do. Beside a rollout to the same colour it is
+// what it would take to start again; of one to the other colour that it may
+// supersede, what comes then. The error is a *Refusal.
+func (c Promote) Plan(policy Policy, s State, seen Seen, now time.Time) (Plan, error) {
+	if r := s.Rollout; r == nil || r.To != c.Target {
+		after, _, err := supersede(s, seen, c.Target, now)
+		if err != nil {
+			return Plan{}, err
+		}
+		s = after
+	}
+	return MakePlan(s, seen, c.Target, c.Overrides.Over(policy), now)
+}
+
+// begin starts the planned rollout of a steady state.
+func begin(t *turn, plan Plan, left leftover) {
+	s := t.write()
+	// Above every epoch that an instance remembers: a state that was lost must not
+	// make its orders stale.
+	for key := range s.Members {
+		s.Epoch = max(s.Epoch, t.seen.Instances[key].Status.Epoch)
+	}
+	s.Epoch++
+	s.Rollout = &Rollout{
+		ID: fmt.Sprintf("%s-%d", s.Service, s.Epoch), From: plan.From, To: plan.To, Phase: Opening,
+		Forced: len(plan.Problems) > 0, Policy: plan.Policy, Started: t.now, Since: t.now,
+		Steps: Steps{StepAt: left.stepAt}, Toll: Toll{Owed: left.owed},
+	}
+	newer := len(t.members().target) > 0
+	for _, f := range t.members().all {
+		key, m := f.key, t.state.Members[f.key]
+		// An older release stays out of its colour while there is a newer one.
+		outgoing := m.Outgoing && m.Colour == plan.To && newer
+		t.put(key, Member{Identity: m.Identity, Departed: m.Departed, Standing: Standing{Outgoing: outgoing}})
+		if left.owed > 0 && !f.asked.IsZero() {
+			t.count(key) // from the same answers on: clients that are on their way come back in between
+		}
+	}
+	event := fmt.Sprintf("promote %s: %d connections, %s at most", plan.To, plan.Connections, plan.Policy.Funnel)
+	if s.Rollout.Forced {
+		event += "; forced although " + strings.Join(plan.Problems, "; ")
+	}
+	t.note(event)
+}
+
+// supersede ends a running rollout in favour of a promotion of the colour that it
+// drains, when a newer release of that colour has joined meanwhile: the release
+// that was on its way becomes the old side, and what is left of the one before
+// goes on draining beside it. Nothing is ever sent to either again. Without a
+// rollout the state is returned as it is.
+func supersede(s State, seen Seen, target discovery.Colour, now time.Time) (State, leftover, error) {
+	r := s.Rollout
+	if r == nil {
+		return s, leftover{}, nil
+	}
+	t := newTurn(s, seen, now)
+	var newer []*fact
+	for _, f := range t.members().colour[target] {
+		if f.serves && t.state.Members[f.key].Fresh {
+			newer = append(newer, f)
+		}
+	}
+	switch {
+	case target == r.To:
+		return s, leftover{}, refuse(InProgress, "%s: rollout %s to %s is %s; wait for it, or abort it first", s.Service, r.ID, r.To, r.Phase)
+	case r.Phase != Draining && r.Phase != Soaking:
+		return s, leftover{}, refuse(InProgress, "%s: rollout %s to %s is %s and nothing was closed yet; abort it to stay on %s", s.Service, r.ID, r.To, r.Phase, r.From)
+	case len(newer) == 0 && r.Aborting:
+		return s, leftover{}, refuse(InProgress, "%s: rollout %s is going back to %s; wait for it, or start instances of a newer %s release to promote them", s.Service, r.ID, r.To, target)
+	case len(newer) == 0:
+		return s, leftover{}, refuse(InProgress, "%s: rollout %s is draining %s; abort it to go back, or start instances of a newer %s release to promote them", s.Service, r.ID, target, target)
+	}
+	t.restep()
+	t.note(fmt.Sprintf("superseded by a newer %s release: %s", target, keys(newer)))
+	left := leftover{owed: t.moved().AtMost, stepAt: t.state.Rollout.StepAt}
+	finish(t, Superseded)
+	for _, f := range t.members().colour[target] {
+		m := t.state.Members[f.key]
+		m.Outgoing, m.Fresh = !m.Fresh, false
+		t.put(f.key, m)
+	}
+	return t.state, left, nil
+}
+
+// leftover is what a superseding rollout inherits: how many clients are on their way,
+// and when the next step may begin.
+type leftover struct {
+	owed   int
+	stepAt time.Time
+}

@@ -1,0 +1,271 @@
+package rollout
+
+import (
+	"cmp"
+	"fmt"
+	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/spread"
+	"github.com/sluice-proxy/sluice/rollout/units"
+)
+
+// draining closes the gates of the old side, lets connections end by themselves
+// for the grace, then takes one step of the funnel after the other until the old
+// side is empty.
+func draining(t *turn) Reason {
+	r := t.state.Rollout
+	if r.Settled.IsZero() {
+		return closeGates(t)
+	}
+	countTarget(t)
+	tally(t)
+	if t.countsReturns() {
+		observe(t, false)
+	}
+	spill(t)
+	old := t.sortOld()
+	if old.empty() && len(old.waiting) == 0 {
+		t.enter(Soaking, fmt.Sprintf("%s is empty", r.From))
+		return reason(IsSoaking, "%s is empty", r.From)
+	}
+	if end := r.Settled.Add(r.Policy.Grace.D()); t.now.Before(end) {
+		t.wakeBy(end)
+		return reason(InGrace, "waiting: %s connections may end by themselves until %s", r.From, clock(end))
+	}
+	if unfit := t.targetUnfit(); unfit != nil {
+		if unfit.Code == TargetSick && t.stepRuns() {
+			t.restep() // what this step has not closed yet would have nowhere to go
+		}
+		return t.wait(unfit)
+	}
+	if behind := awaitProxies(t); behind != nil {
+		return t.wait(behind)
+	}
+	if old.empty() {
+		return nextBatch(t, old)
+	}
+	return nextStep(t, old)
+}
+
+// nextStep waits for the running step to end and for all that the next one needs, and
+// orders it.
+func nextStep(t *turn, old oldSide) Reason {
+	r := t.state.Rollout
+	if t.now.Before(r.StepAt) {
+		if t.stepRuns() && t.overruns() {
+			t.restep() // the room or window that this step was for went away
+		}
+		askGatesBefore(t, r.StepAt)
+		t.wakeBy(r.StepAt)
+		return t.paceReason(IsDraining)
+	}
+	if len(old.held) == 0 {
+		if r.Policy.Hook != nil && len(old.noEndpoint) > 0 && len(old.unreachable)+len(old.late) == 0 {
+			return callHooks(t, old)
+		}
+		return t.wait(stuck(t.situation, old))
+	}
+	if askCounts(t, old) {
+		t.wakeBy(t.now.Add(recheck))
+		return t.paceReason(FreshCounts)
+	}
+	if closed := followGates(t, r.StepAt.Add(-gatesAhead)); closed != nil {
+		return t.wait(closed)
+	}
+	return step(t, old)
+}
+
+// paceReason says how many connections the funnel lets go.
+func (s *situation) paceReason(c Code) Reason {
+	r := s.state.Rollout
+	n, why := r.Pace.of(s.limit())
+	if r.Given.Close > 0 {
+		n, why = r.Given.Close, r.Given.Why
+	}
+	text := fmt.Sprintf("%s lets at most %s go every %s", r.From, counted(n, "connection", "connections"), r.Policy.Funnel.Every)
+	if why != "" {
+		text += ": " + why
+	}
+	return Reason{Code: c, Text: text}
+}
+
+// closeGates waits until every draining instance that answers refuses new
+// connections, so that what is held can only fall from then on.
+func closeGates(t *turn) Reason {
+	r := t.state.Rollout
+	total := 0
+	for _, f := range t.members().old {
+		total += f.held
+		if !f.endpoint || f.dead || !f.drains {
+			continue
+		}
+		patient := t.now.Sub(r.Since) < instancePatience || t.seen.Instances[f.key].Err == ""
+		if patient && !f.gated {
+			return t.wait(blocked(GateOpen, "waiting: %s instance %s has not said yet that it refuses new connections", r.From, f.key))
+		}
+	}
+	t.rollout().Settled, t.rollout().Total = t.now, total
+	t.note(fmt.Sprintf("%s holds %s; letting %s go", r.From, counted(total, "connection", "connections"), r.Policy.Funnel))
+	countOld(t)
+	countTarget(t)
+	observe(t, true)
+	t.wake = t.now
+	return t.paceReason(IsDraining)
+}
+
+// oldSide is the members whose turn it is to drain, sorted by what can be done
+// about them; proven empty ones are in none.
+type oldSide struct {
+	held        []*fact // answers, refuses, holds connections
+	unreachable []*fact // has a drain endpoint that does not answer
+	noEndpoint  []*fact // has none; the operator or the hook ends it
+	late        []*fact // answers, but does not refuse yet
+	waiting     []*fact // its turn has not come
+}
+
+// empty reports whether nobody whose turn it is holds anything.
+func (o oldSide) empty() bool {
+	return len(o.held)+len(o.unreachable)+len(o.noEndpoint)+len(o.late) == 0
+}
+
+func (s *situation) sortOld() oldSide {
+	var o oldSide
+	stagger := s.state.Rollout.Policy.Stagger
+	staggered := !stagger.Instances.IsZero()
+	for _, f := range s.members().old {
+		switch {
+		case f.dead:
+		case staggered && s.state.Members[f.key].Turn == 0:
+			if f.held > 0 || !f.known || stagger.InPlace && s.state.Members[f.key].Departed.IsZero() {
+				o.waiting = append(o.waiting, f)
+			}
+		case !f.endpoint:
+			if !s.ended(f) {
+				o.noEndpoint = append(o.noEndpoint, f)
+			}
+		case f.held == 0 && f.gated: // by its own word, so it need not answer for ever
+		case !f.answers:
+			o.unreachable = append(o.unreachable, f)
+		case !f.gated:
+			o.late = append(o.late, f)
+		case f.held > 0:
+			o.held = append(o.held, f)
+		}
+	}
+	return o
+}
+
+// ended reports whether a member without a drain endpoint has nothing left to
+// let go: the proxies' witness says so, or the operator or the hook has ended it.
+func (s *situation) ended(f *fact) bool {
+	m := s.state.Members[f.key]
+	switch {
+	case s.witnessedEmpty(m.Colour):
+		return true
+	case m.Departed.IsZero():
+		return s.hookSucceeded(f.key, m) && !f.serves
+	}
+	load, _ := s.load(m)
+	w, ok := s.seen.Witnesses[m.Colour]
+	return load.Held == 0 || !ok || len(w.Missing) > 0
+}
+
+// stuck says what is waited for when no instance can be told to let go.
+func stuck(s *situation, o oldSide) *blocker {
+	switch {
+	case len(o.late) > 0:
+		return blocked(GateOpen, "waiting: %s instance %s has not said yet that it refuses new connections", s.state.Rollout.From, o.late[0].key)
+	case len(o.unreachable) > 0:
+		why := cmp.Or(s.seen.Instances[o.unreachable[0].key].Err, "it has not answered yet")
+		return blocked(Unreachable, "waiting: %s cannot be told to let go (%s); bring it back, or stop the instance and deregister it", keys(o.unreachable), why)
+	default:
+		return blocked(NoEndpoint, "waiting: %s has no drain endpoint; stop the instance and deregister it when its connections may end", keys(o.noEndpoint))
+	}
+}
+
+// askCounts asks the instances that take part for their counts of now, and reports
+// whether any has to answer first: a step is computed from what is held when it
+// begins, so that what ended by itself counts, and what an instance was late with is
+// not added to the next step. Where it depends on who is back, the target's are
+// asked, too, if they answer.
+func askCounts(t *turn, o oldSide) bool {
+	r := t.state.Rollout
+	since := latest(r.StepAt, r.Settled, r.Turned)
+	for _, f := range o.held {
+		if f.asked.Before(since) {
+			t.ask = append(t.ask, f.key)
+		}
+	}
+	if t.countsReturns() {
+		for _, f := range t.members().target {
+			if f.answers && f.asked.Before(since) {
+				t.ask = append(t.ask, f.key)
+			}
+		}
+	}
+	return len(t.ask) > 0
+}
+
+// step orders the next closes: as many as are allowed, shared out in proportion
+// to what each instance holds. An instance that takes no part is told to hold, so
+// that an order it never got cannot come late.
+func step(t *turn, o oldSide) Reason {
+	observe(t, true)
+	pace := t.nextPace()
+	given, none := t.allowance(pace)
+	if none != nil {
+		return t.wait(none)
+	}
+	setPace(t, pace)
+	r := t.rollout()
+	every := r.Policy.Funnel.Every.D()
+	limit := t.limit()
+	lastPart, lastFirst := t.lastStep()
+	held := make([]int, len(o.held))
+	for i, f := range o.held {
+		held[i] = f.held
+	}
+	part := spread.Shares(given.Close, held)
+	first := spread.Starts(part, every)
+	late := spread.Delay(spread.Schedule(lastPart, lastFirst, every), spread.Schedule(part, first, every), max(r.Cap, limit)+1, every)
+	r.Step++
+	r.OrderedAt, r.StepAt = t.now, t.now.Add(late+every+spread.PauseAfter(every))
+	r.Cap, r.Given = limit, given
+	t.hold()
+	for i, f := range o.held {
+		if !t.state.Members[f.key].Counted {
+			t.count(f.key)
+		}
+		m, ceiling := t.state.Members[f.key], f.held-part[i]
+		m.Quota = Quota{Ceiling: &ceiling, Share: part[i], Start: units.Duration(late + first[i])}
+		t.put(f.key, m)
+	}
+	askGatesBefore(t, r.StepAt)
+	t.wakeBy(r.StepAt)
+	return t.paceReason(IsDraining)
+}
+
+// lastStep is the shares of the step that ends now and when the first close of each
+// came, as if it had begun a step ago: it began earlier, by its own delay and the
+// pause after it.
+func (s *situation) lastStep() (part []int, first []time.Duration) {
+	r := s.state.Rollout
+	every := r.Policy.Funnel.Every.D()
+	earlier := max(0, s.now.Sub(r.OrderedAt)-every)
+	for _, m := range s.state.Members {
+		if m.Ceiling != nil && m.Share > 0 {
+			part, first = append(part, m.Share), append(first, m.Start.D()-earlier)
+		}
+	}
+	return part, first
+}
+
+// stepRuns reports whether the running step may still close connections.
+func (s *situation) stepRuns() bool {
+	for _, m := range s.state.Members {
+		if m.Ceiling != nil {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,86 @@
+package rollout
+
+import (
+	"slices"
+	"time"
+
+	"github.com/sluice-proxy/sluice/discovery"
+)
+
+// Event is one line of a rollout's history.
+type Event struct {
+	At   time.Time `json:"at"`
+	Text string    `json:"text"`
+}
+
+// historyKept is how many finished rollouts a state remembers.
+const historyKept = 20
+
+// eventsKept is how many events a rollout remembers: the first half, and the
+// newest of the others.
+const eventsKept = 200
+
+func (r *Rollout) note(at time.Time, text string) {
+	r.Events = append(r.Events, Event{At: at, Text: text})
+	if len(r.Events) > eventsKept {
+		r.Events = slices.Delete(r.Events, eventsKept/2, eventsKept/2+1)
+		r.Omitted++
+	}
+}
+
+// Outcome is how a rollout ended.
+type Outcome string
+
+const (
+	Done       Outcome = "done"
+	Aborted    Outcome = "aborted"
+	Superseded Outcome = "superseded" // by the promotion of a newer release
+)
+
+// Record is a finished rollout. From and To are as it was asked for, also when it
+// was aborted and ended where it began.
+type Record struct {
+	ID      string           `json:"id"`
+	From    discovery.Colour `json:"from"`
+	To      discovery.Colour `json:"to"`
+	Outcome Outcome          `json:"outcome"`
+	Forced  bool             `json:"forced,omitempty"`
+	Started time.Time        `json:"started"`
+	Ended   time.Time        `json:"ended"`
+	Evicted uint64           `json:"evicted"`
+	// Lost is how many connections ended because their instance died.
+	Lost int `json:"lost,omitempty"`
+	// Returned and NeverBack are nil where nobody can tell; Estimated: they are
+	// inferred from what the target admitted.
+	Returned   *uint64  `json:"returned"`
+	NeverBack  *uint64  `json:"never_back"`
+	Estimated  bool     `json:"estimated,omitempty"`
+	LeftBehind []string `json:"left_behind,omitempty"`
+	Events     []Event  `json:"events,omitempty"`
+	Omitted    int      `json:"omitted,omitempty"`
+}
+
+// record is the rollout as it is remembered once it ended.
+func (r *Rollout) record(how Outcome, moved Moved, now time.Time) Record {
+	rec := Record{
+		ID: r.ID, From: r.From, To: r.To, Outcome: how, Forced: r.Forced, Started: r.Started, Ended: now,
+		Evicted: moved.Evicted, Lost: int(moved.Lost), LeftBehind: r.LeftBehind, Events: r.Events, Omitted: r.Omitted,
+	}
+	if gone := moved.gone(); moved.Known {
+		away := min(gone, uint64(moved.Outstanding+moved.NeverBack))
+		rec.Returned, rec.Estimated = new(gone-away), !moved.Exact
+		if moved.Exact {
+			rec.Returned = &moved.Returned
+		}
+		if how != Superseded {
+			rec.NeverBack = &away
+		}
+	}
+	if r.Aborting {
+		rec.From, rec.To = r.To, r.From
+		if how == Done {
+			rec.Outcome = Aborted
+		}
+	}
+	return rec
+}

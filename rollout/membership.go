@@ -1,0 +1,113 @@
+package rollout
+
+import (
+	"slices"
+	"time"
+
+	"github.com/sluice-proxy/sluice/discovery"
+)
+
+// proxyForgotten is how long a proxy may be away before promotions stop
+// waiting for it.
+const proxyForgotten = 24 * time.Hour
+
+// absorb takes what is in discovery into the members: new ones are added, those
+// that left are marked departed, departed ones that are proven empty are
+// forgotten. A drain endpoint is one process: a departed member whose endpoint an
+// instance in discovery has now is that instance under its former name or colour,
+// and is forgotten too. It also remembers every proxy that connected.
+func absorb(t *turn) {
+	present := make(map[discovery.InstanceID]bool, len(t.seen.Fleet.Instances))
+	claimed := make(map[string]bool, len(t.seen.Fleet.Instances))
+	for _, in := range t.seen.Fleet.Instances {
+		present[in.ID], claimed[in.Drain] = true, in.Drain != ""
+		absorbInstance(t, in, claimed)
+	}
+	for _, f := range t.members().all {
+		m := t.state.Members[f.key]
+		switch {
+		case present[f.key] && f.key == m.ID:
+		case m.Departed.IsZero():
+			m.Departed = t.now
+			t.put(f.key, m)
+		case claimed[m.Drain] || t.departedEmpty(&f):
+			t.fold(f.key)
+			t.drop(f.key)
+		}
+	}
+	joinDrain(t)
+	absorbProxies(t)
+}
+
+// absorbInstance makes the instance a member. claimed are the drain endpoints of the
+// instances in discovery up to this one.
+func absorbInstance(t *turn, in discovery.Instance, claimed map[string]bool) {
+	m, known := t.state.Members[in.ID]
+	if known && m.Colour == in.Colour && m.Addr == in.Addr {
+		if !m.Departed.IsZero() || m.Drain != in.Drain {
+			m.Departed, m.Drain = time.Time{}, in.Drain
+			t.put(in.ID, m)
+		}
+		return
+	}
+	if known && claimed[m.Drain] {
+		t.fold(in.ID) // what it holds is seen through the instance that has its endpoint now
+	} else if known {
+		// The same id with another colour or address is another member: the
+		// connections of the former one are still where they were.
+		m.Departed = t.now
+		t.put(former(m), m)
+	}
+	next := Member{Identity: Identity{ID: in.ID, Colour: in.Colour, Addr: in.Addr, Drain: in.Drain}}
+	next.Fresh = !known && joinsNext(t.situation, in)
+	if back, ok := t.state.Members[former(next)]; ok {
+		t.drop(former(next))
+		next = back
+		next.Departed, next.Drain = time.Time{}, in.Drain
+	}
+	t.put(in.ID, next)
+}
+
+// former is the key of a member whose id was taken over by another instance.
+func former(m Member) discovery.InstanceID {
+	return discovery.InstanceID(string(m.ID) + "@" + m.Addr.String() + "/" + string(m.Colour))
+}
+
+// joinsNext reports whether an instance that nobody knew belongs to a later
+// release: it joins the colour that drains already, and under no former name.
+func joinsNext(s *situation, in discovery.Instance) bool {
+	r := s.state.Rollout
+	if r == nil || in.Colour != r.From || r.Phase != Draining && r.Phase != Soaking || r.Policy.Stagger.InPlace {
+		return false
+	}
+	for _, m := range s.state.Members {
+		if m.Addr == in.Addr || m.Drain != "" && m.Drain == in.Drain {
+			return false
+		}
+	}
+	return true
+}
+
+// joinDrain has a member that seemed to belong to a later release drain with the
+// others when it turns out to hold connections.
+func joinDrain(t *turn) {
+	for key, m := range t.state.Members {
+		if sight := t.seen.Instances[key]; m.Fresh && (sight.Status.Active > 0 || sight.refusing()) {
+			m.Fresh = false
+			t.put(key, m)
+		}
+	}
+}
+
+func absorbProxies(t *turn) {
+	for _, p := range t.seen.Proxies {
+		i, known := slices.BinarySearch(t.state.Proxies, p.Node)
+		switch {
+		case p.Connected && !known:
+			s := t.write()
+			s.Proxies = slices.Insert(slices.Clone(s.Proxies), i, p.Node)
+		case !p.Connected && known && t.now.Sub(p.Lost) > proxyForgotten:
+			t.forgetProxy(p.Node)
+		}
+	}
+}

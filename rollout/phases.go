@@ -1,0 +1,239 @@
+package rollout
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+const (
+	// settle is waited after the last proxy's acknowledgement: handshakes that
+	// were under way may still be answered by the old side.
+	settle = 500 * time.Millisecond
+	// proxyPatience is how long a proxy that vanished is waited for before it is
+	// named and left behind; draining instances refuse by themselves.
+	proxyPatience = 30 * time.Second
+	// instancePatience is how long an instance that does not answer is waited
+	// for before the others go on without it.
+	instancePatience = 5 * time.Second
+)
+
+func steady(t *turn) Reason {
+	live := t.state.Live
+	if len(t.state.Members) > 0 && len(t.members().open[live]) == 0 {
+		return t.wait(blocked(NoHealthyLive, "%s has no healthy instance, new connections get 503; start some, or promote %s", live, live.Other()))
+	}
+	return reason(IsSteady, "all new connections go to %s", live)
+}
+
+// opening waits until the target takes new connections.
+func opening(t *turn) Reason {
+	r := t.state.Rollout
+	if closed := targetClosed(t); closed != nil {
+		return t.wait(closed)
+	}
+	if len(t.members().open[r.To]) == 0 {
+		return t.wait(blocked(TargetSick, "waiting: %s has no healthy instance that takes new connections; start some, or abort", r.To))
+	}
+	if behind := awaitProxies(t); behind != nil {
+		return t.wait(behind)
+	}
+	if r.Policy.Canary > 0 && !r.Aborting {
+		t.enter(Shifting, fmt.Sprintf("canary: %s of new connections to %s for %s", r.Policy.Canary, r.To, r.Policy.Soak))
+		t.rollout().Weight = r.Policy.Canary
+		return reason(IsShifting, "%s of new connections go to %s", r.Policy.Canary, r.To)
+	}
+	return switchOver(t)
+}
+
+// targetClosed asks the healthy instances of the target until they say that they
+// serve, and names one that does not; one that gives no answer is waited for until
+// instancePatience is over.
+func targetClosed(t *turn) (closed *blocker) {
+	r := t.state.Rollout
+	for _, f := range t.members().target {
+		if !f.serves || !f.endpoint {
+			continue
+		}
+		fresh := !f.asked.Before(r.Since)
+		patient := t.now.Sub(r.Since) < instancePatience || t.seen.Instances[f.key].Err == ""
+		if !patient || fresh && !f.refusing {
+			continue
+		}
+		if closed == nil {
+			closed = blocked(TargetClosed, "waiting: %s instance %s has not said yet that it takes new connections", r.To, f.key)
+		}
+		if !fresh {
+			t.ask = append(t.ask, f.key)
+		}
+	}
+	return closed
+}
+
+// shifting holds the canary share for the policy's soak.
+func shifting(t *turn) Reason {
+	r := t.state.Rollout
+	if unfit := t.targetUnfit(); unfit != nil {
+		return t.wait(unfit)
+	}
+	if behind := awaitProxies(t); behind != nil {
+		return t.wait(behind)
+	}
+	if r.Settled.IsZero() {
+		t.rollout().Settled = t.now
+	}
+	if closed := followSoakingGates(t); closed != nil {
+		return t.wait(closed)
+	}
+	if end := r.Settled.Add(r.Policy.Soak.D()); t.now.Before(end) {
+		t.wakeBy(end)
+		return reason(IsShifting, "canary: %s of new connections go to %s until %s", r.Policy.Canary, r.To, clock(end))
+	}
+	return switchOver(t)
+}
+
+func switchOver(t *turn) Reason {
+	to := t.state.Rollout.To
+	t.enter(Confirming, fmt.Sprintf("all new connections to %s", to))
+	return reason(Unconfirmed, "waiting: the proxies are told to send new connections to %s", to)
+}
+
+// confirming waits until no proxy sends new connections to the old side.
+func confirming(t *turn) Reason {
+	r := t.state.Rollout
+	if behind := awaitProxies(t); behind != nil {
+		if !r.Settled.IsZero() {
+			t.rollout().Settled = time.Time{}
+		}
+		return t.wait(behind)
+	}
+	if r.Settled.IsZero() {
+		t.rollout().Settled = t.now
+	}
+	if end := r.Settled.Add(settle); t.now.Before(end) {
+		t.wakeBy(end)
+		return reason(Settling, "waiting: handshakes that were under way when the last proxy confirmed may still end on %s", r.From)
+	}
+	t.enter(Draining, fmt.Sprintf("every proxy sends new connections to %s; %s refuses new ones", r.To, r.From))
+	return reason(GateOpen, "waiting: %s instances are told to refuse new connections", r.From)
+}
+
+// awaitProxies leaves a proxy behind that has been away for too long, and returns what
+// to wait for; nil when every known proxy has acknowledged what is published.
+func awaitProxies(t *turn) *blocker {
+	if unconfirmed := t.unconfirmed(); unconfirmed != nil {
+		return unconfirmed
+	}
+	node, end, absent := t.absentProxy()
+	switch {
+	case !absent:
+		return nil
+	case t.now.Before(end):
+		return blockedUntil(end, Unconfirmed, "waiting: proxy %s is not connected; it is left behind at %s", node, clock(end))
+	}
+	t.forgetProxy(node)
+	t.rollout().LeftBehind = append(t.state.Rollout.LeftBehind, "proxy "+node)
+	t.note("proxy " + node + " is not connected and was left behind")
+	return blockedUntil(t.now, Unconfirmed, "proxy %s is left behind", node)
+}
+
+// unconfirmed says which connected proxies have not acknowledged what is published.
+func (s *situation) unconfirmed() *blocker {
+	if s.seen.Unpublished != "" {
+		return blocked(Unpublished, "waiting: the proxies were not told: %s", s.seen.Unpublished)
+	}
+	var behind []string
+	for _, p := range s.seen.Proxies {
+		switch {
+		case p.Connected && p.Nack != "":
+			return blocked(Nacked, "waiting: proxy %s refused its configuration (%s); mend the cause, then restart that Envoy", p.Node, p.Nack)
+		case p.Connected && !p.Confirmed:
+			behind = append(behind, p.Node)
+		}
+	}
+	if len(behind) == 0 {
+		return nil
+	}
+	return blocked(Unconfirmed, "waiting: %s not acknowledged yet: %s", counted(len(behind), "proxy has", "proxies have"), names(behind))
+}
+
+// absentProxy is the first known proxy that is not connected, and until when it is
+// waited for.
+func (s *situation) absentProxy() (node string, end time.Time, absent bool) {
+	for _, node := range s.state.Proxies {
+		p, seen := s.proxy(node)
+		if p.Connected {
+			continue
+		}
+		since := latest(s.state.Rollout.Since, s.seen.Watching)
+		if seen {
+			since = latest(since, p.Lost)
+		}
+		return node, since.Add(proxyPatience), true
+	}
+	return "", time.Time{}, false
+}
+
+// targetUnfit says why the target cannot be sent clients.
+func (s *situation) targetUnfit() *blocker {
+	r := s.state.Rollout
+	if s.seen.Fleet.Err != "" {
+		return blocked(StaleDiscovery, "waiting: %s", s.seen.Fleet.Err)
+	}
+	if s.seen.Fleet.Suspect != "" {
+		return blocked(StaleDiscovery, "waiting: %s", s.seen.Fleet.Suspect)
+	}
+	for _, f := range s.members().target {
+		if f.instance == nil {
+			continue
+		}
+		if !f.serves {
+			return blocked(TargetSick, "waiting: %s instance %s is %s; deregister it to go on without it", r.To, f.key, f.instance.Health)
+		} else if sight := s.seen.Instances[f.key]; sight.Refused && s.state.Members[f.key].Counted {
+			// Its process is gone, and no health check has noticed yet.
+			return blocked(TargetSick, "waiting: %s instance %s answers no more (%s); bring it back, or deregister it to go on without it", r.To, f.key, sight.Err)
+		}
+	}
+	if len(s.members().open[r.To]) == 0 {
+		return blocked(TargetSick, "waiting: %s has no healthy instance that takes new connections; start some, or abort", r.To)
+	}
+	return nil
+}
+
+// soaking waits for the last evicted clients to come back.
+func soaking(t *turn) Reason {
+	r := t.state.Rollout
+	countTarget(t)
+	patient := t.now.Sub(latest(r.Since, t.seen.Watching)) < instancePatience
+	if key, ok := t.unheard(); ok && patient {
+		return t.wait(blocked(FreshCounts, "%s is empty; waiting: %s has not said yet what it let go and saw return", r.From, key))
+	}
+	tally(t)
+	observe(t, false)
+	moved := t.moved()
+	end := r.Since.Add(r.Policy.ReturnTimeout.D())
+	few := 0
+	if !moved.Exact {
+		few = int(moved.gone())/100 + 1 // an estimate hardly says none
+	}
+	if moved.Known && moved.Outstanding > few && t.now.Before(end) {
+		return t.wait(blockedUntil(end, IsSoaking, "%s not back yet; soaking until %s", counted(moved.Outstanding, "evicted client is", "evicted clients are"), clock(end)))
+	}
+	finish(t, Done)
+	return reason(IsSteady, "all new connections go to %s", t.state.Live)
+}
+
+// finish ends the rollout and remembers it.
+func finish(t *turn, how Outcome) {
+	moved := t.moved()
+	for key := range t.state.Members {
+		t.fold(key)
+	}
+	s := t.write()
+	s.History = append(slices.Clip(s.History), s.Rollout.record(how, moved, t.now))
+	if over := len(s.History) - historyKept; over > 0 {
+		s.History = slices.Delete(s.History, 0, over)
+	}
+	s.Live, s.Rollout = s.Rollout.To, nil
+	t.wake = t.now
+}

@@ -1,0 +1,256 @@
+package rollout
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/drain"
+)
+
+const (
+	// goneAfter is how long an endpoint must refuse connections before an
+	// instance that discovery does not call healthy is taken for dead.
+	goneAfter = 10 * time.Second
+	// departedSettle is how long after an instance left discovery its count is
+	// not yet believed: a handshake may have been on its way.
+	departedSettle = 5 * time.Second
+	// forgetAfter bounds how long a departed instance that nobody can ask stays
+	// among the endpoints. Taking an endpoint away ends no connection in it
+	// (measured); it only loses sight of them.
+	forgetAfter = 24 * time.Hour
+	// witnessMaxAge is how old the proxies' counters may be to be acted on.
+	witnessMaxAge = 15 * time.Second
+)
+
+// situation is what a decision, a plan or a wish is made of: the state, what is
+// seen, and now. Its methods only read; what changes a state is a turn.
+type situation struct {
+	state State
+	seen  Seen
+	now   time.Time
+	memo  *memo
+}
+
+// memo holds what was computed from the situation, for large fleets: the roster
+// until its basis changes, the others until the state is written.
+type memo struct {
+	roster *roster
+	moved  *Moved
+	room   *roomLeft
+}
+
+func newSituation(s State, seen Seen, now time.Time) *situation {
+	x := &situation{state: s, seen: seen, now: now, memo: &memo{}}
+	x.members()
+	return x
+}
+
+// roster is every member with what is known of it. Each list is in the order of keys
+// and never changed.
+type roster struct {
+	basis basis
+	all   []fact
+	// old let their connections go, target get the new ones; both are empty without a
+	// rollout. colour and open are by colour; open are healthy and take new connections.
+	old, target  []*fact
+	colour, open map[discovery.Colour][]*fact
+}
+
+// basis is what a roster depends on beside the members.
+type basis struct {
+	epoch    uint64
+	retired  bool
+	rollout  string
+	phase    Phase
+	from, to discovery.Colour
+}
+
+func basisOf(s State) basis {
+	b := basis{epoch: s.Epoch, retired: s.Retired}
+	if r := s.Rollout; r != nil {
+		b.rollout, b.phase, b.from, b.to = r.ID, r.Phase, r.From, r.To
+	}
+	return b
+}
+
+// fact is what is known of one member at this moment.
+type fact struct {
+	key    discovery.InstanceID
+	colour discovery.Colour
+	// old: it lets its connections go; takes: it is one of the target's; drains: it
+	// gets no new connections because it drains. endpoint: it has a drain endpoint.
+	old, takes, drains, endpoint bool
+	// instance is the member in discovery, nil if it is not there; serves: it is
+	// called healthy.
+	instance *discovery.Instance
+	serves   bool
+	// asked is when it answered last; zero if never. answers: also the newest
+	// request. refusing: it said then that it takes no new connections; gated: in this
+	// epoch, so that what it holds can only fall.
+	asked                    time.Time
+	answers, refusing, gated bool
+	// dead: its process no longer exists, by two witnesses: discovery does not call
+	// it healthy, and its endpoint refuses connections.
+	dead bool
+	// held is how many connections it holds, by its own word or, where it has no
+	// endpoint, by the proxies'; known is false when nobody says. 0 is proof only where
+	// the member itself or the witness of its colour says so.
+	held  int
+	known bool
+	// reported: the proxies report a load of it.
+	reported bool
+	// admissions are its totals: by its own word where it has one, and what it
+	// refused also by the proxies'.
+	admissions Admissions
+}
+
+// members looks at every member once.
+func (s *situation) members() *roster {
+	b := basisOf(s.state)
+	if l := s.memo.roster; l != nil && l.basis == b {
+		return l
+	}
+	l := &roster{
+		basis: b, all: make([]fact, 0, len(s.state.Members)),
+		colour: map[discovery.Colour][]*fact{}, open: map[discovery.Colour][]*fact{},
+	}
+	listed := make(map[discovery.InstanceID]int, len(s.seen.Fleet.Instances))
+	for i, in := range s.seen.Fleet.Instances {
+		listed[in.ID] = i
+	}
+	empty := map[discovery.Colour]bool{}
+	for _, c := range discovery.Colours {
+		empty[c] = s.witnessedEmpty(c)
+	}
+	for key, m := range s.state.Members {
+		i, ok := listed[m.ID]
+		var in *discovery.Instance
+		if ok && key == m.ID && m.Departed.IsZero() {
+			in = &s.seen.Fleet.Instances[i]
+		}
+		l.all = append(l.all, s.factOf(key, m, in, empty[m.Colour]))
+	}
+	slices.SortFunc(l.all, func(a, b fact) int { return cmp.Compare(a.key, b.key) })
+	for i := range l.all {
+		f := &l.all[i]
+		l.colour[f.colour] = append(l.colour[f.colour], f)
+		if f.serves && !f.drains && !f.refusing {
+			l.open[f.colour] = append(l.open[f.colour], f)
+		}
+		if f.old {
+			l.old = append(l.old, f)
+		}
+		if f.takes {
+			l.target = append(l.target, f)
+		}
+	}
+	s.memo.roster = l
+	return l
+}
+
+// old reports whether the rollout has the member let its connections go.
+func (r *Rollout) old(m Member) bool {
+	return !m.Fresh && (m.Colour == r.From || m.Outgoing)
+}
+
+// takes reports whether the rollout sends the member new connections: it is one of
+// the target's.
+func (r *Rollout) takes(m Member) bool {
+	return m.Colour == r.To && !m.Outgoing
+}
+
+// drains reports whether the member gets no new connections because it drains.
+func (s State) drains(m Member) bool {
+	r := s.Rollout
+	switch {
+	case s.Retired || m.Outgoing:
+		return true
+	case r == nil || !r.old(m) || r.Phase != Draining && r.Phase != Soaking:
+		return false
+	}
+	return !r.Policy.Stagger.InPlace || m.Turn > 0
+}
+
+// factOf gathers what is known of a member; in is nil where discovery does not have it,
+// and empty: the proxies hold nothing of its colour.
+func (s *situation) factOf(key discovery.InstanceID, m Member, in *discovery.Instance, empty bool) fact {
+	sight := s.seen.Instances[key]
+	status := &sight.Status
+	f := fact{
+		key: key, colour: m.Colour, endpoint: m.Drain != "", drains: s.state.drains(m),
+		instance: in, serves: in != nil && in.Health.Serves(),
+		asked: sight.At, answers: sight.Err == "" && !sight.At.IsZero(), refusing: sight.refusing(),
+	}
+	f.dead = !f.serves && sight.Refused && s.now.Sub(sight.FailingSince) >= goneAfter
+	if r := s.state.Rollout; r != nil {
+		f.old, f.takes = r.old(m), r.takes(m)
+		f.gated = f.refusing && status.Rollout == r.ID && status.Epoch == s.state.Epoch
+	}
+	load, reported := s.load(m)
+	f.reported = reported
+	switch {
+	case f.endpoint:
+		f.held, f.known = status.Active, !sight.At.IsZero()
+		f.admissions = Admissions{status.Accepted, max(status.Refused, load.Refused)}
+	case empty:
+		f.known, f.admissions = true, load.Admissions
+	default:
+		f.held, f.known, f.admissions = load.Held, reported && load.Held > 0, load.Admissions
+	}
+	return f
+}
+
+func (s Sighting) refusing() bool { return !s.At.IsZero() && s.Status.State != drain.Serving }
+
+// load is what the proxies report of the member.
+func (s *situation) load(m Member) (Load, bool) {
+	if len(s.seen.Loads) == 0 {
+		return Load{}, false
+	}
+	load, ok := s.seen.Loads[Place{m.Colour, m.Addr}]
+	return load, ok
+}
+
+// witnessedEmpty reports whether every proxy that may hold a connection of the
+// colour says that it holds none.
+func (s *situation) witnessedEmpty(c discovery.Colour) bool {
+	for _, node := range s.state.Proxies {
+		if _, seen := s.proxy(node); !seen {
+			return false // it may hold some and was not seen since this process started
+		}
+	}
+	w, ok := s.seen.Witnesses[c]
+	return ok && len(w.Missing) == 0 && w.Active == 0 && s.now.Sub(w.At) <= witnessMaxAge
+}
+
+func (s *situation) proxy(node string) (Proxy, bool) {
+	i := slices.IndexFunc(s.seen.Proxies, func(p Proxy) bool { return p.Node == node })
+	if i < 0 {
+		return Proxy{}, false
+	}
+	return s.seen.Proxies[i], true
+}
+
+// departedEmpty reports whether a departed member is proven to hold nothing, or
+// has been away so long without anybody to ask that it is given up.
+func (s *situation) departedEmpty(f *fact) bool {
+	m, sight := s.state.Members[f.key], s.seen.Instances[f.key]
+	if !f.endpoint && s.witnessedEmpty(m.Colour) && s.seen.Witnesses[m.Colour].At.After(m.Departed.Add(departedSettle)) {
+		return true
+	}
+	asked := sight.At.After(m.Departed.Add(departedSettle)) && sight.Err == ""
+	return asked && sight.Status.Active == 0 || f.dead || s.now.Sub(m.Departed) > forgetAfter
+}
+
+// unheard names an instance that was counted and has said nothing since this
+// process started.
+func (s *situation) unheard() (discovery.InstanceID, bool) {
+	for _, f := range s.members().all {
+		if f.endpoint && f.asked.IsZero() && s.state.Members[f.key].Counted {
+			return f.key, true
+		}
+	}
+	return "", false
+}

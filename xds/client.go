@@ -1,0 +1,122 @@
+package xds
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/sluice-proxy/sluice/xds/resource"
+)
+
+// Client is one proxy as the server sees it: what it asked for, holds and refused. It is
+// a copy; the caller owns it.
+type Client struct {
+	Node      string
+	Cluster   string
+	UserAgent string
+	// Addr is where its newest stream came from.
+	Addr      string
+	Connected bool
+	// Since is when it connected last; Lost is when its last stream ended,
+	// zero while it is connected.
+	Since time.Time
+	Lost  time.Time
+	// Streams is how many streams it has open.
+	Streams int
+	// Acknowledged is the version that the proxy holds of each resource: what
+	// it acknowledged, or said it held when it connected. Of a lost proxy it is
+	// what it held last. A resource of which another version is on its way to
+	// the proxy is not among them: it may be in use already.
+	Acknowledged map[resource.Ref]string
+	// Nacks is the newest refusal of each type that has one which no later
+	// acknowledgement or removal has settled, sorted by type.
+	Nacks []Nack
+	// NackCount counts all refusals since this process started.
+	NackCount uint64
+	// Withheld is what the proxy asked for and is not sent, sorted by type and name.
+	Withheld []Withheld
+}
+
+// Nack is a refusal.
+type Nack struct {
+	Type string
+	// Names are the resources of the refused response that have not been
+	// settled since; Version is that of the first.
+	Names   []string
+	Version string
+	Message string // as the proxy says it, at most 4 KiB
+	At      time.Time
+}
+
+// Withheld is a resource that a proxy is not sent, or not told to remove.
+type Withheld struct {
+	resource.Ref
+	Why string // one sentence
+}
+
+// Holds reports whether the proxy holds every resource of refs in exactly the
+// version given; an empty version means any.
+func (c Client) Holds(refs map[resource.Ref]string) bool {
+	for ref, version := range refs {
+		if got, ok := c.Acknowledged[ref]; !ok || version != "" && got != version {
+			return false
+		}
+	}
+	return true
+}
+
+// Clients returns every proxy that is connected, or was within the last hour,
+// sorted by node.
+func (s *Server) Clients() []Client {
+	all := s.peers()
+	out := make([]Client, 0, len(all))
+	for _, p := range all {
+		out = append(out, p.describe())
+	}
+	slices.SortFunc(out, func(a, b Client) int { return cmp.Compare(a.Node, b.Node) })
+	return out
+}
+
+// describe copies what is known of the peer.
+func (p *peer) describe() Client {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	names := 0
+	for _, h := range p.types {
+		names += len(h.names)
+	}
+	d := Client{
+		Node: p.node, Cluster: p.cluster, UserAgent: p.userAgent, Addr: p.addr,
+		Connected: len(p.streams) > 0, Since: p.since, Lost: p.lost, Streams: len(p.streams),
+		Acknowledged: make(map[resource.Ref]string, names), NackCount: p.nackCount,
+	}
+	for _, typeURL := range slices.Sorted(maps.Keys(p.types)) {
+		h := p.types[typeURL]
+		for name, e := range h.names {
+			if e.held != nil {
+				d.Acknowledged[resource.Ref{Type: typeURL, Name: name}] = e.held.version
+			}
+			if e.withheld != nil {
+				d.Withheld = append(d.Withheld, *e.withheld)
+			}
+		}
+		for _, r := range h.pending {
+			for _, c := range r.changed {
+				if have := h.held(c.Name); have != nil && have.version != c.version {
+					delete(d.Acknowledged, c.Ref)
+				}
+			}
+			for _, name := range r.removed {
+				delete(d.Acknowledged, resource.Ref{Type: typeURL, Name: name})
+			}
+		}
+		if h.nack != nil {
+			nack := *h.nack
+			nack.Names = slices.Clone(nack.Names)
+			d.Nacks = append(d.Nacks, nack)
+		}
+	}
+	slices.SortFunc(d.Withheld, func(a, b Withheld) int { return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Name, b.Name)) })
+	return d
+}

@@ -1,0 +1,141 @@
+package reports_test
+
+import (
+	"encoding/json"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sluice-proxy/sluice/xds/reports/exchange"
+)
+
+// pass hands what is reported to one replica to another, the way rolloutd does.
+func pass(t *testing.T, from, to *world) {
+	t.Helper()
+	b, err := json.Marshal(from.Export())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r exchange.Reports
+	if err := json.Unmarshal(b, &r); err != nil {
+		t.Fatal(err)
+	}
+	to.Import("replica", r)
+}
+
+// A proxy's streams may end at two replicas: both know what it carries, and what
+// was passed on is not passed back.
+func TestReportsOfReplicasAreMergedByNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := published(t), published(t)
+		loads, counts := a.reports("edge-1"), b.sink("edge-1")
+		defer loads.end()
+		defer counts.end()
+		for range 3 {
+			loads.send(clusterStats("blue", said{one, 4, 2, 1}))
+			counts.flush(with(map[string]float64{"cluster.blue.upstream_rq_active": 4}))
+			pass(t, a, b)
+			pass(t, b, a)
+		}
+		for name, w := range map[string]*world{"the one with the load reports": a, "the one with the counters": b} {
+			l := w.Load("blue")
+			if e := l.Endpoints[one]; e.Held != 4 || e.PerSecond != 2 || len(e.Silent) > 0 {
+				t.Errorf("%s: %+v", name, e)
+			}
+			if len(l.Counts) != 1 || l.Counts[0].Silent || l.Counts[0].Requests != 4 {
+				t.Errorf("%s: %+v", name, l.Counts)
+			}
+		}
+		// The first report was no news by itself: where totals stood is not known.
+		if here, there := a.endpoint(one), b.endpoint(one); here.Issued != 6 || here.Errors != 3 || there.Issued != 4 || there.Errors != 2 {
+			t.Errorf("here %+v, there %+v", here, there)
+		}
+		if nodes := a.Export().Nodes; len(nodes) != 1 || nodes[0].Loads.IsZero() || !nodes[0].Counters.IsZero() {
+			t.Errorf("passed on is %+v", nodes)
+		}
+	})
+}
+
+// The load reports move from one replica to the other and back: totals never fall
+// and count nothing twice, and the newest report speaks.
+func TestReportsMoveBetweenReplicas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := published(t), published(t)
+		turn := func(l lrs, held uint64) {
+			l.send(clusterStats("blue", said{one, held, 1, 0}))
+			pass(t, a, b)
+			pass(t, b, a)
+			time.Sleep(time.Second)
+		}
+		first := a.reports("edge-1")
+		turn(first, 1)
+		turn(first, 2)
+		first.end()
+		second := b.reports("edge-1")
+		turn(second, 3)
+		turn(second, 4)
+		second.end()
+		third := a.reports("edge-1")
+		defer third.end()
+		turn(third, 5)
+		turn(third, 6)
+		for name, w := range map[string]*world{"a": a, "b": b} {
+			if e := w.endpoint(one); e.Held != 6 || len(e.Silent) > 0 || e.Issued < 4 || e.Issued > 6 {
+				t.Errorf("%s: %+v; want 6 held, and 4 to 6 of the 6 that were issued", name, e)
+			}
+		}
+	})
+}
+
+// A stream that ends there, and a replica that is not heard of any more, make the
+// proxy silent; its last count stays.
+func TestReportsOfALostReplica(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := published(t), published(t)
+		loads := a.reports("edge-1")
+		loads.send(clusterStats("blue", said{one, 4, 2, 0}))
+		pass(t, a, b)
+		silent := func(want bool) {
+			t.Helper()
+			if e := b.endpoint(one); e.Held != 4 || slices.Contains(e.Silent, "edge-1") != want {
+				t.Errorf("%+v, want silent %v", e, want)
+			}
+		}
+		silent(false)
+		time.Sleep(6 * time.Second)
+		silent(true)
+		loads.send(clusterStats("blue", said{one, 4, 0, 0}))
+		pass(t, a, b)
+		silent(false)
+		loads.end()
+		pass(t, a, b)
+		silent(true)
+	})
+}
+
+// An endpoint that is absent from the reports at one replica is known to be empty by
+// the counters at the other.
+func TestReportsShowEmptyAcrossReplicas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := published(t), published(t)
+		loads, counts := a.reports("edge-1"), b.sink("edge-1")
+		defer loads.end()
+		defer counts.end()
+		round := func(active float64, all ...said) {
+			loads.send(clusterStats("blue", all...))
+			counts.flush(with(map[string]float64{"cluster.blue.upstream_rq_active": active}))
+			pass(t, a, b)
+			pass(t, b, a)
+		}
+		round(3, said{one, 3, 3, 0})
+		for range 4 {
+			round(0)
+		}
+		for name, w := range map[string]*world{"a": a, "b": b} {
+			if e := w.endpoint(one); e.Held != 0 || len(e.Silent) > 0 {
+				t.Errorf("%s: %+v", name, e)
+			}
+		}
+	})
+}

@@ -1,0 +1,205 @@
+package xds
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/sluice-proxy/sluice/xds/resource"
+)
+
+// window is how many responses of a one-per-response type may be unacknowledged at a
+// time in the delta protocol, so that the round trip does not bound how fast a proxy
+// starts. Every other type and protocol has one.
+const window = 16
+
+// response is one response to one proxy.
+type response struct {
+	nonce   string
+	changed []*revision
+	removed []string
+	// all is everything that the response has to contain, where what it leaves out is
+	// removed; else nil.
+	all []*revision
+}
+
+func (r *response) empty() bool { return len(r.changed)+len(r.removed) == 0 }
+
+func (r *response) names() []string {
+	names := make([]string, 0, len(r.changed)+len(r.removed))
+	for _, c := range r.changed {
+		names = append(names, c.Name)
+	}
+	return append(names, r.removed...)
+}
+
+// catchUp queues what was published since the last time. It costs the number of
+// changes, not of names, unless the proxy is new or far behind.
+func (h *holding) catchUp(snap *snapshot) {
+	if h.seen == snap.seq {
+		return
+	}
+	set := snap.of(h.typeURL)
+	changes, ok := set.since(h.seen)
+	ok = ok && h.seen > 0
+	h.seen = snap.seq
+	if !ok {
+		h.compare(set)
+		return
+	}
+	for _, c := range changes {
+		if e := h.names[c.name]; h.wildcard || e != nil && e.named {
+			h.add(c.name)
+		}
+	}
+}
+
+// compare queues everything that the proxy does not hold as it is published.
+func (h *holding) compare(set *typeSet) {
+	names := set.names
+	if !h.wildcard {
+		names = h.sorted(func(e *entry) bool { return e.named })
+	}
+	for _, name := range names {
+		r, have := set.byName[name], h.held(name)
+		switch {
+		case r != nil && have != nil && r.version == have.version:
+			h.names[name].held = r
+		case r != nil || have != nil:
+			h.add(name)
+		}
+	}
+	for _, name := range h.sorted(func(e *entry) bool { return e.held != nil }) {
+		if set.byName[name] == nil {
+			h.add(name)
+		}
+	}
+}
+
+// respond makes the next response, or nil if there is nothing to say now.
+func (h *holding) respond(snap *snapshot) *response {
+	single, limit := h.s.onePerResponse[h.typeURL], 1
+	if single && !h.owner.protocol.wholeState() {
+		limit = window
+	}
+	if len(h.pending) >= limit {
+		return nil
+	}
+	for {
+		r := h.gather(snap, single)
+		switch {
+		case !r.empty() && h.whole() && !h.complete(r):
+			continue // withheld; there may be more in the queue
+		case r.empty() && (!h.wildcardAsked || len(h.waiting) > 0):
+			return nil
+		}
+		h.sent(r)
+		return r
+	}
+}
+
+// gather takes from the queue what goes into one response. If that is nothing, the
+// queue is empty.
+func (h *holding) gather(snap *snapshot, single bool) *response {
+	r := &response{}
+	at := 0
+	for full := false; !full && at < len(h.queue); at++ {
+		name := h.queue[at]
+		e := h.names[name]
+		if !r.empty() && (single || e.isolated) {
+			break
+		}
+		e.queued = false
+		if h.put(r, snap, name, e) {
+			full = e.isolated
+		} else {
+			h.tidy(name, e)
+		}
+	}
+	h.queue = h.queue[at:]
+	if len(h.queue) == 0 {
+		h.queue = nil
+	}
+	return r
+}
+
+// put does what the verdict on a name says; false when the response says nothing of
+// the name.
+func (h *holding) put(r *response, snap *snapshot, name string, e *entry) bool {
+	v := h.judge(snap, name, e)
+	if v.agreed {
+		h.agree(name, e, snap.of(h.typeURL).byName[name])
+	}
+	h.withhold(name, e, v.why)
+	switch v.action {
+	case wait:
+		if !e.waiting {
+			e.waiting = true
+			h.waiting = append(h.waiting, name)
+		}
+	case send:
+		r.changed = append(r.changed, v.revision)
+	case remove:
+		r.removed = append(r.removed, name)
+	}
+	return v.action >= send
+}
+
+// complete adds to the response everything else that the proxy holds; false if that is
+// not known, because the response would then remove it.
+func (h *holding) complete(r *response) bool {
+	names := r.names()
+	listed := make(map[string]bool, len(names))
+	for _, name := range names {
+		listed[name] = true
+	}
+	unknown := h.foreign
+	r.all = slices.Clone(r.changed)
+	for name, e := range h.names {
+		switch {
+		case e.held == nil || listed[name]:
+		case e.held.envelope != nil:
+			r.all = append(r.all, e.held)
+		default:
+			unknown = true
+		}
+	}
+	if unknown {
+		why := fmt.Sprintf("proxy %s holds a %s that is not known here and would lose it; restart that Envoy, or let it use the delta protocol",
+			h.p.node, resource.Kind(h.typeURL))
+		for _, name := range names {
+			h.withhold(name, h.names[name], why)
+		}
+		return false
+	}
+	slices.SortFunc(r.all, func(a, b *revision) int { return cmp.Compare(a.Name, b.Name) })
+	return true
+}
+
+// sent gives the response its nonce and records that it is on its way.
+func (h *holding) sent(r *response) {
+	h.owner.nonces++
+	r.nonce = strconv.FormatUint(h.owner.nonces, 10)
+	h.pending[r.nonce], h.lastNonce, h.wildcardAsked = r, r.nonce, false
+	for _, name := range r.names() {
+		e := h.names[name]
+		e.pending, e.asked, e.isolated = true, false, false
+		e.again, e.repeated = false, e.again
+	}
+	next, ok := h.s.resend[h.typeURL]
+	if !ok {
+		return
+	}
+	other, err := h.p.ensure(h.s, next)
+	if err != nil {
+		return // a proxy with that many types has no room for this one either
+	}
+	for _, c := range r.changed {
+		other.ensure(c.Name).again = true
+		other.add(c.Name)
+	}
+	if other.owner != nil && other.owner != h.owner {
+		other.owner.wake.Set()
+	}
+}
