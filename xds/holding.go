@@ -17,11 +17,11 @@ type holding struct {
 	typeURL string
 	owner   *stream // the stream that speaks for the type; nil when it has ended
 
-	names         map[string]*entry
+	names inventory
+
 	wildcard      bool
 	wildcardAsked bool // the wildcard must be answered even with nothing
 	unnamed       bool // state-of-the-world: it has never named a resource
-	foreign       bool // state-of-the-world: it holds something that it cannot name
 	nack          *Nack
 
 	seen    uint64   // the publish that the queue is complete for
@@ -33,55 +33,13 @@ type holding struct {
 }
 
 func newHolding(s *Server, p *peer, typeURL string) *holding {
-	return &holding{s: s, p: p, typeURL: typeURL, names: map[string]*entry{}, pending: map[string]*response{}}
-}
-
-// ensure finds or makes what is known of a name.
-func (h *holding) ensure(name string) *entry {
-	e := h.names[name]
-	if e == nil {
-		e = &entry{}
-		h.names[name] = e
+	return &holding{
+		s: s, p: p, typeURL: typeURL,
+		names: inventory{byName: map[string]*entry{}}, pending: map[string]*response{},
 	}
-	return e
-}
-
-// tidy forgets an entry that says nothing.
-func (h *holding) tidy(name string, e *entry) {
-	if *e == (entry{}) {
-		delete(h.names, name)
-	}
-}
-
-// reset replaces every entry by what is kept of it.
-func (h *holding) reset(kept func(entry) entry) {
-	for name, e := range h.names {
-		*e = kept(*e)
-		h.tidy(name, e)
-	}
-}
-
-// held is the proxy's version of a resource, or nil.
-func (h *holding) held(name string) *revision {
-	if e := h.names[name]; e != nil {
-		return e.held
-	}
-	return nil
 }
 
 func (h *holding) wants(e *entry) bool { return e.named || h.wildcard }
-
-// sorted lists the names whose entries match, in order.
-func (h *holding) sorted(match func(*entry) bool) []string {
-	var names []string
-	for name, e := range h.names {
-		if match(e) {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
-}
 
 // disown forgets what was being said on a stream that no longer counts. What the
 // proxy held and refused last stays known until it speaks again.
@@ -89,33 +47,29 @@ func (h *holding) disown() {
 	h.owner, h.seen, h.wildcardAsked, h.lastNonce = nil, 0, false, ""
 	h.queue, h.waiting = nil, nil
 	clear(h.pending)
-	h.reset(entry.disowned)
+	h.names.reset(entry.disowned)
 }
 
 // begin hands the type to st, which asks for it for the first time and claims to
-// hold some versions. A refused version gets another try: the proxy may have restarted.
-func (h *holding) begin(st *stream, claims map[string]string) error {
+// hold some versions; foreign: also what it cannot name. A refused version gets
+// another try: the proxy may have restarted.
+func (h *holding) begin(st *stream, claims map[string]string, foreign bool) error {
 	if len(claims) > maxNames {
 		return errors.New("too many resources are claimed to be held")
 	}
 	h.disown()
-	h.owner, h.wildcard, h.unnamed, h.foreign = st, false, false, false
-	h.reset(entry.restarted)
-	for _, name := range slices.Sorted(maps.Keys(h.names)) {
+	h.owner, h.wildcard, h.unnamed = st, false, false
+	h.names.reset(entry.restarted)
+	for _, name := range slices.Sorted(maps.Keys(h.names.byName)) {
 		h.add(name)
 	}
-	if len(h.names) == 0 {
-		h.names = make(map[string]*entry, len(claims))
-	}
-	for name, version := range claims {
-		h.ensure(name).held = &revision{Ref: resource.Ref{Type: h.typeURL, Name: name}, version: version}
-	}
+	h.names.claim(h.typeURL, claims, foreign)
 	return nil
 }
 
 // add has the name looked at.
 func (h *holding) add(name string) {
-	if e := h.ensure(name); !e.queued {
+	if e := h.names.ensure(name); !e.queued {
 		e.queued = true
 		h.queue = append(h.queue, name)
 	}
@@ -128,7 +82,7 @@ func (h *holding) retry() {
 	}
 	slices.Sort(h.waiting)
 	for _, name := range h.waiting {
-		h.ensure(name).waiting = false
+		h.names.ensure(name).waiting = false
 		h.add(name)
 	}
 	h.waiting = h.waiting[:0]
@@ -138,7 +92,7 @@ func (h *holding) retry() {
 // acknowledgement is on the way.
 func (h *holding) inUse() iter.Seq[*revision] {
 	return func(yield func(*revision) bool) {
-		for _, e := range h.names {
+		for _, e := range h.names.byName {
 			if e.held != nil && !yield(e.held) {
 				return
 			}

@@ -54,7 +54,7 @@ func (s *Server) attach(st *stream, node *core.Node) {
 		p.since = time.Now()
 		for _, h := range p.types {
 			h.disown()
-			h.reset(entry.unheld)
+			h.names.reset(entry.unheld)
 		}
 	}
 	p.lost = time.Time{}

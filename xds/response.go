@@ -49,7 +49,7 @@ func (h *holding) catchUp(snap *snapshot) {
 		return
 	}
 	for _, c := range changes {
-		if e := h.names[c.name]; h.wildcard || e != nil && e.named {
+		if e := h.names.byName[c.name]; h.wildcard || e != nil && e.named {
 			h.add(c.name)
 		}
 	}
@@ -59,18 +59,18 @@ func (h *holding) catchUp(snap *snapshot) {
 func (h *holding) compare(set *typeSet) {
 	names := set.names
 	if !h.wildcard {
-		names = h.sorted(func(e *entry) bool { return e.named })
+		names = h.names.sorted(func(e *entry) bool { return e.named })
 	}
 	for _, name := range names {
-		r, have := set.byName[name], h.held(name)
+		r, have := set.byName[name], h.names.held(name)
 		switch {
 		case r != nil && have != nil && r.version == have.version:
-			h.names[name].held = r
+			h.names.byName[name].held = r
 		case r != nil || have != nil:
 			h.add(name)
 		}
 	}
-	for _, name := range h.sorted(func(e *entry) bool { return e.held != nil }) {
+	for _, name := range h.names.sorted(func(e *entry) bool { return e.held != nil }) {
 		if set.byName[name] == nil {
 			h.add(name)
 		}
@@ -106,7 +106,7 @@ func (h *holding) gather(snap *snapshot, single bool) *response {
 	at := 0
 	for full := false; !full && at < len(h.queue); at++ {
 		name := h.queue[at]
-		e := h.names[name]
+		e := h.names.byName[name]
 		if !r.empty() && (single || e.isolated) {
 			break
 		}
@@ -114,7 +114,7 @@ func (h *holding) gather(snap *snapshot, single bool) *response {
 		if h.put(r, snap, name, e) {
 			full = e.isolated
 		} else {
-			h.tidy(name, e)
+			h.names.tidy(name, e)
 		}
 	}
 	h.queue = h.queue[at:]
@@ -154,9 +154,9 @@ func (h *holding) complete(r *response) bool {
 	for _, name := range names {
 		listed[name] = true
 	}
-	unknown := h.foreign
+	unknown := h.names.foreign
 	r.all = slices.Clone(r.changed)
-	for name, e := range h.names {
+	for name, e := range h.names.byName {
 		switch {
 		case e.held == nil || listed[name]:
 		case e.held.envelope != nil:
@@ -169,7 +169,7 @@ func (h *holding) complete(r *response) bool {
 		why := fmt.Sprintf("proxy %s holds a %s that is not known here and would lose it; restart that Envoy, or let it use the delta protocol",
 			h.p.node, resource.Kind(h.typeURL))
 		for _, name := range names {
-			h.withhold(name, h.names[name], why)
+			h.withhold(name, h.names.byName[name], why)
 		}
 		return false
 	}
@@ -183,7 +183,7 @@ func (h *holding) sent(r *response) {
 	r.nonce = strconv.FormatUint(h.owner.nonces, 10)
 	h.pending[r.nonce], h.lastNonce, h.wildcardAsked = r, r.nonce, false
 	for _, name := range r.names() {
-		e := h.names[name]
+		e := h.names.byName[name]
 		e.pending, e.asked, e.isolated = true, false, false
 		e.again, e.repeated = false, e.again
 	}
@@ -196,7 +196,7 @@ func (h *holding) sent(r *response) {
 		return // a proxy with that many types has no room for this one either
 	}
 	for _, c := range r.changed {
-		other.ensure(c.Name).again = true
+		other.names.ensure(c.Name).again = true
 		other.add(c.Name)
 	}
 	if other.owner != nil && other.owner != h.owner {

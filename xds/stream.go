@@ -157,10 +157,9 @@ func (st *stream) apply(h *holding, first bool, r request) error {
 		if whole {
 			claims, foreign = parseContents(r.version)
 		}
-		if err := h.begin(st, claims); err != nil {
+		if err := h.begin(st, claims, foreign); err != nil {
 			return err
 		}
-		h.foreign = foreign
 	} else {
 		if whole && h.lastNonce != "" && r.nonce != h.lastNonce {
 			return nil // an answer to an older response; that to the newest follows

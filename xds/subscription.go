@@ -7,10 +7,10 @@ import (
 
 // dropUnasked forgets claims for what the proxy does not ask for.
 func (h *holding) dropUnasked() {
-	for name, e := range h.names {
+	for name, e := range h.names.byName {
 		if !h.wants(e) {
 			e.held = nil
-			h.tidy(name, e)
+			h.names.tidy(name, e)
 		}
 	}
 }
@@ -26,7 +26,7 @@ func (h *holding) subscribe(first bool, names, not []string) error {
 			h.startWildcard()
 			continue
 		}
-		e := h.ensure(name)
+		e := h.names.ensure(name)
 		e.named = true
 		if !first || e.held == nil {
 			h.ask(name)
@@ -37,7 +37,7 @@ func (h *holding) subscribe(first bool, names, not []string) error {
 			h.endWildcard()
 			continue
 		}
-		h.ensure(name).named = false
+		h.names.ensure(name).named = false
 		if h.wildcard {
 			h.ask(name) // the protocol wants to hear whether the wildcard has it
 		} else {
@@ -55,11 +55,11 @@ func (h *holding) subscribe(first bool, names, not []string) error {
 
 // tooMany reports whether the proxy asks for more than maxNames by name.
 func (h *holding) tooMany() bool {
-	if len(h.names) <= maxNames {
+	if len(h.names.byName) <= maxNames {
 		return false
 	}
 	named := 0
-	for _, e := range h.names {
+	for _, e := range h.names.byName {
 		if e.named {
 			named++
 		}
@@ -88,13 +88,13 @@ func (h *holding) set(first bool, names []string) error {
 	}
 	for _, name := range gone {
 		if h.wildcard {
-			h.tidy(name, h.names[name])
+			h.names.tidy(name, h.names.byName[name])
 		} else {
 			h.drop(name)
 		}
 	}
 	for _, name := range added {
-		if !first || h.held(name) == nil {
+		if !first || h.names.held(name) == nil {
 			h.ask(name)
 		}
 	}
@@ -113,12 +113,12 @@ func (h *holding) rename(names []string) (added, gone []string) {
 			continue
 		}
 		listed[name] = struct{}{}
-		if e := h.ensure(name); !e.named {
+		if e := h.names.ensure(name); !e.named {
 			e.named = true
 			added = append(added, name)
 		}
 	}
-	for name, e := range h.names {
+	for name, e := range h.names.byName {
 		if _, ok := listed[name]; e.named && !ok {
 			e.named = false
 			gone = append(gone, name)
@@ -134,18 +134,13 @@ func (h *holding) startWildcard() {
 		return
 	}
 	h.wildcard, h.seen = true, 0
-	h.wildcardAsked = !h.foreign
-	for _, e := range h.names {
-		if e.held != nil {
-			h.wildcardAsked = false
-		}
-	}
+	h.wildcardAsked = h.names.empty()
 }
 
 // endWildcard makes the proxy one that asks for names only.
 func (h *holding) endWildcard() {
 	h.wildcard, h.wildcardAsked = false, false
-	for name, e := range h.names {
+	for name, e := range h.names.byName {
 		if e.held != nil && !e.named {
 			h.drop(name)
 		}
@@ -154,16 +149,16 @@ func (h *holding) endWildcard() {
 
 // ask has the name answered, whatever the proxy holds or refused.
 func (h *holding) ask(name string) {
-	e := h.ensure(name)
+	e := h.names.ensure(name)
 	e.asked, e.refused = true, nil
 	h.add(name)
 }
 
 // drop forgets a name that the proxy no longer asks for.
 func (h *holding) drop(name string) {
-	if e := h.names[name]; e != nil {
+	if e := h.names.byName[name]; e != nil {
 		*e = e.dropped()
-		h.tidy(name, e)
+		h.names.tidy(name, e)
 	}
 	h.settle(name)
 }
