@@ -67,7 +67,7 @@ func (h *holding) refuse(r *response, message string) {
 		for _, name := range names {
 			if e := h.names.byName[name]; h.wants(e) {
 				e.isolated = true
-				h.ask(name)
+				h.agenda.ask(name)
 			}
 		}
 		return

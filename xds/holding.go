@@ -17,26 +17,27 @@ type holding struct {
 	typeURL string
 	owner   *stream // the stream that speaks for the type; nil when it has ended
 
-	names inventory
+	names  inventory
+	agenda agenda
 
 	wildcard      bool
 	wildcardAsked bool // the wildcard must be answered even with nothing
 	unnamed       bool // state-of-the-world: it has never named a resource
 	nack          *Nack
 
-	seen    uint64   // the publish that the queue is complete for
-	queue   []string // names to look at, without repetition
-	waiting []string // to be looked at again after an acknowledgement, without repetition
+	seen uint64 // the publish that the agenda is complete for
 
 	pending   map[string]*response // unacknowledged, by nonce
 	lastNonce string               // of the newest response
 }
 
 func newHolding(s *Server, p *peer, typeURL string) *holding {
-	return &holding{
+	h := &holding{
 		s: s, p: p, typeURL: typeURL,
 		names: inventory{byName: map[string]*entry{}}, pending: map[string]*response{},
 	}
+	h.agenda.names = &h.names
+	return h
 }
 
 func (h *holding) wants(e *entry) bool { return e.named || h.wildcard }
@@ -45,7 +46,7 @@ func (h *holding) wants(e *entry) bool { return e.named || h.wildcard }
 // proxy held and refused last stays known until it speaks again.
 func (h *holding) disown() {
 	h.owner, h.seen, h.wildcardAsked, h.lastNonce = nil, 0, false, ""
-	h.queue, h.waiting = nil, nil
+	h.agenda = agenda{names: &h.names}
 	clear(h.pending)
 	h.names.reset(entry.disowned)
 }
@@ -61,31 +62,10 @@ func (h *holding) begin(st *stream, claims map[string]string, foreign bool) erro
 	h.owner, h.wildcard, h.unnamed = st, false, false
 	h.names.reset(entry.restarted)
 	for _, name := range slices.Sorted(maps.Keys(h.names.byName)) {
-		h.add(name)
+		h.agenda.add(name)
 	}
 	h.names.claim(h.typeURL, claims, foreign)
 	return nil
-}
-
-// add has the name looked at.
-func (h *holding) add(name string) {
-	if e := h.names.ensure(name); !e.queued {
-		e.queued = true
-		h.queue = append(h.queue, name)
-	}
-}
-
-// retry has everything that waits looked at again.
-func (h *holding) retry() {
-	if len(h.waiting) == 0 {
-		return
-	}
-	slices.Sort(h.waiting)
-	for _, name := range h.waiting {
-		h.names.ensure(name).waiting = false
-		h.add(name)
-	}
-	h.waiting = h.waiting[:0]
 }
 
 // inUse lists what the proxy holds, and what it may hold because its

@@ -117,7 +117,7 @@ func (p *peer) ensure(s *Server, typeURL string) (*holding, error) {
 // retry has everything that waits for an acknowledgement looked at again. p.mu is held.
 func (p *peer) retry(from *stream) {
 	for _, h := range p.types {
-		h.retry()
+		h.agenda.retry()
 	}
 	for st := range p.streams {
 		if st != from {

@@ -50,7 +50,7 @@ func (h *holding) catchUp(snap *snapshot) {
 	}
 	for _, c := range changes {
 		if e := h.names.byName[c.name]; h.wildcard || e != nil && e.named {
-			h.add(c.name)
+			h.agenda.add(c.name)
 		}
 	}
 }
@@ -67,12 +67,12 @@ func (h *holding) compare(set *typeSet) {
 		case r != nil && have != nil && r.version == have.version:
 			h.names.byName[name].held = r
 		case r != nil || have != nil:
-			h.add(name)
+			h.agenda.add(name)
 		}
 	}
 	for _, name := range h.names.sorted(func(e *entry) bool { return e.held != nil }) {
 		if set.byName[name] == nil {
-			h.add(name)
+			h.agenda.add(name)
 		}
 	}
 }
@@ -90,8 +90,8 @@ func (h *holding) respond(snap *snapshot) *response {
 		r := h.gather(snap, single)
 		switch {
 		case !r.empty() && h.whole() && !h.complete(r):
-			continue // withheld; there may be more in the queue
-		case r.empty() && (!h.wildcardAsked || len(h.waiting) > 0):
+			continue // withheld; there may be more on the agenda
+		case r.empty() && (!h.wildcardAsked || len(h.agenda.waiting) > 0):
 			return nil
 		}
 		h.sent(r)
@@ -99,27 +99,21 @@ func (h *holding) respond(snap *snapshot) *response {
 	}
 }
 
-// gather takes from the queue what goes into one response. If that is nothing, the
+// gather takes from the agenda what goes into one response. If that is nothing, its
 // queue is empty.
 func (h *holding) gather(snap *snapshot, single bool) *response {
 	r := &response{}
-	at := 0
-	for full := false; !full && at < len(h.queue); at++ {
-		name := h.queue[at]
-		e := h.names.byName[name]
+	for full := false; !full && len(h.agenda.queue) > 0; {
+		name, e := h.agenda.first()
 		if !r.empty() && (single || e.isolated) {
 			break
 		}
-		e.queued = false
+		h.agenda.shift(e)
 		if h.put(r, snap, name, e) {
 			full = e.isolated
 		} else {
 			h.names.tidy(name, e)
 		}
-	}
-	h.queue = h.queue[at:]
-	if len(h.queue) == 0 {
-		h.queue = nil
 	}
 	return r
 }
@@ -134,10 +128,7 @@ func (h *holding) put(r *response, snap *snapshot, name string, e *entry) bool {
 	h.withhold(name, e, v.why)
 	switch v.action {
 	case wait:
-		if !e.waiting {
-			e.waiting = true
-			h.waiting = append(h.waiting, name)
-		}
+		h.agenda.wait(name, e)
 	case send:
 		r.changed = append(r.changed, v.revision)
 	case remove:
@@ -197,7 +188,7 @@ func (h *holding) sent(r *response) {
 	}
 	for _, c := range r.changed {
 		other.names.ensure(c.Name).again = true
-		other.add(c.Name)
+		other.agenda.add(c.Name)
 	}
 	if other.owner != nil && other.owner != h.owner {
 		other.owner.wake.Set()

@@ -29,7 +29,7 @@ func (h *holding) subscribe(first bool, names, not []string) error {
 		e := h.names.ensure(name)
 		e.named = true
 		if !first || e.held == nil {
-			h.ask(name)
+			h.agenda.ask(name)
 		}
 	}
 	for _, name := range not {
@@ -39,7 +39,7 @@ func (h *holding) subscribe(first bool, names, not []string) error {
 		}
 		h.names.ensure(name).named = false
 		if h.wildcard {
-			h.ask(name) // the protocol wants to hear whether the wildcard has it
+			h.agenda.ask(name) // the protocol wants to hear whether the wildcard has it
 		} else {
 			h.drop(name)
 		}
@@ -95,7 +95,7 @@ func (h *holding) set(first bool, names []string) error {
 	}
 	for _, name := range added {
 		if !first || h.names.held(name) == nil {
-			h.ask(name)
+			h.agenda.ask(name)
 		}
 	}
 	if first {
@@ -145,13 +145,6 @@ func (h *holding) endWildcard() {
 			h.drop(name)
 		}
 	}
-}
-
-// ask has the name answered, whatever the proxy holds or refused.
-func (h *holding) ask(name string) {
-	e := h.names.ensure(name)
-	e.asked, e.refused = true, nil
-	h.add(name)
 }
 
 // drop forgets a name that the proxy no longer asks for.
