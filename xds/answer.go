@@ -38,7 +38,7 @@ func (h *holding) answer(nonce, message string, refused bool) {
 
 func (h *holding) accept(r *response) {
 	for _, c := range r.changed {
-		if e := h.names.byName[c.Name]; h.wants(e) && e.held != c { // a repetition settles nothing
+		if e := h.names.byName[c.Name]; h.subscription.wants(e) && e.held != c { // a repetition settles nothing
 			e.held, e.refused = c, nil
 			h.settle(c.Name)
 		}
@@ -65,7 +65,7 @@ func (h *holding) refuse(r *response, message string) {
 	h.s.log.Warn("proxy refused a response", "node", h.p.node, "type", resource.Kind(h.typeURL), "names", names, "message", h.nack.Message)
 	if len(names) > 1 {
 		for _, name := range names {
-			if e := h.names.byName[name]; h.wants(e) {
+			if e := h.names.byName[name]; h.subscription.wants(e) {
 				e.isolated = true
 				h.agenda.ask(name)
 			}

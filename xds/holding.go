@@ -17,15 +17,10 @@ type holding struct {
 	typeURL string
 	owner   *stream // the stream that speaks for the type; nil when it has ended
 
-	names  inventory
-	agenda agenda
-
-	wildcard      bool
-	wildcardAsked bool // the wildcard must be answered even with nothing
-	unnamed       bool // state-of-the-world: it has never named a resource
-	nack          *Nack
-
-	seen uint64 // the publish that the agenda is complete for
+	names        inventory
+	agenda       agenda
+	subscription subscription
+	nack         *Nack
 
 	pending   map[string]*response // unacknowledged, by nonce
 	lastNonce string               // of the newest response
@@ -36,17 +31,16 @@ func newHolding(s *Server, p *peer, typeURL string) *holding {
 		s: s, p: p, typeURL: typeURL,
 		names: inventory{byName: map[string]*entry{}}, pending: map[string]*response{},
 	}
-	h.agenda.names = &h.names
+	h.disown()
 	return h
 }
-
-func (h *holding) wants(e *entry) bool { return e.named || h.wildcard }
 
 // disown forgets what was being said on a stream that no longer counts. What the
 // proxy held and refused last stays known until it speaks again.
 func (h *holding) disown() {
-	h.owner, h.seen, h.wildcardAsked, h.lastNonce = nil, 0, false, ""
+	h.owner, h.lastNonce = nil, ""
 	h.agenda = agenda{names: &h.names}
+	h.subscription = subscription{names: &h.names, agenda: &h.agenda}
 	clear(h.pending)
 	h.names.reset(entry.disowned)
 }
@@ -59,13 +53,29 @@ func (h *holding) begin(st *stream, claims map[string]string, foreign bool) erro
 		return errors.New("too many resources are claimed to be held")
 	}
 	h.disown()
-	h.owner, h.wildcard, h.unnamed = st, false, false
+	h.owner = st
 	h.names.reset(entry.restarted)
 	for _, name := range slices.Sorted(maps.Keys(h.names.byName)) {
 		h.agenda.add(name)
 	}
 	h.names.claim(h.typeURL, claims, foreign)
 	return nil
+}
+
+// subscribe takes over what the request asks for. A refusal of what is forgotten counts
+// no more.
+func (h *holding) subscribe(first bool, r request) error {
+	var forgotten []string
+	var err error
+	if h.owner.protocol.wholeState() {
+		forgotten, err = h.subscription.set(first, r.names)
+	} else {
+		forgotten, err = h.subscription.subscribe(first, r.subscribe, r.unsubscribe)
+	}
+	for _, name := range forgotten {
+		h.settle(name)
+	}
+	return err
 }
 
 // inUse lists what the proxy holds, and what it may hold because its

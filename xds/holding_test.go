@@ -18,10 +18,10 @@ func TestNamesThatSayNothingAreForgotten(t *testing.T) {
 		ask      func(h *holding, first bool, name string)
 	}{
 		"delta": {deltaProtocol{}, func(h *holding, first bool, name string) {
-			_ = h.subscribe(first, []string{name}, nil)
-			_ = h.subscribe(false, nil, []string{name})
+			_ = h.subscribe(first, request{subscribe: []string{name}})
+			_ = h.subscribe(false, request{unsubscribe: []string{name}})
 		}},
-		"state of the world": {sotwProtocol{}, func(h *holding, first bool, name string) { _ = h.set(first, []string{name}) }},
+		"state of the world": {sotwProtocol{}, func(h *holding, first bool, name string) { _ = h.subscribe(first, request{names: []string{name}}) }},
 	} {
 		h := newHolding(s, &peer{node: "edge-1"}, typeURL)
 		if err := h.begin(&stream{s: s, protocol: c.protocol}, nil, false); err != nil {

@@ -34,49 +34,6 @@ func (r *response) names() []string {
 	return append(names, r.removed...)
 }
 
-// catchUp queues what was published since the last time. It costs the number of
-// changes, not of names, unless the proxy is new or far behind.
-func (h *holding) catchUp(snap *snapshot) {
-	if h.seen == snap.seq {
-		return
-	}
-	set := snap.of(h.typeURL)
-	changes, ok := set.since(h.seen)
-	ok = ok && h.seen > 0
-	h.seen = snap.seq
-	if !ok {
-		h.compare(set)
-		return
-	}
-	for _, c := range changes {
-		if e := h.names.byName[c.name]; h.wildcard || e != nil && e.named {
-			h.agenda.add(c.name)
-		}
-	}
-}
-
-// compare queues everything that the proxy does not hold as it is published.
-func (h *holding) compare(set *typeSet) {
-	names := set.names
-	if !h.wildcard {
-		names = h.names.sorted(func(e *entry) bool { return e.named })
-	}
-	for _, name := range names {
-		r, have := set.byName[name], h.names.held(name)
-		switch {
-		case r != nil && have != nil && r.version == have.version:
-			h.names.byName[name].held = r
-		case r != nil || have != nil:
-			h.agenda.add(name)
-		}
-	}
-	for _, name := range h.names.sorted(func(e *entry) bool { return e.held != nil }) {
-		if set.byName[name] == nil {
-			h.agenda.add(name)
-		}
-	}
-}
-
 // respond makes the next response, or nil if there is nothing to say now.
 func (h *holding) respond(snap *snapshot) *response {
 	single, limit := h.s.onePerResponse[h.typeURL], 1
@@ -91,7 +48,7 @@ func (h *holding) respond(snap *snapshot) *response {
 		switch {
 		case !r.empty() && h.whole() && !h.complete(r):
 			continue // withheld; there may be more on the agenda
-		case r.empty() && (!h.wildcardAsked || len(h.agenda.waiting) > 0):
+		case r.empty() && (!h.subscription.wildcardAsked || len(h.agenda.waiting) > 0):
 			return nil
 		}
 		h.sent(r)
@@ -172,7 +129,8 @@ func (h *holding) complete(r *response) bool {
 func (h *holding) sent(r *response) {
 	h.owner.nonces++
 	r.nonce = strconv.FormatUint(h.owner.nonces, 10)
-	h.pending[r.nonce], h.lastNonce, h.wildcardAsked = r, r.nonce, false
+	h.pending[r.nonce], h.lastNonce = r, r.nonce
+	h.subscription.wildcardAsked = false
 	for _, name := range r.names() {
 		e := h.names.byName[name]
 		e.pending, e.asked, e.isolated = true, false, false

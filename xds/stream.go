@@ -166,10 +166,7 @@ func (st *stream) apply(h *holding, first bool, r request) error {
 		}
 		h.answer(r.nonce, r.message, r.refused)
 	}
-	if whole {
-		return h.set(first, r.names)
-	}
-	return h.subscribe(first, r.subscribe, r.unsubscribe)
+	return h.subscribe(first, r)
 }
 
 // flush sends everything that can be said now.
@@ -209,7 +206,7 @@ func (st *stream) next() []addressed {
 	var own []*holding
 	for _, h := range p.types {
 		if h.owner == st {
-			h.catchUp(snap)
+			h.subscription.catchUp(snap, h.typeURL)
 			own = append(own, h)
 		}
 	}

@@ -33,7 +33,7 @@ func (h *holding) judge(snap *snapshot, name string, e *entry) verdict {
 	set := snap.of(h.typeURL)
 	r := set.byName[name]
 	switch {
-	case !h.wants(e):
+	case !h.subscription.wants(e):
 		return verdict{}
 	case e.pending:
 		return verdict{action: wait}
