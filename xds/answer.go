@@ -13,11 +13,10 @@ const maxMessage = 4 << 10
 // answer takes the proxy's answer to the response with this nonce, if there is one;
 // message is why it was refused.
 func (h *holding) answer(nonce, message string, refused bool) {
-	r := h.pending[nonce]
+	r := h.flight.land(nonce)
 	if r == nil {
 		return // stale, or a change of the subscription only
 	}
-	delete(h.pending, nonce)
 	names := r.names()
 	for _, name := range names {
 		e := h.names.byName[name]

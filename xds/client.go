@@ -101,7 +101,7 @@ func (p *peer) describe() Client {
 				d.Withheld = append(d.Withheld, *e.withheld)
 			}
 		}
-		for _, r := range h.pending {
+		for _, r := range h.flight.pending {
 			for _, c := range r.changed {
 				if have := h.names.held(c.Name); have != nil && have.version != c.version {
 					delete(d.Acknowledged, c.Ref)

@@ -20,16 +20,14 @@ type holding struct {
 	names        inventory
 	agenda       agenda
 	subscription subscription
+	flight       flight
 	nack         *Nack
-
-	pending   map[string]*response // unacknowledged, by nonce
-	lastNonce string               // of the newest response
 }
 
 func newHolding(s *Server, p *peer, typeURL string) *holding {
 	h := &holding{
 		s: s, p: p, typeURL: typeURL,
-		names: inventory{byName: map[string]*entry{}}, pending: map[string]*response{},
+		names: inventory{byName: map[string]*entry{}}, flight: flight{pending: map[string]*response{}},
 	}
 	h.disown()
 	return h
@@ -38,10 +36,10 @@ func newHolding(s *Server, p *peer, typeURL string) *holding {
 // disown forgets what was being said on a stream that no longer counts. What the
 // proxy held and refused last stays known until it speaks again.
 func (h *holding) disown() {
-	h.owner, h.lastNonce = nil, ""
+	h.owner = nil
 	h.agenda = agenda{names: &h.names}
 	h.subscription = subscription{names: &h.names, agenda: &h.agenda}
-	clear(h.pending)
+	h.flight.clear()
 	h.names.reset(entry.disowned)
 }
 
@@ -87,7 +85,7 @@ func (h *holding) inUse() iter.Seq[*revision] {
 				return
 			}
 		}
-		for _, r := range h.pending {
+		for _, r := range h.flight.pending {
 			for _, c := range r.changed {
 				if !yield(c) {
 					return

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strconv"
 
 	"github.com/sluice-proxy/sluice/xds/resource"
 )
@@ -34,13 +33,39 @@ func (r *response) names() []string {
 	return append(names, r.removed...)
 }
 
+// flight is the responses of one type that are on their way to one proxy, until it has
+// accepted or refused them. The peer's mutex guards it.
+type flight struct {
+	pending map[string]*response // by nonce
+	newest  string               // nonce of the newest response; empty when there was none
+}
+
+// add sends the response on its way.
+func (f *flight) add(r *response) { f.pending[r.nonce], f.newest = r, r.nonce }
+
+// land takes the response with this nonce out, or returns nil when there is none.
+func (f *flight) land(nonce string) *response {
+	r := f.pending[nonce]
+	delete(f.pending, nonce)
+	return r
+}
+
+// overtakes reports whether a newer response has been sent since the one with this nonce.
+func (f *flight) overtakes(nonce string) bool { return f.newest != "" && nonce != f.newest }
+
+// clear forgets every response: the stream that they were sent on has ended.
+func (f *flight) clear() {
+	clear(f.pending)
+	f.newest = ""
+}
+
 // respond makes the next response, or nil if there is nothing to say now.
 func (h *holding) respond(snap *snapshot) *response {
 	single, limit := h.s.onePerResponse[h.typeURL], 1
 	if single && !h.owner.protocol.wholeState() {
 		limit = window
 	}
-	if len(h.pending) >= limit {
+	if len(h.flight.pending) >= limit {
 		return nil
 	}
 	for {
@@ -127,9 +152,8 @@ func (h *holding) complete(r *response) bool {
 
 // sent gives the response its nonce and records that it is on its way.
 func (h *holding) sent(r *response) {
-	h.owner.nonces++
-	r.nonce = strconv.FormatUint(h.owner.nonces, 10)
-	h.pending[r.nonce], h.lastNonce = r, r.nonce
+	r.nonce = h.owner.nextNonce()
+	h.flight.add(r)
 	h.subscription.wildcardAsked = false
 	for _, name := range r.names() {
 		e := h.names.byName[name]
