@@ -3,7 +3,7 @@ package xds
 import "slices"
 
 // agenda is the names of one type that are still to be looked at for one proxy, in order.
-// An entry's marks say that its name is on it already. The peer's mutex guards it.
+// The entries' marks queued and waiting say the same. The peer's mutex guards it.
 type agenda struct {
 	names   *inventory
 	queue   []string // names to look at, without repetition

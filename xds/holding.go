@@ -21,7 +21,7 @@ type holding struct {
 	agenda       agenda
 	subscription subscription
 	flight       flight
-	nack         *Nack
+	nack         *Nack // the newest refusal; nil once it is settled
 }
 
 func newHolding(s *Server, p *peer, typeURL string) *holding {

@@ -14,7 +14,7 @@ type subscription struct {
 	wildcard      bool
 	wildcardAsked bool   // the wildcard must be answered even with nothing
 	unnamed       bool   // state-of-the-world: the proxy has never named a resource
-	seen          uint64 // the publish that the agenda is complete for
+	seen          uint64 // the publish that the agenda is complete for; 0 has everything compared
 }
 
 func (s *subscription) wants(e *entry) bool { return e.named || s.wildcard }
