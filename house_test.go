@@ -226,47 +226,6 @@ func TestDecisionsArePure(t *testing.T) {
 	}
 }
 
-// TestFewHandsWrite: in rollout a situation only reads, however many questions it
-// answers, and what changes a state is one of the few methods of a turn.
-func TestFewHandsWrite(t *testing.T) {
-	methods := map[string]int{}
-	for _, f := range sources(t) {
-		if f.isTest() || f.dir() != "rollout" {
-			continue
-		}
-		for _, decl := range f.ast.Decls {
-			fn, ok := decl.(*ast.FuncDecl)
-			if !ok || fn.Recv == nil {
-				continue
-			}
-			star, ok := fn.Recv.List[0].Type.(*ast.StarExpr)
-			if !ok {
-				continue
-			}
-			of := star.X.(*ast.Ident).Name
-			methods[of]++
-			if of != "situation" {
-				continue
-			}
-			for n := range ast.Preorder(fn.Body) {
-				if set, ok := n.(*ast.AssignStmt); ok {
-					for _, left := range set.Lhs {
-						if path := selectorPath(left); len(path) > 1 && path[0] == "s" && path[1] != "memo" {
-							t.Errorf("%s: situation.%s writes %s; only a turn writes", f.path, fn.Name.Name, strings.Join(path, "."))
-						}
-					}
-				}
-			}
-		}
-	}
-	if n := methods["situation"]; n == 0 || n > 60 {
-		t.Errorf("situation has %d methods; more than 60 are a hall", n)
-	}
-	if n := methods["turn"]; n == 0 || n > 15 {
-		t.Errorf("turn has %d methods; more than 15 hands are too many", n)
-	}
-}
-
 // TestNamesMeanOneThing: in one package no type has the name of a method. A reader who
 // meets the word twice in a line should not have to ask which it is.
 func TestNamesMeanOneThing(t *testing.T) {
@@ -291,23 +250,6 @@ func TestNamesMeanOneThing(t *testing.T) {
 			t.Errorf("%s: %s is a type and a method; name one of them otherwise", where, name)
 		}
 	}
-}
-
-// selectorPath is x, y, z for the expression x.y[i].z.
-func selectorPath(e ast.Expr) []string {
-	switch e := e.(type) {
-	case *ast.Ident:
-		return []string{e.Name}
-	case *ast.SelectorExpr:
-		return append(selectorPath(e.X), e.Sel.Name)
-	case *ast.IndexExpr:
-		return selectorPath(e.X)
-	case *ast.StarExpr:
-		return selectorPath(e.X)
-	case *ast.ParenExpr:
-		return selectorPath(e.X)
-	}
-	return nil
 }
 
 // TestNothingIsSkipped: a skipped test is a promise that nobody checks.

@@ -13,14 +13,13 @@ const maxMessage = 4 << 10
 // answer takes the proxy's answer to the response with this nonce, if there is one;
 // message is why it was refused.
 func (h *holding) answer(nonce, message string, refused bool) {
-	r := h.pending[nonce]
+	r := h.flight.land(nonce)
 	if r == nil {
 		return // stale, or a change of the subscription only
 	}
-	delete(h.pending, nonce)
 	names := r.names()
 	for _, name := range names {
-		e := h.names[name]
+		e := h.names.byName[name]
 		e.pending, e.repeated = false, false
 	}
 	if refused {
@@ -29,8 +28,8 @@ func (h *holding) answer(nonce, message string, refused bool) {
 		h.accept(r)
 	}
 	for _, name := range names {
-		if e := h.names[name]; e != nil {
-			h.tidy(name, e)
+		if e := h.names.byName[name]; e != nil {
+			h.names.tidy(name, e)
 		}
 	}
 	h.p.retry(h.owner)
@@ -38,13 +37,13 @@ func (h *holding) answer(nonce, message string, refused bool) {
 
 func (h *holding) accept(r *response) {
 	for _, c := range r.changed {
-		if e := h.names[c.Name]; h.wants(e) && e.held != c { // a repetition settles nothing
+		if e := h.names.byName[c.Name]; h.subscription.wants(e) && e.held != c { // a repetition settles nothing
 			e.held, e.refused = c, nil
 			h.settle(c.Name)
 		}
 	}
 	for _, name := range r.removed {
-		h.names[name].held = nil
+		h.names.byName[name].held = nil
 		h.settle(name)
 	}
 	if h.nack != nil && len(h.nack.Names) == 0 {
@@ -65,15 +64,15 @@ func (h *holding) refuse(r *response, message string) {
 	h.s.log.Warn("proxy refused a response", "node", h.p.node, "type", resource.Kind(h.typeURL), "names", names, "message", h.nack.Message)
 	if len(names) > 1 {
 		for _, name := range names {
-			if e := h.names[name]; h.wants(e) {
+			if e := h.names.byName[name]; h.subscription.wants(e) {
 				e.isolated = true
-				h.ask(name)
+				h.agenda.ask(name)
 			}
 		}
 		return
 	}
 	for _, c := range r.changed {
-		h.names[c.Name].refused = c
+		h.names.byName[c.Name].refused = c
 	}
 }
 

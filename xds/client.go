@@ -84,7 +84,7 @@ func (p *peer) describe() Client {
 	defer p.mu.Unlock()
 	names := 0
 	for _, h := range p.types {
-		names += len(h.names)
+		names += len(h.names.byName)
 	}
 	d := Client{
 		Node: p.node, Cluster: p.cluster, UserAgent: p.userAgent, Addr: p.addr,
@@ -93,7 +93,7 @@ func (p *peer) describe() Client {
 	}
 	for _, typeURL := range slices.Sorted(maps.Keys(p.types)) {
 		h := p.types[typeURL]
-		for name, e := range h.names {
+		for name, e := range h.names.byName {
 			if e.held != nil {
 				d.Acknowledged[resource.Ref{Type: typeURL, Name: name}] = e.held.version
 			}
@@ -101,9 +101,9 @@ func (p *peer) describe() Client {
 				d.Withheld = append(d.Withheld, *e.withheld)
 			}
 		}
-		for _, r := range h.pending {
+		for _, r := range h.flight.pending {
 			for _, c := range r.changed {
-				if have := h.held(c.Name); have != nil && have.version != c.version {
+				if have := h.names.held(c.Name); have != nil && have.version != c.version {
 					delete(d.Acknowledged, c.Ref)
 				}
 			}

@@ -13,8 +13,8 @@ type entry struct {
 
 	named    bool // the proxy asks for it, be there a wildcard or not
 	asked    bool // must be answered even if the proxy holds the same, or if there is none
-	queued   bool // is in holding.queue
-	waiting  bool // is in holding.waiting
+	queued   bool // is in agenda.queue
+	waiting  bool // is in agenda.waiting
 	isolated bool // was part of a refused response: goes in a response of its own
 	pending  bool // is in a response that is not acknowledged
 

@@ -18,13 +18,13 @@ func TestNamesThatSayNothingAreForgotten(t *testing.T) {
 		ask      func(h *holding, first bool, name string)
 	}{
 		"delta": {deltaProtocol{}, func(h *holding, first bool, name string) {
-			_ = h.subscribe(first, []string{name}, nil)
-			_ = h.subscribe(false, nil, []string{name})
+			_ = h.subscribe(first, request{subscribe: []string{name}})
+			_ = h.subscribe(false, request{unsubscribe: []string{name}})
 		}},
-		"state of the world": {sotwProtocol{}, func(h *holding, first bool, name string) { _ = h.set(first, []string{name}) }},
+		"state of the world": {sotwProtocol{}, func(h *holding, first bool, name string) { _ = h.subscribe(first, request{names: []string{name}}) }},
 	} {
 		h := newHolding(s, &peer{node: "edge-1"}, typeURL)
-		if err := h.begin(&stream{s: s, protocol: c.protocol}, nil); err != nil {
+		if err := h.begin(&stream{s: s, protocol: c.protocol}, nil, false); err != nil {
 			t.Fatal(err)
 		}
 		for i := range 100 {
@@ -33,8 +33,8 @@ func TestNamesThatSayNothingAreForgotten(t *testing.T) {
 				h.answer(r.nonce, "", false)
 			}
 		}
-		if len(h.names) > 1 {
-			t.Errorf("%s: %d names are known, and one is asked for", protocol, len(h.names))
+		if len(h.names.byName) > 1 {
+			t.Errorf("%s: %d names are known, and one is asked for", protocol, len(h.names.byName))
 		}
 	}
 }

@@ -54,7 +54,7 @@ func (s *Server) attach(st *stream, node *core.Node) {
 		p.since = time.Now()
 		for _, h := range p.types {
 			h.disown()
-			h.reset(entry.unheld)
+			h.names.reset(entry.unheld)
 		}
 	}
 	p.lost = time.Time{}
@@ -117,7 +117,7 @@ func (p *peer) ensure(s *Server, typeURL string) (*holding, error) {
 // retry has everything that waits for an acknowledgement looked at again. p.mu is held.
 func (p *peer) retry(from *stream) {
 	for _, h := range p.types {
-		h.retry()
+		h.agenda.retry()
 	}
 	for st := range p.streams {
 		if st != from {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strconv"
 
 	"github.com/sluice-proxy/sluice/xds/resource"
 )
@@ -34,47 +33,30 @@ func (r *response) names() []string {
 	return append(names, r.removed...)
 }
 
-// catchUp queues what was published since the last time. It costs the number of
-// changes, not of names, unless the proxy is new or far behind.
-func (h *holding) catchUp(snap *snapshot) {
-	if h.seen == snap.seq {
-		return
-	}
-	set := snap.of(h.typeURL)
-	changes, ok := set.since(h.seen)
-	ok = ok && h.seen > 0
-	h.seen = snap.seq
-	if !ok {
-		h.compare(set)
-		return
-	}
-	for _, c := range changes {
-		if e := h.names[c.name]; h.wildcard || e != nil && e.named {
-			h.add(c.name)
-		}
-	}
+// flight is the responses of one type that are on their way to one proxy, until it has
+// accepted or refused them. The peer's mutex guards it.
+type flight struct {
+	pending map[string]*response // by nonce
+	newest  string               // nonce of the newest response; empty when there was none
 }
 
-// compare queues everything that the proxy does not hold as it is published.
-func (h *holding) compare(set *typeSet) {
-	names := set.names
-	if !h.wildcard {
-		names = h.sorted(func(e *entry) bool { return e.named })
-	}
-	for _, name := range names {
-		r, have := set.byName[name], h.held(name)
-		switch {
-		case r != nil && have != nil && r.version == have.version:
-			h.names[name].held = r
-		case r != nil || have != nil:
-			h.add(name)
-		}
-	}
-	for _, name := range h.sorted(func(e *entry) bool { return e.held != nil }) {
-		if set.byName[name] == nil {
-			h.add(name)
-		}
-	}
+// add sends the response on its way.
+func (f *flight) add(r *response) { f.pending[r.nonce], f.newest = r, r.nonce }
+
+// land takes the response with this nonce out, or returns nil when there is none.
+func (f *flight) land(nonce string) *response {
+	r := f.pending[nonce]
+	delete(f.pending, nonce)
+	return r
+}
+
+// overtakes reports whether a newer response has been sent since the one with this nonce.
+func (f *flight) overtakes(nonce string) bool { return f.newest != "" && nonce != f.newest }
+
+// clear forgets every response: the stream that they were sent on has ended.
+func (f *flight) clear() {
+	clear(f.pending)
+	f.newest = ""
 }
 
 // respond makes the next response, or nil if there is nothing to say now.
@@ -83,15 +65,15 @@ func (h *holding) respond(snap *snapshot) *response {
 	if single && !h.owner.protocol.wholeState() {
 		limit = window
 	}
-	if len(h.pending) >= limit {
+	if len(h.flight.pending) >= limit {
 		return nil
 	}
 	for {
 		r := h.gather(snap, single)
 		switch {
 		case !r.empty() && h.whole() && !h.complete(r):
-			continue // withheld; there may be more in the queue
-		case r.empty() && (!h.wildcardAsked || len(h.waiting) > 0):
+			continue // withheld; there may be more on the agenda
+		case r.empty() && (!h.subscription.wildcardAsked || len(h.agenda.waiting) > 0):
 			return nil
 		}
 		h.sent(r)
@@ -99,27 +81,21 @@ func (h *holding) respond(snap *snapshot) *response {
 	}
 }
 
-// gather takes from the queue what goes into one response. If that is nothing, the
+// gather takes from the agenda what goes into one response. If that is nothing, its
 // queue is empty.
 func (h *holding) gather(snap *snapshot, single bool) *response {
 	r := &response{}
-	at := 0
-	for full := false; !full && at < len(h.queue); at++ {
-		name := h.queue[at]
-		e := h.names[name]
+	for full := false; !full && len(h.agenda.queue) > 0; {
+		name, e := h.agenda.first()
 		if !r.empty() && (single || e.isolated) {
 			break
 		}
-		e.queued = false
+		h.agenda.shift(e)
 		if h.put(r, snap, name, e) {
 			full = e.isolated
 		} else {
-			h.tidy(name, e)
+			h.names.tidy(name, e)
 		}
-	}
-	h.queue = h.queue[at:]
-	if len(h.queue) == 0 {
-		h.queue = nil
 	}
 	return r
 }
@@ -134,10 +110,7 @@ func (h *holding) put(r *response, snap *snapshot, name string, e *entry) bool {
 	h.withhold(name, e, v.why)
 	switch v.action {
 	case wait:
-		if !e.waiting {
-			e.waiting = true
-			h.waiting = append(h.waiting, name)
-		}
+		h.agenda.wait(name, e)
 	case send:
 		r.changed = append(r.changed, v.revision)
 	case remove:
@@ -154,9 +127,9 @@ func (h *holding) complete(r *response) bool {
 	for _, name := range names {
 		listed[name] = true
 	}
-	unknown := h.foreign
+	unknown := h.names.foreign
 	r.all = slices.Clone(r.changed)
-	for name, e := range h.names {
+	for name, e := range h.names.byName {
 		switch {
 		case e.held == nil || listed[name]:
 		case e.held.envelope != nil:
@@ -169,7 +142,7 @@ func (h *holding) complete(r *response) bool {
 		why := fmt.Sprintf("proxy %s holds a %s that is not known here and would lose it; restart that Envoy, or let it use the delta protocol",
 			h.p.node, resource.Kind(h.typeURL))
 		for _, name := range names {
-			h.withhold(name, h.names[name], why)
+			h.withhold(name, h.names.byName[name], why)
 		}
 		return false
 	}
@@ -179,11 +152,11 @@ func (h *holding) complete(r *response) bool {
 
 // sent gives the response its nonce and records that it is on its way.
 func (h *holding) sent(r *response) {
-	h.owner.nonces++
-	r.nonce = strconv.FormatUint(h.owner.nonces, 10)
-	h.pending[r.nonce], h.lastNonce, h.wildcardAsked = r, r.nonce, false
+	r.nonce = h.owner.nextNonce()
+	h.flight.add(r)
+	h.subscription.wildcardAsked = false
 	for _, name := range r.names() {
-		e := h.names[name]
+		e := h.names.byName[name]
 		e.pending, e.asked, e.isolated = true, false, false
 		e.again, e.repeated = false, e.again
 	}
@@ -196,8 +169,8 @@ func (h *holding) sent(r *response) {
 		return // a proxy with that many types has no room for this one either
 	}
 	for _, c := range r.changed {
-		other.ensure(c.Name).again = true
-		other.add(c.Name)
+		other.names.ensure(c.Name).again = true
+		other.agenda.add(c.Name)
 	}
 	if other.owner != nil && other.owner != h.owner {
 		other.owner.wake.Set()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"strconv"
 	"sync"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -54,6 +55,12 @@ type stream struct {
 	replaced bool            // a newer stream speaks for the proxy
 	types    map[string]bool // the types that it has asked for
 	nonces   uint64
+}
+
+// nextNonce names the next response of the stream. The peer's mutex is held.
+func (st *stream) nextNonce() string {
+	st.nonces++
+	return strconv.FormatUint(st.nonces, 10)
 }
 
 func (st *stream) end() { st.ended.Do(func() { close(st.closing) }) }
@@ -157,20 +164,16 @@ func (st *stream) apply(h *holding, first bool, r request) error {
 		if whole {
 			claims, foreign = parseContents(r.version)
 		}
-		if err := h.begin(st, claims); err != nil {
+		if err := h.begin(st, claims, foreign); err != nil {
 			return err
 		}
-		h.foreign = foreign
 	} else {
-		if whole && h.lastNonce != "" && r.nonce != h.lastNonce {
+		if whole && h.flight.overtakes(r.nonce) {
 			return nil // an answer to an older response; that to the newest follows
 		}
 		h.answer(r.nonce, r.message, r.refused)
 	}
-	if whole {
-		return h.set(first, r.names)
-	}
-	return h.subscribe(first, r.subscribe, r.unsubscribe)
+	return h.subscribe(first, r)
 }
 
 // flush sends everything that can be said now.
@@ -210,7 +213,7 @@ func (st *stream) next() []addressed {
 	var own []*holding
 	for _, h := range p.types {
 		if h.owner == st {
-			h.catchUp(snap)
+			h.subscription.catchUp(snap, h.typeURL)
 			own = append(own, h)
 		}
 	}

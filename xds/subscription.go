@@ -5,61 +5,67 @@ import (
 	"slices"
 )
 
-// dropUnasked forgets claims for what the proxy does not ask for.
-func (h *holding) dropUnasked() {
-	for name, e := range h.names {
-		if !h.wants(e) {
-			e.held = nil
-			h.tidy(name, e)
-		}
-	}
+// subscription is what one proxy asks for of one type: names, which the inventory marks,
+// or everything. The agenda gets what is to be answered. The peer's mutex guards it.
+type subscription struct {
+	names  *inventory
+	agenda *agenda
+
+	wildcard      bool
+	wildcardAsked bool   // the wildcard must be answered even with nothing
+	unnamed       bool   // state-of-the-world: the proxy has never named a resource
+	seen          uint64 // the publish that the agenda is complete for; 0 has everything compared
 }
 
+func (s *subscription) wants(e *entry) bool { return e.named || s.wildcard }
+
 // subscribe is the delta protocol's way of asking. A name that is subscribed is
-// answered even if the proxy holds it, except when it says so in the same breath.
-func (h *holding) subscribe(first bool, names, not []string) error {
+// answered even if the proxy holds it, except when it says so in the same breath. It
+// returns the names that are forgotten.
+func (s *subscription) subscribe(first bool, names, not []string) (forgotten []string, err error) {
 	if first && len(names) == 0 {
-		h.startWildcard()
+		s.startWildcard()
 	}
 	for _, name := range names {
 		if name == "*" {
-			h.startWildcard()
+			s.startWildcard()
 			continue
 		}
-		e := h.ensure(name)
+		e := s.names.ensure(name)
 		e.named = true
 		if !first || e.held == nil {
-			h.ask(name)
+			s.agenda.ask(name)
 		}
 	}
 	for _, name := range not {
 		if name == "*" {
-			h.endWildcard()
+			forgotten = append(forgotten, s.endWildcard()...)
 			continue
 		}
-		h.ensure(name).named = false
-		if h.wildcard {
-			h.ask(name) // the protocol wants to hear whether the wildcard has it
+		s.names.ensure(name).named = false
+		if s.wildcard {
+			s.agenda.ask(name) // the protocol wants to hear whether the wildcard has it
 		} else {
-			h.drop(name)
+			s.drop(name)
+			forgotten = append(forgotten, name)
 		}
 	}
-	if h.tooMany() {
-		return errors.New("too many resource names are subscribed")
+	if s.tooMany() {
+		return forgotten, errors.New("too many resource names are subscribed")
 	}
 	if first {
-		h.dropUnasked()
+		s.dropUnasked()
 	}
-	return nil
+	return forgotten, nil
 }
 
 // tooMany reports whether the proxy asks for more than maxNames by name.
-func (h *holding) tooMany() bool {
-	if len(h.names) <= maxNames {
+func (s *subscription) tooMany() bool {
+	if len(s.names.byName) <= maxNames {
 		return false
 	}
 	named := 0
-	for _, e := range h.names {
+	for _, e := range s.names.byName {
 		if e.named {
 			named++
 		}
@@ -67,58 +73,60 @@ func (h *holding) tooMany() bool {
 	return named > maxNames
 }
 
-// set is the state-of-the-world protocol's way of asking: always the whole list.
-func (h *holding) set(first bool, names []string) error {
+// set is the state-of-the-world protocol's way of asking: always the whole list. It
+// returns the names that are forgotten.
+func (s *subscription) set(first bool, names []string) (forgotten []string, err error) {
 	if len(names) > maxNames {
-		return errors.New("too many resource names are subscribed")
+		return nil, errors.New("too many resource names are subscribed")
 	}
-	if len(names) == 0 && (first || h.unnamed) {
-		h.unnamed = true
-		h.startWildcard()
-		return nil
+	if len(names) == 0 && (first || s.unnamed) {
+		s.unnamed = true
+		s.startWildcard()
+		return nil, nil
 	}
-	h.unnamed = false
+	s.unnamed = false
 	wildcard := slices.Contains(names, "*")
-	added, gone := h.rename(names)
+	added, gone := s.rename(names)
 	switch {
 	case wildcard:
-		h.startWildcard()
-	case h.wildcard:
-		h.endWildcard()
+		s.startWildcard()
+	case s.wildcard:
+		forgotten = s.endWildcard()
 	}
 	for _, name := range gone {
-		if h.wildcard {
-			h.tidy(name, h.names[name])
+		if s.wildcard {
+			s.names.tidy(name, s.names.byName[name])
 		} else {
-			h.drop(name)
+			s.drop(name)
+			forgotten = append(forgotten, name)
 		}
 	}
 	for _, name := range added {
-		if !first || h.held(name) == nil {
-			h.ask(name)
+		if !first || s.names.held(name) == nil {
+			s.agenda.ask(name)
 		}
 	}
 	if first {
-		h.dropUnasked()
+		s.dropUnasked()
 	}
-	return nil
+	return forgotten, nil
 }
 
 // rename makes names, but for the wildcard, the names that the proxy asks for, and
 // returns those that were not among them before and those that no longer are.
-func (h *holding) rename(names []string) (added, gone []string) {
+func (s *subscription) rename(names []string) (added, gone []string) {
 	listed := make(map[string]struct{}, len(names))
 	for _, name := range names {
 		if name == "*" {
 			continue
 		}
 		listed[name] = struct{}{}
-		if e := h.ensure(name); !e.named {
+		if e := s.names.ensure(name); !e.named {
 			e.named = true
 			added = append(added, name)
 		}
 	}
-	for name, e := range h.names {
+	for name, e := range s.names.byName {
 		if _, ok := listed[name]; e.named && !ok {
 			e.named = false
 			gone = append(gone, name)
@@ -129,41 +137,84 @@ func (h *holding) rename(names []string) (added, gone []string) {
 
 // startWildcard makes the proxy one that asks for everything. It is answered even with
 // nothing, unless it holds something and so has been answered before.
-func (h *holding) startWildcard() {
-	if h.wildcard {
+func (s *subscription) startWildcard() {
+	if s.wildcard {
 		return
 	}
-	h.wildcard, h.seen = true, 0
-	h.wildcardAsked = !h.foreign
-	for _, e := range h.names {
-		if e.held != nil {
-			h.wildcardAsked = false
-		}
-	}
+	s.wildcard, s.seen = true, 0
+	s.wildcardAsked = s.names.empty()
 }
 
-// endWildcard makes the proxy one that asks for names only.
-func (h *holding) endWildcard() {
-	h.wildcard, h.wildcardAsked = false, false
-	for name, e := range h.names {
+// endWildcard makes the proxy one that asks for names only, and returns the others that
+// it held. They are forgotten.
+func (s *subscription) endWildcard() (forgotten []string) {
+	s.wildcard, s.wildcardAsked = false, false
+	for name, e := range s.names.byName {
 		if e.held != nil && !e.named {
-			h.drop(name)
+			s.drop(name)
+			forgotten = append(forgotten, name)
+		}
+	}
+	return forgotten
+}
+
+// dropUnasked forgets claims for what the proxy does not ask for.
+func (s *subscription) dropUnasked() {
+	for name, e := range s.names.byName {
+		if !s.wants(e) {
+			e.held = nil
+			s.names.tidy(name, e)
 		}
 	}
 }
 
-// ask has the name answered, whatever the proxy holds or refused.
-func (h *holding) ask(name string) {
-	e := h.ensure(name)
-	e.asked, e.refused = true, nil
-	h.add(name)
+// catchUp queues what was published of the type since the last time. It costs the number of
+// changes, not of names, unless the proxy is new or far behind.
+func (s *subscription) catchUp(snap *snapshot, typeURL string) {
+	if s.seen == snap.seq {
+		return
+	}
+	set := snap.of(typeURL)
+	changes, ok := set.since(s.seen)
+	ok = ok && s.seen > 0
+	s.seen = snap.seq
+	if !ok {
+		s.compare(set)
+		return
+	}
+	for _, c := range changes {
+		if e := s.names.byName[c.name]; s.wildcard || e != nil && e.named {
+			s.agenda.add(c.name)
+		}
+	}
+}
+
+// compare queues everything that the proxy does not hold as it is published.
+func (s *subscription) compare(set *typeSet) {
+	names := set.names
+	if !s.wildcard {
+		names = s.names.sorted(func(e *entry) bool { return e.named })
+	}
+	for _, name := range names {
+		r, have := set.byName[name], s.names.held(name)
+		switch {
+		case r != nil && have != nil && r.version == have.version:
+			s.names.byName[name].held = r
+		case r != nil || have != nil:
+			s.agenda.add(name)
+		}
+	}
+	for _, name := range s.names.sorted(func(e *entry) bool { return e.held != nil }) {
+		if set.byName[name] == nil {
+			s.agenda.add(name)
+		}
+	}
 }
 
 // drop forgets a name that the proxy no longer asks for.
-func (h *holding) drop(name string) {
-	if e := h.names[name]; e != nil {
+func (s *subscription) drop(name string) {
+	if e := s.names.byName[name]; e != nil {
 		*e = e.dropped()
-		h.tidy(name, e)
+		s.names.tidy(name, e)
 	}
-	h.settle(name)
 }

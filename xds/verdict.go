@@ -33,7 +33,7 @@ func (h *holding) judge(snap *snapshot, name string, e *entry) verdict {
 	set := snap.of(h.typeURL)
 	r := set.byName[name]
 	switch {
-	case !h.wants(e):
+	case !h.subscription.wants(e):
 		return verdict{}
 	case e.pending:
 		return verdict{action: wait}
@@ -82,7 +82,7 @@ func (h *holding) update(r *revision, e *entry) verdict {
 		return verdict{why: fmt.Sprintf("proxy %s keeps %s as it is; restart that Envoy to give it the new one", h.p.node, r.Ref)}
 	}
 	for _, need := range r.after {
-		if other := h.p.types[need.Type]; other == nil || other.held(need.Name) == nil {
+		if other := h.p.types[need.Type]; other == nil || other.names.held(need.Name) == nil {
 			return verdict{action: wait, why: fmt.Sprintf("%s waits until proxy %s has acknowledged %s", r.Ref, h.p.node, need)}
 		}
 	}
