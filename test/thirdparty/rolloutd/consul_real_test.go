@@ -81,8 +81,9 @@ func TestRealConsulEmpty(t *testing.T) {
 	id := w.promote(chat, api.Promotion{Target: "green"})
 	w.await(chat, "the first evictions", func(st api.Status) bool { return st.Rollout != nil && st.Rollout.Evicted > 0 })
 	agent.Kill()
+	// Counts that came after the last state was stored wait for the store first.
 	w.await(chat, "it to see that Consul is gone", func(st api.Status) bool {
-		return st.Reason.Code == rollout.StaleDiscovery && st.Discovery.Error != ""
+		return st.Discovery.Error != "" && (st.Reason.Code == rollout.StaleDiscovery || st.Reason.Code == rollout.StoreFailing)
 	})
 	empty, err := fleet.StartConsulAt(w.ctx, agent.HTTP, t.TempDir())
 	w.must(err)
