@@ -204,7 +204,7 @@ type View struct {
 	Reason Reason
 	// Policy is the configured one, which the next promotion starts from.
 	Policy Policy
-	// Differences is what Differ found, by member; the controller leaves it empty.
+	// Differences is what control.Differ found, by member; the controller leaves it empty.
 	Differences map[discovery.InstanceID]Difference
 }
 

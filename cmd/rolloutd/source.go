@@ -16,7 +16,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery/file"
 )
 
-// newAdapter is one of the two ways to discover instances.
+// adapter is one of the two ways to discover instances.
 type adapter interface {
 	Run(ctx context.Context, emit func(discovery.Snapshot)) error
 	Waiting() map[discovery.Service]string

@@ -121,7 +121,7 @@ type reply struct {
 	err    error
 }
 
-// NewController starts nothing; Run does.
+// New returns a controller that has started nothing; Run does.
 func New(ports Ports) *Controller {
 	c := &Controller{
 		ports:    ports,

@@ -22,7 +22,7 @@ import (
 )
 
 // Gates asks the gates of policies: each in a goroutine of its own, at most once
-// at a time, and no longer than its timeout. It implements rollout.Gates; its
+// at a time, and no longer than its timeout. It implements control.Gates; its
 // methods may be called concurrently, and return at once.
 type Gates struct {
 	web        web

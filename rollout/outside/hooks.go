@@ -19,7 +19,7 @@ const mostCalls = 16
 // Hooks calls the hooks of instances: once for each (Rollout, Attempt) of an
 // order, at most one at a time for an instance, and no longer than the timeout.
 // What was called is remembered by this process only: after a restart it is
-// called again. It implements rollout.Hooks; its methods may be called
+// called again. It implements control.Hooks; its methods may be called
 // concurrently, and return at once.
 type Hooks struct {
 	web    web

@@ -20,7 +20,7 @@ const (
 	minBurstExcess = 0.5
 )
 
-// currentSpell is what happened between two moments dt seconds apart: so many clients were
+// spell is what happened between two moments dt seconds apart: so many clients were
 // evicted, evenly, and the target accepted so many connections.
 type spell struct {
 	evicted, accepted, dt float64
