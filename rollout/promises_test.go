@@ -26,7 +26,7 @@ func TestSmallFleetKeepsTheCap(t *testing.T) {
 
 // FuzzPromises plays what an operator, instances, proxies, discovery and the
 // machine under rolloutd may do, in any order and at any moment, and holds the
-// six promises of DESIGN.md against it. The bytes are the story.
+// six promises of the README against it. The bytes are the story.
 func FuzzPromises(f *testing.F) {
 	f.Add([]byte{0, 40, 1, 20, 2, 30, 3, 50})
 	f.Add([]byte{0, 60, 5, 10, 5, 10, 3, 40, 5, 3, 5, 9, 5, 60})
