@@ -42,9 +42,9 @@ type memo struct {
 }
 
 func newSituation(s State, seen Seen, now time.Time) *situation {
-	x := &situation{state: s, seen: seen, now: now, memo: &memo{}}
-	x.members()
-	return x
+	made := &situation{state: s, seen: seen, now: now, memo: &memo{}}
+	made.members() // everything else asks for them
+	return made
 }
 
 // roster is every member with what is known of it. Each list is in the order of keys

@@ -77,21 +77,21 @@ func (i Instruction) Same(other Instruction) bool {
 // instances can take new connections now. Pure, and the same for the same
 // arguments: saying it again after a restart is harmless.
 func Wished(s State, seen Seen) Wish {
-	now := newSituation(s, seen, time.Time{})
+	made := newSituation(s, seen, time.Time{})
 	w := Wish{
 		Weights:   s.Weights(),
 		Endpoints: map[discovery.Colour][]Endpoint{},
-		Orders:    now.orders(),
-		Hooks:     now.hookOrders(),
-		Limits:    now.limits(),
-		Proxies:   now.proxyCount(),
+		Orders:    made.orders(),
+		Hooks:     made.hookOrders(),
+		Limits:    made.limits(),
+		Proxies:   made.proxyCount(),
 		Retired:   s.Retired,
 		Gone:      s.Retired && len(s.Members) == 0,
 	}
 	for _, c := range discovery.Colours {
-		w.Endpoints[c] = now.endpoints(c)
+		w.Endpoints[c] = made.endpoints(c)
 	}
-	now.closeFull(w.Endpoints)
+	made.closeFull(w.Endpoints)
 	return w
 }
 
