@@ -188,6 +188,9 @@ func parseStatus(b []byte) (Status, error) {
 		return Status{}, errors.New("the answer is no drain status: it must have active, accepted and evicted")
 	}
 	a.Status.Active, a.Status.Accepted, a.Status.Evicted = *a.Active, *a.Accepted, *a.Evicted
+	if a.Limit > MaxConnections {
+		a.Limit = 0 // the largest number there is, say, which is how many write "no limit"
+	}
 	if err := a.Check(); err != nil {
 		return Status{}, fmt.Errorf("the answer is no drain status: %w", err)
 	}

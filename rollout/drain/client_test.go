@@ -53,21 +53,37 @@ func TestClientKnowsADeadProcess(t *testing.T) {
 	}
 }
 
+// The largest number is how many write "no limit"; a sum of two of them must not
+// become a bound.
+func TestClientReadsNoLimit(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"state":"serving","active":1,"accepted":1,"evicted":0,"limit":9223372036854775807}`)
+	}))
+	defer srv.Close()
+	if s, err := newClient(t, "").Status(t.Context(), srv.URL); err != nil || s.Limit != 0 {
+		t.Errorf("limit %d, %v; want none", s.Limit, err)
+	}
+}
+
 func TestClientRefusesNonsense(t *testing.T) {
 	for name, tc := range map[string]struct{ answer, want string }{
-		"unknown state":     {`{"state":"happy","active":1,"accepted":1,"evicted":0}`, `state is "happy"`},
-		"no counts":         {`{"state":"serving"}`, "must have active, accepted and evicted"},
-		"null counts":       {`{"state":"serving","active":null,"accepted":1,"evicted":0}`, "must have active"},
-		"negative active":   {`{"state":"serving","active":-1,"accepted":1,"evicted":0}`, "active is -1"},
-		"negative evicted":  {`{"state":"serving","active":1,"accepted":1,"evicted":-1}`, "evicted"},
-		"too many evicted":  {`{"state":"serving","active":1,"accepted":1,"evicted":2}`, "evicted is 2"},
-		"too many returned": {`{"state":"serving","active":1,"accepted":1,"evicted":0,"returned":2}`, "returned is 2"},
-		"drained but not":   {`{"state":"drained","active":1,"accepted":1,"evicted":0}`, "drained"},
-		"negative ceiling":  {`{"state":"draining","active":1,"accepted":1,"evicted":0,"ceiling":-4}`, "ceiling is -4"},
-		"negative limit":    {`{"state":"draining","active":1,"accepted":1,"evicted":0,"limit":-4}`, "limit is -4"},
-		"HTML":              {`<html>`, "no drain status"},
-		"nothing":           {``, "no drain status"},
-		"too large":         {`{"state":"` + strings.Repeat("x", maxBody) + `"}`, "larger than"},
+		"unknown state":               {`{"state":"happy","active":1,"accepted":1,"evicted":0}`, `state is "happy"`},
+		"more than any process holds": {`{"state":"serving","active":922337203685477581,"accepted":9223372036854775807,"evicted":0}`, "active is 922337203685477581; no process holds more"},
+		"a total beyond all":          {`{"state":"serving","active":1,"accepted":9223372036854775808,"evicted":9223372036854775808}`, "accepted is 9223372036854775808"},
+		"an epoch beyond all":         {`{"state":"serving","active":1,"accepted":1,"evicted":0,"epoch":18446744073709551614}`, "epoch is 18446744073709551614"},
+		"a handshake of a year":       {`{"state":"serving","active":1,"accepted":1,"evicted":0,"handshake_ms":31536000000}`, "handshake_ms is 31536000000"},
+		"no counts":                   {`{"state":"serving"}`, "must have active, accepted and evicted"},
+		"null counts":                 {`{"state":"serving","active":null,"accepted":1,"evicted":0}`, "must have active"},
+		"negative active":             {`{"state":"serving","active":-1,"accepted":1,"evicted":0}`, "active is -1"},
+		"negative evicted":            {`{"state":"serving","active":1,"accepted":1,"evicted":-1}`, "evicted"},
+		"too many evicted":            {`{"state":"serving","active":1,"accepted":1,"evicted":2}`, "evicted is 2"},
+		"too many returned":           {`{"state":"serving","active":1,"accepted":1,"evicted":0,"returned":2}`, "returned is 2"},
+		"drained but not":             {`{"state":"drained","active":1,"accepted":1,"evicted":0}`, "drained"},
+		"negative ceiling":            {`{"state":"draining","active":1,"accepted":1,"evicted":0,"ceiling":-4}`, "ceiling is -4"},
+		"negative limit":              {`{"state":"draining","active":1,"accepted":1,"evicted":0,"limit":-4}`, "limit is -4"},
+		"HTML":                        {`<html>`, "no drain status"},
+		"nothing":                     {``, "no drain status"},
+		"too large":                   {`{"state":"` + strings.Repeat("x", maxBody) + `"}`, "larger than"},
 	} {
 		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, tc.answer) }))
 		_, err := newClient(t, "").Status(t.Context(), srv.URL)

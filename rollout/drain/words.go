@@ -43,6 +43,14 @@ type Status struct {
 	Step        uint64 `json:"step"`
 }
 
+// What a status can say at most. An instance that says more is wrong or lies: no
+// process holds so many connections, and above MaxTotal the JSON numbers of many
+// languages are not whole any more.
+const (
+	MaxConnections = 100_000_000
+	MaxTotal       = 1 << 53
+)
+
 // Check reports the first rule that the status breaks, in one sentence.
 func (s Status) Check() error {
 	switch {
@@ -50,14 +58,20 @@ func (s Status) Check() error {
 		return fmt.Errorf("state is %q; it must be serving, draining or drained", s.State)
 	case s.Active < 0:
 		return fmt.Errorf("active is %d; it must be 0 or more", s.Active)
+	case s.Active > MaxConnections:
+		return fmt.Errorf("active is %d; no process holds more than %d connections", s.Active, MaxConnections)
 	case s.State == Drained && s.Active > 0:
 		return fmt.Errorf("state is drained but active is %d; drained means 0", s.Active)
+	case max(s.Accepted, s.Refused) > MaxTotal:
+		return fmt.Errorf("accepted is %d and refused %d; a total is at most %d", s.Accepted, s.Refused, uint64(MaxTotal))
+	case max(s.Epoch, s.Step) > MaxTotal:
+		return fmt.Errorf("epoch is %d and step %d; nothing was ever ordered above %d", s.Epoch, s.Step, uint64(MaxTotal))
 	case s.Evicted > s.Accepted:
 		return fmt.Errorf("evicted is %d but accepted is %d; only what was accepted can be evicted", s.Evicted, s.Accepted)
 	case s.Returned != nil && *s.Returned > s.Accepted:
 		return fmt.Errorf("returned is %d but accepted is %d; only what was accepted can be a return", *s.Returned, s.Accepted)
-	case s.HandshakeMS != nil && *s.HandshakeMS < 0:
-		return fmt.Errorf("handshake_ms is %d; it must be 0 or more, or left out", *s.HandshakeMS)
+	case s.HandshakeMS != nil && (*s.HandshakeMS < 0 || int64(*s.HandshakeMS) > MaxOver.Milliseconds()):
+		return fmt.Errorf("handshake_ms is %d; it must be between 0 and %d, or left out", *s.HandshakeMS, MaxOver.Milliseconds())
 	case s.Limit < 0:
 		return fmt.Errorf("limit is %d; it must be 0 or more, 0 for none", s.Limit)
 	case s.Ceiling != nil && *s.Ceiling < 0:
