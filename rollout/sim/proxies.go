@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -40,7 +39,7 @@ func (r *routes) sends(in *Instance) bool { return r.weights[in.side] > 0 && r.o
 
 // Proxy is one Envoy.
 type Proxy struct {
-	w     *World
+	edge  *Edge
 	node  string
 	delay time.Duration
 	nack  string // why it refuses what it is told
@@ -50,24 +49,40 @@ type Proxy struct {
 	heard routes // what it acknowledged
 }
 
-func newProxy(w *World, i int, delay time.Duration) *Proxy {
-	return &Proxy{w: w, node: fmt.Sprintf("edge-%d", i), delay: delay}
+// Edge is the proxies, what they are told, and what they see.
+type Edge struct {
+	*ground
+	fleet *Fleet
+
+	proxies   []*Proxy // sorted by name
+	serving   []*Proxy // those that clients come through
+	routes    routes   // what the proxies are told
+	guard     string   // why they are not
+	turn      int      // round robin
+	reported  bool     // in an exact world, too
+	loads     map[rollout.Place]rollout.Load
+	witnesses map[discovery.Colour]rollout.Witness
 }
 
 // Proxy is the proxy of that name; one that nobody knew connects now.
-func (w *World) Proxy(node string) *Proxy {
-	i, known := slices.BinarySearchFunc(w.proxies, node, func(p *Proxy, node string) int { return strings.Compare(p.node, node) })
+func (e *Edge) Proxy(node string) *Proxy {
+	i, known := slices.BinarySearchFunc(e.proxies, node, func(p *Proxy, node string) int { return strings.Compare(p.node, node) })
 	if !known {
-		w.proxies = slices.Insert(w.proxies, i, &Proxy{w: w, node: node, delay: 10 * time.Millisecond})
-		w.watch()
-		w.dirty = true
+		e.add(i, node, 10*time.Millisecond)
+		e.ring()
 	}
-	return w.proxies[i]
+	return e.proxies[i]
+}
+
+// add connects a proxy, the i-th by name.
+func (e *Edge) add(i int, node string, delay time.Duration) {
+	e.proxies = slices.Insert(e.proxies, i, &Proxy{edge: e, node: node, delay: delay})
+	e.watch()
 }
 
 // Leave ends the proxy's connection to rolloutd, and Return begins a new one.
 func (p *Proxy) Leave() {
-	p.gone, p.lost = true, p.w.Now()
+	p.gone, p.lost = true, p.edge.Now()
 	p.again()
 }
 
@@ -96,8 +111,8 @@ func (p *Proxy) Take() { p.Refuse("") }
 // again has the proxy be told anew.
 func (p *Proxy) again() {
 	p.told = 0
-	p.w.dirty = true
-	p.w.watch()
+	p.edge.ring()
+	p.edge.watch()
 }
 
 // seen is the proxy as rolloutd sees it, when so much is published.
@@ -110,41 +125,42 @@ func (p *Proxy) seen(version int) rollout.Proxy {
 }
 
 // publish has the proxies hear what is wished, each after its delay.
-func (w *World) publish() {
+func (e *Edge) publish(wish rollout.Wish) {
 	next := routes{
-		version:   w.routes.version + 1,
-		weights:   [2]int{int(w.wish.Weights[discovery.Blue]), int(w.wish.Weights[discovery.Green])},
-		endpoints: make([]endpoint, len(w.instances)),
+		version:   e.routes.version + 1,
+		weights:   [2]int{int(wish.Weights[discovery.Blue]), int(wish.Weights[discovery.Green])},
+		endpoints: make([]endpoint, len(e.fleet.instances)),
 	}
 	for _, c := range discovery.Colours {
-		for _, e := range w.wish.Endpoints[c] {
-			switch in := w.byAddr[e.Addr]; {
+		for _, at := range wish.Endpoints[c] {
+			switch in := e.fleet.byAddr[at.Addr]; {
 			case in.Colour != c:
-			case e.Draining:
+			case at.Draining:
 				next.endpoints[in.index] = draining
 			default:
 				next.endpoints[in.index] = open
 			}
 		}
 	}
-	if !next.same(&w.routes) {
-		w.routes = next
-		for _, p := range w.proxies {
+	if !next.same(&e.routes) {
+		e.routes = next
+		for _, p := range e.proxies {
 			if p.heard.version > 0 && next.same(&p.heard) {
 				p.heard.version = next.version // it has it already
 			}
 		}
 	}
-	for _, p := range w.proxies {
-		if w.seen.Unpublished != "" || p.gone || p.told == w.routes.version || p.heard.version == w.routes.version {
+	for _, p := range e.proxies {
+		if e.guard != "" || p.gone || p.told == e.routes.version || p.heard.version == e.routes.version {
 			continue
 		}
-		p.told = w.routes.version
-		told := w.routes
-		w.after(p.delay, func() {
+		p.told = e.routes.version
+		told := e.routes
+		e.after(p.delay, func() {
 			if p.told == told.version && p.nack == "" && !p.gone {
-				p.heard, w.dirty = told, true
-				w.watch()
+				p.heard = told
+				e.ring()
+				e.watch()
 			}
 		})
 	}
@@ -152,14 +168,14 @@ func (w *World) publish() {
 
 // watch keeps which proxies clients come through, those that are connected if there
 // are any, and how many send each instance new connections.
-func (w *World) watch() {
-	w.serving = slices.DeleteFunc(slices.Clone(w.proxies), (*Proxy).Gone)
-	if len(w.serving) == 0 {
-		w.serving = w.proxies
+func (e *Edge) watch() {
+	e.serving = slices.DeleteFunc(slices.Clone(e.proxies), (*Proxy).Gone)
+	if len(e.serving) == 0 {
+		e.serving = e.proxies
 	}
-	for _, in := range w.instances {
+	for _, in := range e.fleet.instances {
 		in.openAt = 0
-		for _, p := range w.proxies {
+		for _, p := range e.proxies {
 			if !p.gone && p.heard.sends(in) {
 				in.openAt++
 			}
@@ -170,52 +186,89 @@ func (w *World) watch() {
 // through brings a client to the next instance of a colour that the routes lead to,
 // to any where there are none, or nowhere: it is refused. In an exact world the proxy
 // tries one after another.
-func (w *World) through(r *routes, c int) *Instance {
-	all := w.colours[c]
+func (e *Edge) through(r *routes, c int) *Instance {
+	all := e.fleet.colours[c]
 	for range all {
-		w.clients.turn++
-		in := all[w.clients.turn%len(all)]
+		e.turn++
+		in := all[e.turn%len(all)]
 		if r != nil && !r.opens(in) {
 			continue
 		}
-		if w.admits(in) {
+		if in.admits() {
 			return in
 		}
-		if !w.conf.Exact {
+		if !e.conf.Exact {
 			break
 		}
 	}
-	w.clients.refused++
 	return nil
 }
 
-// route is what the next client's proxy has heard.
-func (w *World) route() *routes {
-	if len(w.serving) == 0 {
-		return &w.routes
+// connect brings one client to an instance through some proxy, or nowhere: it is
+// refused.
+func (e *Edge) connect() *Instance {
+	r := e.route()
+	c := 0
+	switch {
+	case r.weights[0] == 0:
+		c = 1
+	case r.weights[1] > 0 && e.rng.IntN(r.weights[0]+r.weights[1]) >= r.weights[0]:
+		c = 1
 	}
-	return &w.serving[w.rng.IntN(len(w.serving))].heard
+	return e.through(r, c)
+}
+
+// route is what the next client's proxy has heard.
+func (e *Edge) route() *routes {
+	if len(e.serving) == 0 {
+		return &e.routes
+	}
+	return &e.serving[e.rng.IntN(len(e.serving))].heard
 }
 
 // reporting is how often the proxies of a large world report their loads.
 const reporting = time.Second
 
 // report has the proxies say what they see of each instance.
-func (w *World) report() {
-	now := w.Now()
-	loads := make(map[rollout.Place]rollout.Load, len(w.instances))
-	for _, in := range w.instances {
+func (e *Edge) report() {
+	now := e.Now()
+	loads := make(map[rollout.Place]rollout.Load, len(e.fleet.instances))
+	for _, in := range e.fleet.instances {
 		at := rollout.Place{Colour: in.Colour, Addr: in.Addr}
 		load := rollout.Load{Held: in.total, Admissions: rollout.Admissions{Accepted: in.entered, Refused: in.rejected}, At: now}
-		last := w.seen.Loads[at]
+		last := e.loads[at]
 		if load.PerSecond = last.PerSecond; now.After(last.At) {
 			load.PerSecond = float64(in.entered-last.Accepted) / now.Sub(last.At).Seconds()
 		}
 		loads[at] = load
 	}
-	w.seen.Loads = loads
-	w.seen.Witnesses = map[discovery.Colour]rollout.Witness{
-		discovery.Blue:  {Active: w.clients.held[0], At: now},
-		discovery.Green: {Active: w.clients.held[1], At: now, ConnectP99: w.outside.slow},
+	e.loads = loads
+	e.witnesses = map[discovery.Colour]rollout.Witness{
+		discovery.Blue:  {Active: e.fleet.held[0], At: now},
+		discovery.Green: {Active: e.fleet.held[1], At: now, ConnectP99: e.fleet.slow},
 	}
 }
+
+// ReportLoads has the proxies of an exact world report loads, at once and exactly.
+func (e *Edge) ReportLoads() { e.reported = true }
+
+// Guard holds back what the proxies are told, for a reason; empty tells them.
+func (e *Edge) Guard(why string) {
+	e.guard = why
+	e.ring()
+}
+
+// show has rolloutd see the proxies, and what they report.
+func (e *Edge) show(s *rollout.Seen) {
+	if e.conf.Exact && e.reported {
+		e.report()
+	}
+	s.Proxies = make([]rollout.Proxy, len(e.proxies))
+	for i, p := range e.proxies {
+		s.Proxies[i] = p.seen(e.routes.version)
+	}
+	s.Unpublished, s.Loads, s.Witnesses = e.guard, e.loads, e.witnesses
+}
+
+// forget is rolloutd not knowing any more what the proxies reported.
+func (e *Edge) forget() { e.loads, e.witnesses = nil, nil }
