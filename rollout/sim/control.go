@@ -25,7 +25,7 @@ type loop struct {
 	promises *promises
 
 	state  rollout.State
-	seen   rollout.Seen // what only the loop knows; the rest is where it is seen
+	seen   rollout.Seen // what only the loop itself knows; see adds the rest
 	asking bool         // the gates are being asked
 	wish   rollout.Wish
 	reason rollout.Reason
