@@ -14,17 +14,17 @@ import (
 // and every order says which connections go first.
 func TestBatchesAndOrdersFollowThePolicy(t *testing.T) {
 	w := newWorld(t, small(3, 2, 30, 1))
-	w.Instance("chat-b0001").End(8)
+	w.Fleet.Instance("chat-b0001").End(8)
 	w.Policy.Stagger = rollout.Stagger{Instances: units.Portion{Number: 1}, First: []string{"chat-b0003", "chat-b0002"}}
 	w.Policy.Order = drain.Oldest
 	w.Pass(3 * time.Second)
 	w.must(rollout.Promote{Service: "chat", Target: discovery.Green})
-	w.until(time.Minute, func() bool { return w.Held(discovery.Blue) == 0 })
+	w.until(time.Minute, func() bool { return w.Fleet.Held(discovery.Blue) == 0 })
 	for id, turn := range map[discovery.InstanceID]int{"chat-b0003": 1, "chat-b0002": 2, "chat-b0001": 3} {
 		if got := w.State().Members[id].Turn; got != turn {
 			t.Errorf("%s drained in batch %d, want %d", id, got, turn)
 		}
-		if got := w.Instance(string(id)).Pick(); got != drain.Oldest {
+		if got := w.Fleet.Instance(string(id)).Pick(); got != drain.Oldest {
 			t.Errorf("%s was told to let %q go first", id, got)
 		}
 	}

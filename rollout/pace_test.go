@@ -31,8 +31,8 @@ func TestFleetClosesEvenly(t *testing.T) {
 			w.must(rollout.Promote{Service: "chat", Target: discovery.Green, Overrides: rollout.Overrides{Close: &one, Every: &every}})
 			w.until(5*time.Minute, w.Steady)
 			closes := w.Closes()
-			if len(closes) != 20_000 || w.Held(discovery.Blue) != 0 {
-				t.Fatalf("%d closes, blue holds %d", len(closes), w.Held(discovery.Blue))
+			if len(closes) != 20_000 || w.Fleet.Held(discovery.Blue) != 0 {
+				t.Fatalf("%d closes, blue holds %d", len(closes), w.Fleet.Held(discovery.Blue))
 			}
 			for _, c := range []struct {
 				window time.Duration
@@ -60,7 +60,7 @@ func TestFleetClosesEvenly(t *testing.T) {
 func TestUnevenFleetTakesAsLongAsPlanned(t *testing.T) {
 	w := newWorld(t, small(40, 40, 0, 2))
 	held := 0
-	for i, in := range w.Colour(discovery.Blue) {
+	for i, in := range w.Fleet.Colour(discovery.Blue) {
 		in.Admit(300 + 5*i)
 		held += in.Holds()
 	}

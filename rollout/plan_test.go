@@ -39,7 +39,7 @@ func TestPlanIsRight(t *testing.T) {
 				}
 				began := w.Now()
 				w.must(rollout.Promote{Service: "chat", Target: discovery.Green})
-				w.until(time.Hour, func() bool { return w.Held(discovery.Blue) == 0 })
+				w.until(time.Hour, func() bool { return w.Fleet.Held(discovery.Blue) == 0 })
 				took := w.Now().Sub(began)
 				if off := math.Abs(took.Seconds()/plan.Takes.D().Seconds() - 1); off > 0.1 {
 					t.Errorf("took %s, planned %s", took, plan.Takes)

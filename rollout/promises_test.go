@@ -49,7 +49,7 @@ func FuzzPromises(f *testing.F) {
 			s.Policy.Stagger = rollout.Stagger{Instances: units.Portion{Number: 2}, Soak: units.Duration(4 * time.Second)}
 		}
 		if len(story) > 0 && story[0] >= 128 {
-			for _, in := range s.Colour(discovery.Green) {
+			for _, in := range s.Fleet.Colour(discovery.Green) {
 				in.SetCapacity(20) // 60 for the 90 that are to come
 			}
 		}
@@ -85,7 +85,7 @@ type capAt struct {
 func newStory(t *testing.T) *story {
 	s := &story{world: newWorld(t, small(4, 3, 90, 2)), t: t}
 	s.Policy.Gates = []rollout.Gate{{Name: "errors", Command: []string{"ask"}}}
-	s.Gate("errors", rollout.Reading{Open: true})
+	s.Outside.Gate("errors", rollout.Reading{Open: true})
 	s.Pass(3 * time.Second)
 	return s
 }
@@ -98,9 +98,9 @@ func (s *story) accepts(c rollout.Command) bool {
 
 // act does the n-th thing that can happen, to the arg-th whom it can happen to.
 func (s *story) act(n byte, arg int) {
-	all := s.Instances()
+	all := s.Fleet.Instances()
 	in := all[arg%len(all)]
-	edge := s.Proxy([]string{"edge-1", "edge-2"}[arg%2])
+	edge := s.Edge.Proxy([]string{"edge-1", "edge-2"}[arg%2])
 	switch n % 17 {
 	case 0:
 		if !s.begun && s.accepts(rollout.Promote{Service: "chat", Target: discovery.Green, Force: true}) {
@@ -127,7 +127,7 @@ func (s *story) act(n byte, arg int) {
 		in.Deaf = !in.Deaf
 	case 8:
 		s.blind = !s.blind
-		s.Discover(map[bool]string{true: "Consul cannot be read"}[s.blind], "")
+		s.Fleet.Discover(map[bool]string{true: "Consul cannot be read"}[s.blind], "")
 	case 9:
 		if edge.Gone() {
 			edge.Return()
@@ -137,19 +137,19 @@ func (s *story) act(n byte, arg int) {
 	case 10: // another old instance appears
 		if s.spare < 3 {
 			s.spare++
-			s.Join(discovery.Blue, 11+s.spare)
+			s.Fleet.Join(discovery.Blue, 11+s.spare)
 		}
 	case 11:
 		in.Deregister()
 	case 12:
-		s.Store(!s.StoreIsUp())
+		s.Outside.Store(!s.Outside.StoreIsUp())
 	case 13: // connections end by themselves
 		in.End(arg % 7)
 	case 14: // clients come that were never there
-		s.Visit(arg % 9)
+		s.Crowd.Visit(arg % 9)
 	case 15:
 		s.shut = !s.shut
-		s.Gate("errors", rollout.Reading{Open: !s.shut, Unanswered: arg%2 == 0, Text: "gate errors is closed"})
+		s.Outside.Gate("errors", rollout.Reading{Open: !s.shut, Unanswered: arg%2 == 0, Text: "gate errors is closed"})
 	case 16: // a newer release of the colour that drains, if there is one, is promoted
 		if s.accepts(rollout.Promote{Service: "chat", Target: discovery.Blue, Force: true}) && s.State().Rollout != nil {
 			s.newer, s.abort = true, false
@@ -162,10 +162,10 @@ func (s *story) cap(n int) { s.caps = append(s.caps, capAt{s.Now(), n}) }
 
 // heal mends everything: a rollout must then end by itself.
 func (s *story) heal() {
-	s.Store(true)
-	s.Discover("", "")
-	s.Gate("errors", rollout.Reading{Open: true})
-	for _, in := range s.Instances() {
+	s.Outside.Store(true)
+	s.Fleet.Discover("", "")
+	s.Outside.Gate("errors", rollout.Reading{Open: true})
+	for _, in := range s.Fleet.Instances() {
 		in.Deaf = false
 		in.SetCapacity(0)
 		if in.Dead() {
@@ -173,17 +173,17 @@ func (s *story) heal() {
 		}
 	}
 	for _, c := range discovery.Colours {
-		if !slices.ContainsFunc(s.Colour(c), well) {
-			s.Join(c, 21)
+		if !slices.ContainsFunc(s.Fleet.Colour(c), well) {
+			s.Fleet.Join(c, 21)
 		}
 	}
-	if r := s.State().Rollout; r != nil && !slices.ContainsFunc(s.Colour(r.To), func(in *sim.Instance) bool {
+	if r := s.State().Rollout; r != nil && !slices.ContainsFunc(s.Fleet.Colour(r.To), func(in *sim.Instance) bool {
 		return well(in) && !s.State().Members[in.ID].Outgoing
 	}) {
-		s.Join(r.To, 31) // the newer release went away again
+		s.Fleet.Join(r.To, 31) // the newer release went away again
 	}
 	for _, node := range []string{"edge-1", "edge-2"} {
-		s.Proxy(node).Return()
+		s.Edge.Proxy(node).Return()
 	}
 	s.accepts(rollout.Resume{Service: "chat"})
 	if !s.Run(20*time.Minute, s.Steady) {
@@ -235,7 +235,7 @@ func (s *story) check() {
 	if window := s.Policy.Window; window > 0 && s.lost == 0 && s.Furthest() > window {
 		s.t.Fatalf("%d clients were on their way at once, the window is %d", s.Furthest(), window)
 	}
-	for _, in := range s.Colour(want.Other()) {
+	for _, in := range s.Fleet.Colour(want.Other()) {
 		if s.begun && well(in) && in.Holds() > 0 {
 			s.t.Fatalf("%s still holds %d although the rollout is over", in.Name(), in.Holds())
 		}

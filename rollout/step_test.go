@@ -31,7 +31,7 @@ func eventful(t *testing.T, live discovery.Colour, look func(w world)) world {
 	w.must(rollout.Resume{Service: "chat"})
 	w.must(rollout.SetPace{Service: "chat", Funnel: units.Funnel{Close: 7, Every: units.Duration(2 * time.Second)}})
 	w.Pass(4 * time.Second)
-	w.Colour(live)[1].Vanish()
+	w.Fleet.Colour(live)[1].Vanish()
 	w.until(5*time.Minute, w.Steady)
 	return w
 }

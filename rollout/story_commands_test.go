@@ -37,13 +37,13 @@ func (s *teller) commands() map[string]func(rest string) {
 		},
 		// what happens to rolloutd
 		"restart": func(string) { s.Restart() },
-		"store":   func(rest string) { s.Store(rest != "down") },
+		"store":   func(rest string) { s.Outside.Store(rest != "down") },
 		"retire": func(string) {
-			s.Retire(true)
+			s.Outside.Retire(true)
 			s.everybody((*sim.Instance).Deregister)
 		},
 		"unretire": func(string) {
-			s.Retire(false)
+			s.Outside.Retire(false)
 			s.everybody((*sim.Instance).Register)
 		},
 		// … to instances
@@ -63,11 +63,11 @@ func (s *teller) commands() map[string]func(rest string) {
 		"stubborn":   s.each(func(in *sim.Instance, arg string) { in.Stubborn = arg != "no" }),
 		"join": func(rest string) {
 			colour, n, _ := strings.Cut(rest, " ")
-			s.Join(discovery.Colour(colour), s.number(n))
+			s.Fleet.Join(discovery.Colour(colour), s.number(n))
 		},
 		"gate":     s.gate,
-		"reported": func(string) { s.ReportLoads() },
-		"unclear":  func(string) { s.HideReturns() },
+		"reported": func(string) { s.Edge.ReportLoads() },
+		"unclear":  func(string) { s.Fleet.HideReturns() },
 		"furthest": func(string) {
 			every := s.Policy.Funnel.Every
 			s.line("furthest", "%d were on their way at once, %d closes in %s", s.Furthest(), s.Peak(every.D()), every)
@@ -75,15 +75,15 @@ func (s *teller) commands() map[string]func(rest string) {
 		"no-endpoint": s.each(func(in *sim.Instance, _ string) { in.DropEndpoint() }),
 		"arrive": func(rest string) {
 			colour, n, _ := strings.Cut(rest, " ")
-			s.Arrive(discovery.Colour(colour), s.number(n))
+			s.Crowd.Arrive(discovery.Colour(colour), s.number(n))
 		},
 		"ends":     s.each(func(in *sim.Instance, arg string) { in.End(s.number(arg)) }),
 		"move":     s.each(func(in *sim.Instance, arg string) { in.Move(netip.MustParseAddrPort(arg)) }),
 		"recolour": s.each(func(in *sim.Instance, arg string) { in.Recolour(discovery.Colour(arg)) }),
 		// … to discovery and the proxies
-		"discovery": func(rest string) { s.Discover(rest, "") },
-		"suspect":   func(rest string) { s.Discover("", rest) },
-		"guard":     func(rest string) { s.Guard(rest) },
+		"discovery": func(rest string) { s.Fleet.Discover(rest, "") },
+		"suspect":   func(rest string) { s.Fleet.Discover("", rest) },
+		"guard":     func(rest string) { s.Edge.Guard(rest) },
 		"proxy":     s.meddle,
 	}
 }
@@ -197,7 +197,7 @@ func (s *teller) each(do func(in *sim.Instance, arg string)) func(string) {
 	return func(rest string) {
 		name, arg, _ := strings.Cut(rest, " ")
 		hit := false
-		for _, in := range s.Instances() {
+		for _, in := range s.Fleet.Instances() {
 			if in.Name() == name || string(in.Colour) == name {
 				do(in, arg)
 				hit = true
@@ -210,7 +210,7 @@ func (s *teller) each(do func(in *sim.Instance, arg string)) func(string) {
 }
 
 func (s *teller) everybody(do func(*sim.Instance)) {
-	for _, in := range s.Instances() {
+	for _, in := range s.Fleet.Instances() {
 		do(in)
 	}
 }
@@ -220,7 +220,7 @@ func (s *teller) everybody(do func(*sim.Instance)) {
 func (s *teller) meddle(rest string) {
 	node, rest, _ := strings.Cut(rest, " ")
 	what, text, _ := strings.Cut(rest, " ")
-	p := s.Proxy(node)
+	p := s.Edge.Proxy(node)
 	switch what {
 	case "gone":
 		p.Leave()
@@ -280,5 +280,5 @@ func (s *teller) gate(rest string) {
 	if !slices.ContainsFunc(s.Policy.Gates, func(g rollout.Gate) bool { return g.Name == name }) {
 		s.Policy.Gates = append(s.Policy.Gates, rollout.Gate{Name: name, Command: []string{"ask"}})
 	}
-	s.Gate(name, rollout.Reading{Open: how == "open", Unanswered: how == "unanswered", Text: text})
+	s.Outside.Gate(name, rollout.Reading{Open: how == "open", Unanswered: how == "unanswered", Text: text})
 }

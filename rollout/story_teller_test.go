@@ -144,7 +144,7 @@ func ordered(orders map[discovery.InstanceID]rollout.Instruction) []string {
 func (s *teller) holdings() {
 	for _, c := range discovery.Colours {
 		var parts []string
-		for _, in := range s.Colour(c) {
+		for _, in := range s.Fleet.Colour(c) {
 			part := fmt.Sprintf("%s %d", in.Name(), in.Holds())
 			switch {
 			case in.Dead():
@@ -157,7 +157,7 @@ func (s *teller) holdings() {
 			}
 			parts = append(parts, part)
 		}
-		s.line("held", "%s %d: %s", c, s.Held(c), strings.Join(parts, ", "))
+		s.line("held", "%s %d: %s", c, s.Fleet.Held(c), strings.Join(parts, ", "))
 	}
 }
 

@@ -3,17 +3,18 @@ package sim
 import (
 	"container/heap"
 	"math"
+	"math/rand/v2"
 	"time"
 )
 
 // tick is how exact the moments are at which clients of a large world arrive.
 const tick = 10 * time.Millisecond
 
-// crowd is how long after the last look of a large world the next one is, and glance
+// lull is how long after the last look of a large world the next one is, and glance
 // how late counts are looked at that no decision waits for. The controller's are 2
 // and 250 ms; the promises have to hold all the more.
 const (
-	crowd  = 10 * time.Millisecond
+	lull   = 10 * time.Millisecond
 	glance = time.Second
 )
 
@@ -39,79 +40,81 @@ func (q *events) Pop() any {
 	return last
 }
 
+// clock is virtual time, and what happens in it.
+type clock struct {
+	now   time.Duration // since Epoch
+	queue events
+	seq   int
+}
+
+// Now is the time of the world's clock.
+func (c *clock) Now() time.Time { return Epoch.Add(c.now) }
+
 // after has do happen d from now.
-func (w *World) after(d time.Duration, do func()) { w.at(w.now+d, do) }
+func (c *clock) after(d time.Duration, do func()) { c.at(c.now+d, do) }
 
-func (w *World) at(at time.Duration, do func()) {
-	w.seq++
-	heap.Push(&w.queue, event{at: at, seq: w.seq, do: do})
+func (c *clock) at(at time.Duration, do func()) {
+	c.seq++
+	heap.Push(&c.queue, event{at: at, seq: c.seq, do: do})
 }
 
-// Pass lets virtual time pass.
-func (w *World) Pass(d time.Duration) { w.Run(d, func() bool { return false }) }
-
-// Run lets virtual time pass until done holds or d is over, and reports whether
-// it holds.
-func (w *World) Run(d time.Duration, done func() bool) bool {
-	end := w.now + d
-	w.dirty = true
-	for !done() {
-		if w.wake() <= w.now {
-			w.look()
-		}
-		to := min(w.next, end, max(w.wake(), w.now))
-		if len(w.queue) > 0 {
-			to = min(to, w.queue[0].at)
-		}
-		if w.conf.Exact {
-			to = min(to, w.nextClose(), w.nextAsk())
-		}
-		w.advance(to)
-		w.now = to
-		for len(w.queue) > 0 && w.queue[0].at <= w.now {
-			heap.Pop(&w.queue).(event).do()
-		}
-		switch {
-		case w.conf.Exact:
-			w.send()
-		case w.now >= w.next:
-			w.ticks()
-		}
-		if w.now >= end {
-			return done()
-		}
+// nextEvent is when the next thing happens.
+func (c *clock) nextEvent() time.Duration {
+	if len(c.queue) == 0 {
+		return never
 	}
-	return true
+	return c.queue[0].at
 }
 
-// ticks is what happens in a large world in every tick.
-func (w *World) ticks() {
-	w.next += tick
-	w.arrivals()
-	w.send()
-	if w.now%reporting < tick {
-		w.report()
-		w.counted = true
-		if w.chores != nil {
-			w.chores()
-		}
+// pass lets the time come, and what is due then happen.
+func (c *clock) pass(to time.Duration) {
+	c.now = to
+	for c.nextEvent() <= c.now {
+		heap.Pop(&c.queue).(event).do()
 	}
 }
 
-// wake is when to look next: when the decision said so, or when something is new. In
-// a large world that is a crowd after the last look, and a glance after it when only
-// counts are new.
-func (w *World) wake() time.Duration {
-	soon, later := w.looked+crowd, w.looked+glance
-	if w.conf.Exact {
-		soon, later = w.now, w.now
-	}
-	wake := w.due
-	if w.dirty {
+// alarm wakes the loop: when the decision said so, or when something is new.
+type alarm struct {
+	looked  time.Duration // the last look
+	due     time.Duration // when to decide again
+	dirty   bool
+	counted bool // counts are new
+}
+
+// ring says that something is new, and count that counts are.
+func (a *alarm) ring()  { a.dirty = true }
+func (a *alarm) count() { a.counted = true }
+
+// hush says that the loop looks.
+func (a *alarm) hush(now time.Duration) { a.looked, a.dirty, a.counted = now, false, false }
+
+// wake is when to look next, if news may be looked at soon and counts later.
+func (a *alarm) wake(soon, later time.Duration) time.Duration {
+	wake := a.due
+	if a.dirty {
 		wake = min(wake, soon)
 	}
-	if w.counted {
+	if a.counted {
 		wake = min(wake, later)
 	}
 	return wake
+}
+
+// ground is what all parts of a world stand on: what it is like, its dice, its time,
+// and how they tell the loop that something is new.
+type ground struct {
+	conf Config
+	rng  *rand.Rand
+	clock
+	alarm
+}
+
+// nextLook is when the loop looks next: in a large world news wait for a lull after the
+// last look, and counts for a glance.
+func (g *ground) nextLook() time.Duration {
+	if g.conf.Exact {
+		return g.wake(g.now, g.now)
+	}
+	return g.wake(g.looked+lull, g.looked+glance)
 }

@@ -10,134 +10,158 @@ import (
 	"github.com/sluice-proxy/sluice/rollout"
 )
 
+// loop is the controller, without its goroutines.
+type loop struct {
+	*ground
+	// Policy is what the next promotion starts from.
+	Policy rollout.Policy
+	// Rests is called whenever a look comes to rest; nil is not.
+	Rests func()
+
+	fleet    *Fleet
+	edge     *Edge
+	outside  *Outside
+	talks    *talks
+	promises *promises
+
+	state  rollout.State
+	seen   rollout.Seen // what only the loop itself knows; see adds the rest
+	asking bool         // the gates are being asked
+	wish   rollout.Wish
+	reason rollout.Reason
+	since  time.Duration // when the reason was first given
+}
+
 // Do carries out an operator's command; an error is a *rollout.Refusal.
-func (w *World) Do(c rollout.Command) (rollout.Answer, error) {
-	next, answer, err := rollout.Apply(c, w.Policy, w.state, w.see(), w.Now())
+func (l *loop) Do(c rollout.Command) (rollout.Answer, error) {
+	next, answer, err := rollout.Apply(c, l.Policy, l.state, l.see(), l.Now())
 	if err != nil {
 		return answer, err
 	}
-	if w.outside.storeDown {
+	if l.outside.storeDown {
 		return rollout.Answer{}, rollout.RefuseUnstored("chat", rollout.Unstored(syscall.ENOSPC))
 	}
-	w.store(next)
-	w.dirty = true
+	l.store(next)
+	l.ring()
 	return answer, nil
 }
 
 // Restart is rolloutd dying and starting again: only what is stored survives, and
 // the proxies, which connect again at once.
-func (w *World) Restart() {
-	for _, t := range w.talks {
-		t.over = true
-	}
-	w.talking, w.talks = map[discovery.InstanceID]*talk{}, nil
-	w.outside.asking = false
-	w.seen = rollout.Seen{
-		Fleet: w.seen.Fleet, Unpublished: w.seen.Unpublished, Watching: w.Now(),
-		Instances: map[discovery.InstanceID]rollout.Sighting{}, Hooks: map[discovery.InstanceID]rollout.HookRun{},
-	}
-	w.dirty = true
+func (l *loop) Restart() {
+	l.talks.forget()
+	l.edge.forget()
+	l.asking = false
+	l.seen = rollout.Seen{Watching: l.Now(), Hooks: map[discovery.InstanceID]rollout.HookRun{}}
+	l.ring()
 }
 
 // Seen is what is seen now; the caller may change it.
-func (w *World) Seen() rollout.Seen {
-	s := w.see()
+func (l *loop) Seen() rollout.Seen {
+	s := l.see()
 	s.Instances, s.Hooks = maps.Clone(s.Instances), maps.Clone(s.Hooks)
 	s.Loads, s.Witnesses = maps.Clone(s.Loads), maps.Clone(s.Witnesses)
 	return s
 }
 
-// see adds what the proxies say to what is kept up to date all the time.
-func (w *World) see() rollout.Seen {
-	if w.conf.Exact && w.outside.reported {
-		w.report()
+// see adds what discovery, the members and the proxies say.
+func (l *loop) see() rollout.Seen {
+	s := l.seen
+	if !l.outside.retired {
+		s.Fleet = l.fleet.shown
 	}
-	s := w.seen
-	s.Proxies = make([]rollout.Proxy, len(w.proxies))
-	for i, p := range w.proxies {
-		s.Proxies[i] = p.seen(w.routes.version)
-	}
-	if w.outside.retired {
-		s.Fleet = discovery.Fleet{}
-	}
+	s.Instances = l.talks.heard
+	l.edge.show(&s)
 	return s
 }
 
-// look is the controller's look, without its goroutines.
-func (w *World) look() {
-	w.looked, w.dirty, w.counted = w.now, false, false
+// look decides until nothing changes any more.
+func (l *loop) look() {
+	l.hush(l.now)
 	for range 50 {
-		w.promises.looks++
+		l.promises.looks++
 		// Both are pure: the decision is made beside the wish, and once more only when
 		// the proxies have been told something.
-		seen, version := w.see(), w.routes.version
+		seen, version := l.see(), l.edge.routes.version
 		var d rollout.Decision
 		var beside sync.WaitGroup
-		beside.Go(func() { d = rollout.Step(w.state, seen, w.Now()) })
-		w.wish = rollout.Wished(w.state, seen)
+		beside.Go(func() { d = rollout.Step(l.state, seen, l.Now()) })
+		l.wish = rollout.Wished(l.state, seen)
 		beside.Wait()
-		if w.publish(); w.routes.version != version {
-			d = rollout.Step(w.state, w.see(), w.Now())
+		if l.edge.publish(l.wish); l.edge.routes.version != version {
+			d = rollout.Step(l.state, l.see(), l.Now())
 		}
-		if d.Next.Retired != w.outside.retired {
-			d.Next, d.Changed = d.Next.Retire(w.outside.retired), true
+		if d.Next.Retired != l.outside.retired {
+			d.Next, d.Changed = d.Next.Retire(l.outside.retired), true
 		}
 		if d.Changed {
 			if err := d.Next.Check(); err != nil {
-				w.promises.fault(w.now, "a decision no state may have: %v", err)
+				l.promises.fault(l.now, "a decision no state may have: %v", err)
 			}
-			if !w.outside.storeDown {
-				w.because(d.Reason)
-				w.store(d.Next)
+			if !l.outside.storeDown {
+				l.because(d.Reason)
+				l.store(d.Next)
 				continue
 			}
 			d.Reason = rollout.Reason{Code: rollout.StoreFailing, Text: "waiting: " + rollout.Unstored(syscall.ENOSPC).Error()}
-			d.Wake = w.Now().Add(time.Second)
+			d.Wake = l.Now().Add(time.Second)
 		}
-		w.because(d.Reason)
-		w.rest(d)
+		l.because(d.Reason)
+		l.rest(d)
 		return
 	}
-	w.promises.fault(w.now, "Step never comes to rest: %s", w.reason.Text)
-	w.due = never
+	l.promises.fault(l.now, "Step never comes to rest: %s", l.reason.Text)
+	l.due = never
 }
 
 // rest lets what was decided show.
-func (w *World) rest(d rollout.Decision) {
-	if w.Rests != nil {
-		w.Rests()
+func (l *loop) rest(d rollout.Decision) {
+	if l.Rests != nil {
+		l.Rests()
 	}
 	if d.AskGates {
-		w.askGates()
+		l.askGates()
 	}
-	w.callHooks(w.wish.Hooks)
-	w.assign(rollout.Assignments(w.state, w.wish))
-	w.ask(d.Ask)
-	w.send()
-	w.due = never
+	l.callHooks(l.wish.Hooks)
+	l.talks.assign(rollout.Assignments(l.state, l.wish))
+	l.talks.ask(d.Ask)
+	l.talks.send()
+	l.due = never
 	if !d.Wake.IsZero() {
-		w.due = max(d.Wake.Sub(Epoch), w.now+time.Millisecond)
+		l.due = max(d.Wake.Sub(Epoch), l.now+time.Millisecond)
 	}
 }
 
 // store keeps the next state. In an exact world it is what is read back.
-func (w *World) store(next rollout.State) {
-	w.state = next
-	if !w.conf.Exact {
+func (l *loop) store(next rollout.State) {
+	l.state = next
+	if !l.conf.Exact {
 		return
 	}
 	data, err := rollout.EncodeState(next)
 	if err == nil {
-		w.state, err = rollout.DecodeState(data)
+		l.state, err = rollout.DecodeState(data)
 	}
 	if err != nil {
-		w.promises.fault(w.now, "a state that cannot be read back: %v\n%s", err, data)
+		l.promises.fault(l.now, "a state that cannot be read back: %v\n%s", err, data)
 	}
 }
 
 // because keeps how long each reason was given.
-func (w *World) because(r rollout.Reason) {
-	w.promises.reasons[w.reason.Code] += w.now - w.since
-	w.reason, w.since = r, w.now
-	w.promises.reasons[r.Code] += 0
+func (l *loop) because(r rollout.Reason) {
+	l.promises.reasons[l.reason.Code] += l.now - l.since
+	l.reason, l.since = r, l.now
+	l.promises.reasons[r.Code] += 0
 }
+
+// State is what is stored.
+func (l *loop) State() rollout.State { return l.state }
+
+// Reason is why the last look came to rest.
+func (l *loop) Reason() rollout.Reason { return l.reason }
+
+// Wish is what should be by what is stored and seen now.
+func (l *loop) Wish() rollout.Wish { return rollout.Wished(l.state, l.see()) }
+
+// Steady reports whether no rollout is under way.
+func (l *loop) Steady() bool { return l.state.Rollout == nil }

@@ -39,7 +39,7 @@ func (w *World) trouble() {
 // supersede is a third release: new blue instances, to which everybody goes.
 func (w *World) supersede() {
 	for range w.conf.Blue {
-		w.Add(discovery.Blue)
+		w.Fleet.Add(discovery.Blue)
 	}
 	w.after(10*time.Second, func() { w.command(rollout.Promote{Service: "chat", Target: discovery.Blue}) })
 }
@@ -47,7 +47,7 @@ func (w *World) supersede() {
 // grow starts so many more green instances.
 func (w *World) grow(n int) {
 	for range n {
-		w.Add(discovery.Green)
+		w.Fleet.Add(discovery.Green)
 	}
 }
 
@@ -64,12 +64,12 @@ func (w *World) replace() {
 }
 
 func (w *World) closeGate(d time.Duration) {
-	w.Gate("errors", rollout.Reading{Text: "0.02 is not below 0.01"})
+	w.Outside.Gate("errors", rollout.Reading{Text: "0.02 is not below 0.01"})
 	w.standstill(min(d, 30*time.Second))
 	w.after(d, w.openGate)
 }
 
-func (w *World) openGate() { w.Gate("errors", rollout.Reading{Open: true, Text: "0"}) }
+func (w *World) openGate() { w.Outside.Gate("errors", rollout.Reading{Open: true, Text: "0"}) }
 
 func (w *World) command(c rollout.Command) {
 	if _, err := w.Do(c); err != nil {

@@ -41,15 +41,15 @@ func TestExactMoments(t *testing.T) {
 		if !w.Run(time.Minute, func() bool { return len(w.Closes()) > n }) {
 			t.Fatalf("%d closes: %s", n, w.Reason().Text)
 		}
-		if at := w.Closes()[n].At; !w.Now().Equal(at) || w.Held(discovery.Green) != n {
-			t.Fatalf("close %d at %v: it is %v and green holds %d", n, at, w.Now(), w.Held(discovery.Green))
+		if at := w.Closes()[n].At; !w.Now().Equal(at) || w.Fleet.Held(discovery.Green) != n {
+			t.Fatalf("close %d at %v: it is %v and green holds %d", n, at, w.Now(), w.Fleet.Held(discovery.Green))
 		}
 		w.Pass(200*time.Millisecond - 1)
-		if got := w.Held(discovery.Green); got != n {
+		if got := w.Fleet.Held(discovery.Green); got != n {
 			t.Fatalf("client %d is back too early", n)
 		}
 		w.Pass(1)
-		if got := w.Held(discovery.Green); got != n+1 {
+		if got := w.Fleet.Held(discovery.Green); got != n+1 {
 			t.Fatalf("client %d is not back", n)
 		}
 	}
@@ -80,7 +80,7 @@ func TestSightings(t *testing.T) {
 		promote(t, w)
 		w.Run(time.Minute, func() bool { return w.State().Phase() == rollout.Draining })
 		w.Pass(time.Second)
-		in := w.Instance("chat-b0001")
+		in := w.Fleet.Instance("chat-b0001")
 		c.happens(in)
 		w.Pass(600 * time.Millisecond)
 		got := w.Seen().Instances[in.ID]
@@ -93,12 +93,12 @@ func TestSightings(t *testing.T) {
 // Each promise that is watched at a close can be broken.
 func TestFaults(t *testing.T) {
 	order := func(w *World, step uint64, ceiling int) {
-		w.hear(w.Instance("chat-b0001"), rollout.Instruction{Drain: &drain.Order{Rollout: "chat-1", Epoch: 1, Step: step, Ceiling: &ceiling}})
+		w.Fleet.Instance("chat-b0001").hear(rollout.Instruction{Drain: &drain.Order{Rollout: "chat-1", Epoch: 1, Step: step, Ceiling: &ceiling}})
 	}
 	for want, breaks := range map[string]func(*World){
 		"while 1 proxies send it new ones": func(w *World) { order(w, 1, 9) },
 		"has room for 5; it holds and will be sent 10": func(w *World) {
-			w.Instance("chat-b0001").SetCapacity(5)
+			w.Fleet.Instance("chat-b0001").SetCapacity(5)
 			order(w, 1, 9)
 		},
 		"got the order 1.1 after 1.2": func(w *World) {
@@ -134,7 +134,7 @@ func TestRestart(t *testing.T) {
 // A proxy is seen to take, to refuse, to go, and to have what it had before.
 func TestProxies(t *testing.T) {
 	w := tiny(1, 1, 10)
-	p := w.Proxy("edge-1")
+	p := w.Edge.Proxy("edge-1")
 	p.Refuse("no memory")
 	promote(t, w)
 	w.Pass(5 * time.Second)
@@ -151,7 +151,7 @@ func TestProxies(t *testing.T) {
 	if got := w.Seen().Proxies[0]; !got.Connected || !got.Confirmed || got.Nack != "" {
 		t.Errorf("it is back, and is seen as %+v", got)
 	}
-	if w.Proxy("edge-2"); len(w.Seen().Proxies) != 2 {
+	if w.Edge.Proxy("edge-2"); len(w.Seen().Proxies) != 2 {
 		t.Errorf("a new one is not seen: %+v", w.Seen().Proxies)
 	}
 }
@@ -159,23 +159,23 @@ func TestProxies(t *testing.T) {
 // A moved instance is two processes, a recoloured one is one.
 func TestMoveAndRecolour(t *testing.T) {
 	w := tiny(2, 1, 20)
-	a, b := w.Instance("chat-b0001"), w.Instance("chat-b0002")
+	a, b := w.Fleet.Instance("chat-b0001"), w.Fleet.Instance("chat-b0002")
 	next := a.Move(netip.MustParseAddrPort("10.1.9.9:9000"))
 	if a.Name() != "chat-b0001@10.1.0.0:9000/blue" || !a.Gone() || a.Holds() != 10 || next.Name() != "chat-b0001" || next.Holds() != 0 {
 		t.Errorf("%s holds %d, %s holds %d", a.Name(), a.Holds(), next.Name(), next.Holds())
 	}
 	b.Recolour(discovery.Green)
-	if w.Held(discovery.Blue) != 10 || w.Held(discovery.Green) != 10 || len(w.Colour(discovery.Green)) != 2 {
-		t.Errorf("blue holds %d, green %d", w.Held(discovery.Blue), w.Held(discovery.Green))
+	if w.Fleet.Held(discovery.Blue) != 10 || w.Fleet.Held(discovery.Green) != 10 || len(w.Fleet.Colour(discovery.Green)) != 2 {
+		t.Errorf("blue holds %d, green %d", w.Fleet.Held(discovery.Blue), w.Fleet.Held(discovery.Green))
 	}
 	b.End(3)
 	b.Admit(1)
 	b.Vanish()
 	b.Start()
-	if b.Holds() != 0 || w.Held(discovery.Green) != 0 || b.Status().Accepted != 0 || b.Dead() {
+	if b.Holds() != 0 || w.Fleet.Held(discovery.Green) != 0 || b.Status().Accepted != 0 || b.Dead() {
 		t.Errorf("started anew, it says %+v", b.Status())
 	}
-	if _, all := w.disconnects(); all != w.conf.Connections+w.clients.came {
+	if _, all := w.disconnects(); all != w.conf.Connections+w.Crowd.came {
 		t.Errorf("%d clients are somewhere", all)
 	}
 }

@@ -1,7 +1,8 @@
 package sim
 
 import (
-	"slices"
+	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
@@ -27,7 +28,7 @@ type Instance struct {
 	// Handshake is how long its handshakes take, in ms; nil is not told.
 	Handshake *int
 
-	w           *World
+	fleet       *Fleet
 	name        string
 	index, side int
 	dead        bool // the process does not exist
@@ -46,7 +47,7 @@ type Instance struct {
 	pick           drain.Pick
 	next, distance time.Duration // the schedule of the standing order
 	left, level    int
-	listed         bool // in World.closing
+	listed         bool // in Fleet.closing
 
 	openAt  int           // how many proxies send it new connections
 	latency time.Duration // of one request, one way
@@ -58,7 +59,7 @@ func (in *Instance) Status() drain.Status {
 		State: drain.Serving, Active: in.total, Accepted: in.accepted, Evicted: in.evicted, Refused: in.refused,
 		HandshakeMS: in.Handshake, Limit: in.Limit, Ceiling: in.ceiling, Rollout: in.rollout, Epoch: in.epoch, Step: in.step,
 	}
-	if !in.w.conf.Unclear {
+	if !in.fleet.conf.Unclear {
 		s.Returned = new(in.returned)
 	}
 	if in.ordered {
@@ -88,19 +89,20 @@ func (in *Instance) Dead() bool { return in.dead }
 func (in *Instance) Gone() bool { return in.gone }
 
 // hear is an instance being told.
-func (w *World) hear(in *Instance, told rollout.Instruction) {
+func (in *Instance) hear(told rollout.Instruction) {
+	f := in.fleet
 	switch o := told.Drain; {
 	case o == nil && told.Serve.Epoch < in.epoch:
-		w.promises.fault(w.now, "%s was told to serve by epoch %d after %d", in.ID, told.Serve.Epoch, in.epoch)
+		f.promises.fault(f.now, "%s was told to serve by epoch %d after %d", in.ID, told.Serve.Epoch, in.epoch)
 	case o == nil:
 		in.rollout, in.epoch, in.step, in.ordered, in.ceiling = told.Serve.Rollout, told.Serve.Epoch, 0, false, nil
 		in.left = 0
 	case o.Epoch < in.epoch, o.Epoch == in.epoch && o.Step < in.step, !in.ordered && o.Epoch == in.epoch:
-		w.promises.fault(w.now, "%s got the order %d.%d after %d.%d", in.ID, o.Epoch, o.Step, in.epoch, in.step)
+		f.promises.fault(f.now, "%s got the order %d.%d after %d.%d", in.ID, o.Epoch, o.Step, in.epoch, in.step)
 	case in.ordered && o.Epoch == in.epoch && o.Step == in.step:
 	default:
 		if err := o.Check(); err != nil {
-			w.promises.fault(w.now, "%s got a bad order: %v", in.ID, err)
+			f.promises.fault(f.now, "%s got a bad order: %v", in.ID, err)
 			return
 		}
 		in.rollout, in.epoch, in.step, in.ordered, in.ceiling, in.pick = o.Rollout, o.Epoch, o.Step, true, o.Ceiling, o.Pick
@@ -109,76 +111,33 @@ func (w *World) hear(in *Instance, told rollout.Instruction) {
 			return
 		}
 		in.left = in.total - *o.Ceiling
-		in.next = w.now + time.Duration(o.StartMS)*time.Millisecond
+		in.next = f.now + time.Duration(o.StartMS)*time.Millisecond
 		in.distance = time.Duration(o.OverMS) * time.Millisecond / time.Duration(in.left)
 		if !in.listed {
 			in.listed = true
-			w.closing = append(w.closing, in)
+			f.closing = append(f.closing, in)
 		}
 	}
-}
-
-// nextClose is when the next connection is to be closed.
-func (w *World) nextClose() time.Duration {
-	next := never
-	for _, in := range w.closing {
-		if in.left > 0 {
-			next = min(next, in.next)
-		}
-	}
-	return max(next, w.now)
-}
-
-// advance carries out, in order, all closes that are due until then.
-func (w *World) advance(until time.Duration) {
-	w.dues = w.dues[:0]
-	w.closing = slices.DeleteFunc(w.closing, func(in *Instance) bool {
-		for in.left > 0 && in.next <= until {
-			w.dues = append(w.dues, uint64(in.next)<<16|uint64(in.index))
-			in.next += in.distance
-			in.left--
-		}
-		in.listed = in.left > 0
-		return !in.listed
-	})
-	slices.Sort(w.dues)
-	for _, d := range w.dues {
-		in := w.instances[d&0xffff]
-		in.level--
-		if !in.dead && in.total > in.level {
-			w.evict(in, time.Duration(d>>16))
-		}
-	}
-}
-
-// evict closes one connection.
-func (w *World) evict(in *Instance, at time.Duration) {
-	was := w.release(in)
-	in.evicted++
-	now := min(was+1, times-1)
-	w.clients.most = max(w.clients.most, now)
-	w.leave(at, now, 1)
-	w.promises.closed(w, in, at)
 }
 
 // release takes one of the connections away, whichever, and says how often its
 // client was closed before.
-func (w *World) release(in *Instance) int {
-	k := w.draw(in)
+func (in *Instance) release() int {
+	k := in.draw()
 	in.held[k]--
 	in.total--
-	w.clients.held[in.side]--
+	in.fleet.held[in.side]--
 	return k
 }
 
 // draw draws one of the connections.
-func (w *World) draw(in *Instance) int {
+func (in *Instance) draw() int {
 	for k := range 2 {
 		if in.held[k] == in.total {
 			return k
 		}
 	}
-	nth := w.rng.IntN(in.total)
+	nth := in.fleet.rng.IntN(in.total)
 	for k, n := range in.held {
 		if nth < n {
 			return k
@@ -189,9 +148,10 @@ func (w *World) draw(in *Instance) int {
 }
 
 // admits is a new connection at the instance.
-func (w *World) admits(in *Instance) bool {
+func (in *Instance) admits() bool {
+	f := in.fleet
 	switch {
-	case in.dead, in.side == 1 && w.outside.sulk > 0 && w.rng.Float64() < w.outside.sulk:
+	case in.dead, in.side == 1 && f.sulk > 0 && f.rng.Float64() < f.sulk:
 		in.rejected++
 		return false
 	case in.ordered, in.Full, in.Limit > 0 && in.total >= in.Limit:
@@ -199,15 +159,109 @@ func (w *World) admits(in *Instance) bool {
 		in.refused++
 		return false
 	}
-	w.hold(in, 1)
+	in.hold(1)
 	in.entered++
 	return true
 }
 
 // hold has the instance hold n connections more, of clients that were never closed.
-func (w *World) hold(in *Instance, n int) {
+func (in *Instance) hold(n int) {
 	in.held[0] += n
 	in.total += n
 	in.accepted += uint64(n)
-	w.clients.held[in.side] += n
+	in.fleet.held[in.side] += n
+}
+
+// Crash ends the process; its clients notice at once and come back. Discovery
+// notices later.
+func (in *Instance) Crash() {
+	f := in.fleet
+	for k, n := range in.end() {
+		f.crowd.leave(f.now, k, n)
+		for range n {
+			f.promises.record(in, f.now)
+		}
+	}
+}
+
+// Vanish ends the process as if with its clients' network: none of them comes back.
+func (in *Instance) Vanish() {
+	for k, n := range in.end() {
+		in.fleet.crowd.lose(k, n)
+	}
+}
+
+// end ends the process and says what it held.
+func (in *Instance) end() [times]int {
+	f, held := in.fleet, in.held
+	if in.dead {
+		return [times]int{}
+	}
+	f.held[in.side] -= in.total
+	f.promises.lost += in.total
+	in.dead, in.left, in.held, in.total = true, 0, [times]int{}, 0
+	f.promises.disturb(f.now)
+	f.detect(func() {
+		if in.dead {
+			in.Health = discovery.Critical
+		}
+	})
+	return held
+}
+
+// Start starts the process anew, empty.
+func (in *Instance) Start() {
+	in.Vanish()
+	in.dead, in.gone, in.ordered, in.ceiling = false, false, false, nil
+	in.rollout, in.epoch, in.step = "", 0, 0
+	in.accepted, in.evicted, in.returned, in.refused = 0, 0, 0, 0
+	in.fleet.detect(func() { in.Health = discovery.Passing })
+}
+
+// Deregister takes the instance out of discovery, and Register puts it back.
+func (in *Instance) Deregister() { in.registered(func() { in.gone = true }) }
+func (in *Instance) Register()   { in.registered(func() { in.gone = false }) }
+
+// SetHealth has discovery say how it is.
+func (in *Instance) SetHealth(h discovery.Health) { in.registered(func() { in.Health = h }) }
+
+// SetCapacity has it be registered with that capacity; 0 is none.
+func (in *Instance) SetCapacity(capacity int) { in.registered(func() { in.Capacity = capacity }) }
+
+// DropEndpoint has it be registered without a drain endpoint.
+func (in *Instance) DropEndpoint() { in.registered(func() { in.Drain = "" }) }
+
+// Recolour has the same process be registered as one of the colour.
+func (in *Instance) Recolour(c discovery.Colour) {
+	in.fleet.held[in.side] -= in.total
+	in.Colour, in.side = c, side(c)
+	in.fleet.held[in.side] += in.total
+	in.fleet.regroup()
+}
+
+// Move starts another process of the same id at another address; the former one
+// still runs, and still holds what it held.
+func (in *Instance) Move(addr netip.AddrPort) *Instance {
+	in.name, in.gone = fmt.Sprintf("%s@%s/%s", in.ID, in.Addr, in.Colour), true
+	next := &Instance{side: in.side, Instance: in.Instance}
+	next.Addr = addr
+	return in.fleet.start(next)
+}
+
+func (in *Instance) registered(change func()) {
+	change()
+	in.fleet.rediscover()
+}
+
+// Admit has n new clients connect to the instance, past every proxy.
+func (in *Instance) Admit(n int) {
+	in.hold(n)
+	in.fleet.crowd.come(n)
+}
+
+// End ends n connections by themselves; their clients do not come back.
+func (in *Instance) End(n int) {
+	for range min(n, in.total) {
+		in.fleet.crowd.lose(in.release(), 1)
+	}
 }

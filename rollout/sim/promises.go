@@ -40,6 +40,7 @@ type Report struct {
 
 // promises are watched at each close.
 type promises struct {
+	world    *World
 	every    time.Duration
 	cap      int
 	grace    time.Duration // after a disturbance, in which the funnel may still act on what it knew
@@ -76,8 +77,9 @@ type Close struct {
 	Of discovery.Colour
 }
 
-func (p *promises) init(conf Config) {
-	f := conf.Policy.Funnel
+func (p *promises) init(w *World) {
+	conf, f := w.conf, w.conf.Policy.Funnel
+	p.world = w
 	p.every, p.cap = f.Every.D(), f.Close
 	p.grace = p.every + conf.Detect + 200*time.Millisecond + 2*conf.Jitter
 	p.wide.length, p.narrow.length = p.every-conf.Jitter, 100*time.Millisecond
@@ -97,7 +99,7 @@ func (p *promises) init(conf Config) {
 
 // record keeps one close of an exact world.
 func (p *promises) record(in *Instance, at time.Duration) {
-	if in.w.conf.Exact {
+	if in.fleet.conf.Exact {
 		p.all = append(p.all, Close{Epoch.Add(at), in.Colour})
 	}
 }
@@ -119,30 +121,31 @@ func (p *promises) fault(at time.Duration, format string, args ...any) {
 
 // closed holds the promises against one close. In an exact world those of the pace
 // are the test's own, which knows what it changes.
-func (p *promises) closed(w *World, in *Instance, at time.Duration) {
+func (p *promises) closed(in *Instance, at time.Duration) {
+	w := p.world
 	p.closes++
 	p.last = at
-	p.furthest = max(p.furthest, w.clients.out)
+	p.furthest = max(p.furthest, w.Crowd.out)
 	if in.openAt > 0 {
 		p.fault(at, "%s closed a connection while %d proxies send it new ones", in.name, in.openAt)
 	}
 	if !w.conf.Exact {
-		p.paced(w, at)
+		p.paced(at)
 		if at-p.shaken >= p.grace {
-			p.bounded(w, at)
+			p.bounded(at)
 		}
 		return
 	}
 	p.record(in, at)
 	// What cannot be stored cannot stop the running step, and clients that come by
 	// themselves are beyond everybody.
-	if w.StoreIsUp() && w.clients.came == 0 {
-		p.bounded(w, at)
+	if w.Outside.StoreIsUp() && w.Crowd.came == 0 {
+		p.bounded(at)
 	}
 }
 
 // paced is how many closes a time has.
-func (p *promises) paced(w *World, at time.Duration) {
+func (p *promises) paced(at time.Duration) {
 	n := p.wide.add(at)
 	if n > p.peak {
 		p.peak = n
@@ -154,7 +157,7 @@ func (p *promises) paced(w *World, at time.Duration) {
 		p.fault(at, "%d closes in %v, in this trouble it may be %d", n, p.wide.length, p.calm.most)
 	}
 	p.narrowed = max(p.narrowed, p.narrow.add(at))
-	if n := len(w.closing); n > p.atOnce {
+	if n := len(p.world.Fleet.closing); n > p.atOnce {
 		p.atOnce = n
 		if n > p.turn {
 			p.fault(at, "%d instances let connections go at once, it may be %d", n, p.turn)
@@ -166,8 +169,9 @@ func (p *promises) paced(w *World, at time.Duration) {
 }
 
 // bounded is how many clients are on their way, and whether there is room for them.
-func (p *promises) bounded(w *World, at time.Duration) {
-	out := w.clients.out
+func (p *promises) bounded(at time.Duration) {
+	w := p.world
+	out := w.Crowd.out
 	p.out = max(p.out, out)
 	if p.window > 0 && out > p.window {
 		p.fault(at, "%d clients are on their way, the window is %d", out, p.window)
@@ -180,13 +184,13 @@ func (p *promises) bounded(w *World, at time.Duration) {
 		to = w.state.Rollout.To
 	}
 	if p.roomOf != to {
-		p.room, _ = w.room(to)
+		p.room, _ = w.Fleet.room(to, int(w.Policy.Headroom))
 		p.roomOf = to
 	}
 	if p.room == 0 {
 		return
 	}
-	full := w.clients.held[side(to)] + out
+	full := w.Fleet.held[side(to)] + out
 	p.fill = max(p.fill, float64(full)/float64(p.room))
 	if full > p.room {
 		p.fault(at, "%s has room for %d; it holds and will be sent %d", to, p.room, full)
@@ -233,18 +237,41 @@ func (w *World) Peak(length time.Duration) int {
 // Furthest is the most clients that were on their way at a close.
 func (w *World) Furthest() int { return w.promises.furthest }
 
+// disconnects is how often clients were closed by the funnel in all, and how many
+// clients there are.
+func (w *World) disconnects() (closed, all int) {
+	add := func(k, n int) { closed, all = closed+k*n, all+n }
+	for _, in := range w.Fleet.instances {
+		for k, n := range in.held {
+			add(k, n)
+		}
+	}
+	for _, b := range w.Crowd.coming {
+		for k, n := range b {
+			add(k, int(n))
+		}
+	}
+	for k, n := range w.Crowd.never {
+		add(k, n)
+	}
+	return closed, all
+}
+
+// Faults are the promises that were broken, the first few.
+func (w *World) Faults() []string { return w.promises.faults }
+
 // Report sums up.
 func (w *World) Report() Report {
-	p := &w.promises
+	p := w.promises
 	w.because(w.reason)
 	closed, all := w.disconnects()
-	if want := w.conf.Connections + w.clients.came; all != want {
+	if want := w.conf.Connections + w.Crowd.came; all != want {
 		p.fault(w.now, "%d clients are somewhere, there were %d", all, want)
 	}
 	return Report{
 		Closes: p.closes, Cap: p.cap, Peak: p.peak,
 		Trickle: float64(p.narrowed) / (float64(p.cap) * 0.1 / p.every.Seconds()),
-		Out:     p.out, Fill: p.fill, Mean: float64(closed) / float64(all), Most: w.clients.most, AtOnce: p.atOnce, Lost: p.lost,
+		Out:     p.out, Fill: p.fill, Mean: float64(closed) / float64(all), Most: w.Crowd.most, AtOnce: p.atOnce, Lost: p.lost,
 		Reasons: p.reasons, Looks: p.looks, Faults: p.faults,
 	}
 }

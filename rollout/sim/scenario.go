@@ -56,7 +56,7 @@ func base(s Size) Config {
 func (s Scenario) Run(size Size) Report {
 	w := New(s.conf(size))
 	w.openGate()
-	_, w.promises.rooms = w.room(discovery.Green)
+	_, w.promises.rooms = w.Fleet.room(discovery.Green, int(w.Policy.Headroom))
 	w.Pass(5 * time.Second)
 	began := w.now
 	plan, err := rollout.MakePlan(w.state, w.see(), discovery.Green, w.Policy, w.Now())
@@ -85,7 +85,7 @@ func (s Scenario) check(w *World, r *Report) {
 	if w.state.Live != s.Live {
 		fault("%s is live in the end, want %s", w.state.Live, s.Live)
 	}
-	if n := w.clients.held[side(s.Live.Other())]; n != 0 {
+	if n := w.Fleet.held[side(s.Live.Other())]; n != 0 {
 		fault("%s still holds %d", s.Live.Other(), n)
 	}
 	for _, c := range s.Shows {
@@ -130,5 +130,5 @@ func (w *World) when(holds func() bool, do func()) {
 
 // alive lists the instances of a colour that exist.
 func (w *World) alive(c discovery.Colour) []*Instance {
-	return slices.DeleteFunc(w.Colour(c), func(in *Instance) bool { return in.dead || in.gone })
+	return slices.DeleteFunc(w.Fleet.Colour(c), func(in *Instance) bool { return in.dead || in.gone })
 }

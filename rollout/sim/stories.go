@@ -101,7 +101,7 @@ var Scenarios = []Scenario{
 		Name: "supersede", Live: discovery.Blue, Mean: 1.55,
 		conf: base, play: func(w *World) { w.half(w.supersede) },
 		ends: func(w *World) error {
-			for _, in := range w.instances[:w.conf.Blue] {
+			for _, in := range w.Fleet.instances[:w.conf.Blue] {
 				if in.total > 0 {
 					return fmt.Errorf("%s of the first release still holds %d", in.ID, in.total)
 				}
@@ -122,8 +122,8 @@ var Scenarios = []Scenario{
 		conf: base, play: func(w *World) {
 			w.half(func() {
 				w.trouble()
-				w.outside.sulk = 0.3
-				w.after(time.Minute, func() { w.outside.sulk = 0 })
+				w.Fleet.sulk = 0.3
+				w.after(time.Minute, func() { w.Fleet.sulk = 0 })
 			})
 		},
 	},
@@ -133,8 +133,8 @@ var Scenarios = []Scenario{
 		play: func(w *World) {
 			w.half(func() {
 				w.trouble()
-				w.outside.slow = time.Second
-				w.after(time.Minute, func() { w.outside.slow = 0 })
+				w.Fleet.slow = time.Second
+				w.after(time.Minute, func() { w.Fleet.slow = 0 })
 			})
 		},
 	},

@@ -27,9 +27,26 @@ type talk struct {
 	over   bool
 }
 
+// talks are those with all members, and what they said.
+type talks struct {
+	*ground
+	fleet *Fleet
+	with  map[discovery.InstanceID]*talk
+	all   []*talk // the same, in a stable order
+	heard map[discovery.InstanceID]rollout.Sighting
+}
+
+// forget ends all talks.
+func (a *talks) forget() {
+	for _, t := range a.all {
+		t.over = true
+	}
+	a.with, a.all, a.heard = map[discovery.InstanceID]*talk{}, nil, map[discovery.InstanceID]rollout.Sighting{}
+}
+
 // assign replaces the whole map of what the members are told.
-func (w *World) assign(next map[discovery.InstanceID]rollout.Assignment) {
-	w.talks = slices.DeleteFunc(w.talks, func(t *talk) bool {
+func (a *talks) assign(next map[discovery.InstanceID]rollout.Assignment) {
+	a.all = slices.DeleteFunc(a.all, func(t *talk) bool {
 		want, ok := next[t.key]
 		if ok && want.Endpoint == t.told.Endpoint {
 			// The watcher asks at once, too, when there is nothing to tell any more; no
@@ -40,30 +57,30 @@ func (w *World) assign(next map[discovery.InstanceID]rollout.Assignment) {
 			return false
 		}
 		t.over = true
-		delete(w.talking, t.key)
-		delete(w.seen.Instances, t.key)
+		delete(a.with, t.key)
+		delete(a.heard, t.key)
 		return true
 	})
-	if len(next) == len(w.talks) {
+	if len(next) == len(a.all) {
 		return
 	}
 	for _, key := range slices.Sorted(maps.Keys(next)) {
-		if w.talking[key] == nil {
-			t := &talk{key: key, with: w.listening(next[key].Endpoint), told: next[key], woken: true}
-			w.talking[key], w.talks = t, append(w.talks, t)
+		if a.with[key] == nil {
+			t := &talk{key: key, with: a.listening(next[key].Endpoint), told: next[key], woken: true}
+			a.with[key], a.all = t, append(a.all, t)
 		}
 	}
 }
 
 // listening is the instance behind a drain endpoint.
-func (w *World) listening(endpoint string) *Instance {
-	return w.byAddr[netip.MustParseAddrPort(strings.TrimPrefix(endpoint, "http://"))]
+func (a *talks) listening(endpoint string) *Instance {
+	return a.fleet.byAddr[netip.MustParseAddrPort(strings.TrimPrefix(endpoint, "http://"))]
 }
 
 // ask has the named members asked now.
-func (w *World) ask(keys []discovery.InstanceID) {
+func (a *talks) ask(keys []discovery.InstanceID) {
 	for _, key := range keys {
-		if t := w.talking[key]; t != nil {
+		if t := a.with[key]; t != nil {
 			t.woken = true
 		}
 	}
@@ -81,15 +98,15 @@ type request struct {
 }
 
 // send has the requests that are due go out, each a latency before its answer.
-func (w *World) send() {
+func (a *talks) send() {
 	batches := map[time.Duration][]*request{}
 	var order []time.Duration
-	for _, t := range w.talks {
-		if t.asking || !t.woken && w.now < t.due {
+	for _, t := range a.all {
+		if t.asking || !t.woken && a.now < t.due {
 			continue
 		}
-		last := w.seen.Instances[t.key]
-		r := &request{talk: t, told: t.told, sent: w.now, asked: t.woken, tells: !last.At.IsZero() && !t.told.Instruction.ShownBy(last.Status)}
+		last := a.heard[t.key]
+		r := &request{talk: t, told: t.told, sent: a.now, asked: t.woken, tells: !last.At.IsZero() && !t.told.Instruction.ShownBy(last.Status)}
 		t.asking, t.woken = true, false
 		latency := t.with.latency
 		if batches[latency] == nil {
@@ -98,33 +115,33 @@ func (w *World) send() {
 		batches[latency] = append(batches[latency], r)
 	}
 	for _, latency := range order {
-		w.after(latency, func() {
+		a.after(latency, func() {
 			for _, r := range batches[latency] {
-				w.arrive(r)
+				a.arrive(r)
 			}
 		})
-		w.after(2*latency, func() {
+		a.after(2*latency, func() {
 			for _, r := range batches[latency] {
-				w.answered(r)
+				a.answered(r)
 			}
-			w.send() // whoever was woken meanwhile
+			a.send() // whoever was woken meanwhile
 		})
 	}
 }
 
 // nextAsk is when to ask next.
-func (w *World) nextAsk() time.Duration {
+func (a *talks) nextAsk() time.Duration {
 	next := never
-	for _, t := range w.talks {
+	for _, t := range a.all {
 		if !t.asking {
 			next = min(next, t.due)
 		}
 	}
-	return max(next, w.now)
+	return max(next, a.now)
 }
 
 // arrive is a request at its instance.
-func (w *World) arrive(r *request) {
+func (a *talks) arrive(r *request) {
 	switch in := r.talk.with; {
 	case in.dead:
 		r.err = fmt.Errorf("drain %s: dial tcp %s: connect: %w", r.told.Endpoint, in.Addr, syscall.ECONNREFUSED)
@@ -132,26 +149,28 @@ func (w *World) arrive(r *request) {
 		r.err = fmt.Errorf("drain %s: no answer within 2s", r.told.Endpoint)
 	default:
 		if r.tells {
-			w.hear(in, r.told.Instruction)
+			in.hear(r.told.Instruction)
 		}
 		r.status = in.Status()
 	}
 }
 
-func (w *World) answered(r *request) {
+func (a *talks) answered(r *request) {
 	t := r.talk
 	if t.over {
 		return
 	}
-	last := w.seen.Instances[t.key]
-	next := last.After(r.status, r.err, w.Now())
-	w.seen.Instances[t.key] = next
+	last := a.heard[t.key]
+	next := last.After(r.status, r.err, a.Now())
+	a.heard[t.key] = next
 	pause := r.told.Pause(last, r.status, r.err)
-	if w.conf.Exact {
+	if a.conf.Exact {
 		t.due = r.sent + pause
 	} else { // at its own moments
-		t.due = w.now + pause*3/4 + time.Duration(w.rng.Int64N(int64(pause/2)+1))
+		t.due = a.now + pause*3/4 + time.Duration(a.rng.Int64N(int64(pause/2)+1))
 	}
 	t.asking = false
-	w.dirty, w.counted = w.dirty || r.asked || last.Differs(next), true
+	if a.count(); r.asked || last.Differs(next) {
+		a.ring()
+	}
 }

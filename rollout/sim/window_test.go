@@ -51,8 +51,8 @@ func TestWindow(t *testing.T) {
 							if refuses > 0 {
 								w.half(func() {
 									w.trouble()
-									w.outside.sulk = 1
-									w.after(refuses, func() { w.outside.sulk = 0 })
+									w.Fleet.sulk = 1
+									w.after(refuses, func() { w.Fleet.sulk = 0 })
 								})
 							}
 						}}

@@ -9,6 +9,7 @@
 package sim
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"time"
@@ -59,46 +60,18 @@ type Config struct {
 	Latency, Jitter time.Duration
 }
 
-// World is one simulation. It is used by one goroutine.
+// World is one simulation: a loop, and the fleet, the edge and the crowd that it works
+// on. It is used by one goroutine.
 type World struct {
-	// Policy is what the next promotion starts from.
-	Policy rollout.Policy
-	// Rests is called whenever a look of the loop comes to rest; nil is not.
-	Rests func()
-
-	conf Config
-	rng  *rand.Rand
-	now  time.Duration // since Epoch
-
-	queue events
-	seq   int
-	next  time.Duration // the next tick
-
-	// what the control plane knows
-	state   rollout.State
-	seen    rollout.Seen // kept up to date all the time, but for the proxies
-	wish    rollout.Wish
-	reason  rollout.Reason
-	since   time.Duration // when the reason was first given
-	due     time.Duration // when to decide again
-	dirty   bool
-	counted bool // nothing but counts is new
-	looked  time.Duration
-	talking map[discovery.InstanceID]*talk
-	talks   []*talk // the same, in a stable order
-	routes  routes  // what the proxies are told
-
-	outside   outside
-	instances []*Instance
-	byAddr    map[netip.AddrPort]*Instance
-	colours   [2][]*Instance // sorted by name
-	closing   []*Instance    // those with closes to come
-	dues      []uint64       // scratch of advance
-	proxies   []*Proxy       // sorted by name
-	serving   []*Proxy       // those that clients come through
-	clients   clients
-	promises  promises
-	chores    func() // what an operator's automation does, every second
+	*ground
+	*loop
+	Fleet    *Fleet
+	Edge     *Edge
+	Crowd    *Crowd
+	Outside  *Outside
+	promises *promises
+	next     time.Duration // the next tick
+	chores   func()        // what an operator's automation does, every second
 }
 
 // New is a fleet at rest.
@@ -106,44 +79,81 @@ func New(conf Config) *World {
 	if conf.Live == "" {
 		conf.Live = discovery.Blue
 	}
+	g := &ground{conf: conf, rng: rand.New(rand.NewPCG(1, uint64(conf.Connections))), alarm: alarm{due: never, looked: -time.Hour}}
+	p, outside := &promises{}, &Outside{ground: g}
+	crowd := &Crowd{ground: g}
+	fleet := &Fleet{ground: g, crowd: crowd, promises: p, byAddr: map[netip.AddrPort]*Instance{}}
+	edge := &Edge{ground: g, fleet: fleet}
+	crowd.edge, fleet.edge = edge, edge
 	w := &World{
-		Policy: conf.Policy, conf: conf, rng: rand.New(rand.NewPCG(1, uint64(conf.Connections))), due: never, looked: -time.Hour,
-		state:  rollout.NewState("chat", conf.Live),
-		byAddr: map[netip.AddrPort]*Instance{},
+		ground: g, Fleet: fleet, Edge: edge, Crowd: crowd, Outside: outside, promises: p,
+		loop: &loop{
+			ground: g, Policy: conf.Policy, state: rollout.NewState("chat", conf.Live),
+			fleet: fleet, edge: edge, outside: outside, promises: p, talks: &talks{ground: g, fleet: fleet},
+		},
 	}
-	w.promises.init(conf)
+	p.init(w)
 	for range conf.Blue {
-		w.Add(discovery.Blue)
+		fleet.Add(discovery.Blue)
 	}
 	for range conf.Green {
-		w.Add(discovery.Green)
+		fleet.Add(discovery.Green)
 	}
-	w.populate()
+	fleet.populate()
 	for i := range conf.Proxies {
-		w.proxies = append(w.proxies, newProxy(w, i+1, time.Duration(i+1)*20*time.Millisecond))
+		edge.add(i, fmt.Sprintf("edge-%d", i+1), time.Duration(i+1)*20*time.Millisecond)
 	}
-	w.watch()
 	if conf.Exact {
 		w.next = never
 	} else {
-		w.clients.coming, w.clients.organic = make([][times]int32, buckets), make([]int32, buckets)
+		crowd.coming, crowd.first = make([][times]int32, buckets), make([]int32, buckets)
 	}
 	w.Restart()
 	return w
 }
 
-// populate has the live side hold what it is to hold.
-func (w *World) populate() {
-	all := w.colours[side(w.conf.Live)]
-	left := w.conf.Connections
-	for i, in := range all {
-		rest := len(all) - i
-		n := (left + rest - 1) / rest
-		if w.conf.Uneven && rest > 1 { // half more or less
-			n = n/2 + w.rng.IntN(n+1)
+// Pass lets virtual time pass.
+func (w *World) Pass(d time.Duration) { w.Run(d, func() bool { return false }) }
+
+// Run lets virtual time pass until done holds or d is over, and reports whether
+// it holds.
+func (w *World) Run(d time.Duration, done func() bool) bool {
+	end := w.now + d
+	w.ring()
+	for !done() {
+		if w.nextLook() <= w.now {
+			w.look()
 		}
-		left -= n
-		w.hold(in, n)
+		to := min(w.next, end, max(w.nextLook(), w.now), w.nextEvent())
+		if w.conf.Exact {
+			to = min(to, w.Fleet.nextClose(), w.talks.nextAsk())
+		}
+		w.Fleet.advance(to)
+		w.pass(to)
+		switch {
+		case w.conf.Exact:
+			w.talks.send()
+		case w.now >= w.next:
+			w.ticks()
+		}
+		if w.now >= end {
+			return done()
+		}
+	}
+	return true
+}
+
+// ticks is what happens in a large world in every tick.
+func (w *World) ticks() {
+	w.next += tick
+	w.Crowd.arrivals()
+	w.talks.send()
+	if w.now%reporting < tick {
+		w.Edge.report()
+		w.count()
+		if w.chores != nil {
+			w.chores()
+		}
 	}
 }
 
@@ -153,21 +163,3 @@ func side(c discovery.Colour) int {
 	}
 	return 1
 }
-
-// Now is the time of the world's clock.
-func (w *World) Now() time.Time { return Epoch.Add(w.now) }
-
-// State is what is stored.
-func (w *World) State() rollout.State { return w.state }
-
-// Reason is why the last look came to rest.
-func (w *World) Reason() rollout.Reason { return w.reason }
-
-// Wish is what should be by what is stored and seen now.
-func (w *World) Wish() rollout.Wish { return rollout.Wished(w.state, w.see()) }
-
-// Steady reports whether no rollout is under way.
-func (w *World) Steady() bool { return w.state.Rollout == nil }
-
-// Faults are the promises that were broken, the first few.
-func (w *World) Faults() []string { return w.promises.faults }

@@ -1,0 +1,190 @@
+package sim
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout"
+)
+
+// Edge is the proxies, what they are told, and what they see.
+type Edge struct {
+	*ground
+	fleet *Fleet
+
+	proxies   []*Proxy // sorted by name
+	serving   []*Proxy // those that clients come through
+	routes    routes   // what the proxies are told
+	guard     string   // why they are not told it
+	turn      int      // round robin
+	reported  bool     // loads, in an exact world, too
+	loads     map[rollout.Place]rollout.Load
+	witnesses map[discovery.Colour]rollout.Witness
+}
+
+// Proxy is the proxy of that name; one that nobody knew connects now.
+func (e *Edge) Proxy(node string) *Proxy {
+	i, known := slices.BinarySearchFunc(e.proxies, node, func(p *Proxy, node string) int { return strings.Compare(p.node, node) })
+	if !known {
+		e.add(i, node, 10*time.Millisecond)
+		e.ring()
+	}
+	return e.proxies[i]
+}
+
+// add connects a proxy, the i-th by name.
+func (e *Edge) add(i int, node string, delay time.Duration) {
+	e.proxies = slices.Insert(e.proxies, i, &Proxy{edge: e, node: node, delay: delay})
+	e.watch()
+}
+
+// publish has the proxies hear what is wished, each after its delay.
+func (e *Edge) publish(wish rollout.Wish) {
+	next := routes{
+		version:   e.routes.version + 1,
+		weights:   [2]int{int(wish.Weights[discovery.Blue]), int(wish.Weights[discovery.Green])},
+		endpoints: make([]endpoint, len(e.fleet.instances)),
+	}
+	for _, c := range discovery.Colours {
+		for _, at := range wish.Endpoints[c] {
+			switch in := e.fleet.byAddr[at.Addr]; {
+			case in.Colour != c:
+			case at.Draining:
+				next.endpoints[in.index] = draining
+			default:
+				next.endpoints[in.index] = open
+			}
+		}
+	}
+	if !next.same(&e.routes) {
+		e.routes = next
+		for _, p := range e.proxies {
+			if p.heard.version > 0 && next.same(&p.heard) {
+				p.heard.version = next.version // it has it already
+			}
+		}
+	}
+	for _, p := range e.proxies {
+		if e.guard != "" || p.gone || p.told == e.routes.version || p.heard.version == e.routes.version {
+			continue
+		}
+		p.told = e.routes.version
+		told := e.routes
+		e.after(p.delay, func() {
+			if p.told == told.version && p.nack == "" && !p.gone {
+				p.heard = told
+				e.ring()
+				e.watch()
+			}
+		})
+	}
+}
+
+// watch keeps which proxies clients come through, those that are connected if there
+// are any, and how many send each instance new connections.
+func (e *Edge) watch() {
+	e.serving = slices.DeleteFunc(slices.Clone(e.proxies), (*Proxy).Gone)
+	if len(e.serving) == 0 {
+		e.serving = e.proxies
+	}
+	for _, in := range e.fleet.instances {
+		in.openAt = 0
+		for _, p := range e.proxies {
+			if !p.gone && p.heard.sends(in) {
+				in.openAt++
+			}
+		}
+	}
+}
+
+// through brings a client to the next instance of a colour that the routes lead to,
+// to any where there are none, or nowhere: it is refused. In an exact world the proxy
+// tries one after another.
+func (e *Edge) through(r *routes, c int) *Instance {
+	all := e.fleet.colours[c]
+	for range all {
+		e.turn++
+		in := all[e.turn%len(all)]
+		if r != nil && !r.opens(in) {
+			continue
+		}
+		if in.admits() {
+			return in
+		}
+		if !e.conf.Exact {
+			break
+		}
+	}
+	return nil
+}
+
+// connect brings one client to an instance through some proxy, or nowhere: it is
+// refused.
+func (e *Edge) connect() *Instance {
+	r := e.route()
+	c := 0
+	switch {
+	case r.weights[0] == 0:
+		c = 1
+	case r.weights[1] > 0 && e.rng.IntN(r.weights[0]+r.weights[1]) >= r.weights[0]:
+		c = 1
+	}
+	return e.through(r, c)
+}
+
+// route is what the next client's proxy has heard.
+func (e *Edge) route() *routes {
+	if len(e.serving) == 0 {
+		return &e.routes
+	}
+	return &e.serving[e.rng.IntN(len(e.serving))].heard
+}
+
+// reporting is how often the proxies of a large world report their loads.
+const reporting = time.Second
+
+// report has the proxies say what they see of each instance.
+func (e *Edge) report() {
+	now := e.Now()
+	loads := make(map[rollout.Place]rollout.Load, len(e.fleet.instances))
+	for _, in := range e.fleet.instances {
+		at := rollout.Place{Colour: in.Colour, Addr: in.Addr}
+		load := rollout.Load{Held: in.total, Admissions: rollout.Admissions{Accepted: in.entered, Refused: in.rejected}, At: now}
+		last := e.loads[at]
+		if load.PerSecond = last.PerSecond; now.After(last.At) {
+			load.PerSecond = float64(in.entered-last.Accepted) / now.Sub(last.At).Seconds()
+		}
+		loads[at] = load
+	}
+	e.loads = loads
+	e.witnesses = map[discovery.Colour]rollout.Witness{
+		discovery.Blue:  {Active: e.fleet.held[0], At: now},
+		discovery.Green: {Active: e.fleet.held[1], At: now, ConnectP99: e.fleet.slow},
+	}
+}
+
+// ReportLoads has the proxies of an exact world report loads, at once and exactly.
+func (e *Edge) ReportLoads() { e.reported = true }
+
+// Guard holds back what the proxies are told, for a reason; empty tells them.
+func (e *Edge) Guard(why string) {
+	e.guard = why
+	e.ring()
+}
+
+// show has rolloutd see the proxies, and what they report.
+func (e *Edge) show(s *rollout.Seen) {
+	if e.conf.Exact && e.reported {
+		e.report()
+	}
+	s.Proxies = make([]rollout.Proxy, len(e.proxies))
+	for i, p := range e.proxies {
+		s.Proxies[i] = p.seen(e.routes.version)
+	}
+	s.Unpublished, s.Loads, s.Witnesses = e.guard, e.loads, e.witnesses
+}
+
+// forget is rolloutd not knowing any more what the proxies reported.
+func (e *Edge) forget() { e.loads, e.witnesses = nil, nil }
