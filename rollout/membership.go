@@ -17,16 +17,42 @@ const proxyForgotten = 24 * time.Hour
 // instance in discovery has now is that instance under its former name or colour,
 // and is forgotten too. It also remembers every proxy that connected.
 func absorb(t *turn) {
-	present := make(map[discovery.InstanceID]bool, len(t.seen.Fleet.Instances))
+	if !t.asListed() {
+		absorbFleet(t)
+	}
+	joinDrain(t)
+	absorbProxies(t)
+}
+
+// asListed reports whether the members are the instances in discovery, as they are
+// there: mostly they are.
+func (s *situation) asListed() bool {
+	all := s.members().all
+	if len(all) != len(s.seen.Fleet.Instances) {
+		return false
+	}
+	for i := range all {
+		f := &all[i]
+		if m := s.state.Members[f.key]; f.instance == nil || !m.is(*f.instance) || m.Drain != f.instance.Drain {
+			return false
+		}
+	}
+	return true
+}
+
+// is reports whether the instance is the member; its drain endpoint may have moved.
+func (m Member) is(in discovery.Instance) bool { return m.Colour == in.Colour && m.Addr == in.Addr }
+
+func absorbFleet(t *turn) {
 	claimed := make(map[string]bool, len(t.seen.Fleet.Instances))
 	for _, in := range t.seen.Fleet.Instances {
-		present[in.ID], claimed[in.Drain] = true, in.Drain != ""
+		claimed[in.Drain] = in.Drain != ""
 		absorbInstance(t, in, claimed)
 	}
 	for _, f := range t.members().all {
 		m := t.state.Members[f.key]
 		switch {
-		case present[f.key] && f.key == m.ID:
+		case f.instance != nil:
 		case m.Departed.IsZero():
 			m.Departed = t.now
 			t.put(f.key, m)
@@ -35,15 +61,13 @@ func absorb(t *turn) {
 			t.drop(f.key)
 		}
 	}
-	joinDrain(t)
-	absorbProxies(t)
 }
 
 // absorbInstance makes the instance a member. claimed are the drain endpoints of the
 // instances in discovery up to this one.
 func absorbInstance(t *turn, in discovery.Instance, claimed map[string]bool) {
 	m, known := t.state.Members[in.ID]
-	if known && m.Colour == in.Colour && m.Addr == in.Addr {
+	if known && m.is(in) {
 		if !m.Departed.IsZero() || m.Drain != in.Drain {
 			m.Departed, m.Drain = time.Time{}, in.Drain
 			t.put(in.ID, m)

@@ -77,8 +77,9 @@ func basisOf(s State) basis {
 
 // fact is what is known of one member at this moment.
 type fact struct {
-	key    discovery.InstanceID
-	colour discovery.Colour
+	key      discovery.InstanceID
+	colour   discovery.Colour
+	departed time.Time // as the member's
 	// old: it lets its connections go; takes: it is one of the target's; drains: it
 	// gets no new connections because it drains. endpoint: it has a drain endpoint.
 	old, takes, drains, endpoint bool
@@ -116,23 +117,17 @@ func (s *situation) members() *roster {
 		basis: b, all: make([]fact, 0, len(s.state.Members)),
 		colour: map[discovery.Colour][]*fact{}, open: map[discovery.Colour][]*fact{},
 	}
-	listed := make(map[discovery.InstanceID]int, len(s.seen.Fleet.Instances))
-	for i, in := range s.seen.Fleet.Instances {
-		listed[in.ID] = i
-	}
 	empty := map[discovery.Colour]bool{}
 	for _, c := range discovery.Colours {
 		empty[c] = s.witnessedEmpty(c)
 	}
-	for key, m := range s.state.Members {
-		i, ok := listed[m.ID]
-		var in *discovery.Instance
-		if ok && key == m.ID && m.Departed.IsZero() {
-			in = &s.seen.Fleet.Instances[i]
+	for _, x := range s.listing() {
+		m := s.state.Members[x.key]
+		if x.key != m.ID || !m.Departed.IsZero() {
+			x.in = nil
 		}
-		l.all = append(l.all, s.factOf(key, m, in, empty[m.Colour]))
+		l.all = append(l.all, s.factOf(x.key, m, x.in, empty[m.Colour]))
 	}
-	slices.SortFunc(l.all, func(a, b fact) int { return cmp.Compare(a.key, b.key) })
 	for i := range l.all {
 		f := &l.all[i]
 		l.colour[f.colour] = append(l.colour[f.colour], f)
@@ -173,13 +168,44 @@ func (s State) drains(m Member) bool {
 	return !r.Policy.Stagger.InPlace || m.Turn > 0
 }
 
+// listed is the key of a member with the instance of that id in discovery, if any.
+type listed struct {
+	key discovery.InstanceID
+	in  *discovery.Instance
+}
+
+// listing lists all members by key. Discovery lists its instances by id, so mostly
+// nothing is left to be searched or sorted.
+func (s *situation) listing() []listed {
+	all, instances := make([]listed, 0, len(s.state.Members)), s.seen.Fleet.Instances
+	for i := range instances {
+		in := &instances[i]
+		if _, ok := s.state.Members[in.ID]; ok && (i == 0 || instances[i-1].ID != in.ID) {
+			all = append(all, listed{in.ID, in})
+		}
+	}
+	byKey := func(a, b listed) int { return cmp.Compare(a.key, b.key) }
+	if !slices.IsSortedFunc(all, byKey) {
+		slices.SortFunc(all, byKey)
+	}
+	if here := all; len(here) < len(s.state.Members) {
+		for key := range s.state.Members {
+			if _, ok := slices.BinarySearchFunc(here, listed{key: key}, byKey); !ok {
+				all = append(all, listed{key: key})
+			}
+		}
+		slices.SortFunc(all, byKey)
+	}
+	return all
+}
+
 // factOf gathers what is known of a member; in is nil where discovery does not have it,
 // and empty: the proxies hold nothing of its colour.
 func (s *situation) factOf(key discovery.InstanceID, m Member, in *discovery.Instance, empty bool) fact {
 	sight := s.seen.Instances[key]
 	status := &sight.Status
 	f := fact{
-		key: key, colour: m.Colour, endpoint: m.Drain != "", drains: s.state.drains(m),
+		key: key, colour: m.Colour, departed: m.Departed, endpoint: m.Drain != "", drains: s.state.drains(m),
 		instance: in, serves: in != nil && in.Health.Serves(),
 		asked: sight.At, answers: sight.Err == "" && !sight.At.IsZero(), refusing: sight.refusing(),
 	}

@@ -116,13 +116,19 @@ func (s *situation) orders() map[discovery.InstanceID]Instruction {
 // claimOrder lists the members in the order in which they may claim a drain endpoint:
 // those in discovery, then the departed ones, the earliest first.
 func (s *situation) claimOrder() []discovery.InstanceID {
-	order := make([]discovery.InstanceID, len(s.members().all))
-	for i, f := range s.members().all {
-		order[i] = f.key
+	all := s.members().all
+	order, gone := make([]discovery.InstanceID, 0, len(all)), []*fact(nil)
+	for i, f := range all {
+		if f.departed.IsZero() {
+			order = append(order, f.key)
+		} else {
+			gone = append(gone, &all[i])
+		}
 	}
-	slices.SortStableFunc(order, func(a, b discovery.InstanceID) int {
-		return s.state.Members[a].Departed.Compare(s.state.Members[b].Departed) // zero comes first
-	})
+	slices.SortStableFunc(gone, func(a, b *fact) int { return a.departed.Compare(b.departed) })
+	for _, f := range gone {
+		order = append(order, f.key)
+	}
 	return order
 }
 
