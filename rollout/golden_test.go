@@ -160,8 +160,7 @@ func keysOfType(of reflect.Type, at string) func(yield func(string) bool) {
 		if of.Kind() != reflect.Struct || of.Implements(text) || of.Implements(reflect.TypeFor[json.Marshaler]()) {
 			return
 		}
-		for i := range of.NumField() {
-			f := of.Field(i)
+		for f := range of.Fields() {
 			key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 			below := at + "." + key
 			if f.Anonymous && key == "" {
