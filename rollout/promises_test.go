@@ -215,7 +215,7 @@ func (s *story) check() {
 			s.t.Fatalf("%d closes in the 3 s before %v, the cap is %d", n, e.At.Sub(sim.Epoch), most)
 		}
 	}
-	// 2. Once: without an abort nobody is closed on the side that takes over.
+	// 2. Once: without an abort no client is closed on the target.
 	for _, e := range closes {
 		if e.Of == discovery.Green && !s.abort && !s.newer {
 			s.t.Fatalf("green closed a connection at %v although nothing was aborted", e.At.Sub(sim.Epoch))

@@ -1,6 +1,6 @@
 // Package edge has the words for what clients meet, the listeners and the
-// services behind them, and the rules that these keep: one rule book for whoever
-// reads a configuration and for whoever builds from it.
+// services behind them, and the rules that these keep: one rule book for the reader
+// of a configuration and for the builder of resources.
 package edge
 
 import (

@@ -1,4 +1,4 @@
-// Package secret reads tokens: one rule for whoever shows or demands one.
+// Package secret reads tokens: one rule for programs that show one and that demand one.
 package secret
 
 import (

@@ -48,7 +48,7 @@ func (l *loop) askGates() {
 	at, life := l.Now(), l.seen.Watching
 	l.after(50*time.Millisecond, func() {
 		if l.seen.Watching != life {
-			return // whoever asked does not live any more
+			return // the rolloutd that asked does not live any more
 		}
 		all := map[string]rollout.Reading{}
 		for _, g := range r.Policy.Gates {

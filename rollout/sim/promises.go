@@ -21,7 +21,7 @@ type Report struct {
 	Cap, Peak int
 	Trickle   float64
 	// Out is the most clients that were on their way at a close, and Fill the most
-	// that the side that takes over held, with those, as a share of its headroom.
+	// that the target held, with those, as a share of its headroom.
 	Out  int
 	Fill float64
 	// Mean is how often the funnel closed a client on average, Most the most often.

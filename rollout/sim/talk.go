@@ -124,7 +124,7 @@ func (a *talks) send() {
 			for _, r := range batches[latency] {
 				a.answered(r)
 			}
-			a.send() // whoever was woken meanwhile
+			a.send() // a member that was woken meanwhile
 		})
 	}
 }

@@ -1,5 +1,5 @@
-// Package rules says what a Consul agent can be asked for: one rule for whoever
-// checks a configuration and for whoever asks.
+// Package rules says what a Consul agent can be asked for: one rule for the check
+// of a configuration and for the adapter that asks.
 package rules
 
 import (

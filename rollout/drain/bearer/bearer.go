@@ -1,4 +1,4 @@
-// Package bearer checks the token of a request, for whoever serves the drain
+// Package bearer checks the token of a request, for what serves the drain
 // contract or rolloutd's API.
 package bearer
 

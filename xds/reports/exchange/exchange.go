@@ -1,6 +1,6 @@
 // Package exchange holds the words in which the replicas of rolloutd tell each
 // other what proxies report: the JSON of GET /v1/reports. It brings the standard
-// library only, so that whoever speaks HTTP can use them without Envoy's protos.
+// library only, so that what speaks HTTP can use them without Envoy's protos.
 package exchange
 
 import (
