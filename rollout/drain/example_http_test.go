@@ -35,7 +35,10 @@ func ExampleGate_Handler() {
 		defer cancel()
 		defer admin.Close()
 		defer srv.Close()
-		return gate.Shutdown(grace)
+		if err := gate.Shutdown(grace); err != nil {
+			return err
+		}
+		return srv.Shutdown(grace) // the end of the last responses may still be under way
 	}
 
 	ctx, sigterm := context.WithCancel(context.Background())
