@@ -111,7 +111,7 @@ func countTarget(t *turn) {
 }
 
 func countMember(t *turn, f *fact) {
-	if t.state.Members[f.key].Counted || f.asked.IsZero() && (f.endpoint || !f.reported) {
+	if t.state.Members[f.key].Counted || f.heard.IsZero() && (f.endpoint || !f.reported) {
 		return
 	}
 	t.count(f.key)
@@ -242,7 +242,7 @@ func (q Quota) closed(after, every time.Duration) int {
 func (s *situation) admissionsAsOf() time.Time {
 	age, n := time.Duration(0), time.Duration(0)
 	for _, f := range s.members().target {
-		m, at := s.state.Members[f.key], f.asked
+		m, at := s.state.Members[f.key], f.heard
 		if !f.endpoint {
 			load, _ := s.load(m)
 			at = load.At

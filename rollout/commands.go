@@ -156,7 +156,7 @@ func turnRound(t *turn, event string) {
 	for _, f := range t.members().all {
 		// What was evicted and returned so far is kept, and counted on from the same
 		// answers: a client that is on its way now comes back in between.
-		if t.state.Members[f.key].Counted && !f.asked.IsZero() {
+		if t.state.Members[f.key].Counted && !f.heard.IsZero() {
 			t.fold(f.key)
 			t.count(f.key)
 		}
@@ -250,7 +250,7 @@ func begin(t *turn, plan Plan, left leftover) {
 		// An older release stays out of its colour while there is a newer one.
 		outgoing := m.Outgoing && m.Colour == plan.To && newer
 		t.put(key, Member{Identity: m.Identity, Departed: m.Departed, Standing: Standing{Outgoing: outgoing}})
-		if left.owed > 0 && !f.asked.IsZero() {
+		if left.owed > 0 && !f.heard.IsZero() {
 			t.count(key) // from the same answers on: clients that are on their way come back in between
 		}
 	}

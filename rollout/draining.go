@@ -192,13 +192,13 @@ func askCounts(t *turn, o oldSide) bool {
 	r := t.state.Rollout
 	since := latest(r.StepAt, r.Settled, r.Turned)
 	for _, f := range o.held {
-		if f.asked.Before(since) {
+		if f.heard.Before(since) {
 			t.ask = append(t.ask, f.key)
 		}
 	}
 	if t.countsReturns() {
 		for _, f := range t.members().target {
-			if f.answers && f.asked.Before(since) {
+			if f.answers && f.heard.Before(since) {
 				t.ask = append(t.ask, f.key)
 			}
 		}

@@ -55,7 +55,7 @@ func targetClosed(t *turn) (closed *blocker) {
 		if !f.serves || !f.endpoint {
 			continue
 		}
-		fresh := !f.asked.Before(r.Since)
+		fresh := !f.heard.Before(r.Since)
 		patient := t.now.Sub(r.Since) < instancePatience || t.seen.Instances[f.key].Err == ""
 		if !patient || fresh && !f.refusing {
 			continue

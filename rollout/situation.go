@@ -87,10 +87,10 @@ type fact struct {
 	// called healthy.
 	instance *discovery.Instance
 	serves   bool
-	// asked is when it answered last; zero if never. answers: also the newest
+	// heard is when it answered last; zero if never. answers: also the newest
 	// request. refusing: it said then that it takes no new connections; gated: in this
 	// epoch, so that what it holds can only fall.
-	asked                    time.Time
+	heard                    time.Time
 	answers, refusing, gated bool
 	// dead: its process no longer exists, by two witnesses: discovery does not call
 	// it healthy, and its endpoint refuses connections.
@@ -207,7 +207,7 @@ func (s *situation) factOf(key discovery.InstanceID, m Member, in *discovery.Ins
 	f := fact{
 		key: key, colour: m.Colour, departed: m.Departed, endpoint: m.Drain != "", drains: s.state.drains(m),
 		instance: in, serves: in != nil && in.Health.Serves(),
-		asked: sight.At, answers: sight.Err == "" && !sight.At.IsZero(), refusing: sight.refusing(),
+		heard: sight.At, answers: sight.Err == "" && !sight.At.IsZero(), refusing: sight.refusing(),
 	}
 	f.dead = !f.serves && sight.Refused && s.now.Sub(sight.FailingSince) >= goneAfter
 	if r := s.state.Rollout; r != nil {
@@ -274,7 +274,7 @@ func (s *situation) departedEmpty(f *fact) bool {
 // process started.
 func (s *situation) unheard() (discovery.InstanceID, bool) {
 	for _, f := range s.members().all {
-		if f.endpoint && f.asked.IsZero() && s.state.Members[f.key].Counted {
+		if f.endpoint && f.heard.IsZero() && s.state.Members[f.key].Counted {
 			return f.key, true
 		}
 	}
