@@ -1,4 +1,5 @@
 // The drain contract for any Node server that owns its connections; the README says it in words.
+import { randomUUID } from 'node:crypto';
 import { createServer } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -7,6 +8,7 @@ const why = { 400: 'this is no order or release', 401: 'the bearer token is miss
 const whole = (n, most = Number.MAX_SAFE_INTEGER) => Number.isInteger(n) && n >= 0 && n <= most;
 
 export class Gate {
+  boot = randomUUID(); // of this process
   held = new Set(); // for each connection the function that asks it to leave
   total = { accepted: 0, evicted: 0, returned: 0 };
   word = { rollout: '', epoch: 0, ceiling: null }; // the control plane's last one
@@ -23,7 +25,7 @@ export class Gate {
 
   status() {
     const active = this.held.size, state = !this.draining ? 'serving' : active ? 'draining' : 'drained';
-    return { state, active, ...this.total, limit: 0, ...this.word, step: whole(this.step) ? this.step : 0 };
+    return { state, boot: this.boot, active, ...this.total, limit: 0, ...this.word, step: whole(this.step) ? this.step : 0 };
   }
 
   // obey carries out an order (PUT) or a release (DELETE).

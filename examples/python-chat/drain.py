@@ -3,6 +3,7 @@
 import asyncio
 import math
 import random
+import uuid
 
 from microdot import Microdot
 
@@ -11,6 +12,7 @@ WHY = {400: "this is no order or release", 401: "the bearer token is missing or 
 
 class Gate:
     def __init__(self):
+        self.boot = uuid.uuid4().hex  # of this process
         self.held = set()  # for each connection the function that asks it to leave
         self.total = {"accepted": 0, "evicted": 0, "returned": 0}
         self.word = {"rollout": "", "epoch": 0, "ceiling": None}  # the control plane's last one
@@ -28,7 +30,7 @@ class Gate:
     def status(self):
         state = "serving" if not self.draining else "draining" if self.held else "drained"
         step = self.step if self.step < math.inf else 0
-        return {"state": state, "active": len(self.held), **self.total, "limit": 0, **self.word, "step": step}
+        return {"state": state, "boot": self.boot, "active": len(self.held), **self.total, "limit": 0, **self.word, "step": step}
 
     def obey(self, order, /, rollout=None, epoch=None, step=0, ceiling=None, over_ms=0, start_ms=0, **_):
         """Carries out an order (PUT) or a release (DELETE)."""

@@ -32,17 +32,22 @@ const goodOrder = `{"rollout":"r","epoch":3,"step":4,"ceiling":2,"over_ms":3000,
 
 func TestEndpointSpeaksTheContract(t *testing.T) {
 	g := New(Options{Token: "t", Limit: 9})
+	boot := g.Status().Boot
+	if other := New(Options{}).Status().Boot; len(boot) < 16 || len(boot) > MaxBoot || other == boot {
+		t.Errorf("boot is %q, and another process's %q", boot, other)
+	}
 	for range 5 {
 		_, _ = g.Admit(func() {})
 	}
 	for _, tc := range []struct{ method, body, want string }{
-		{"GET", "", `{"state":"serving","active":5,"accepted":5,"evicted":0,"returned":null,"limit":9,"ceiling":null,"epoch":0,"step":0}`},
-		{"PUT", goodOrder, `{"state":"draining","active":5,"accepted":5,"evicted":0,"returned":null,"limit":9,"ceiling":2,"rollout":"r","epoch":3,"step":4}`},
-		{"DELETE", `{"rollout":"r","epoch":3}`, `{"state":"serving","active":5,"accepted":5,"evicted":0,"returned":null,"limit":9,"ceiling":null,"rollout":"r","epoch":3,"step":0}`},
+		{"GET", "", `{"state":"serving",BOOT,"active":5,"accepted":5,"evicted":0,"returned":null,"limit":9,"ceiling":null,"epoch":0,"step":0}`},
+		{"PUT", goodOrder, `{"state":"draining",BOOT,"active":5,"accepted":5,"evicted":0,"returned":null,"limit":9,"ceiling":2,"rollout":"r","epoch":3,"step":4}`},
+		{"DELETE", `{"rollout":"r","epoch":3}`, `{"state":"serving",BOOT,"active":5,"accepted":5,"evicted":0,"returned":null,"limit":9,"ceiling":null,"rollout":"r","epoch":3,"step":0}`},
 	} {
+		want := strings.Replace(tc.want, "BOOT", `"boot":"`+boot+`"`, 1)
 		w := ask(g, tc.method, "/drain", "t", "", tc.body)
-		if w.Code != http.StatusOK || strings.TrimSpace(w.Body.String()) != tc.want {
-			t.Errorf("%s: %d %s, want 200 %s", tc.method, w.Code, w.Body, tc.want)
+		if w.Code != http.StatusOK || strings.TrimSpace(w.Body.String()) != want {
+			t.Errorf("%s: %d %s, want 200 %s", tc.method, w.Code, w.Body, want)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package drain
 
 import (
+	"crypto/rand"
 	"errors"
 	"log/slog"
 	"sync"
@@ -51,6 +52,7 @@ var (
 type Gate struct {
 	opt  Options
 	log  *slog.Logger
+	boot string
 	born time.Time
 
 	handshakes handshakes
@@ -79,7 +81,7 @@ type Gate struct {
 
 // New returns a Gate that serves. It starts nothing.
 func New(opt Options) *Gate {
-	g := &Gate{opt: opt, log: opt.Logger, born: time.Now(), pick: Random, counts: opt.CountsReturns, empty: make(chan struct{})}
+	g := &Gate{opt: opt, log: opt.Logger, boot: rand.Text(), born: time.Now(), pick: Random, counts: opt.CountsReturns, empty: make(chan struct{})}
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
 	}
@@ -249,7 +251,7 @@ func (g *Gate) Status() Status {
 
 func (g *Gate) status() Status {
 	s := Status{
-		State: Serving, Active: len(g.held),
+		State: Serving, Boot: g.boot, Active: len(g.held),
 		Accepted: g.accepted, Evicted: g.evicted, Refused: g.refused, Limit: g.opt.Limit,
 		HandshakeMS: g.handshakes.p99(time.Now()),
 		Rollout:     g.rollout, Epoch: g.epoch, Step: g.step,

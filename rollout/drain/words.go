@@ -25,7 +25,11 @@ const (
 // Status is the answer of GET and PUT /drain. Totals count since the process
 // started and never fall.
 type Status struct {
-	State    State  `json:"state"`
+	State State `json:"state"`
+	// Boot names the process, another one after each start: random, at most
+	// MaxBoot bytes, and the same in every answer of one process. Empty where the
+	// instance has none: there, a total that falls is a new process.
+	Boot     string `json:"boot,omitempty"`
 	Active   int    `json:"active"`   // connections held now
 	Accepted uint64 `json:"accepted"` // total admitted
 	Evicted  uint64 `json:"evicted"`  // total closed by the funnel
@@ -49,6 +53,7 @@ type Status struct {
 const (
 	MaxConnections = 100_000_000
 	MaxTotal       = 1 << 53
+	MaxBoot        = 64 // bytes
 )
 
 // Check reports the first rule that the status breaks, in one sentence.
@@ -56,6 +61,8 @@ func (s Status) Check() error {
 	switch {
 	case s.State != Serving && s.State != Draining && s.State != Drained:
 		return fmt.Errorf("state is %q; it must be serving, draining or drained", s.State)
+	case len(s.Boot) > MaxBoot:
+		return fmt.Errorf("boot has %d bytes; it must have at most %d", len(s.Boot), MaxBoot)
 	case s.Active < 0:
 		return fmt.Errorf("active is %d; it must be 0 or more", s.Active)
 	case s.Active > MaxConnections:

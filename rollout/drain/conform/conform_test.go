@@ -107,7 +107,7 @@ func TestOurListenerKeepsEveryRule(t *testing.T) {
 // Each fault is named by the one rule that it breaks.
 func TestEveryFaultIsNamed(t *testing.T) {
 	faults := []string{
-		"status: no limit", "status: active is text", "status: no such state",
+		"status: no limit", "status: active is text", "status: no such state", "status: boot is a page",
 		"guard: nobody asks", "guard: open to read",
 		"accept: the end counts as evicted", "accept: the end is not seen",
 		"order: step not shown", "order: ceiling not shown",
@@ -115,6 +115,7 @@ func TestEveryFaultIsNamed(t *testing.T) {
 		"stale-order: answered 200", "stale-order: older steps are taken",
 		"release: not twice",
 		"stale-release: answered 200", "stale-release: obeyed",
+		"boot: of each answer", "boot: none when it drains",
 		"late-order: obeyed",
 		"malformed: ignored",
 		"wrong-type: ignored",
@@ -168,11 +169,22 @@ func TestEveryFaultIsNamed(t *testing.T) {
 	}
 }
 
+func TestWithoutABootItIsNotChecked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, n := &lame{fault: "boot: not said", held: map[net.Conn]bool{}}, network{}
+		n.serve(t, "instance:9100", l)
+		by, why, err := verdicts(t, t.Context(), Options{URL: endpoint, Dial: n.dial})
+		if err != nil || len(by[Fail]) > 0 || why["boot"] == "" {
+			t.Errorf("%v %v %v", err, by, why)
+		}
+	})
+}
+
 func TestWithoutConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, n := gated(t, drain.Options{})
 		by, _, err := verdicts(t, t.Context(), Options{URL: endpoint, Dial: n.dial})
-		if err != nil || len(by[Fail]) > 0 || len(by[Pass]) != 12 {
+		if err != nil || len(by[Fail]) > 0 || len(by[Pass]) != 13 {
 			t.Errorf("%v %v", err, by)
 		}
 	})
@@ -205,7 +217,7 @@ func TestAnInstanceAtWorkIsLeftAlone(t *testing.T) {
 		}
 		o.Force = true
 		by, why, err := verdicts(t, t.Context(), o)
-		if err != nil || len(by[Fail]) > 0 || len(by[Pass]) != 12 || !strings.Contains(why["pace"], "3 connections that are not of this check") {
+		if err != nil || len(by[Fail]) > 0 || len(by[Pass]) != 13 || !strings.Contains(why["pace"], "3 connections that are not of this check") {
 			t.Errorf("by force: %v %v %v", err, by, why)
 		}
 		if s := g.Status(); s.State != drain.Serving || s.Active != 3 || gone != 0 {

@@ -23,6 +23,7 @@ type lame struct {
 	held     map[net.Conn]bool
 	accepted int
 	evicted  int
+	answers  int
 	draining bool
 	deaf     bool // refuses for ever
 	word     word
@@ -64,7 +65,19 @@ func (l *lame) status() map[string]any {
 			s["state"] = "drained"
 		}
 	}
+	l.answers++
+	s["boot"] = "b1"
 	switch l.fault {
+	case "boot: of each answer":
+		s["boot"] = fmt.Sprint("b", l.answers)
+	case "boot: none when it drains":
+		if l.draining {
+			delete(s, "boot")
+		}
+	case "boot: not said":
+		delete(s, "boot")
+	case "status: boot is a page":
+		s["boot"] = strings.Repeat("b", 65)
 	case "status: no limit":
 		delete(s, "limit")
 	case "status: active is text":

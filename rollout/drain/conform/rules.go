@@ -31,6 +31,8 @@ func Rules() []Rule {
 			Says: "DELETE answers 200 with the status: serving, no ceiling; repeated it does the same"},
 		{Name: "stale-release", check: staleRelease, needs: []string{"order", "release"},
 			Says: "a release with an older epoch gets 409 and changes nothing"},
+		{Name: "boot", check: boot, needs: []string{"order", "release"},
+			Says: "boot, where the instance says it, is the same in every answer of one process, and at most 64 bytes"},
 		{Name: "late-order", check: lateOrder, needs: []string{"stale-order", "release"},
 			Says: "a release is the last word of its epoch: an order of that epoch that comes later gets 409 and the instance serves on"},
 		{Name: "malformed", check: malformed, needs: []string{"order"},

@@ -141,6 +141,30 @@ func staleRelease(ctx context.Context, in *instance) error {
 	})
 }
 
+func boot(ctx context.Context, in *instance) error {
+	first, err := in.status(ctx)
+	if err != nil {
+		return err
+	}
+	_, ordered, err := in.order(ctx, nil, 0, 0)
+	if err != nil {
+		return err
+	}
+	released, err := in.release(ctx)
+	if err != nil {
+		return err
+	}
+	for _, later := range []drain.Status{ordered, released} {
+		if later.Boot != first.Boot {
+			return fmt.Errorf("boot was %q and is %q a moment later; choose it once, when the process starts", first.Boot, later.Boot)
+		}
+	}
+	if first.Boot == "" {
+		return notChecked("it says no boot, so a new process is only told by totals that fall")
+	}
+	return nil
+}
+
 func lateOrder(ctx context.Context, in *instance) error {
 	o, _, err := in.order(ctx, nil, 0, 0)
 	if err != nil {
