@@ -98,6 +98,9 @@ type Fleet struct {
 	// Err says why this is the last good content and not the newest; empty
 	// while reads succeed.
 	Err string `json:"err,omitempty"`
+	// Unread says why nothing was ever read: that Instances is empty proves then
+	// nothing. Empty once there was a first answer.
+	Unread string `json:"unread,omitempty"`
 	// Suspect says which surprising change (a shrink of more than half, or to
 	// nothing) has been seen and is not believed yet; Instances still hold what
 	// was there before.
@@ -107,9 +110,9 @@ type Fleet struct {
 // Equal reports whether both say the same.
 func (f Fleet) Equal(g Fleet) bool {
 	return slices.Equal(f.Instances, g.Instances) && slices.Equal(f.LeftOut, g.LeftOut) &&
-		slices.Equal(f.Notes, g.Notes) && f.Err == g.Err && f.Suspect == g.Suspect
+		slices.Equal(f.Notes, g.Notes) && f.Err == g.Err && f.Unread == g.Unread && f.Suspect == g.Suspect
 }
 
 // Snapshot is the whole world: every service that was asked for, each read at
-// least once. A Snapshot is never changed once published.
+// least once or Unread. A Snapshot is never changed once published.
 type Snapshot map[Service]Fleet

@@ -65,6 +65,9 @@ func MakePlan(s State, seen Seen, target discovery.Colour, policy Policy, now ti
 	if s.Retired {
 		return Plan{}, refuse(UnknownService, "%s left the configuration; put it back to promote it", s.Service)
 	}
+	if unread := newSituation(s, seen, now).unread(); unread != nil {
+		return Plan{}, refuse(NotReady, "%s; mend that first", unread.Text)
+	}
 	if bad := policy.Check(); len(bad) > 0 {
 		key := slices.Min(slices.Collect(maps.Keys(bad)))
 		return Plan{}, refuse(BadRequest, "%s: %v", s.Service, bad[key])

@@ -61,6 +61,7 @@ const (
 	HookTooLarge   Code = "hook_too_large"  // an instance holds more than a hook may end at once
 	Unreported     Code = "unreported"      // the proxies do not report what instances hold
 	StoreFailing   Code = "store_failing"   // the next state cannot be remembered
+	Unread         Code = "unread"          // the registry was never read, and nothing is stored
 )
 
 func reason(c Code, format string, args ...any) Reason {

@@ -42,6 +42,9 @@ type memo struct {
 }
 
 func newSituation(s State, seen Seen, now time.Time) *situation {
+	if seen.Fleet.Unread != "" {
+		seen.Fleet = s.remembered(seen.Fleet.Unread)
+	}
 	made := &situation{state: s, seen: seen, now: now, memo: &memo{}}
 	made.members() // everything else asks for them
 	return made

@@ -16,6 +16,9 @@ import (
 // Next, lets it take effect, looks again and calls Step again until nothing changes.
 func Step(s State, seen Seen, now time.Time) Decision {
 	t := newTurn(s, seen, now)
+	if unread := t.unread(); unread != nil {
+		return Decision{Next: s, Reason: unread.Reason, Wake: now.Add(recheck)}
+	}
 	absorb(t)
 	why := advance(t)
 	if err := t.check(); err != nil {

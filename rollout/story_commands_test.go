@@ -83,6 +83,7 @@ func (s *teller) commands() map[string]func(rest string) {
 		// … to discovery and the proxies
 		"discovery": func(rest string) { s.Fleet.Discover(rest, "") },
 		"suspect":   func(rest string) { s.Fleet.Discover("", rest) },
+		"unread":    func(rest string) { s.Fleet.Unread(rest) },
 		"guard":     func(rest string) { s.Edge.Guard(rest) },
 		"proxy":     s.meddle,
 	}

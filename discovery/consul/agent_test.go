@@ -25,6 +25,7 @@ type agent struct {
 	index    uint64
 	services map[string]string // Consul's name → instances, as entries reads them
 	status   int               // answered instead of entries when not 0
+	hidden   map[string]bool   // names that the token may not see
 	filtered bool              // X-Consul-Results-Filtered-By-ACLs
 	hangs    bool              // answers nothing
 	hasty    bool              // never waits
@@ -91,10 +92,14 @@ func (a *agent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Consul-Index", strconv.FormatUint(a.index, 10))
 	w.Header().Set("X-Consul-LastContact", "0")
 	w.Header().Set("X-Consul-KnownLeader", "true")
-	if a.filtered {
+	if a.filtered || a.hidden[name] {
 		w.Header().Set("X-Consul-Results-Filtered-By-ACLs", "true")
 	}
-	_ = json.NewEncoder(w).Encode(entries(a.services[name]))
+	services := a.services[name]
+	if a.hidden[name] {
+		services = ""
+	}
+	_ = json.NewEncoder(w).Encode(entries(services))
 }
 
 // entries reads "b1 b2! g1": the first letter is the colour, ! is critical, ?
@@ -148,7 +153,9 @@ func run(t *testing.T, a *agent, o Options) *world {
 	t.Helper()
 	pipes := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
 	server := &http.Server{Handler: a}
-	a.changed = make(chan struct{})
+	if a.changed == nil {
+		a.changed = make(chan struct{})
+	}
 	o.Address, o.dial = "consul.test:8500", pipes.dial
 	source, err := New(o)
 	if err != nil {

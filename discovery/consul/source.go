@@ -100,8 +100,9 @@ func New(o Options) (*Source, error) {
 			return nil, fmt.Errorf("service %s: %w", service, err)
 		}
 		w := &watch{service: service, name: name, tags: tags, hold: o.Hold, health: client.Health()}
-		if w.fleet, w.known = o.Previous[service]; w.known {
-			s.world[service] = w.fleet
+		if f, ok := o.Previous[service]; ok && f.Unread == "" {
+			w.fleet, w.known = f, true
+			s.world[service] = f
 		} else {
 			s.waiting[service] = "Consul was not asked yet"
 		}
@@ -118,12 +119,16 @@ func (s *Source) Waiting() map[discovery.Service]string {
 	return maps.Clone(s.waiting)
 }
 
+// firstRead is how long the services that can be read wait at the start for those
+// that cannot.
+const firstRead = 2 * time.Second
+
 // Run calls emit with the whole world once every service has been read, and again
 // whenever it has changed; calls do not overlap, and no two in a row are equal.
 // While Consul cannot be read the last good world stays, with Err. A service that
-// can never be read (a token that may not see it) keeps the first emit waiting:
-// on a reload, end the Source before this one only then. It returns the cause of
-// ctx's end.
+// cannot be read (a token that may not see it) keeps the others waiting for
+// firstRead and is then Unread among them; while none can be read nothing is
+// emitted. It returns the cause of ctx's end.
 func (s *Source) Run(ctx context.Context, emit func(discovery.Snapshot)) error {
 	defer s.closing()
 	ctx, cancel := context.WithCancel(ctx)
@@ -135,18 +140,33 @@ func (s *Source) Run(ctx context.Context, emit func(discovery.Snapshot)) error {
 		watches.Go(func() { w.run(ctx, reports) })
 	}
 	var emitted discovery.Snapshot
+	begun := time.NewTimer(firstRead)
+	defer begun.Stop()
+	patient := true
 	for {
-		if len(s.world) == len(s.watches) && (emitted == nil || !maps.EqualFunc(emitted, s.world, discovery.Fleet.Equal)) {
-			emitted = maps.Clone(s.world)
+		whole := len(s.world) == len(s.watches) || len(s.world) > 0 && !patient
+		if next := s.snapshot(); whole && (emitted == nil || !maps.EqualFunc(emitted, next, discovery.Fleet.Equal)) {
+			emitted = next
 			emit(emitted)
 		}
 		select {
 		case r := <-reports:
 			s.take(r)
+		case <-begun.C:
+			patient = false
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// snapshot is every service, as it was read or Unread.
+func (s *Source) snapshot() discovery.Snapshot {
+	all := maps.Clone(s.world)
+	for service, why := range s.Waiting() {
+		all[service] = discovery.Fleet{Instances: []discovery.Instance{}, Unread: why}
+	}
+	return all
 }
 
 // take puts what a watch has to say into the world.

@@ -39,6 +39,35 @@ func TestNothingIsEmittedBeforeEveryServiceIsRead(t *testing.T) {
 	})
 }
 
+// One service that cannot be read keeps the others waiting for a moment only, and a
+// source that goes on from there does not take it for read.
+func TestOneServiceThatCannotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &agent{index: 5, services: map[string]string{"chat": "b1 g1"}, hidden: map[string]bool{"pay": true}}
+		services := map[discovery.Service]string{"chat": "", "pay": ""}
+		w := run(t, a, Options{Services: services})
+		if len(w.news()) != 0 {
+			t.Fatalf("emitted %+v at once", w.news())
+		}
+		time.Sleep(firstRead + time.Millisecond)
+		const want = "Consul cannot be read: the token may not see pay; give it service:read on it and node:read"
+		got := w.news()
+		if len(got) != 1 || in(got[0]["chat"]) != "b1 g1" || got[0]["chat"].Unread != "" || got[0]["pay"].Unread != want || len(got[0]["pay"].Instances) != 0 {
+			t.Fatalf("emitted %+v", got)
+		}
+		next := run(t, a, Options{Services: services, Previous: got[0]})
+		time.Sleep(firstRead + time.Millisecond)
+		if got := next.news(); len(got) != 1 || got[0]["pay"].Unread != want {
+			t.Fatalf("the next source emitted %+v", got)
+		}
+		a.tell(func(a *agent) { a.hidden, a.services["pay"] = nil, "b9" })
+		time.Sleep(10 * time.Second)
+		if got := w.news(); in(got[len(got)-1]["pay"]) != "b9" || got[len(got)-1]["pay"].Unread != "" {
+			t.Fatalf("emitted %+v", got)
+		}
+	})
+}
+
 func TestAChangeIsNewsAtOnceAndAnEqualAnswerIsNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := &agent{index: 1, services: map[string]string{"chat": "b1 b2 g1"}}

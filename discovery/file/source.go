@@ -64,7 +64,7 @@ func New(o Options) (*Source, error) {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	for _, service := range s.services {
-		if f, ok := o.Previous[service]; ok {
+		if f, ok := o.Previous[service]; ok && f.Unread == "" {
 			s.world[service] = f
 		}
 	}

@@ -73,10 +73,23 @@ func (s Server) Handler() http.Handler {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
-		_, _ = io.WriteString(w, "ready\n")
+		_, _ = io.WriteString(w, "ready\n"+s.unread())
 	})
 	all.Handle("/", guarded)
 	return all
+}
+
+// unread names the services that discovery could not tell of since the start, one a
+// line.
+func (s Server) unread() string {
+	var out strings.Builder
+	views, _ := s.Views()
+	for _, name := range slices.Sorted(maps.Keys(views)) {
+		if why := views[name].Seen.Fleet.Unread; why != "" {
+			fmt.Fprintf(&out, "service %s has not been read from discovery: %s\n", name, why)
+		}
+	}
+	return out.String()
 }
 
 // authorize demands the bearer token.

@@ -190,6 +190,12 @@ func TestToken(t *testing.T) {
 
 func TestReady(t *testing.T) {
 	s := server(new(rollout.Command))
+	s.Views = func() (map[discovery.Service]rollout.View, <-chan struct{}) {
+		return map[discovery.Service]rollout.View{"chat": view(), "pay": {Seen: rollout.Seen{Fleet: discovery.Fleet{Unread: "it answered 403"}}}}, nil
+	}
+	if code, text := call(s.Handler(), "GET", "/readyz", ""); code != 200 || text != "ready\nservice pay has not been read from discovery: it answered 403\n" {
+		t.Errorf("a service that was not read: %d %s", code, text)
+	}
 	s.Ready = func() error { return errors.New("chat is not read from Consul yet") }
 	for path, want := range map[string]int{"/healthz": 200, "/readyz": 503, "/v1/status": 503, "/v1/watch": 503, "/v1/services/chat": 503, "/v1/version": 200, "/v1/proxies": 200} {
 		code, text := call(s.Handler(), "GET", path, "")

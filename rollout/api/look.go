@@ -32,7 +32,7 @@ func Look(v rollout.View, now time.Time) Status {
 		Reason:    v.Reason,
 		Policy:    v.Policy,
 		LeftOut:   append([]discovery.LeftOut{}, v.Seen.Fleet.LeftOut...),
-		Discovery: Discovery{Error: v.Seen.Fleet.Err, Suspect: v.Seen.Fleet.Suspect},
+		Discovery: Discovery{Error: cmp.Or(v.Seen.Fleet.Err, v.Seen.Fleet.Unread), Suspect: v.Seen.Fleet.Suspect},
 		Proxies:   lookProxies(v.Seen),
 	}
 	outlook := rollout.Foresee(v.State, v.Seen, now)

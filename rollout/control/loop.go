@@ -15,7 +15,8 @@ import (
 const retryAfter = time.Second
 
 // lookAtAll decides for every service and publishes; it returns when to look
-// again. Nothing happens before every configured service was read once.
+// again. Nothing happens before discovery says of every configured service what it
+// read, or why it cannot.
 func (c *Controller) lookAtAll(ctx context.Context) time.Time {
 	c.mu.Lock()
 	services, snapshot, stale := c.services, c.snapshot, c.stale
@@ -76,7 +77,7 @@ func (c *Controller) enroll(services map[discovery.Service]Service, snapshot dis
 // prepare stores the state of a service that has none yet and derives its wish.
 func (c *Controller) prepare(ctx context.Context, name discovery.Service, fleet discovery.Fleet) error {
 	run := c.running[name]
-	if run.stored.Version == "" {
+	if run.stored.Version == "" && fleet.Unread == "" {
 		if err := c.store(ctx, run, run.state); err != nil {
 			return err
 		}
@@ -98,7 +99,9 @@ func (c *Controller) look(ctx context.Context, name discovery.Service, services 
 		seen := c.see(name, fleet)
 		wish := rollout.Wished(run.state, seen)
 		again := c.refused[name] != "" && now.Sub(c.tried) >= retryAfter
-		if run.stored.Version != "" && (c.wish(name, wish) || again) {
+		// Of what was never read nothing is stored: its colours are not known yet.
+		unknown := run.stored.Version == "" && fleet.Unread != ""
+		if (run.stored.Version != "" || unknown) && (c.wish(name, wish) || again) {
 			c.publish()
 			seen = c.see(name, fleet)
 		}
@@ -111,7 +114,7 @@ func (c *Controller) look(ctx context.Context, name discovery.Service, services 
 		if d.Next.Retired == configured {
 			d.Next, d.Changed = d.Next.Retire(!configured), true
 		}
-		if d.Changed || run.stored.Version == "" {
+		if d.Changed || run.stored.Version == "" && !unknown {
 			err := c.store(ctx, run, d.Next)
 			if err == nil {
 				continue

@@ -130,7 +130,7 @@ func (f *Fleet) detect(what func()) {
 func (f *Fleet) rediscover() {
 	f.shown.Instances = nil
 	for _, in := range f.instances {
-		if !in.gone {
+		if !in.gone && f.shown.Unread == "" {
 			f.shown.Instances = append(f.shown.Instances, in.Instance)
 		}
 	}
@@ -200,6 +200,13 @@ func (f *Fleet) room(c discovery.Colour, headroom int) (total int, known bool) {
 func (f *Fleet) Discover(err, suspect string) {
 	f.shown.Err, f.shown.Suspect = err, suspect
 	f.ring()
+}
+
+// Unread has discovery never have been read since rolloutd started, for a reason;
+// empty has it read.
+func (f *Fleet) Unread(why string) {
+	f.shown.Unread = why
+	f.rediscover()
 }
 
 // HideReturns has the application not tell returning clients from new ones any more.
