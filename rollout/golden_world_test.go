@@ -66,7 +66,7 @@ func newGround(t *testing.T, blue, green, connections int) *ground {
 	g.policy.Funnel = units.Funnel{Close: 10, Every: 3 * second}
 	g.seen = rollout.Seen{
 		Watching: g.now, Gates: map[string]rollout.Reading{}, Hooks: map[discovery.InstanceID]rollout.HookRun{},
-		Proxies: []rollout.Proxy{{Node: "edge-1", Connected: true}, {Node: "edge-2", Connected: true}},
+		Proxies: []rollout.Proxy{{Node: "edge-1", Routes: true, Connected: true}, {Node: "edge-2", Routes: true, Connected: true}},
 	}
 	for i := range blue {
 		m := g.join(discovery.Blue, i+1)

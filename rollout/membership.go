@@ -15,7 +15,7 @@ const proxyForgotten = 24 * time.Hour
 // that left are marked departed, departed ones that are proven empty are
 // forgotten. A drain endpoint is one process: a departed member whose endpoint an
 // instance in discovery has now is that instance under its former name or colour,
-// and is forgotten too. It also remembers every proxy that connected.
+// and is forgotten too. It also remembers every proxy that connected and routes to it.
 func absorb(t *turn) {
 	if !t.asListed() {
 		absorbFleet(t)
@@ -127,10 +127,10 @@ func absorbProxies(t *turn) {
 	for _, p := range t.seen.Proxies {
 		i, known := slices.BinarySearch(t.state.Proxies, p.Node)
 		switch {
-		case p.Connected && !known:
+		case p.Connected && p.Routes && !known:
 			s := t.write()
 			s.Proxies = slices.Insert(slices.Clone(s.Proxies), i, p.Node)
-		case !p.Connected && known && t.now.Sub(p.Lost) > proxyForgotten:
+		case known && (p.Connected && !p.Routes || !p.Connected && t.now.Sub(p.Lost) > proxyForgotten):
 			t.forgetProxy(p.Node)
 		}
 	}

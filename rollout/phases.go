@@ -145,6 +145,7 @@ func (s *situation) unconfirmed() *blocker {
 	var behind []string
 	for _, p := range s.seen.Proxies {
 		switch {
+		case !p.Routes:
 		case p.Connected && p.Nack != "":
 			return blocked(Nacked, "waiting: proxy %s refused its configuration (%s); mend the cause, then restart that Envoy", p.Node, p.Nack)
 		case p.Connected && !p.Confirmed:

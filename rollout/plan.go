@@ -216,6 +216,9 @@ func planTarget(s *situation, p *Plan) {
 func planProxies(s *situation, p *Plan) {
 	connected := 0
 	for _, x := range s.seen.Proxies {
+		if !x.Routes {
+			continue
+		}
 		if x.Connected {
 			connected++
 		}

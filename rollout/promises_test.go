@@ -101,7 +101,7 @@ func (s *story) act(n byte, arg int) {
 	all := s.Fleet.Instances()
 	in := all[arg%len(all)]
 	edge := s.Edge.Proxy([]string{"edge-1", "edge-2"}[arg%2])
-	switch n % 17 {
+	switch n % 18 {
 	case 0:
 		if !s.begun && s.accepts(rollout.Promote{Service: "chat", Target: discovery.Green, Force: true}) {
 			s.begun = true
@@ -155,6 +155,8 @@ func (s *story) act(n byte, arg int) {
 			s.newer, s.abort = true, false
 			s.cap(10)
 		}
+	case 17: // an xDS client that is no Envoy
+		s.Edge.Proxy("tool-1").Estrange()
 	}
 }
 

@@ -126,8 +126,13 @@ type Sighting struct {
 
 // Proxy is one Envoy as seen from one service.
 type Proxy struct {
-	Node      string
+	Node string
+	// Addr is its machine, as the server sees it; the zero value is not known.
+	Addr      netip.Addr
 	Connected bool
+	// Routes: it asks for, or holds, what routes to the service: its listener, its
+	// routes or its clusters. Nobody waits for one that does not.
+	Routes bool
 	// Lost is when a proxy that is not connected went away.
 	Lost time.Time
 	// Confirmed: it acknowledged exactly what is published for the service.

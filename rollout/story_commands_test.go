@@ -217,7 +217,7 @@ func (s *teller) everybody(do func(*sim.Instance)) {
 }
 
 // meddle is what happens to a proxy: "edge-2 gone", "edge-2 back", "edge-1
-// refuses TEXT", "edge-1 takes".
+// refuses TEXT", "edge-1 takes", "tool-1 alien".
 func (s *teller) meddle(rest string) {
 	node, rest, _ := strings.Cut(rest, " ")
 	what, text, _ := strings.Cut(rest, " ")
@@ -235,6 +235,8 @@ func (s *teller) meddle(rest string) {
 		p.Refuse(text)
 	case "takes":
 		p.Take()
+	case "alien":
+		p.Estrange()
 	default:
 		s.t.Fatalf("a proxy cannot %q", what)
 	}

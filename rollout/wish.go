@@ -191,12 +191,12 @@ func (s *situation) hookOrders() map[discovery.InstanceID]HookOrder {
 	return out
 }
 
-// proxyCount is how many proxies share limits and rates: those that are connected,
+// proxyCount is how many proxies share limits and rates: those that route here and are connected,
 // and after a restart those that are known and were not seen since.
 func (s *situation) proxyCount() int {
 	n := 0
 	for _, p := range s.seen.Proxies {
-		if p.Connected {
+		if p.Connected && p.Routes {
 			n++
 		}
 	}

@@ -3,6 +3,7 @@ package xds
 import (
 	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -16,7 +17,7 @@ type Client struct {
 	Cluster   string
 	UserAgent string
 	// Addr is where its newest stream came from.
-	Addr      string
+	Addr      netip.AddrPort
 	Connected bool
 	// Since is when it connected last; Lost is when its last stream ended,
 	// zero while it is connected.
@@ -29,6 +30,11 @@ type Client struct {
 	// what it held last. A resource of which another version is on its way to
 	// the proxy is not among them: it may be in use already.
 	Acknowledged map[resource.Ref]string
+	// Everything are the types of which it asks for all resources, Asked what it asks
+	// for by name and has not acknowledged. Of a lost proxy, or one that has connected
+	// again and not named a type yet, they are what it asked for last.
+	Everything map[string]bool
+	Asked      map[resource.Ref]bool
 	// Nacks is the newest refusal of each type that has one which no later
 	// acknowledgement or removal has settled, sorted by type.
 	Nacks []Nack
@@ -66,6 +72,12 @@ func (c Client) Holds(refs map[resource.Ref]string) bool {
 	return true
 }
 
+// Wants reports whether the proxy asks for the resource or holds it.
+func (c Client) Wants(ref resource.Ref) bool {
+	_, held := c.Acknowledged[ref]
+	return held || c.Asked[ref] || c.Everything[ref.Type]
+}
+
 // Clients returns every proxy that is connected, or was within the last hour,
 // sorted by node.
 func (s *Server) Clients() []Client {
@@ -90,10 +102,17 @@ func (p *peer) describe() Client {
 		Node: p.node, Cluster: p.cluster, UserAgent: p.userAgent, Addr: p.addr,
 		Connected: len(p.streams) > 0, Since: p.since, Lost: p.lost, Streams: len(p.streams),
 		Acknowledged: make(map[resource.Ref]string, names), NackCount: p.nackCount,
+		Everything: map[string]bool{}, Asked: map[resource.Ref]bool{},
 	}
 	for _, typeURL := range slices.Sorted(maps.Keys(p.types)) {
 		h := p.types[typeURL]
+		if h.everything() {
+			d.Everything[typeURL] = true
+		}
 		for name, e := range h.names.byName {
+			if e.named && e.held == nil {
+				d.Asked[resource.Ref{Type: typeURL, Name: name}] = true
+			}
 			if e.held != nil {
 				d.Acknowledged[resource.Ref{Type: typeURL, Name: name}] = e.held.version
 			}
@@ -105,10 +124,15 @@ func (p *peer) describe() Client {
 			for _, c := range r.changed {
 				if have := h.names.held(c.Name); have != nil && have.version != c.version {
 					delete(d.Acknowledged, c.Ref)
+					d.Asked[c.Ref] = true
 				}
 			}
 			for _, name := range r.removed {
-				delete(d.Acknowledged, resource.Ref{Type: typeURL, Name: name})
+				ref := resource.Ref{Type: typeURL, Name: name}
+				if _, held := d.Acknowledged[ref]; held {
+					delete(d.Acknowledged, ref)
+					d.Asked[ref] = true // it may be in use still
+				}
 			}
 		}
 		if h.nack != nil {

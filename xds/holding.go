@@ -21,6 +21,7 @@ type holding struct {
 	agenda       agenda
 	subscription subscription
 	flight       flight
+	all          bool  // the stream before asked for everything
 	nack         *Nack // the newest refusal; nil once it is settled
 }
 
@@ -36,11 +37,21 @@ func newHolding(s *Server, p *peer, typeURL string) *holding {
 // disown forgets what was being said on a stream that no longer counts. What the
 // proxy held and refused last stays known until it speaks again.
 func (h *holding) disown() {
+	h.all = h.everything()
 	h.owner = nil
 	h.agenda = agenda{names: &h.names}
 	h.subscription = subscription{names: &h.names, agenda: &h.agenda}
 	h.flight.clear()
 	h.names.reset(entry.disowned)
+}
+
+// everything reports whether the proxy asks for all resources of the type, or did when it
+// spoke last.
+func (h *holding) everything() bool {
+	if h.owner == nil {
+		return h.all
+	}
+	return h.subscription.wildcard
 }
 
 // begin hands the type to st, which asks for it for the first time and claims to

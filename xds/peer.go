@@ -3,6 +3,7 @@ package xds
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -21,12 +22,13 @@ const (
 type peer struct {
 	node string
 
-	mu                       sync.Mutex // guards what follows; never held while sending
-	cluster, userAgent, addr string
-	since, lost              time.Time
-	streams                  map[*stream]struct{}
-	types                    map[string]*holding
-	nackCount                uint64
+	mu                 sync.Mutex // guards what follows; never held while sending
+	cluster, userAgent string
+	addr               netip.AddrPort
+	since, lost        time.Time
+	streams            map[*stream]struct{}
+	types              map[string]*holding
+	nackCount          uint64
 }
 
 // attach makes st a stream of the node. It replaces an older stream of the same kind,

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/netip"
 	"slices"
 	"strconv"
 	"sync"
@@ -44,7 +45,7 @@ type stream struct {
 	s        *Server
 	protocol protocol
 	only     string // the type of a per-type service; empty for the aggregated one
-	addr     string
+	addr     netip.AddrPort
 	wake     level.Level   // there may be something to send
 	closing  chan struct{} // closed to end it from outside
 	ended    sync.Once
@@ -72,7 +73,7 @@ func (s *Server) serve(ctx context.Context, with protocol, only string) error {
 		wake: level.New(), closing: make(chan struct{}), types: map[string]bool{},
 	}
 	if from, ok := grpcpeer.FromContext(ctx); ok {
-		st.addr = from.Addr.String()
+		st.addr, _ = netip.ParseAddrPort(from.Addr.String()) // of a pipe in memory: none
 	}
 	requests := make(chan request)
 	failed := make(chan error, 1) // its one value is never waited for

@@ -43,6 +43,9 @@ func (c *cli) printProxies(all []api.Proxy, now time.Time) error {
 		if p.Connected {
 			state = "connected"
 		}
+		if p.Foreign {
+			state += ", routes nothing"
+		}
 		var holds []string
 		for _, h := range p.Holds {
 			holds = append(holds, fmt.Sprintf("%d %s", h.Resources, h.Type))

@@ -44,7 +44,7 @@ func steady(name discovery.Service, n int) rollout.View {
 			v.Seen.Instances[in.ID] = rollout.Sighting{At: then, Status: st}
 		}
 	}
-	v.Seen.Proxies = []rollout.Proxy{{Node: "edge-1", Connected: true, Confirmed: true}, {Node: "edge-2", Connected: true, Confirmed: true}}
+	v.Seen.Proxies = []rollout.Proxy{{Node: "edge-1", Routes: true, Connected: true, Confirmed: true}, {Node: "edge-2", Routes: true, Connected: true, Confirmed: true}}
 	return v
 }
 

@@ -211,12 +211,16 @@ func (p *publisher) carries() map[discovery.Service]bool {
 	return out
 }
 
-// nodes lists the proxies that are connected, and when the others were lost.
+// nodes lists the proxies that route to some service and are connected, and when the
+// others were lost.
 func (p *publisher) nodes() (connected []string, lost map[string]time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	lost = map[string]time.Time{}
 	for _, x := range p.proxies {
+		if p.foreign(x) {
+			continue
+		}
 		if x.Connected {
 			connected = append(connected, x.Node)
 		} else {

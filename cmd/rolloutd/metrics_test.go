@@ -45,7 +45,7 @@ func draining() map[discovery.Service]rollout.View {
 				"g1": {At: at, Status: drain.Status{State: drain.Serving, Active: 18, Accepted: 18, Returned: new(uint64(17))}},
 			},
 			Gates:   map[string]rollout.Reading{"errors": {Open: true, At: at}, "load": {At: at}},
-			Proxies: []rollout.Proxy{{Node: "edge-1", Connected: true, Confirmed: true}, {Node: "edge-2", Connected: true}},
+			Proxies: []rollout.Proxy{{Node: "edge-1", Routes: true, Connected: true, Confirmed: true}, {Node: "edge-2", Routes: true, Connected: true}},
 			Loads:   map[rollout.Place]rollout.Load{{Colour: discovery.Blue, Addr: addr}: {Held: 30, At: at}},
 			Witnesses: map[discovery.Colour]rollout.Witness{
 				discovery.Blue: {Active: 31, At: at, ConnectP99: 1500 * time.Microsecond}, discovery.Green: {Missing: []string{"edge-2"}},

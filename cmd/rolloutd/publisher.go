@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/sluice-proxy/sluice/cmd/internal/config"
 	"github.com/sluice-proxy/sluice/discovery"
@@ -209,17 +210,27 @@ func (p *publisher) refresh() {
 	p.proxies = proxies
 }
 
+// sayWithin is how long an xDS client that has just connected is given to say what it
+// asks for, before it is taken for one that routes nothing.
+const sayWithin = 2 * time.Second
+
 // Proxies lists the proxies as seen from one service: confirmed is who holds
-// exactly what was published for it last.
+// exactly what was published for it last. One that has just connected and not said
+// what it asks for is not there yet.
 func (p *publisher) Proxies(name discovery.Service) []rollout.Proxy {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	needs, concerned := p.needs(name)
+	paths, now := p.paths(name), time.Now()
 	out := make([]rollout.Proxy, 0, len(p.proxies))
 	for _, x := range p.proxies {
+		routes := routes(x, paths)
+		if !routes && x.Connected && now.Sub(x.Since) < sayWithin {
+			continue
+		}
 		seen := rollout.Proxy{
-			Node: x.Node, Connected: x.Connected, Lost: x.Lost,
-			Confirmed: x.Connected && len(needs) > 0 && x.Holds(needs),
+			Node: x.Node, Addr: x.Addr.Addr().Unmap(), Connected: x.Connected, Lost: x.Lost, Routes: routes,
+			Confirmed: routes && x.Connected && len(needs) > 0 && x.Holds(needs),
 		}
 		for _, n := range x.Nacks {
 			for _, name := range n.Names {
@@ -231,6 +242,45 @@ func (p *publisher) Proxies(name discovery.Service) []rollout.Proxy {
 		out = append(out, seen)
 	}
 	return out
+}
+
+// paths is what brings connections to the service's colours: its clusters, then its routes,
+// then its listener, which alone brings nobody anywhere.
+func (p *publisher) paths(name discovery.Service) []resource.Ref {
+	s := p.service(name)
+	if s == nil {
+		return nil
+	}
+	kind := envoy.RouteType
+	if s.Protocol == edge.TCP {
+		kind = envoy.ExtensionType
+	}
+	return []resource.Ref{
+		{Type: envoy.ClusterType, Name: envoy.ClusterName(name, discovery.Blue)},
+		{Type: envoy.ClusterType, Name: envoy.ClusterName(name, discovery.Green)},
+		{Type: kind, Name: s.Listener},
+		{Type: envoy.ListenerType, Name: s.Listener},
+	}
+}
+
+// routes reports whether the client asks for, or holds, any of the paths. A listener that
+// it refused is none: clients that are no Envoy ask for it by its name.
+func routes(x xds.Client, paths []resource.Ref) bool {
+	for _, ref := range paths {
+		if !x.Wants(ref) {
+			continue
+		}
+		refused := func(n xds.Nack) bool { return n.Type == ref.Type && slices.Contains(n.Names, ref.Name) }
+		if ref.Type != envoy.ListenerType || !slices.ContainsFunc(x.Nacks, refused) {
+			return true
+		}
+	}
+	return false
+}
+
+// foreign reports whether the client is no proxy of any service. p.mu is held.
+func (p *publisher) foreign(x xds.Client) bool {
+	return !slices.ContainsFunc(p.config.Services, func(s edge.Service) bool { return routes(x, p.paths(s.Name)) })
 }
 
 // needs is what a proxy has to hold to send the service's connections where they
@@ -278,8 +328,11 @@ func (p *publisher) list() []api.Proxy {
 
 func (p *publisher) word(x xds.Client) api.Proxy {
 	out := api.Proxy{
-		Node: x.Node, Connected: x.Connected, Since: x.Since, Address: x.Addr, UserAgent: x.UserAgent,
+		Node: x.Node, Connected: x.Connected, Since: x.Since, Foreign: p.foreign(x), UserAgent: x.UserAgent,
 		NackCount: x.NackCount, Holds: []api.Holding{}, Nacks: []api.Rejection{}, Withheld: []api.Withheld{},
+	}
+	if x.Addr.IsValid() {
+		out.Address = x.Addr.String()
 	}
 	if !x.Connected {
 		out.Since = x.Lost

@@ -287,9 +287,9 @@ func (m moment) seen() rollout.Seen {
 		},
 	}
 	for _, node := range m.state.Proxies {
-		s.Proxies = append(s.Proxies, rollout.Proxy{Node: node, Connected: true, Confirmed: true})
+		s.Proxies = append(s.Proxies, rollout.Proxy{Node: node, Routes: true, Connected: true, Confirmed: true})
 	}
-	s.Proxies = append(s.Proxies, rollout.Proxy{Node: "edge-9", Lost: m.at.Add(-time.Minute), Nack: "sum of weights is 0"})
+	s.Proxies = append(s.Proxies, rollout.Proxy{Node: "edge-9", Routes: true, Lost: m.at.Add(-time.Minute), Nack: "sum of weights is 0"})
 	if m.state.Retired {
 		s.Fleet.Err, s.Fleet.Suspect, s.Unpublished = "consul gives no answer", "all instances of blue left at once", "listener/web would be removed"
 	}
@@ -333,5 +333,7 @@ func proxies(at time.Time) []api.Proxy {
 			Nacks:    []api.Rejection{{Type: "route", Names: []string{"chat"}, Message: "sum of weights is 0", At: at}},
 			Withheld: []api.Withheld{{Ref: "listener/web", Why: "it would be removed"}},
 			Reports:  api.Reporting{Silent: true, Trouble: "it names no endpoints", Refused: 7, Ignored: []string{"other"}}},
+		{Node: "grpc-1", Connected: true, Since: at, Address: "10.1.0.3:40000", UserAgent: "gRPC 1.80", Foreign: true,
+			Holds: []api.Holding{}, Nacks: []api.Rejection{}, Withheld: []api.Withheld{}},
 	}
 }

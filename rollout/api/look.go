@@ -63,6 +63,9 @@ func Look(v rollout.View, now time.Time) Status {
 func lookProxies(seen rollout.Seen) Proxies {
 	p := Proxies{Nacks: []ProxyNack{}, Unpublished: seen.Unpublished}
 	for _, x := range seen.Proxies {
+		if !x.Routes {
+			continue
+		}
 		if x.Connected {
 			p.Connected++
 		}

@@ -23,7 +23,7 @@ func view() rollout.View {
 	state := rollout.NewState("chat", discovery.Blue)
 	state.Epoch = 1
 	seen := rollout.Seen{Instances: map[discovery.InstanceID]rollout.Sighting{}, Proxies: []rollout.Proxy{
-		{Node: "edge-1", Connected: true, Confirmed: true}, {Node: "edge-2", Connected: true, Nack: "bad weight"}, {Node: "edge-3"}}}
+		{Node: "edge-1", Routes: true, Connected: true, Confirmed: true}, {Node: "edge-2", Routes: true, Connected: true, Nack: "bad weight"}, {Node: "edge-3", Routes: true}, {Node: "grpc-1", Connected: true, Nack: "it is no Envoy"}}}
 	add := func(id discovery.InstanceID, c discovery.Colour, addr string, ceiling *int, st drain.Status) {
 		in := discovery.Instance{ID: id, Colour: c, Addr: netip.MustParseAddrPort(addr), Health: discovery.Passing, Drain: "http://" + addr, Capacity: 500, Version: "v1"}
 		seen.Fleet.Instances = append(seen.Fleet.Instances, in)

@@ -240,6 +240,9 @@ type Proxy struct {
 	Since     time.Time `json:"since"`
 	Address   string    `json:"address"`
 	UserAgent string    `json:"user_agent,omitempty"`
+	// Foreign: it asks for no listener, routes or clusters of any service, so nothing
+	// waits for it: an xDS client that is none of these Envoys.
+	Foreign bool `json:"foreign,omitempty"`
 	// Holds is what it acknowledged, one entry per resource type.
 	Holds []Holding `json:"holds"`
 	// Nacks are the refusals that still stand; NackCount counts all there were.

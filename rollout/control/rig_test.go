@@ -221,7 +221,7 @@ func (r *rig) hear(wishes rollout.Wishes) map[discovery.Service]string {
 func (r *rig) proxies(discovery.Service) []rollout.Proxy {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return []rollout.Proxy{{Node: "edge-1", Connected: true, Confirmed: !r.deaf && r.refuse == ""}}
+	return []rollout.Proxy{{Node: "edge-1", Routes: true, Connected: true, Confirmed: !r.deaf && r.refuse == ""}}
 }
 
 // arrive connects a client to the named house. Evicted, it comes back to a house

@@ -73,7 +73,7 @@ func (e *Edge) publish(wish rollout.Wish) {
 		p.told = e.routes.version
 		told := e.routes
 		e.after(p.delay, func() {
-			if p.told == told.version && p.nack == "" && !p.gone {
+			if p.told == told.version && p.nack == "" && !p.gone && !p.alien {
 				p.heard = told
 				e.ring()
 				e.watch()
@@ -85,9 +85,10 @@ func (e *Edge) publish(wish rollout.Wish) {
 // watch keeps which proxies clients come through, those that are connected if there
 // are any, and how many send each instance new connections.
 func (e *Edge) watch() {
-	e.serving = slices.DeleteFunc(slices.Clone(e.proxies), (*Proxy).Gone)
+	envoys := slices.DeleteFunc(slices.Clone(e.proxies), func(p *Proxy) bool { return p.alien })
+	e.serving = slices.DeleteFunc(slices.Clone(envoys), (*Proxy).Gone)
 	if len(e.serving) == 0 {
-		e.serving = e.proxies
+		e.serving = envoys
 	}
 	for _, in := range e.fleet.instances {
 		in.openAt = 0

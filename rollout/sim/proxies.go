@@ -42,6 +42,7 @@ type Proxy struct {
 	delay time.Duration
 	nack  string // why it refuses what it is told
 	gone  bool   // not connected
+	alien bool   // an xDS client that is no Envoy of ours: it asks for nothing and acknowledges nothing
 	lost  time.Time
 	told  int    // the version it was sent last
 	heard routes // what it acknowledged
@@ -55,6 +56,12 @@ func (p *Proxy) Leave() {
 
 func (p *Proxy) Return() {
 	p.gone = false
+	p.again()
+}
+
+// Estrange makes it an xDS client that routes nothing.
+func (p *Proxy) Estrange() {
+	p.alien, p.heard = true, routes{}
 	p.again()
 }
 
@@ -84,7 +91,7 @@ func (p *Proxy) again() {
 
 // seen is the proxy as rolloutd sees it, when so much is published.
 func (p *Proxy) seen(version int) rollout.Proxy {
-	s := rollout.Proxy{Node: p.node, Connected: !p.gone, Lost: p.lost, Confirmed: !p.gone && p.heard.version == version}
+	s := rollout.Proxy{Node: p.node, Routes: !p.alien, Connected: !p.gone, Lost: p.lost, Confirmed: !p.gone && p.heard.version == version}
 	if p.heard.version != version {
 		s.Nack = p.nack
 	}
