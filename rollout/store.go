@@ -21,9 +21,12 @@ type Stored struct {
 	Version string
 }
 
-// StorePatience bounds one request to the store: one that hangs must not hold up
-// the other services and the operator's commands for longer.
+// StorePatience bounds one request to the store, and how long an operator's command
+// waits for it.
 const StorePatience = 3 * time.Second
+
+// errNoAnswer: the store may have stored the state or not.
+var errNoAnswer = fmt.Errorf("the store gave no answer within %s", StorePatience)
 
 // ErrConflict: what is stored is no longer what was read. Nothing was written;
 // read again before deciding anything.
@@ -76,13 +79,16 @@ func DecodeStateOf(service discovery.Service, data []byte) (State, error) {
 // Unstored says that a state could not be stored, and why.
 func Unstored(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("the next state cannot be stored: the store gave no answer within %s", StorePatience)
+		err = errNoAnswer
 	}
 	return fmt.Errorf("the next state cannot be stored: %w", err)
 }
 
 // RefuseUnstored is the answer to a command whose state could not be stored.
 func RefuseUnstored(service discovery.Service, err error) *Refusal {
+	if errors.Is(err, errNoAnswer) {
+		return refuse(NotStored, "%s: it is not known whether it will be done: %v; mend the store, and look at the status before trying again", service, err)
+	}
 	return refuse(NotStored, "%s: nothing was changed: %v; mend the store and try again", service, err)
 }
 

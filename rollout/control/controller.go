@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -78,7 +78,7 @@ type Controller struct {
 	watcher  *watcher
 	notices  level.Level // something was seen, look again
 	counts   level.Level // only counts were seen, look again within glance
-	commands chan request
+	commands chan *request
 	since    time.Time
 
 	// Whole values handed over by others; newest wins.
@@ -87,38 +87,49 @@ type Controller struct {
 	snapshot discovery.Snapshot
 	views    map[discovery.Service]rollout.View
 	newer    chan struct{} // closed when views are replaced
-
-	stale bool // configured anew: publish although the wishes are the same
+	news     news
 
 	// Owned by Run's goroutine.
 	running   map[discovery.Service]*running
+	names     []discovery.Service // of running, sorted
 	published rollout.Wishes
 	tried     time.Time // when Publish was called last; zero before the first
 	refused   map[discovery.Service]string
-	group     sync.WaitGroup
+	reloading bool // what is stored is being read again
+
+	group sync.WaitGroup
+}
+
+// news is what has happened since the last pass.
+type news struct {
+	all      bool // anything may have happened to any service
+	stale    bool // configured anew: publish although the wishes are the same
+	services map[discovery.Service]bool
+	writes   []written
+	reload   *reloaded
 }
 
 // running is one service as Run holds it.
 type running struct {
 	state  rollout.State
 	stored rollout.Stored
+	known  bool // some state of it was stored, so what follows from it may show
 	view   rollout.View
 	wake   time.Time
-	// failure is why the last store failed and retry when it is tried again; nil
-	// while it works.
+	// behind is since when the view is not of state, or of a state that is being
+	// replaced; zero when it is what Step said last.
+	behind time.Time
+
+	write  *write // under way; nil when there is none
+	writes int    // how many have begun
+	// failure is why the last one failed and retry when it is tried again; nil
+	// while it works. doubt: it may be stored nevertheless, read again.
 	failure error
 	retry   time.Time
-}
+	doubt   bool
 
-type request struct {
-	ctx     context.Context
-	command rollout.Command
-	reply   chan reply // capacity 1: the loop never waits for who asked
-}
-
-type reply struct {
-	answer rollout.Answer
-	err    error
+	commands []*request // wait for the write under way
+	answers  []*request // carried out; they wait for the view
 }
 
 // New returns a controller that has started nothing; Run does.
@@ -127,12 +138,15 @@ func New(ports Ports) *Controller {
 		ports:    ports,
 		notices:  level.New(),
 		counts:   level.New(),
-		commands: make(chan request),
+		commands: make(chan *request),
 		newer:    make(chan struct{}),
 		running:  map[discovery.Service]*running{},
 		refused:  map[discovery.Service]string{},
 	}
-	c.watcher = newWatcher(ports.Drain, c.Notice, c.counts.Set)
+	c.watcher = newWatcher(ports.Drain, c.touch, func(name discovery.Service) {
+		c.mark(name)
+		c.counts.Set()
+	})
 	return c
 }
 
@@ -140,7 +154,7 @@ func New(ports Ports) *Controller {
 // retired.
 func (c *Controller) Configure(services map[discovery.Service]Service) {
 	c.mu.Lock()
-	c.services, c.stale = maps.Clone(services), true
+	c.services, c.news.stale = maps.Clone(services), true
 	c.mu.Unlock()
 	c.Notice()
 }
@@ -148,13 +162,48 @@ func (c *Controller) Configure(services map[discovery.Service]Service) {
 // Discovered hands over the newest Snapshot.
 func (c *Controller) Discovered(s discovery.Snapshot) {
 	c.mu.Lock()
+	for name, fleet := range s {
+		if was, ok := c.snapshot[name]; !ok || !was.Equal(fleet) {
+			c.news.add(name)
+		}
+	}
+	for name := range c.snapshot {
+		if _, ok := s[name]; !ok {
+			c.news.add(name)
+		}
+	}
 	c.snapshot = s
 	c.mu.Unlock()
-	c.Notice()
+	c.notices.Set()
 }
 
-// Notice says that something may have changed, such as a proxy's acknowledgement.
-func (c *Controller) Notice() { c.notices.Set() }
+// Notice says that something may have changed for any service, such as a proxy's
+// acknowledgement.
+func (c *Controller) Notice() {
+	c.mu.Lock()
+	c.news.all = true
+	c.mu.Unlock()
+	c.notices.Set()
+}
+
+// touch says that something may have changed for one service.
+func (c *Controller) touch(name discovery.Service) {
+	c.mark(name)
+	c.notices.Set()
+}
+
+func (c *Controller) mark(name discovery.Service) {
+	c.mu.Lock()
+	c.news.add(name)
+	c.mu.Unlock()
+}
+
+func (n *news) add(name discovery.Service) {
+	if n.services == nil {
+		n.services = map[discovery.Service]bool{}
+	}
+	n.services[name] = true
+}
 
 // Views returns every service and a channel that is closed when there is
 // something newer. It is empty until discovery and state are completely read.
@@ -196,23 +245,6 @@ func (c *Controller) unknown(service discovery.Service) error {
 	return &rollout.Refusal{Code: rollout.UnknownService, Text: fmt.Sprintf("service %q is not configured; rolloutctl status lists the services", service)}
 }
 
-// Do carries out a command: when it returns without error, what it decided is
-// stored. An error is a *Refusal, or the end of ctx.
-func (c *Controller) Do(ctx context.Context, command rollout.Command) (rollout.Answer, error) {
-	r := request{ctx: ctx, command: command, reply: make(chan reply, 1)}
-	select {
-	case c.commands <- r:
-	case <-ctx.Done():
-		return rollout.Answer{}, context.Cause(ctx)
-	}
-	select {
-	case x := <-r.reply:
-		return x.answer, x.err
-	case <-ctx.Done():
-		return rollout.Answer{}, context.Cause(ctx)
-	}
-}
-
 // Run loads the states and then decides until ctx ends. It fails at once when a
 // stored state cannot be read: nothing is ever overwritten blindly.
 func (c *Controller) Run(ctx context.Context) error {
@@ -226,16 +258,16 @@ func (c *Controller) Run(ctx context.Context) error {
 	wake := time.NewTimer(0)
 	defer wake.Stop()
 	var looked, next time.Time // the last look and the next, zero: when something is noticed
+	var took time.Duration
 	// One thing at a time: a command, something seen, or time passed.
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case r := <-c.commands:
-			answer, err := c.command(r.ctx, r.command)
-			r.reply <- reply{answer, err}
+			c.accept(r)
 		case <-c.notices:
-			crowd(ctx, looked)
+			crowd(ctx, looked.Add(min(took, tired)))
 		case <-c.counts:
 			if soon := time.Now().Add(glance); next.IsZero() || soon.Before(next) {
 				next = soon
@@ -244,8 +276,10 @@ func (c *Controller) Run(ctx context.Context) error {
 			continue
 		case <-wake.C:
 		}
-		next = c.lookAtAll(ctx)
+		began := time.Now()
+		next = c.pass(ctx)
 		looked = time.Now()
+		took = looked.Sub(began)
 		if next.IsZero() {
 			wake.Stop()
 		} else {
@@ -257,6 +291,9 @@ func (c *Controller) Run(ctx context.Context) error {
 // glance is how late counts that no decision waits for are looked at: a large
 // fleet answers all the time.
 const glance = 250 * time.Millisecond
+
+// tired is the longest pause after a pass that took long, before the next one.
+const tired = 20 * time.Millisecond
 
 // crowd waits until the last look is a moment ago: a large fleet's answers come
 // in crowds, and what is noticed together is looked at once.
@@ -279,37 +316,8 @@ func (c *Controller) load(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("load the stored state of %s: %w", service, err)
 		}
-		c.running[service] = &running{state: s, stored: stored}
+		c.running[service] = &running{state: s, stored: stored, known: true}
 	}
+	c.names = slices.Sorted(maps.Keys(c.running))
 	return nil
-}
-
-// command lets an operator's command change the state.
-func (c *Controller) command(ctx context.Context, command rollout.Command) (rollout.Answer, error) {
-	name := rollout.Subject(command)
-	run, ok := c.running[name]
-	views, _ := c.Views()
-	if !ok || views == nil {
-		return rollout.Answer{}, c.unknown(name)
-	}
-	c.mu.Lock()
-	conf, configured := c.services[name]
-	fleet := c.snapshot[name]
-	c.mu.Unlock()
-	if !configured {
-		return rollout.Answer{}, c.unknown(name)
-	}
-	next, answer, err := rollout.Apply(command, conf.Policy, run.state, c.see(name, fleet), time.Now())
-	if err != nil {
-		return rollout.Answer{}, err
-	}
-	if reflect.DeepEqual(next, run.state) {
-		return answer, nil
-	}
-	run.failure = nil // an operator's command is tried at once
-	if err := c.store(ctx, run, next); err != nil {
-		return rollout.Answer{}, rollout.RefuseUnstored(name, err)
-	}
-	c.ports.Logger.Info("command", "service", name, "answer", answer.Text)
-	return answer, nil
 }

@@ -14,154 +14,210 @@ import (
 // retryAfter is how long after a failure the store, or the publisher, is tried again.
 const retryAfter = time.Second
 
-// lookAtAll decides for every service and publishes; it returns when to look
-// again. Nothing happens before discovery says of every configured service what it
-// read, or why it cannot.
-func (c *Controller) lookAtAll(ctx context.Context) time.Time {
-	c.mu.Lock()
-	services, snapshot, stale := c.services, c.snapshot, c.stale
-	c.mu.Unlock()
-	if snapshot == nil || services == nil {
+// world is what a pass looks at: whole values, and which services may have changed.
+type world struct {
+	services map[discovery.Service]Service
+	snapshot discovery.Snapshot
+	due      map[discovery.Service]bool
+	now      time.Time
+}
+
+// fleet is what discovery says of a service; nothing of one that left the configuration.
+func (w world) fleet(name discovery.Service) discovery.Fleet {
+	if _, configured := w.services[name]; !configured {
+		return discovery.Fleet{}
+	}
+	return w.snapshot[name]
+}
+
+// pass is one look at every service of which something is new. What follows from the
+// states as they are stored shows first, in one publication, and waits for no store.
+// Then every service is decided about. What a decision changes is stored aside, one
+// write per service at a time; the service is looked at again when that has ended. It
+// returns when to look again.
+func (c *Controller) pass(ctx context.Context) time.Time {
+	w, news := c.take()
+	c.conclude(ctx, news, w)
+	if w.snapshot == nil || w.services == nil {
 		return time.Time{}
 	}
-	if c.tried.IsZero() {
-		for s := range services {
-			if _, ok := snapshot[s]; !ok {
-				return time.Time{}
-			}
+	if c.tried.IsZero() && !c.complete(w) {
+		return time.Time{}
+	}
+	c.enroll(w)
+	if c.tried.IsZero() && !c.remember(ctx, w) {
+		return c.nextWake()
+	}
+	changed := false
+	for _, name := range c.names {
+		if w.due[name] {
+			changed = c.wish(name, w, changed) || changed
 		}
 	}
-	c.enroll(services, snapshot)
-	if c.tried.IsZero() {
-		// The first publish has everything: every state is stored and every wish
-		// derived before any proxy hears of one.
-		for _, name := range slices.Sorted(maps.Keys(c.running)) {
-			if err := c.prepare(ctx, name, snapshot[name]); err != nil {
-				c.ports.Logger.Error("not started yet", "service", name, "error", err)
-				return time.Now().Add(time.Second)
-			}
+	if changed || news.stale || c.tried.IsZero() || len(c.refused) > 0 && w.now.Sub(c.tried) >= retryAfter {
+		c.publish(w)
+	}
+	for _, name := range c.names {
+		if w.due[name] {
+			c.look(ctx, name, w)
 		}
 	}
-	if c.tried.IsZero() || stale {
-		c.mu.Lock()
-		c.stale = false
-		c.mu.Unlock()
-		c.publish()
+	if len(w.due) > 0 {
+		c.show()
 	}
-	var wake time.Time
-	for _, name := range slices.Sorted(maps.Keys(c.running)) {
-		run := c.running[name]
-		_, configured := services[name]
-		fleet, read := snapshot[name]
-		if configured && !read {
-			continue // new in the configuration
-		}
-		c.look(ctx, name, services, fleet)
-		if !run.wake.IsZero() && (wake.IsZero() || run.wake.Before(wake)) {
-			wake = run.wake
+	return c.nextWake()
+}
+
+// take returns what there is to look at, and takes the news.
+func (c *Controller) take() (world, news) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := world{services: c.services, snapshot: c.snapshot, due: map[discovery.Service]bool{}, now: time.Now()}
+	taken := c.news
+	c.news = news{}
+	all := taken.all || taken.stale || c.tried.IsZero()
+	for name, run := range c.running {
+		if all || taken.services[name] || len(run.commands) > 0 || !run.wake.IsZero() && !w.now.Before(run.wake) {
+			w.due[name] = true
 		}
 	}
-	c.show()
-	return wake
+	return w, taken
+}
+
+// complete reports whether every configured service was read once.
+func (c *Controller) complete(w world) bool {
+	for s := range w.services {
+		if _, ok := w.snapshot[s]; !ok {
+			return false
+		}
+	}
+	return true
 }
 
 // enroll begins to run what is configured and was never seen before.
-func (c *Controller) enroll(services map[discovery.Service]Service, snapshot discovery.Snapshot) {
-	for name, s := range services {
-		if _, ok := snapshot[name]; ok && c.running[name] == nil {
+func (c *Controller) enroll(w world) {
+	for name, s := range w.services {
+		if _, ok := w.snapshot[name]; ok && c.running[name] == nil {
 			c.running[name] = &running{state: rollout.NewState(name, s.Live)}
+			c.names = append(c.names, name)
+			w.due[name] = true
 		}
 	}
+	slices.Sort(c.names)
 }
 
-// prepare stores the state of a service that has none yet and derives its wish.
-func (c *Controller) prepare(ctx context.Context, name discovery.Service, fleet discovery.Fleet) error {
-	run := c.running[name]
-	if run.stored.Version == "" && fleet.Unread == "" {
-		if err := c.store(ctx, run, run.state); err != nil {
-			return err
+// remember has a state of every service stored before the first publication, which
+// has everything: every wish is derived before any proxy hears of one. A service whose
+// state cannot be stored holds up the others once only, one that is unread nobody.
+func (c *Controller) remember(ctx context.Context, w world) bool {
+	known, tried := false, true
+	for _, name := range c.names {
+		run := c.running[name]
+		if c.unread(name, w) {
+			known = true
+			continue
+		}
+		if !run.known && run.write == nil && !w.now.Before(run.retry) {
+			c.begin(ctx, name, rollout.Step(run.state, c.see(name, w), w.now).Next, nil)
+		}
+		known = known || run.known
+		tried = tried && (run.known || run.failure != nil)
+		if run.wake = run.retry; run.write != nil {
+			run.wake = time.Time{}
 		}
 	}
-	c.wish(name, rollout.Wished(run.state, c.see(name, fleet)))
-	return nil
+	return len(c.names) == 0 || known && tried
 }
 
-// look lets Step decide about one service until nothing changes: look, decide,
-// store, let it show, look again.
-func (c *Controller) look(ctx context.Context, name discovery.Service, services map[discovery.Service]Service, fleet discovery.Fleet) {
+// unread reports whether nothing at all is known of a service: neither was it ever
+// read, nor is anything stored. Nothing is stored of it then, and it has no instances.
+func (c *Controller) unread(name discovery.Service, w world) bool {
+	return !c.running[name].known && w.fleet(name).Unread != ""
+}
+
+// look lets Step decide about one service, or a command. A decision that changes
+// nothing is what the view says; one that does is stored aside first, and what shows
+// until then is the view before.
+func (c *Controller) look(ctx context.Context, name discovery.Service, w world) {
 	run := c.running[name]
-	conf, configured := services[name]
-	if !configured {
-		fleet = discovery.Fleet{}
+	conf, configured := w.services[name]
+	seen, wish := c.see(name, w), c.published[name]
+	run.wake = time.Time{}
+	if _, read := w.snapshot[name]; configured && !read {
+		c.obey(ctx, name, conf, configured, seen, w.now)
+		return // new in the configuration
 	}
-	for {
-		now := time.Now()
-		seen := c.see(name, fleet)
-		wish := rollout.Wished(run.state, seen)
-		again := c.refused[name] != "" && now.Sub(c.tried) >= retryAfter
-		// Of what was never read nothing is stored: its colours are not known yet.
-		unknown := run.stored.Version == "" && fleet.Unread != ""
-		if (run.stored.Version != "" || unknown) && (c.wish(name, wish) || again) {
-			c.publish()
-			seen = c.see(name, fleet)
-		}
+	if run.known {
 		if c.ports.Hooks != nil {
 			c.ports.Hooks.Call(name, wish.Hooks)
 		}
 		c.watcher.set(ctx, &c.group, name, rollout.Assignments(run.state, wish))
-
-		d := rollout.Step(run.state, seen, now)
+	}
+	c.obey(ctx, name, conf, configured, seen, w.now)
+	d := rollout.Decision{Next: run.state}
+	if run.write == nil {
+		d = rollout.Step(run.state, seen, w.now)
 		if d.Next.Retired == configured {
 			d.Next, d.Changed = d.Next.Retire(!configured), true
 		}
-		if d.Changed || run.stored.Version == "" && !unknown {
-			err := c.store(ctx, run, d.Next)
-			if err == nil {
-				continue
-			}
-			d.Reason, d.Wake = rollout.Reason{Code: rollout.StoreFailing, Text: "waiting: " + err.Error()}, run.retry
+		if d.Changed = d.Changed || run.stored.Version == "" && !c.unread(name, w); d.Changed && !w.now.Before(run.retry) {
+			c.begin(ctx, name, d.Next, nil)
 		}
 		c.watcher.ask(name, d.Ask)
 		if d.AskGates && c.ports.Gates != nil {
 			c.ports.Gates.Ask(name, run.state.Rollout.Policy.Gates)
 		}
-		c.say(name, run, rollout.View{State: run.state, Seen: seen, Wish: wish, Reason: d.Reason, Policy: conf.Policy})
-		run.wake = d.Wake
-		if c.refused[name] != "" && run.wake.IsZero() {
-			run.wake = now.Add(retryAfter)
-		}
-		return
 	}
+	switch {
+	case run.write == nil && !d.Changed:
+		run.behind, run.failure, run.retry, run.wake = time.Time{}, nil, time.Time{}, d.Wake
+	case run.write == nil:
+		d.Reason, run.wake = waiting(run.failure), run.retry
+	case run.failure != nil:
+		d.Reason = waiting(run.failure)
+	default:
+		if run.behind.IsZero() {
+			run.behind = w.now
+		}
+		if slow := run.behind.Add(slow); w.now.Before(slow) {
+			run.wake = slow
+			return
+		}
+		d.Reason = waiting(errSlow)
+	}
+	c.say(name, run, rollout.View{State: run.state, Seen: seen, Wish: wish, Reason: d.Reason, Policy: conf.Policy})
 }
 
-// reload reads again what is stored of a service, after storing failed: it may be
-// another state now, even the one that failed. If there is none any more, as in a
-// Consul that was started empty, what is remembered here still holds and is
-// stored anew, unless somebody else is faster.
-func (c *Controller) reload(ctx context.Context, name discovery.Service, run *running) {
-	ctx, cancel := context.WithTimeout(ctx, rollout.StorePatience)
-	defer cancel()
-	all, err := c.ports.Store.Load(ctx)
-	if err != nil {
-		return
+// nextWake is when some service is to be looked at again, or what was refused to be
+// published again.
+func (c *Controller) nextWake() time.Time {
+	var wake time.Time
+	if len(c.refused) > 0 {
+		wake = c.tried.Add(retryAfter)
 	}
-	stored, ok := all[name]
-	if !ok {
-		if run.stored.Version != "" {
-			c.ports.Logger.Warn("the stored state is gone and is stored anew", "service", name)
+	for _, run := range c.running {
+		if at := run.next(); !at.IsZero() && (wake.IsZero() || at.Before(wake)) {
+			wake = at
 		}
-		run.stored = rollout.Stored{}
-		return
 	}
-	if s, err := rollout.DecodeStateOf(name, stored.Data); err == nil {
-		run.state, run.stored = s, stored
+	return wake
+}
+
+// next is when the service is to be looked at again.
+func (r *running) next() time.Time {
+	at := r.wake
+	for _, waits := range r.commands {
+		if at.IsZero() || waits.by.Before(at) {
+			at = waits.by
+		}
 	}
+	return at
 }
 
 // see gathers everything that is seen of a service now.
-func (c *Controller) see(name discovery.Service, fleet discovery.Fleet) rollout.Seen {
+func (c *Controller) see(name discovery.Service, w world) rollout.Seen {
 	seen := rollout.Seen{
-		Fleet: fleet, Instances: c.watcher.seen(name), Proxies: c.ports.Proxies(name),
+		Fleet: w.fleet(name), Instances: c.watcher.seen(name), Proxies: c.ports.Proxies(name),
 		Watching: c.since, Unpublished: c.refused[name],
 	}
 	if c.ports.Loads != nil {
@@ -176,61 +232,54 @@ func (c *Controller) see(name discovery.Service, fleet discovery.Fleet) rollout.
 	return seen
 }
 
-// wish puts a service's wish into the map that is published next and reports
-// whether it is another.
-func (c *Controller) wish(name discovery.Service, w rollout.Wish) bool {
-	if old, ok := c.published[name]; ok && reflect.DeepEqual(old, w) {
+// wish puts what follows from a service's stored state into the map that is published
+// next and reports whether it is another. The map is copied once per pass: own says
+// that it was.
+func (c *Controller) wish(name discovery.Service, w world, own bool) bool {
+	run := c.running[name]
+	if !run.known && !c.unread(name, w) {
 		return false
 	}
-	next := maps.Clone(c.published)
-	if next == nil {
-		next = rollout.Wishes{}
+	wish := rollout.Wished(run.state, c.see(name, w))
+	if old, ok := c.published[name]; ok && reflect.DeepEqual(old, wish) {
+		return false
 	}
-	next[name] = w
-	c.published = next
+	if !own {
+		next := make(rollout.Wishes, len(c.running))
+		maps.Copy(next, c.published)
+		c.published = next
+	}
+	c.published[name] = wish
 	return true
 }
 
-// publish lets the wishes show.
-func (c *Controller) publish() {
+// publish lets the wishes show. A service whose refusal is another is looked at.
+func (c *Controller) publish(w world) {
+	was := c.refused
 	c.tried = time.Now()
 	c.refused = c.ports.Publish(c.published)
+	for _, name := range c.names {
+		if was[name] != c.refused[name] {
+			w.due[name] = true
+		}
+	}
 }
 
-// store remembers the next state before it may show. After a failure nothing is
-// tried again for a second.
-func (c *Controller) store(ctx context.Context, run *running, next rollout.State) error {
-	now := time.Now()
-	if run.failure != nil && now.Before(run.retry) {
-		return run.failure
-	}
-	data, err := rollout.EncodeState(next)
-	if err != nil {
-		return err
-	}
-	bounded, cancel := context.WithTimeout(ctx, rollout.StorePatience)
-	defer cancel()
-	stored, err := c.ports.Store.Replace(bounded, next.Service, run.stored, data)
-	if err != nil {
-		run.failure = rollout.Unstored(err)
-		run.retry = now.Add(retryAfter)
-		c.reload(ctx, next.Service, run)
-		return run.failure
-	}
-	run.state, run.stored, run.failure = next, stored, nil
-	return nil
-}
-
-// say logs a reason when it changes and keeps the view.
+// say logs a reason when it changes and keeps the view, for which those wait who were
+// obeyed.
 func (c *Controller) say(name discovery.Service, run *running, v rollout.View) {
 	was := run.view
 	run.view = v
 	if was.Reason.Code != v.Reason.Code && was.Reason.Text != v.Reason.Text || was.State.Phase() != v.State.Phase() {
 		c.ports.Logger.Info("rollout", "service", name, "phase", v.State.Phase(), "reason", v.Reason.Text)
 	}
+	for _, r := range run.answers {
+		r.shown = true
+	}
 }
 
-// show hands the views to those that wait for newer ones.
+// show hands the views to those that wait for newer ones, and then answers who was
+// obeyed: what a command is answered is what the views say.
 func (c *Controller) show() {
 	next := make(map[discovery.Service]rollout.View, len(c.running))
 	for name, run := range c.running {
@@ -239,8 +288,16 @@ func (c *Controller) show() {
 		}
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.views = next
 	close(c.newer)
 	c.newer = make(chan struct{})
+	c.mu.Unlock()
+	for _, run := range c.running {
+		run.answers = slices.DeleteFunc(run.answers, func(r *request) bool {
+			if r.shown {
+				r.reply <- reply{r.answer, nil}
+			}
+			return r.shown
+		})
+	}
 }

@@ -211,8 +211,8 @@ func (r *rig) hear(wishes rollout.Wishes) map[discovery.Service]string {
 		if endpoints := wish.Endpoints; !r.shelf.has(name) && len(endpoints[discovery.Blue])+len(endpoints[discovery.Green]) == 0 {
 			continue // never read: nowhere to go, and nothing to remember
 		}
-		if stored := r.shelf.state(r.t, name); !reflect.DeepEqual(stored.Weights(), wish.Weights) {
-			r.t.Errorf("published %v of %s, but stored is %v", wish.Weights, name, stored.Weights())
+		if !r.shelf.stored(r.t, name, func(s rollout.State) bool { return reflect.DeepEqual(s.Weights(), wish.Weights) }) {
+			r.t.Errorf("published %v of %s, which was never stored", wish.Weights, name)
 		}
 	}
 	return nil

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
@@ -17,7 +19,10 @@ type shelf struct {
 	data   map[discovery.Service]rollout.Stored
 	writes int
 	fail   error
-	hangs  bool // every request takes until its context ends
+	hangs  bool                       // every request takes until its context ends
+	stuck  map[discovery.Service]bool // so does every write of these services
+	delay  time.Duration              // of every write that succeeds
+	kept   map[discovery.Service][][]byte
 }
 
 func (s *shelf) Load(ctx context.Context) (map[discovery.Service]rollout.Stored, error) {
@@ -30,9 +35,16 @@ func (s *shelf) Load(ctx context.Context) (map[discovery.Service]rollout.Stored,
 }
 
 func (s *shelf) Replace(ctx context.Context, service discovery.Service, old rollout.Stored, next []byte) (rollout.Stored, error) {
-	if s.hung(ctx) {
+	s.mu.Lock()
+	stuck, delay := s.stuck[service], s.delay
+	s.mu.Unlock()
+	if stuck {
+		<-ctx.Done()
+	}
+	if stuck || s.hung(ctx) {
 		return rollout.Stored{}, ctx.Err()
 	}
+	time.Sleep(delay)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fail != nil {
@@ -43,6 +55,10 @@ func (s *shelf) Replace(ctx context.Context, service discovery.Service, old roll
 	}
 	s.writes++
 	s.data[service] = rollout.Stored{Data: next, Version: fmt.Sprint(s.writes)}
+	if s.kept == nil {
+		s.kept = map[discovery.Service][][]byte{}
+	}
+	s.kept[service] = append(s.kept[service], next)
 	return s.data[service], nil
 }
 
@@ -50,6 +66,37 @@ func (s *shelf) hang(hangs bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.hangs = hangs
+}
+
+// stick has the writes of these services hang, and of no others.
+func (s *shelf) stick(names ...discovery.Service) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stuck = map[discovery.Service]bool{}
+	for _, name := range names {
+		s.stuck[name] = true
+	}
+}
+
+func (s *shelf) slow(delay time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.delay = delay
+}
+
+// stored reports whether such a state was ever stored of the service; the newest are
+// looked at first.
+func (s *shelf) stored(t *testing.T, service discovery.Service, is func(rollout.State) bool) bool {
+	s.mu.Lock()
+	all := append([][]byte{s.data[service].Data}, s.kept[service]...)
+	s.mu.Unlock()
+	return slices.ContainsFunc(all, func(data []byte) bool {
+		state, err := rollout.DecodeStateOf(service, data)
+		if err != nil {
+			t.Errorf("what is stored of %s: %v", service, err)
+		}
+		return is(state)
+	})
 }
 
 func (s *shelf) hung(ctx context.Context) bool {
@@ -72,6 +119,12 @@ func (s *shelf) written() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.writes
+}
+
+func (s *shelf) read(service discovery.Service) rollout.Stored {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.data[service]
 }
 
 func (s *shelf) state(t *testing.T, service discovery.Service) rollout.State {

@@ -18,8 +18,8 @@ import (
 // The wished map is a level: it is said again until the instance shows it.
 type watcher struct {
 	client *drain.Client
-	notice func() // called when somebody may wait for what was said
-	counts func() // called when nothing but counts changed
+	notice func(discovery.Service) // called when somebody may wait for what was said
+	counts func(discovery.Service) // called when nothing but counts changed
 
 	mu       sync.Mutex
 	services map[discovery.Service]*watched
@@ -40,7 +40,7 @@ type talker struct {
 	cancel     context.CancelFunc
 }
 
-func newWatcher(client *drain.Client, notice, counts func()) *watcher {
+func newWatcher(client *drain.Client, notice, counts func(discovery.Service)) *watcher {
 	return &watcher{client: client, notice: notice, counts: counts, services: map[discovery.Service]*watched{}}
 }
 
@@ -68,7 +68,7 @@ func (w *watcher) set(ctx context.Context, group *sync.WaitGroup, service discov
 			life, cancel := context.WithCancel(ctx)
 			talk = &talker{assignment: want, wake: level.New(), cancel: cancel}
 			f.talkers[key] = talk
-			group.Go(func() { w.talk(life, f, key, talk) })
+			group.Go(func() { w.talk(life, service, f, key, talk) })
 			continue
 		}
 		if talk.assignment != want {
@@ -106,7 +106,7 @@ func (w *watcher) seen(service discovery.Service) map[discovery.InstanceID]rollo
 	return f.shown
 }
 
-func (w *watcher) talk(ctx context.Context, f *watched, key discovery.InstanceID, talk *talker) {
+func (w *watcher) talk(ctx context.Context, service discovery.Service, f *watched, key discovery.InstanceID, talk *talker) {
 	for asked := true; ; {
 		w.mu.Lock()
 		assignment, last := talk.assignment, f.sightings[key]
@@ -123,9 +123,9 @@ func (w *watcher) talk(ctx context.Context, f *watched, key discovery.InstanceID
 		}
 		w.mu.Unlock()
 		if asked || last.Differs(next) {
-			w.notice()
+			w.notice(service)
 		} else {
-			w.counts()
+			w.counts(service)
 		}
 
 		// An instance is asked at its own moments, so that a large fleet's
