@@ -69,7 +69,7 @@ func nextStep(t *turn, old oldSide) Reason {
 		t.wakeBy(t.now.Add(recheck))
 		return t.paceReason(FreshCounts)
 	}
-	if closed := followGates(t, r.StepAt.Add(-gatesAhead)); closed != nil {
+	if closed := followStepGates(t); closed != nil {
 		return t.wait(closed)
 	}
 	return step(t, old)

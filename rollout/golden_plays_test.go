@@ -286,6 +286,7 @@ var plays = map[string]play{
 		g.policy.Gates = []rollout.Gate{
 			{Name: "errors", Query: "rate(errors)", Below: new(0.5), Above: new(0.25), Timeout: 2 * second},
 			{Name: "smoke", Command: []string{"smoke", "chat"}}, {Name: "page", URL: "http://127.0.0.1:1/ok"},
+			{Name: "freeze", URL: "http://127.0.0.1:1/may", At: []rollout.Moment{rollout.AtStart}},
 		}
 		g.policy.AbortAfter = 20 * second
 		for _, gate := range g.policy.Gates {

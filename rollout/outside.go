@@ -13,7 +13,7 @@ const (
 	// gatesAhead is how long before a step the gates are asked, so that the step
 	// does not wait for their answers.
 	gatesAhead = time.Second
-	// gatesSoaking is how often they are asked during a soak.
+	// gatesSoaking is how often they are asked while a rollout opens or soaks.
 	gatesSoaking = 5 * time.Second
 )
 
@@ -28,15 +28,16 @@ type gateVerdict struct {
 	red    bool
 }
 
-// gates is what the gates say by answers that were asked for at fresh or later.
-// Going back waits for no gate.
-func (s *situation) gates(fresh time.Time) (v gateVerdict) {
+// gates is what the gates of a moment say by answers that were asked for at fresh or
+// later. Going back waits for no gate.
+func (s *situation) gates(at Moment, fresh time.Time) (v gateVerdict) {
 	r := s.state.Rollout
 	if r.Aborting {
 		return v
 	}
 	for _, g := range r.Policy.Gates {
 		switch reading := s.seen.Gates[g.Name]; {
+		case !g.Asked(at):
 		case reading.At.IsZero() || reading.At.Before(latest(fresh, r.Settled)):
 			v.stale = g.Name
 		case !reading.Open:
@@ -47,13 +48,14 @@ func (s *situation) gates(fresh time.Time) (v gateVerdict) {
 	return v
 }
 
-// followGates remembers since when the gates have been closed, and has the rollout go
-// back when that is too long. It returns what to wait for; nil when all are open.
-func followGates(t *turn, fresh time.Time) *blocker {
-	r, v := t.state.Rollout, t.gates(fresh)
+// followGates remembers since when the gates of the moment have been closed, and has
+// the rollout go back when that is too long. It returns what to wait for; nil when all
+// are open.
+func followGates(t *turn, at Moment, fresh time.Time) *blocker {
+	r, v := t.state.Rollout, t.gates(at, fresh)
 	switch {
 	case v.stale != "":
-		t.askGates = true
+		t.askGates = at
 		return blocked(FreshGates, "asking gate %s", v.stale)
 	case v.closed == "" && !r.Red.IsZero():
 		t.rollout().Red = time.Time{}
@@ -72,21 +74,40 @@ func followGates(t *turn, fresh time.Time) *blocker {
 		return blocked(IsAborting, "%s; going back to %s", v.closed, t.state.Rollout.To)
 	}
 	for _, g := range r.Policy.Gates { // not at each look: every answer is a reason to look
-		t.askGates = t.askGates || !t.seen.Gates[g.Name].At.After(t.now.Add(-recheck))
+		if g.Asked(at) && !t.seen.Gates[g.Name].At.After(t.now.Add(-recheck)) {
+			t.askGates = at
+		}
+	}
+	stays := ""
+	if at == AtStart {
+		stays = fmt.Sprintf("; until it opens all new connections go to %s, and nothing is closed", r.From)
 	}
 	if returns {
-		return blockedUntil(end, GateClosed, "waiting: %s; going back at %s", v.closed, clock(end))
+		return blockedUntil(end, GateClosed, "waiting: %s%s; going back at %s", v.closed, stays, clock(end))
 	}
-	return blocked(GateClosed, "waiting: %s", v.closed)
+	return blocked(GateClosed, "waiting: %s%s", v.closed, stays)
+}
+
+// followStartingGates is followGates before anything moves, by answers of this phase.
+func followStartingGates(t *turn) *blocker {
+	return followGates(t, AtStart, latest(t.state.Rollout.Since, t.now.Add(-gatesSoaking)))
 }
 
 // followSoakingGates is followGates during a soak.
-func followSoakingGates(t *turn) *blocker { return followGates(t, t.now.Add(-gatesSoaking)) }
+func followSoakingGates(t *turn) *blocker {
+	return followGates(t, AtSoak, t.now.Add(-gatesSoaking))
+}
+
+// followStepGates is followGates before a step that may begin at StepAt.
+func followStepGates(t *turn) *blocker {
+	return followGates(t, AtStep, t.state.Rollout.StepAt.Add(-gatesAhead))
+}
 
 // askGatesBefore has the gates asked a moment before a step.
 func askGatesBefore(t *turn, step time.Time) {
 	r := t.state.Rollout
-	if len(r.Policy.Gates) == 0 || r.Aborting {
+	asked := func(g Gate) bool { return g.Asked(AtStep) }
+	if r.Aborting || !slices.ContainsFunc(r.Policy.Gates, asked) {
 		return
 	}
 	ask := step.Add(-gatesAhead)
@@ -95,7 +116,9 @@ func askGatesBefore(t *turn, step time.Time) {
 		return
 	}
 	for _, g := range r.Policy.Gates {
-		t.askGates = t.askGates || t.seen.Gates[g.Name].At.Before(ask)
+		if asked(g) && t.seen.Gates[g.Name].At.Before(ask) {
+			t.askGates = AtStep
+		}
 	}
 }
 
@@ -175,7 +198,7 @@ func callHooks(t *turn, o oldSide) Reason {
 		return t.wait(busy)
 	}
 	r := t.state.Rollout
-	if closed := followGates(t, r.StepAt.Add(-gatesAhead)); closed != nil {
+	if closed := followStepGates(t); closed != nil {
 		return t.wait(closed)
 	}
 	if end := lastHookEnds(t.situation); !end.IsZero() {

@@ -26,7 +26,7 @@ func steady(t *turn) Reason {
 	return reason(IsSteady, "all new connections go to %s", live)
 }
 
-// opening waits until the target takes new connections.
+// opening waits until the target takes new connections and the gates let it begin.
 func opening(t *turn) Reason {
 	r := t.state.Rollout
 	if closed := targetClosed(t); closed != nil {
@@ -37,6 +37,9 @@ func opening(t *turn) Reason {
 	}
 	if behind := awaitProxies(t); behind != nil {
 		return t.wait(behind)
+	}
+	if closed := followStartingGates(t); closed != nil {
+		return t.wait(closed)
 	}
 	if r.Policy.Canary > 0 && !r.Aborting {
 		t.enter(Shifting, fmt.Sprintf("canary: %s of new connections to %s for %s", r.Policy.Canary, r.To, r.Policy.Soak))

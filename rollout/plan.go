@@ -32,6 +32,8 @@ type Plan struct {
 	PeakPerSecond float64 `json:"peak_per_second"`
 	// Room is the free capacity of the target; nil when not declared by all.
 	Room *int `json:"room"`
+	// Gates is what the policy's gates say now, in its order; empty where nobody asked.
+	Gates []GateAnswer `json:"gates,omitempty"`
 	// Notes are worth knowing; Problems make promote refuse unless forced.
 	Notes    []string `json:"notes,omitempty"`
 	Problems []string `json:"problems,omitempty"`

@@ -55,7 +55,8 @@ type Policy struct {
 	// somebody else, such as its init system. Consul's meta kill_after comes
 	// first. 0 is never.
 	KillAfter units.Duration `json:"kill_after,omitempty" yaml:"kill_after"`
-	// Gates have to be open before each step and during soaks.
+	// Gates have to be open before anything moves, before each step and during soaks,
+	// or at those of these moments that each names.
 	Gates []Gate `json:"gates,omitempty" yaml:"gates"`
 	// AbortAfter is how long a gate may be closed before the rollout goes back by
 	// itself, at its pace. 0 is never.
@@ -105,6 +106,8 @@ type Gate struct {
 	URL string `json:"url,omitempty" yaml:"url"`
 	// Timeout of one asking. Default 5s.
 	Timeout units.Duration `json:"timeout,omitempty" yaml:"timeout"`
+	// At is when it has to be open. Default: at every moment.
+	At []Moment `json:"at,omitempty" yaml:"at"`
 }
 
 // Hook ends one instance: it has exactly one of Command and URL. It is told which
@@ -212,7 +215,7 @@ func (g Gate) check() error {
 	case g.Timeout < 0:
 		return fmt.Errorf("gate %s has timeout %s; it must not be negative", g.Name, g.Timeout)
 	}
-	return nil
+	return g.checkMoments()
 }
 
 func (h Hook) check() error {

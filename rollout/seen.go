@@ -150,8 +150,8 @@ type Decision struct {
 	// Ask names members whose drain endpoint must be asked now: the next step
 	// waits for fresh counts.
 	Ask []discovery.InstanceID
-	// AskGates: the gates must be asked now.
-	AskGates bool
+	// AskGates: the gates of this moment must be asked now.
+	AskGates Moment
 	// Wake is when to decide again if nothing else happens; zero: no need.
 	Wake time.Time
 }

@@ -68,7 +68,7 @@ type turn struct {
 	owned   bool // the map of members is the turn's own
 	// What the decision asks for: see Decision.
 	ask      []discovery.InstanceID
-	askGates bool
+	askGates Moment
 	wake     time.Time
 }
 

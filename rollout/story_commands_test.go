@@ -276,12 +276,18 @@ func (s *teller) pairs(text string, values map[string]any) map[string]bool {
 }
 
 // gate adds a gate, or changes what it answers: "errors open", "errors closed
-// TEXT", "errors unanswered TEXT".
+// TEXT", "errors unanswered TEXT". A new one that is called errors@start,soak is
+// called errors and asked at these moments.
 func (s *teller) gate(rest string) {
 	name, rest, _ := strings.Cut(rest, " ")
+	name, moments, _ := strings.Cut(name, "@")
 	how, text, _ := strings.Cut(rest, " ")
 	if !slices.ContainsFunc(s.Policy.Gates, func(g rollout.Gate) bool { return g.Name == name }) {
-		s.Policy.Gates = append(s.Policy.Gates, rollout.Gate{Name: name, Command: []string{"ask"}})
+		g := rollout.Gate{Name: name, Command: []string{"ask"}}
+		for _, at := range strings.FieldsFunc(moments, func(c rune) bool { return c == ',' }) {
+			g.At = append(g.At, rollout.Moment(at))
+		}
+		s.Policy.Gates = append(s.Policy.Gates, g)
 	}
 	s.Outside.Gate(name, rollout.Reading{Open: how == "open", Unanswered: how == "unanswered", Text: text})
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -52,8 +53,8 @@ func loopRows(p rollout.Plan) [][2]string {
 		}
 		rows = append(rows, [2]string{"deadline", deadline})
 	}
-	for _, g := range p.Policy.Gates {
-		rows = append(rows, [2]string{"gate", g.Name})
+	for _, g := range p.Gates {
+		rows = append(rows, [2]string{"gate", gateRow(g)})
 	}
 	if s := p.Policy.Stagger; !s.Instances.IsZero() {
 		stagger := fmt.Sprintf("%s of the %s instances at a time", s.Instances, p.From)
@@ -69,6 +70,18 @@ func loopRows(p rollout.Plan) [][2]string {
 		rows = append(rows, [2]string{fmt.Sprintf("batch %d", i+1), fmt.Sprintf("%s: %d connections in %s", some(b.Instances), b.Connections, b.Takes)})
 	}
 	return rows
+}
+
+// gateRow is what a gate said, and when it will be asked.
+func gateRow(g rollout.GateAnswer) string {
+	when := ""
+	for i, at := range g.At {
+		when += map[bool]string{true: " (asked at ", false: ", "}[i == 0] + string(at)
+	}
+	if when != "" {
+		when += ")"
+	}
+	return strings.TrimPrefix(g.Text, "gate ") + when
 }
 
 func (c *cli) printPlan(p rollout.Plan) error {

@@ -122,7 +122,7 @@ func (a *actor) do(_ context.Context, c rollout.Command) (rollout.Answer, error)
 func (a *actor) handler() http.Handler {
 	return api.Server{
 		Views: a.views, Do: a.do, Proxies: edges, Metrics: http.NotFoundHandler(), Version: "v1", Token: a.set["token"],
-		Plan: func(s discovery.Service, to discovery.Colour, o rollout.Overrides) (rollout.Plan, error) {
+		Plan: func(_ context.Context, s discovery.Service, to discovery.Colour, o rollout.Overrides) (rollout.Plan, error) {
 			p := rollout.Plan{Service: s, From: to.Other(), To: to, Policy: o.Over(rollout.DefaultPolicy()), Connections: 1000, Steps: 10,
 				Takes: units.Duration(90 * time.Second), PeakPerSecond: 33.333}
 			if !p.Policy.Stagger.Instances.IsZero() {
@@ -130,7 +130,10 @@ func (a *actor) handler() http.Handler {
 					{Instances: []discovery.InstanceID{"chat-b1"}, Connections: 400, Takes: units.Duration(4 * time.Second)},
 					{Instances: []discovery.InstanceID{"chat-b2", "chat-b3", "chat-b4", "chat-b5"}, Connections: 600, Takes: units.Duration(6 * time.Second)},
 				}
-				p.Policy.Gates = []rollout.Gate{{Name: "errors"}}
+				p.Policy.Gates = []rollout.Gate{{Name: "errors"}, {Name: "freeze", At: []rollout.Moment{rollout.AtStart, rollout.AtSoak}}}
+				p = p.Answered(map[string]rollout.Reading{
+					"errors": {Open: true, Text: "gate errors is open: 0.002 is below 0.01"}, "freeze": {Text: "gate freeze is closed: false exits with 1"},
+				})
 			}
 			if to == discovery.Blue {
 				p.Room, p.Notes, p.Problems = new(200), []string{"edge-2 is away"}, []string{"blue has room for 200 of 1000"}

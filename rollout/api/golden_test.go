@@ -264,7 +264,7 @@ func (m moment) server() api.Server {
 			_, answer, err := rollout.Apply(c, policy, m.state, seen, m.at)
 			return answer, err
 		},
-		Plan: func(_ discovery.Service, c discovery.Colour, o rollout.Overrides) (rollout.Plan, error) {
+		Plan: func(_ context.Context, _ discovery.Service, c discovery.Colour, o rollout.Overrides) (rollout.Plan, error) {
 			return rollout.MakePlan(m.state, seen, c, o.Over(policy), m.at)
 		},
 		Proxies: func() []api.Proxy { return proxies(m.at) },

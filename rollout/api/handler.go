@@ -26,8 +26,8 @@ type Server struct {
 	Views func() (map[discovery.Service]rollout.View, <-chan struct{})
 	// Do carries out a command; a *rollout.Refusal says that nothing was changed.
 	Do func(context.Context, rollout.Command) (rollout.Answer, error)
-	// Plan computes a promotion without doing it.
-	Plan func(discovery.Service, discovery.Colour, rollout.Overrides) (rollout.Plan, error)
+	// Plan computes a promotion without doing it, and asks the gates.
+	Plan func(context.Context, discovery.Service, discovery.Colour, rollout.Overrides) (rollout.Plan, error)
 	// Proxies lists every proxy, sorted by node.
 	Proxies func() []Proxy
 	// Reports is what proxies report here, for the other replicas.
@@ -195,7 +195,7 @@ func (s Server) plan(w http.ResponseWriter, r *http.Request) {
 		refuse(w, badRequest(err))
 		return
 	}
-	plan, err := s.Plan(v.State.Service, target, over)
+	plan, err := s.Plan(r.Context(), v.State.Service, target, over)
 	if err != nil {
 		refuse(w, err)
 		return

@@ -27,7 +27,7 @@ func server(did *rollout.Command) Server {
 			*did = c
 			return rollout.Answer{Text: "done", Rollout: "chat-1"}, nil
 		},
-		Plan: func(s discovery.Service, c discovery.Colour, o rollout.Overrides) (rollout.Plan, error) {
+		Plan: func(_ context.Context, s discovery.Service, c discovery.Colour, o rollout.Overrides) (rollout.Plan, error) {
 			return rollout.Plan{Service: s, To: c, Policy: o.Over(rollout.DefaultPolicy())}, nil
 		},
 		Proxies: func() []Proxy { return nil },
@@ -118,7 +118,7 @@ func TestOverrides(t *testing.T) {
 	var did rollout.Command
 	var planned rollout.Overrides
 	s := server(&did)
-	s.Plan = func(_ discovery.Service, _ discovery.Colour, o rollout.Overrides) (rollout.Plan, error) {
+	s.Plan = func(_ context.Context, _ discovery.Service, _ discovery.Colour, o rollout.Overrides) (rollout.Plan, error) {
 		planned = o
 		return rollout.Plan{}, nil
 	}

@@ -53,13 +53,17 @@ type Ports struct {
 	Logger *slog.Logger
 }
 
-// Gates asks the gates of a policy. Both are called by one goroutine and return at
-// once; the implementation gives Notice when there is a new reading.
+// Gates asks the gates of a policy. Ask and Readings are called by one goroutine and
+// return at once; the implementation gives Notice when there is a new reading.
 type Gates interface {
-	// Ask has the gates asked now; one that is being asked is not asked again.
-	Ask(service discovery.Service, gates []rollout.Gate)
+	// Ask has those of the gates that belong to the moment asked now; one that is being
+	// asked is not asked again.
+	Ask(service discovery.Service, gates []rollout.Gate, at rollout.Moment)
 	// Readings is the newest reading of each gate of the service.
 	Readings(service discovery.Service) map[string]rollout.Reading
+	// Read asks the gates beside that and waits for their answers, by name. It may be
+	// called concurrently.
+	Read(ctx context.Context, service discovery.Service, gates []rollout.Gate) map[string]rollout.Reading
 }
 
 // Hooks calls the hook of instances. Both are called by one goroutine and return
@@ -228,14 +232,18 @@ func (c *Controller) Ready() error {
 	return errors.New("the first publish is under way")
 }
 
-// Plan computes what a promotion would do now.
-func (c *Controller) Plan(service discovery.Service, to discovery.Colour, o rollout.Overrides) (rollout.Plan, error) {
+// Plan computes what a promotion would do now, and asks the gates.
+func (c *Controller) Plan(ctx context.Context, service discovery.Service, to discovery.Colour, o rollout.Overrides) (rollout.Plan, error) {
 	views, _ := c.Views()
 	v, ok := views[service]
 	if !ok {
 		return rollout.Plan{}, c.unknown(service)
 	}
-	return rollout.Promote{Service: service, Target: to, Overrides: o}.Plan(v.Policy, v.State, v.Seen, time.Now())
+	plan, err := rollout.Promote{Service: service, Target: to, Overrides: o}.Plan(v.Policy, v.State, v.Seen, time.Now())
+	if err != nil || c.ports.Gates == nil {
+		return plan, err
+	}
+	return plan.Answered(c.ports.Gates.Read(ctx, service, plan.Policy.Gates)), nil
 }
 
 func (c *Controller) unknown(service discovery.Service) error {

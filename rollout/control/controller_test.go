@@ -51,7 +51,7 @@ func TestControllerPromotes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, 3, 3, 40)
 		r.start()
-		plan, err := r.control.Plan("chat", discovery.Green, rollout.Overrides{})
+		plan, err := r.control.Plan(t.Context(), "chat", discovery.Green, rollout.Overrides{})
 		if err != nil || plan.Connections != 40 || plan.Steps != 4 {
 			t.Errorf("plan: %+v, %v", plan, err)
 		}
@@ -227,7 +227,7 @@ func TestNothingBeforeEverythingIsRead(t *testing.T) {
 			t.Errorf("an incomplete view: %+v", v)
 		}
 		r.refused(rollout.Promote{Service: "mail", Target: discovery.Green}, rollout.UnknownService)
-		if _, err := r.control.Plan("mail", discovery.Green, rollout.Overrides{}); err == nil {
+		if _, err := r.control.Plan(t.Context(), "mail", discovery.Green, rollout.Overrides{}); err == nil {
 			t.Error("an unknown service has a plan")
 		}
 

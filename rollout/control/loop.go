@@ -164,8 +164,8 @@ func (c *Controller) look(ctx context.Context, name discovery.Service, w world) 
 			c.begin(ctx, name, d.Next, nil)
 		}
 		c.watcher.ask(name, d.Ask)
-		if d.AskGates && c.ports.Gates != nil {
-			c.ports.Gates.Ask(name, run.state.Rollout.Policy.Gates)
+		if d.AskGates != "" && c.ports.Gates != nil {
+			c.ports.Gates.Ask(name, run.state.Rollout.Policy.Gates, d.AskGates)
 		}
 	}
 	switch {

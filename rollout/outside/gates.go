@@ -28,6 +28,7 @@ type Gates struct {
 	web        web
 	prometheus v1.API // nil: there is none
 	wanted     level.Level
+	reading    chan struct{} // holds one for each gate that Read asks
 
 	mu       sync.Mutex
 	services map[discovery.Service]map[string]*asked
@@ -51,15 +52,15 @@ func NewGates(p Prometheus) (*Gates, error) {
 		return nil, err
 	}
 	return &Gates{
-		web: w, prometheus: prometheus, wanted: level.New(),
+		web: w, prometheus: prometheus, wanted: level.New(), reading: make(chan struct{}, mostRead),
 		services: map[discovery.Service]map[string]*asked{},
 	}, nil
 }
 
-// Ask has these gates of the service asked now. One that is being asked is not
-// asked again; one that is not among them, or was another, is forgotten, also
-// while it is being asked.
-func (g *Gates) Ask(service discovery.Service, gates []rollout.Gate) {
+// Ask has those of these gates of the service that belong to the moment asked now.
+// One that is being asked is not asked again; one that is not among them, or was
+// another, is forgotten, also while it is being asked.
+func (g *Gates) Ask(service discovery.Service, gates []rollout.Gate, at rollout.Moment) {
 	g.mu.Lock()
 	old, now := g.services[service], map[string]*asked{}
 	for _, gate := range gates {
@@ -67,7 +68,9 @@ func (g *Gates) Ask(service discovery.Service, gates []rollout.Gate) {
 		if a == nil || !reflect.DeepEqual(a.gate, gate) {
 			a = &asked{gate: gate}
 		}
-		a.wanted = a.asking == nil
+		if gate.Asked(at) {
+			a.wanted = a.asking == nil
+		}
 		now[gate.Name] = a
 	}
 	for name, a := range old {

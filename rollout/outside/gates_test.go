@@ -128,7 +128,7 @@ func TestGatesAreAskedOneAtATime(t *testing.T) {
 		gates := []rollout.Gate{{Name: "a", URL: "http://a/"}, {Name: "b", URL: "http://b/", Timeout: units.Duration(time.Second)}}
 		start := time.Now()
 		for range 3 {
-			g.Ask("chat", gates)
+			g.Ask("chat", gates, rollout.AtStep)
 			time.Sleep(300 * time.Millisecond)
 		}
 		if len(g.Readings("chat")) != 0 || asked.Load() != 2 {
@@ -142,7 +142,7 @@ func TestGatesAreAskedOneAtATime(t *testing.T) {
 		if r := g.Readings("chat"); !r["a"].Open || !r["a"].At.Equal(start) || len(notices) != 2 {
 			t.Errorf("%v, %d notices", r, len(notices))
 		}
-		g.Ask("chat", gates)
+		g.Ask("chat", gates, rollout.AtStep)
 		synctest.Wait()
 		if r := g.Readings("chat"); !r["a"].Open || !r["a"].At.Equal(start) || asked.Load() != 4 {
 			t.Errorf("while it is asked again the reading stays: %v, asked %d times", r, asked.Load())
@@ -155,6 +155,44 @@ func TestGatesAreAskedOneAtATime(t *testing.T) {
 	})
 }
 
+// Only the gates of the moment are asked; the readings of the others stay.
+func TestGatesOfAMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGates(t, Prometheus{})
+		var asked atomic.Int32
+		g.web.transport.DialContext = slowly(t, time.Second, &asked)
+		running(t, g.Run)
+		gates := []rollout.Gate{{Name: "a", URL: "http://a/", At: []rollout.Moment{rollout.AtStart}}, {Name: "b", URL: "http://b/"}}
+		start := time.Now()
+		for _, at := range rollout.Moments {
+			g.Ask("chat", gates, at)
+			time.Sleep(2 * time.Second)
+		}
+		if r := g.Readings("chat"); asked.Load() != 4 || !r["a"].At.Equal(start) || !r["b"].At.Equal(start.Add(4*time.Second)) {
+			t.Errorf("%v after asking %d times", r, asked.Load())
+		}
+	})
+}
+
+// Read asks every gate at the same time and shows its answers to nobody else.
+func TestReadGates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGates(t, Prometheus{})
+		var asked atomic.Int32
+		g.web.transport.DialContext = slowly(t, 2*time.Second, &asked)
+		begun := time.Now()
+		r := g.Read(t.Context(), "chat", []rollout.Gate{
+			{Name: "a", URL: "http://a/", At: []rollout.Moment{rollout.AtSoak}}, {Name: "b", URL: "http://b/", Timeout: units.Duration(time.Second)},
+		})
+		if len(r) != 2 || !r["a"].Open || r["b"].Text != "gate b is closed: b gives no answer within 1s" || time.Since(begun) != 2*time.Second {
+			t.Errorf("%v after %s", r, time.Since(begun))
+		}
+		if r := g.Readings("chat"); len(r) != 0 {
+			t.Errorf("%v", r)
+		}
+	})
+}
+
 // A gate that leaves the policy, or becomes another, takes its reading along,
 // also the one that is on its way.
 func TestGatesThatLeaveAreForgotten(t *testing.T) {
@@ -164,17 +202,17 @@ func TestGatesThatLeaveAreForgotten(t *testing.T) {
 		g.web.transport.DialContext = slowly(t, time.Second, &asked)
 		_, stop := running(t, g.Run)
 		a, b := rollout.Gate{Name: "a", URL: "http://a/"}, rollout.Gate{Name: "b", URL: "http://b/"}
-		g.Ask("chat", []rollout.Gate{a, b})
-		g.Ask("feed", []rollout.Gate{a})
+		g.Ask("chat", []rollout.Gate{a, b}, rollout.AtStep)
+		g.Ask("feed", []rollout.Gate{a}, rollout.AtStep)
 		time.Sleep(2 * time.Second)
 		b.URL = "http://another/"
-		g.Ask("chat", []rollout.Gate{b})
+		g.Ask("chat", []rollout.Gate{b}, rollout.AtStep)
 		if r := g.Readings("chat"); len(r) != 0 {
 			t.Errorf("%v", r)
 		}
 		synctest.Wait()
 		b.URL = "http://a-third/"
-		g.Ask("chat", []rollout.Gate{b}) // while the other is asked
+		g.Ask("chat", []rollout.Gate{b}, rollout.AtStep) // while the other is asked
 		time.Sleep(2 * time.Second)
 		if r := g.Readings("chat"); len(r) != 1 || !r["b"].Open || !strings.Contains(r["b"].Text, "a-third") {
 			t.Errorf("%v", r)
@@ -182,7 +220,7 @@ func TestGatesThatLeaveAreForgotten(t *testing.T) {
 		if r := g.Readings("feed"); len(r) != 1 || !r["a"].Open {
 			t.Errorf("another service's: %v", r)
 		}
-		g.Ask("chat", nil)
+		g.Ask("chat", nil, rollout.AtStep)
 		if r := g.Readings("chat"); len(r) != 0 {
 			t.Errorf("%v", r)
 		}
@@ -220,14 +258,14 @@ func slowly(t *testing.T, delay time.Duration, asked *atomic.Int32) func(context
 // Commands that run are killed when their gate leaves, and when rolloutd stops.
 func TestGatesEndWithTheirCommands(t *testing.T) {
 	for name, leave := range map[string]func(*Gates, func()){
-		"left":    func(g *Gates, _ func()) { g.Ask("chat", nil) },
+		"left":    func(g *Gates, _ func()) { g.Ask("chat", nil, rollout.AtStep) },
 		"stopped": func(_ *Gates, stop func()) { stop() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			pids := filepath.Join(t.TempDir(), "pids")
 			g := newGates(t, Prometheus{})
 			_, stop := running(t, g.Run)
-			g.Ask("chat", []rollout.Gate{{Name: "a", Command: []string{script(t, "echo $$ >"+pids+"; exec sleep 600")}, Timeout: units.Duration(time.Hour)}})
+			g.Ask("chat", []rollout.Gate{{Name: "a", Command: []string{script(t, "echo $$ >"+pids+"; exec sleep 600")}, Timeout: units.Duration(time.Hour)}}, rollout.AtStep)
 			until(t, func() string {
 				if data, err := os.ReadFile(pids); err != nil || len(data) == 0 {
 					return "it never ran"

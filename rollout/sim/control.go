@@ -119,8 +119,8 @@ func (l *loop) rest(d rollout.Decision) {
 	if l.Rests != nil {
 		l.Rests()
 	}
-	if d.AskGates {
-		l.askGates()
+	if d.AskGates != "" {
+		l.askGates(d.AskGates)
 	}
 	l.callHooks(l.wish.Hooks)
 	l.talks.assign(rollout.Assignments(l.state, l.wish))

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"maps"
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
@@ -38,8 +39,8 @@ func (o *Outside) Retire(retired bool) {
 	o.ring()
 }
 
-// askGates has the policy's gates answered a moment later.
-func (l *loop) askGates() {
+// askGates has the policy's gates of the moment answered a little later.
+func (l *loop) askGates(moment rollout.Moment) {
 	r := l.state.Rollout
 	if l.asking || r == nil {
 		return
@@ -50,9 +51,12 @@ func (l *loop) askGates() {
 		if l.seen.Watching != life {
 			return // the rolloutd that asked does not live any more
 		}
-		all := map[string]rollout.Reading{}
+		all := maps.Clone(l.seen.Gates)
+		if all == nil {
+			all = map[string]rollout.Reading{}
+		}
 		for _, g := range r.Policy.Gates {
-			if answer, ok := l.outside.gates[g.Name]; ok {
+			if answer, ok := l.outside.gates[g.Name]; ok && g.Asked(moment) {
 				answer.At = at
 				all[g.Name] = answer
 			}

@@ -79,7 +79,7 @@ func TestFull(t *testing.T) {
 			{Name: "errors", Query: "rate(errors[1m])", Below: new(0.01), Timeout: units.Duration(2 * time.Second)},
 			{Name: "saturation", Query: "min(idle_ratio)", Above: new(0.2)},
 			{Name: "on-call", Command: []string{"/usr/local/bin/on-call", "--awake"}},
-			{Name: "status-page", URL: "https://status.example.com/ok"},
+			{Name: "status-page", URL: "https://status.example.com/ok", At: []rollout.Moment{rollout.AtStart, rollout.AtSoak}},
 		},
 		AbortAfter: units.Duration(5 * time.Minute),
 		Hook:       &rollout.Hook{Command: []string{"/usr/local/bin/stop-instance"}, Timeout: units.Duration(90 * time.Second)},
