@@ -30,7 +30,7 @@ OTHERS   := /sluice/(examples|test/thirdparty)/
 KEPT     = $$($(GO) list -tags real work | grep -vE '$(OTHERS)')
 ANEW     = $$($(GO) list -tags real work | grep -E '$(OTHERS)')
 
-.PHONY: help build demo test unit race fuzz lint bench tools envoy-tool consul-tool prometheus-tool node-tool python-tool check-go clean
+.PHONY: help build demo test sim unit race fuzz lint bench tools envoy-tool consul-tool prometheus-tool node-tool python-tool check-go clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ test: build lint tools ## everything: lint, short race run, all tests with a rea
 	$(GO) test -race -short -timeout 20m $(RACE_RUN)
 	$(GO) test -p 1 -tags real -timeout 40m $(KEPT)
 	$(GO) test -count=1 -p 1 -tags real -timeout 40m $(ANEW)
+
+sim: check-go ## every scenario of the simulation with ten million connections (a quarter of an hour)
+	$(GO) test -count=1 -timeout 60m -v -run TestScenarios ./rollout/sim -full
 
 unit: check-go ## the tests that need none of them
 	$(GO) test -timeout 20m work
