@@ -15,6 +15,9 @@ const (
 	// countMaxAge is the most that one old count makes the mean age of counts
 	// older: an instance that ceased to answer holds up nobody's time.
 	countMaxAge = 2 * time.Second
+	// estimateMaxAge is how old an estimate may be to be shown: one that nothing depends
+	// on is not kept up to date.
+	estimateMaxAge = 5 * time.Second
 	// markCount is how many marks cover the return timeout.
 	markCount = 32
 )
@@ -25,14 +28,15 @@ type Moved struct {
 	// were seen again on the target.
 	Evicted, Lost, Returned uint64
 	// Exact: every instance of the target tells returning clients from new ones.
-	// Otherwise Returned is 0 and Outstanding estimated.
+	// Otherwise Returned and Outstanding are estimated.
 	Exact bool
 	// Outstanding is how many evicted or lost clients are on their way, and
-	// NeverBack how many are no longer waited for.
+	// NeverBack how many are no longer waited for; that is 0 unless it is exact.
 	Outstanding, NeverBack int
-	// AtMost is Outstanding where it is exact, and else what it hardly ever exceeds.
-	AtMost int
-	// Known: Outstanding and NeverBack can be told at all.
+	// AtLeast is how many are on their way for certain, AtMost what they hardly ever
+	// exceed; both are Outstanding where it is exact.
+	AtLeast, AtMost int
+	// Known: Returned and Outstanding can be told at all.
 	Known bool
 }
 
@@ -71,15 +75,23 @@ func (s *situation) sumMoved() Moved {
 		m.Returned = min(m.Returned, gone) // others may return too
 		m.NeverBack = min(r.NeverBack, int(gone-m.Returned))
 		m.Outstanding, m.Known = int(gone-m.Returned)-m.NeverBack, true
-		m.AtMost = m.Outstanding
-	case r.Toll.Returns != nil:
-		m.Returned = 0
-		m.Outstanding, m.NeverBack, m.Known = r.Returns.Outstanding(), r.Returns.NeverBack(), true
-		m.AtMost = r.Returns.AtMost()
+		m.AtLeast, m.AtMost = m.Outstanding, m.Outstanding
 	default:
-		m.Returned = 0
+		m.Returned, m.AtLeast = 0, r.uncovered(m)
+		m.AtMost = m.AtLeast
+		if e := r.Toll.Returns; e != nil {
+			m.Outstanding, m.AtMost = max(m.AtLeast, e.Outstanding()), max(m.AtLeast, e.AtMost())
+			m.Returned, m.Known = uint64(e.Returned()), s.now.Sub(e.Seen) <= estimateMaxAge
+		}
 	}
 	return m
+}
+
+// uncovered is how many of those that were let go cannot be back, since the target
+// accepted fewer since the funnel started, whoever these were.
+func (r *Rollout) uncovered(m Moved) int {
+	gone := m.gone()
+	return int(gone - min(gone, r.Toll.Accepted))
 }
 
 // since is what the member evicted and saw return since it was counted; a

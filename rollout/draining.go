@@ -210,7 +210,9 @@ func askCounts(t *turn, o oldSide) bool {
 // to what each instance holds. An instance that takes no part is told to hold, so
 // that an order it never got cannot come late.
 func step(t *turn, o oldSide) Reason {
-	observe(t, true)
+	if t.countsReturns() {
+		observe(t, true)
+	}
 	pace := t.nextPace()
 	given, none := t.allowance(pace)
 	if none != nil {

@@ -177,6 +177,17 @@ var plays = map[string]play{
 		g.untilPhase(rollout.Steady)
 		moment("done")
 	}},
+	"untold": {1, 1, 10, func(g *ground, moment func(string)) {
+		g.policy.ReturnTimeout = 4 * second
+		g.machines["g1"].tells = false
+		g.away = time.Hour
+		g.look()
+		g.promote(discovery.Green)
+		g.untilPhase(rollout.Soaking)
+		moment("nobody is back")
+		g.untilPhase(rollout.Steady)
+		moment("done")
+	}},
 	"refused": {2, 2, 60, func(g *ground, moment func(string)) {
 		g.machines["g1"].Capacity, g.machines["g2"].Capacity = 25, 25
 		g.look()

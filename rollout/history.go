@@ -50,10 +50,13 @@ type Record struct {
 	Evicted uint64           `json:"evicted"`
 	// Lost is how many connections ended because their instance died.
 	Lost int `json:"lost,omitempty"`
-	// Returned and NeverBack are nil where nobody can tell; Estimated: they are
-	// inferred from what the target admitted.
+	// Returned and NeverBack are nil where nobody can tell; Estimated: Returned is
+	// inferred from what the target admitted. NotBack is how many were not back in the
+	// end for certain, where NeverBack is not known: the target accepted fewer
+	// connections than were let go.
 	Returned   *uint64  `json:"returned"`
 	NeverBack  *uint64  `json:"never_back"`
+	NotBack    uint64   `json:"not_back,omitempty"`
 	Estimated  bool     `json:"estimated,omitempty"`
 	LeftBehind []string `json:"left_behind,omitempty"`
 	Events     []Event  `json:"events,omitempty"`
@@ -66,15 +69,15 @@ func (r *Rollout) record(how Outcome, moved Moved, now time.Time) Record {
 		ID: r.ID, From: r.From, To: r.To, Outcome: how, Forced: r.Forced, Started: r.Started, Ended: now,
 		Evicted: moved.Evicted, Lost: int(moved.Lost), LeftBehind: r.LeftBehind, Events: r.Events, Omitted: r.Omitted,
 	}
-	if gone := moved.gone(); moved.Known {
-		away := min(gone, uint64(moved.Outstanding+moved.NeverBack))
-		rec.Returned, rec.Estimated = new(gone-away), !moved.Exact
-		if moved.Exact {
-			rec.Returned = &moved.Returned
-		}
-		if how != Superseded {
-			rec.NeverBack = &away
-		}
+	if moved.Known {
+		rec.Returned, rec.Estimated = &moved.Returned, !moved.Exact
+	}
+	switch away := uint64(moved.AtLeast + moved.NeverBack); {
+	case how == Superseded:
+	case moved.Exact:
+		rec.NeverBack = new(min(moved.gone(), away))
+	default:
+		rec.NotBack = away
 	}
 	if r.Aborting {
 		rec.From, rec.To = r.To, r.From

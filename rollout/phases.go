@@ -213,15 +213,17 @@ func soaking(t *turn) Reason {
 		return t.wait(blocked(FreshCounts, "%s is empty; waiting: %s has not said yet what it let go and saw return", r.From, key))
 	}
 	tally(t)
-	observe(t, false)
+	if t.moved().Exact || t.countsReturns() {
+		observe(t, false)
+	}
 	moved := t.moved()
 	end := r.Since.Add(r.Policy.ReturnTimeout.D())
-	few := 0
-	if !moved.Exact {
-		few = int(moved.gone())/100 + 1 // an estimate hardly says none
-	}
-	if moved.Known && moved.Outstanding > few && t.now.Before(end) {
-		return t.wait(blockedUntil(end, IsSoaking, "%s not back yet; soaking until %s", counted(moved.Outstanding, "evicted client is", "evicted clients are"), clock(end)))
+	if n := moved.AtLeast; n > 0 && t.now.Before(end) {
+		said := counted(n, "evicted client is", "evicted clients are")
+		if !moved.Exact {
+			said = "at least " + said
+		}
+		return t.wait(blockedUntil(end, IsSoaking, "%s not back yet; soaking until %s", said, clock(end)))
 	}
 	finish(t, Done)
 	return reason(IsSteady, "all new connections go to %s", t.state.Live)

@@ -88,8 +88,12 @@ func (s *teller) history() {
 			if rec.Lost > 0 {
 				lost = fmt.Sprintf(" %d lost,", rec.Lost)
 			}
+			never := maybe(rec, rec.NeverBack)
+			if rec.NotBack > 0 {
+				never = fmt.Sprint("at least ", rec.NotBack)
+			}
 			s.line("", "- rollout %s is %s: %d evicted,%s %s returned, %s never back",
-				rec.ID, rec.Outcome, rec.Evicted, lost, maybe(rec, rec.Returned), maybe(rec, rec.NeverBack))
+				rec.ID, rec.Outcome, rec.Evicted, lost, maybe(rec, rec.Returned), never)
 			if len(rec.LeftBehind) > 0 {
 				s.line("", "- left behind: %s", few(rec.LeftBehind))
 			}

@@ -44,8 +44,11 @@ func (c *cli) await(ctx context.Context, client *api.Client, service discovery.S
 	if record.Lost > 0 {
 		outcome += fmt.Sprintf(", %d lost", record.Lost)
 	}
-	if record.Returned != nil && record.NeverBack != nil {
-		outcome += fmt.Sprintf(", %d returned, %d never back", *record.Returned, *record.NeverBack)
+	if record.Returned != nil {
+		outcome += ", " + about(record.Returned, !record.Estimated, 0) + " returned"
+	}
+	if record.NeverBack != nil || record.NotBack > 0 {
+		outcome += ", " + about(record.NeverBack, !record.Estimated, record.NotBack) + " never back"
 	}
 	return c.printf("%s, in %s\n", outcome, short(record.Ended.Sub(record.Started)))
 }

@@ -50,7 +50,7 @@ func (c *cli) printHistory(records []rollout.Record, story bool) error {
 			outcome += ", forced"
 		}
 		rows = append(rows, []string{r.ID, string(r.From), string(r.To), outcome, moment(r.Started, time.Time{}), short(r.Ended.Sub(r.Started)),
-			fmt.Sprint(r.Evicted), fmt.Sprint(r.Lost), about(r.Returned, !r.Estimated), about(r.NeverBack, !r.Estimated), strings.Join(r.LeftBehind, ", ")})
+			fmt.Sprint(r.Evicted), fmt.Sprint(r.Lost), about(r.Returned, !r.Estimated, 0), about(r.NeverBack, !r.Estimated, r.NotBack), strings.Join(r.LeftBehind, ", ")})
 	}
 	var b bytes.Buffer
 	_ = table(&b, rows) // a buffer takes everything

@@ -10,9 +10,13 @@ import (
 	"github.com/sluice-proxy/sluice/rollout/api"
 )
 
-// about is a number of clients that may be an estimate.
-func about(n *uint64, exact bool) string {
-	if n == nil || exact {
+// about is a number of clients that may be an estimate, or is not known but has a
+// least.
+func about(n *uint64, exact bool, least uint64) string {
+	switch {
+	case n == nil && least > 0:
+		return fmt.Sprintf("%d or more", least)
+	case n == nil || exact:
 		return number(n)
 	}
 	return "about " + number(n)
@@ -40,7 +44,7 @@ func paced(r api.Rollout) string {
 
 // outstanding is how many clients are on their way, beside the window.
 func outstanding(r api.Rollout) string {
-	text := about(r.Outstanding, r.Exact)
+	text := about(r.Outstanding, r.Exact, r.AtLeast)
 	if r.Policy.Window > 0 {
 		text += fmt.Sprintf(" of %d", r.Policy.Window)
 	}
@@ -55,7 +59,7 @@ func losses(r api.Rollout) []string {
 		all = append(all, fmt.Sprintf("lost %d", r.Lost))
 	}
 	if r.NeverBack != nil && *r.NeverBack > 0 {
-		all = append(all, "never back "+about(r.NeverBack, r.Exact))
+		all = append(all, "never back "+number(r.NeverBack))
 	}
 	return all
 }

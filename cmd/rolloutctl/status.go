@@ -136,10 +136,10 @@ func rolloutFacts(s api.Status, now time.Time) [][2]string {
 		{"held", held(r)},
 		{"evicted", fmt.Sprint(r.Evicted)},
 		{"lost", optional(int(r.Lost))},
-		{"returned", number(r.Returned)},
-		{"outstanding", about(r.Outstanding, r.Exact)},
+		{"returned", about(r.Returned, r.Exact, 0)},
+		{"outstanding", about(r.Outstanding, r.Exact, r.AtLeast)},
 		{"window", optional(r.Policy.Window)},
-		{"never back", about(r.NeverBack, r.Exact)},
+		{"never back", number(r.NeverBack)},
 	}
 	rows = append(rows, gateFacts(r.Gates, now)...)
 	rows = append(rows, hookFacts(r.Hooks, now)...)

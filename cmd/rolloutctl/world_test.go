@@ -83,7 +83,8 @@ func looped(end time.Duration) rollout.View {
 	r.Policy.Gates = []rollout.Gate{{Name: "errors"}, {Name: "load"}}
 	r.Batch, r.Pace = 3, rollout.Pace{Limit: 5, Why: "3 of 40 new connections were refused"}
 	began, later := returns.Observation{Now: then, AsOf: then}, then.Add(time.Second)
-	r.Lost, r.Returns = 20, new(returns.New(time.Minute).Observe(began).Observe(returns.Observation{Now: later, Evicted: 30, AsOf: later, Accepted: 2}))
+	r.Lost, r.Accepted, r.Returns = 20, 230, new(returns.New(time.Minute).Observe(began).Observe(returns.Observation{Now: later, Evicted: 30, AsOf: later, Accepted: 2}))
+	r.Returns.Seen = next // the estimate is kept up to date
 	v.Reason = rollout.Reason{Code: rollout.GateClosed, Text: "waiting: gate errors is closed: 0.04 is not below 0.01"}
 	v.Seen.Gates = map[string]rollout.Reading{"errors": {Text: "gate errors is closed: 0.04 is not below 0.01", At: then}}
 	for id, m := range v.State.Members {

@@ -38,6 +38,7 @@ type families struct {
 	drainError       *prometheus.Desc
 	rolloutEvicted   *prometheus.Desc
 	outstanding      *prometheus.Desc
+	atLeast          *prometheus.Desc
 	rolloutLost      *prometheus.Desc
 	neverBack        *prometheus.Desc
 	pace             *prometheus.Desc
@@ -74,8 +75,9 @@ func newFamilies() families {
 		drainError:       desc("drain_error", "1 while the instance's drain endpoint gives no answer.", "service", "colour", "instance"),
 		rolloutEvicted:   desc("rollout_evicted", "Connections closed by the funnel in the current rollout.", "service"),
 		outstanding:      desc("outstanding", "Clients evicted or lost in the current rollout that are on their way; an estimate where instances cannot tell.", "service"),
+		atLeast:          desc("outstanding_at_least", "Clients evicted or lost in the current rollout that are on their way for certain.", "service"),
 		rolloutLost:      desc("rollout_lost", "Connections that ended with their instance in the current rollout.", "service"),
-		neverBack:        desc("never_back", "Clients of the current rollout that are no longer waited for; an estimate where instances cannot tell.", "service"),
+		neverBack:        desc("never_back", "Clients of the current rollout that are no longer waited for, where instances can tell.", "service"),
 		pace:             desc("pace", "The most connections that the next step may close: the cap, less while the target suffers, more while it hurries.", "service"),
 		alarm:            desc("alarm", "1 while the current rollout cannot keep its deadline at its cap.", "service"),
 		batch:            desc("batch", "Batches of the current rollout that were begun.", "service"),
@@ -105,7 +107,7 @@ func (m metrics) Describe(ch chan<- *prometheus.Desc) {
 	f := m.families
 	for _, d := range []*prometheus.Desc{
 		f.connections, f.ceiling, f.evictedTotal, f.acceptedTotal, f.returnedTotal, f.drainError, f.rolloutEvicted,
-		f.outstanding, f.phase, f.paused, f.waiting, f.weight, f.instances, f.departed, f.leftOut, f.discoveryError,
+		f.outstanding, f.atLeast, f.phase, f.paused, f.waiting, f.weight, f.instances, f.departed, f.leftOut, f.discoveryError,
 		f.discoverySuspect, f.proxies, f.unpublished, f.nacksTotal, f.withheld,
 		f.reported, f.difference, f.colourReported, f.connectP99,
 		f.rolloutLost, f.neverBack, f.pace, f.alarm, f.batch, f.gateOpen, f.capacity,
@@ -184,6 +186,7 @@ func (s sample) rollout(name string, r api.Rollout) {
 	if r.Outstanding != nil {
 		s.gauge(s.outstanding, float64(*r.Outstanding), name)
 	}
+	s.gauge(s.atLeast, float64(r.AtLeast), name)
 	if r.NeverBack != nil {
 		s.gauge(s.neverBack, float64(*r.NeverBack), name)
 	}

@@ -82,6 +82,7 @@ func TestMetrics(t *testing.T) {
 		`sluice_rollout_evicted{service="chat"} 20`,
 		`sluice_rollout_lost{service="chat"} 4`,
 		`sluice_outstanding{service="chat"} 6`,
+		`sluice_outstanding_at_least{service="chat"} 6`,
 		`sluice_never_back{service="chat"} 1`,
 		`sluice_pace{service="chat"} 50`,
 		`sluice_alarm{service="chat"} 1`,

@@ -49,7 +49,7 @@ var answers = map[string]func(t *testing.T) []asked{
 			"promotion: draining, in grace", "promotion: draining, in a step", "promotion: paused", "promotion: soaking", "promotion: done",
 			"aborts: aborting while draining", "batches: the second batch", "in place: spilling", "window: nobody returns", "hooks: failed",
 			"gates: closed", "lost: left behind", "superseded: superseded", "superseded: retired",
-			"window: done", "many events: done",
+			"window: done", "untold: nobody is back", "untold: done", "many events: done",
 		} {
 			all = append(all, asked{moment: moment, method: "GET", path: "services/chat"})
 		}
@@ -60,7 +60,7 @@ var answers = map[string]func(t *testing.T) []asked{
 		return []asked{
 			at("gates: closed", "status"), at("gates: closed", "watch"), at("gates: closed", "watch?service=chat"), at("gates: closed", "instances"),
 			at("gates: closed", "proxies"), at("gates: closed", "version"),
-			at("promotion: steady", "services/chat/history"), at("superseded: done", "services/chat/history"), at("lost: done", "services/chat/history"),
+			at("promotion: steady", "services/chat/history"), at("superseded: done", "services/chat/history"), at("lost: done", "services/chat/history"), at("untold: done", "services/chat/history"),
 			at("promotion: steady", "services/chat/plan?target=green"),
 			at("promotion: steady", "services/chat/plan?target=green&close=5&every=2s&grace=1s&canary=5%25&soak=2m&window=30&stagger=1&stagger_soak=1m&deadline=10s"),
 			at("promotion: done", "services/chat/plan?target=blue"), at("hooks: failed", "services/chat/plan?target=green"),
@@ -306,6 +306,9 @@ func (m moment) seen() rollout.Seen {
 			continue
 		}
 		status := drain.Status{State: drain.Serving, Active: 20 + i, Accepted: x.Accepted + 90, Evicted: x.Evicted + 30, Returned: new(x.Returned + 50)}
+		if r := m.state.Rollout; r != nil && r.Returns != nil {
+			status.Returned = nil // which is why there is an estimate
+		}
 		if o := orders[key].Drain; o != nil {
 			status.State, status.Ceiling, status.Rollout, status.Epoch, status.Step = drain.Draining, o.Ceiling, o.Rollout, o.Epoch, o.Step
 		}

@@ -166,15 +166,20 @@ func TestLookGatesAndHooks(t *testing.T) {
 	}
 }
 
-// Where returns are estimated, so are those on their way and those never back.
+// Where returns are estimated, so are those on their way; who never comes back is not
+// known, and how many are away at least is.
 func TestLookEstimated(t *testing.T) {
 	v := view()
 	g1 := v.Seen.Instances["g1"]
 	g1.Status.Returned = nil
 	v.Seen.Instances["g1"] = g1
-	v.State.Rollout.Returns = new(returns.New(time.Minute))
+	v.State.Rollout.Accepted = 70
+	v.State.Rollout.Returns = new(returns.New(time.Minute).Observe(returns.Observation{Now: noon, AsOf: noon}))
 	r := Look(v, noon).Rollout
-	if r.Exact || r.Returned != nil || r.Outstanding == nil || r.NeverBack == nil {
-		t.Errorf("exact %v, returned %v, outstanding %v, never back %v", r.Exact, r.Returned, r.Outstanding, r.NeverBack)
+	if r.Exact || r.Returned == nil || r.Outstanding == nil || *r.Outstanding != 30 || r.NeverBack != nil || r.AtLeast != 30 {
+		t.Errorf("exact %v, returned %v, outstanding %v, never back %v, at least %d away", r.Exact, r.Returned, r.Outstanding, r.NeverBack, r.AtLeast)
+	}
+	if r := Look(v, noon.Add(time.Minute)).Rollout; r.Returned != nil || r.Outstanding != nil || r.AtLeast != 30 {
+		t.Errorf("a minute later %v are on their way, at least %d", r.Outstanding, r.AtLeast)
 	}
 }

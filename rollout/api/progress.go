@@ -22,12 +22,13 @@ func lookRollout(v rollout.View, s Status, outlook rollout.Outlook, now time.Tim
 	}
 	moved := rollout.Count(v.State, v.Seen, now)
 	out.Evicted, out.Lost, out.Exact = moved.Evicted, moved.Lost, moved.Exact
-	if moved.Exact {
-		out.Returned = new(moved.Returned)
-	}
 	if moved.Known {
-		out.Outstanding, out.NeverBack = new(uint64(moved.Outstanding)), new(uint64(moved.NeverBack))
+		out.Returned, out.Outstanding = new(moved.Returned), new(uint64(moved.Outstanding))
 	}
+	if moved.Exact {
+		out.NeverBack = new(uint64(moved.NeverBack))
+	}
+	out.AtLeast = uint64(moved.AtLeast)
 	if r.Phase == rollout.Draining && !r.Paused && !r.StepAt.IsZero() {
 		out.NextStepAt = new(r.StepAt)
 	}

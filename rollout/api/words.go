@@ -71,11 +71,13 @@ type Rollout struct {
 	Held  *int `json:"held"`
 	// Evicted by the funnel, Lost with instances that died, Returned to To. Where
 	// returns are Exact, Evicted + Lost = Returned + Outstanding + NeverBack;
-	// elsewhere the last two are estimates.
+	// elsewhere NeverBack is null, Returned and Outstanding are estimates or null, and
+	// AtLeast is how many are on their way for certain.
 	Evicted     uint64  `json:"evicted"`
 	Lost        uint64  `json:"lost"`
 	Returned    *uint64 `json:"returned"`
 	Outstanding *uint64 `json:"outstanding"`
+	AtLeast     uint64  `json:"at_least,omitempty"`
 	// NeverBack have been away for longer than the return timeout.
 	NeverBack *uint64 `json:"never_back"`
 	Exact     bool    `json:"exact"`

@@ -99,6 +99,13 @@ func (r Estimate) NeverBack() int {
 	}))
 }
 
+// Returned is how many of the accepted connections were those of returning clients:
+// what exceeds the organic rate, and no more than were evicted.
+func (r Estimate) Returned() int {
+	back := float64(r.WeighedAccepted) - r.Organic()*r.At.Sub(r.Since).Seconds()
+	return int(min(max(0, math.Round(back)), float64(r.WeighedEvicted)))
+}
+
 // Organic is the rate of connections per second that come to the target by themselves.
 func (r Estimate) Organic() float64 {
 	return r.Filters.mean(func(f filter, _ curve) float64 { return f.Organic })
