@@ -10,7 +10,7 @@ const whole = (n, most = Number.MAX_SAFE_INTEGER) => Number.isInteger(n) && n >=
 export class Gate {
   boot = randomUUID(); // of this process
   held = new Set(); // for each connection the function that asks it to leave
-  total = { accepted: 0, evicted: 0, returned: 0 };
+  total = { accepted: 0, evicted: 0, returned: null }; // null until a client is said to return
   word = { rollout: '', epoch: 0, ceiling: null }; // the control plane's last one
   step = Infinity; // of that word; a release comes after every step of its epoch
   draining = false;
@@ -19,7 +19,7 @@ export class Gate {
   admit(leave, returning) {
     if (this.draining) return false;
     this.total.accepted++;
-    if (returning) this.total.returned++;
+    if (returning) this.total.returned = (this.total.returned ?? 0) + 1;
     return this.held.add(leave);
   }
 

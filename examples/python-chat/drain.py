@@ -14,7 +14,7 @@ class Gate:
     def __init__(self):
         self.boot = uuid.uuid4().hex  # of this process
         self.held = set()  # for each connection the function that asks it to leave
-        self.total = {"accepted": 0, "evicted": 0, "returned": 0}
+        self.total = {"accepted": 0, "evicted": 0, "returned": None}  # None until a client is said to return
         self.word = {"rollout": "", "epoch": 0, "ceiling": None}  # the control plane's last one
         self.step = math.inf  # of that word; a release comes after every step of its epoch
         self.draining, self.closing = False, None
@@ -24,7 +24,8 @@ class Gate:
         if not self.draining:
             self.held.add(leave)
             self.total["accepted"] += 1
-            self.total["returned"] += returning
+            if returning:
+                self.total["returned"] = (self.total["returned"] or 0) + 1
         return not self.draining
 
     def status(self):

@@ -30,6 +30,9 @@ type Options struct {
 	// CountsReturns says that the application calls Returned, so that the status
 	// reports 0 and not null before the first returning client.
 	CountsReturns bool
+	// CountsTickets says that the application calls Conn.Ticketed, so that the status
+	// reports ticketed from the beginning.
+	CountsTickets bool
 	// Logger is told about orders and shutdown; nil logs nothing.
 	Logger *slog.Logger
 }
@@ -65,7 +68,9 @@ type Gate struct {
 	refused  uint64
 	evicted  uint64
 	returned uint64
+	ticketed uint64
 	counts   bool // the application counts returns
+	tickets  bool // … and tickets
 
 	// The last word of the control plane. While ordered, (epoch, step) is that of
 	// the standing order; otherwise epoch is that of the last release.
@@ -81,7 +86,7 @@ type Gate struct {
 
 // New returns a Gate that serves. It starts nothing.
 func New(opt Options) *Gate {
-	g := &Gate{opt: opt, log: opt.Logger, boot: rand.Text(), born: time.Now(), pick: Random, counts: opt.CountsReturns, empty: make(chan struct{})}
+	g := &Gate{opt: opt, log: opt.Logger, boot: rand.Text(), born: time.Now(), pick: Random, counts: opt.CountsReturns, tickets: opt.CountsTickets, empty: make(chan struct{})}
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
 	}
@@ -112,6 +117,7 @@ type Conn struct {
 	seen   uint32        // active, when the gate last looked
 	at     int32         // index in gate.held, or one of those below
 	back   bool          // counted as returned
+	ticket bool          // counted as ticketed
 }
 
 // Values of Conn.at beside an index.
@@ -191,6 +197,20 @@ func (c *Conn) Returned() {
 	}
 }
 
+// Ticketed says that the client at the other end brought the ticket that its goodbye
+// gave it, and that nobody brought this ticket before. Counted once per connection.
+// Unlike a returning client it was certainly let go.
+func (c *Conn) Ticketed() {
+	g := c.gate
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.tickets = true
+	if !c.ticket {
+		c.ticket = true
+		g.ticketed++
+	}
+}
+
 // handOver gives the connection a new owner and reports whether it was evicted
 // before that, so that its new owner has not been told to leave.
 func (c *Conn) handOver(o owner) (late bool) {
@@ -259,6 +279,10 @@ func (g *Gate) status() Status {
 	if g.counts {
 		returned := g.returned
 		s.Returned = &returned
+	}
+	if g.tickets {
+		ticketed := g.ticketed
+		s.Ticketed = &ticketed
 	}
 	switch {
 	case g.ordered && g.ceiling != nil:

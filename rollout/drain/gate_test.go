@@ -43,6 +43,22 @@ func TestReturnedIsNullUntilItIsCounted(t *testing.T) {
 	}
 }
 
+func TestTicketsAreCountedOncePerConnection(t *testing.T) {
+	g := New(Options{})
+	c, _ := g.Admit(func() {})
+	if s := g.Status(); s.Ticketed != nil {
+		t.Errorf("ticketed is %d, want none", *s.Ticketed)
+	}
+	c.Ticketed()
+	c.Ticketed()
+	if s := g.Status(); s.Ticketed == nil || *s.Ticketed != 1 || s.Returned != nil {
+		t.Errorf("ticketed is %v and returned %v, want 1 and null", s.Ticketed, s.Returned)
+	}
+	if s := New(Options{CountsTickets: true}).Status(); s.Ticketed == nil || *s.Ticketed != 0 {
+		t.Errorf("ticketed is %v, want 0", s.Ticketed)
+	}
+}
+
 // Whatever comes and goes at the same time, the counts are right.
 func TestCountsUnderConcurrency(t *testing.T) {
 	g := New(Options{})

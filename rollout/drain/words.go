@@ -36,6 +36,9 @@ type Status struct {
 	// Returned is the total of admitted connections that the application knew
 	// as returning clients; nil when it never says.
 	Returned *uint64 `json:"returned"`
+	// Ticketed is the total of admitted connections whose client brought the ticket
+	// that its goodbye gave it, each ticket once; nil when tickets are not counted.
+	Ticketed *uint64 `json:"ticketed,omitempty"`
 	Refused  uint64  `json:"refused,omitempty"` // total not admitted
 	// HandshakeMS is the 99th percentile of how long handshakes took lately; nil
 	// when it cannot tell or there were none.
@@ -77,6 +80,8 @@ func (s Status) Check() error {
 		return fmt.Errorf("evicted is %d but accepted is %d; only what was accepted can be evicted", s.Evicted, s.Accepted)
 	case s.Returned != nil && *s.Returned > s.Accepted:
 		return fmt.Errorf("returned is %d but accepted is %d; only what was accepted can be a return", *s.Returned, s.Accepted)
+	case s.Ticketed != nil && *s.Ticketed > s.Accepted:
+		return fmt.Errorf("ticketed is %d but accepted is %d; only who was accepted can have brought a ticket", *s.Ticketed, s.Accepted)
 	case s.HandshakeMS != nil && (*s.HandshakeMS < 0 || int64(*s.HandshakeMS) > MaxOver.Milliseconds()):
 		return fmt.Errorf("handshake_ms is %d; it must be between 0 and %d, or left out", *s.HandshakeMS, MaxOver.Milliseconds())
 	case s.Limit < 0:

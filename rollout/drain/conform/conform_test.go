@@ -110,6 +110,7 @@ func TestEveryFaultIsNamed(t *testing.T) {
 		"status: no limit", "status: active is text", "status: no such state", "status: boot is a page",
 		"guard: nobody asks", "guard: open to read",
 		"accept: the end counts as evicted", "accept: the end is not seen",
+		"returned: everybody",
 		"order: step not shown", "order: ceiling not shown",
 		"repeat: refused",
 		"stale-order: answered 200", "stale-order: older steps are taken",
@@ -167,6 +168,19 @@ func TestEveryFaultIsNamed(t *testing.T) {
 			t.Errorf("no fault breaks the rule %s", r.Name)
 		}
 	}
+}
+
+// A 0 may be true, or be said by an application that never says of a client that it
+// returns: it is named.
+func TestNobodyEverReturned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, n := gated(t, drain.Options{CountsReturns: true})
+		by, why, err := verdicts(t, t.Context(), Options{URL: endpoint, Connect: front, Dial: n.dial})
+		if err != nil || len(by[Fail]) > 0 || !strings.Contains(why["returned"], "returned is 0 after 8 connections") {
+			t.Errorf("%v %v %v", err, by, why)
+		}
+		time.Sleep(2 * time.Second) // the last goodbyes
+	})
 }
 
 func TestWithoutABootItIsNotChecked(t *testing.T) {

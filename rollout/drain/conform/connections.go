@@ -51,6 +51,29 @@ func accept(ctx context.Context, in *instance) error {
 	})
 }
 
+// returned: an instance that never says of any client that it returns, and reports 0
+// and not null, would have a rollout wait for everybody whom it let go.
+func returned(ctx context.Context, in *instance) error {
+	before, err := in.status(ctx)
+	if err != nil {
+		return err
+	}
+	return in.with(ctx, 3, func(*crowd) error {
+		s, err := in.status(ctx)
+		switch {
+		case err != nil:
+			return err
+		case s.Returned == nil:
+			return nil
+		case before.Returned == nil || *s.Returned > *before.Returned:
+			return fmt.Errorf("returned rose to %d with 3 connections of clients that had never been here", *s.Returned)
+		case *s.Returned == 0:
+			return notChecked(fmt.Sprintf("returned is 0 after %d connections; where the application never says that a client returns it must be null", s.Accepted))
+		}
+		return nil
+	})
+}
+
 func refuse(ctx context.Context, in *instance) error {
 	return in.with(ctx, 2, func(c *crowd) error {
 		_, before, err := in.order(ctx, nil, 0, 0)

@@ -74,6 +74,8 @@ func (l *lame) status() map[string]any {
 		if l.draining {
 			delete(s, "boot")
 		}
+	case "returned: everybody":
+		s["returned"] = l.accepted
 	case "boot: not said":
 		delete(s, "boot")
 	case "status: boot is a page":

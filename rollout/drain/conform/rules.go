@@ -21,6 +21,8 @@ func Rules() []Rule {
 			Says: "with a token, requests without it or with another get 401; without a token the endpoint answers loopback only"},
 		{Name: "accept", check: accept, connects: true, needs: []string{"status"},
 			Says: "a serving instance accepts connections; active and accepted count them, and one that ends by itself is no longer active and not evicted"},
+		{Name: "returned", check: returned, connects: true, needs: []string{"accept"},
+			Says: "returned counts no client that says nothing of having been here before, and is null until the application has said it of a first one"},
 		{Name: "order", check: order, needs: []string{"status"},
 			Says: "PUT answers 200 with the status, which shows the order: draining or drained, its rollout, epoch, step and ceiling"},
 		{Name: "repeat", check: repeat, needs: []string{"order"},
