@@ -168,15 +168,20 @@ func sums(weights map[discovery.Colour]units.Share) error {
 // are not among them: they say how many, not where, and an Envoy whose bootstrap
 // is older than they are never asks for them.
 func Needs(s edge.Service) []resource.Ref {
-	route := resource.Ref{Type: RouteType, Name: s.Listener}
-	if s.Protocol == edge.TCP {
-		route.Type = ExtensionType
-	}
 	return []resource.Ref{
 		{Type: EndpointType, Name: ClusterName(s.Name, discovery.Blue)},
 		{Type: EndpointType, Name: ClusterName(s.Name, discovery.Green)},
-		route,
+		Route(s),
 	}
+}
+
+// Route names the resource that gives the service's colours their shares of new
+// connections.
+func Route(s edge.Service) resource.Ref {
+	if s.Protocol == edge.TCP {
+		return resource.Ref{Type: ExtensionType, Name: s.Listener}
+	}
+	return resource.Ref{Type: RouteType, Name: s.Listener}
 }
 
 // ofService is r as a resource of one service alone.

@@ -28,6 +28,9 @@ func draining(t *turn) Reason {
 		t.enter(Soaking, fmt.Sprintf("%s is empty", r.From))
 		return reason(IsSoaking, "%s is empty", r.From)
 	}
+	if t.unproxied() != nil && t.stepRuns() && t.now.Sub(t.seen.Watching) >= instancePatience {
+		t.restep() // whom this step has not closed yet would have nowhere to go
+	}
 	if end := r.Settled.Add(r.Policy.Grace.D()); t.now.Before(end) {
 		t.wakeBy(end)
 		return reason(InGrace, "waiting: %s connections may end by themselves until %s", r.From, clock(end))
@@ -38,7 +41,7 @@ func draining(t *turn) Reason {
 		}
 		return t.wait(unfit)
 	}
-	if behind := awaitProxies(t); behind != nil {
+	if behind := awaitProxies(t, t.whereTo()); behind != nil {
 		return t.wait(behind)
 	}
 	if old.empty() {
@@ -144,6 +147,7 @@ func (s *situation) sortOld() oldSide {
 				o.noEndpoint = append(o.noEndpoint, f)
 			}
 		case f.held == 0 && f.gated: // by its own word, so it need not answer for ever
+		case !f.answers && s.neverMoved(f):
 		case !f.answers:
 			o.unreachable = append(o.unreachable, f)
 		case !f.gated:
@@ -153,6 +157,14 @@ func (s *situation) sortOld() oldSide {
 		}
 	}
 	return o
+}
+
+// neverMoved reports whether an abort has nothing to take back from a member that does
+// not answer: by its last word, if it ever said one, it held nothing, and the proxies
+// have proven since the gates closed that they hold nothing of its colour.
+func (s *situation) neverMoved(f *fact) bool {
+	r := s.state.Rollout
+	return r.Aborting && f.held == 0 && s.witnessedEmpty(f.colour) && s.seen.Witnesses[f.colour].At.After(r.Settled)
 }
 
 // ended reports whether a member without a drain endpoint has nothing left to

@@ -10,9 +10,6 @@ const (
 	// settle is waited after the last proxy's acknowledgement: handshakes that
 	// were under way may still be answered by the old side.
 	settle = 500 * time.Millisecond
-	// proxyPatience is how long a proxy that vanished is waited for before it is
-	// named and left behind; draining instances refuse by themselves.
-	proxyPatience = 30 * time.Second
 	// instancePatience is how long an instance that does not answer is waited
 	// for before the others go on without it.
 	instancePatience = 5 * time.Second
@@ -35,7 +32,7 @@ func opening(t *turn) Reason {
 	if len(t.members().open[r.To]) == 0 {
 		return t.wait(blocked(TargetSick, "waiting: %s has no healthy instance that takes new connections; start some, or abort", r.To))
 	}
-	if behind := awaitProxies(t); behind != nil {
+	if behind := awaitProxies(t, everything); behind != nil {
 		return t.wait(behind)
 	}
 	if closed := followStartingGates(t); closed != nil {
@@ -79,7 +76,7 @@ func shifting(t *turn) Reason {
 	if unfit := t.targetUnfit(); unfit != nil {
 		return t.wait(unfit)
 	}
-	if behind := awaitProxies(t); behind != nil {
+	if behind := awaitProxies(t, t.whereTo()); behind != nil {
 		return t.wait(behind)
 	}
 	if r.Settled.IsZero() {
@@ -101,10 +98,15 @@ func switchOver(t *turn) Reason {
 	return reason(Unconfirmed, "waiting: the proxies are told to send new connections to %s", to)
 }
 
-// confirming waits until no proxy sends new connections to the old side.
+// confirming waits until no proxy sends new connections to the old side. It settles by
+// the routes alone: endpoints come and go meanwhile.
 func confirming(t *turn) Reason {
 	r := t.state.Rollout
-	if behind := awaitProxies(t); behind != nil {
+	need := t.whereTo()
+	if !r.Settled.IsZero() {
+		need = routesOnly
+	}
+	if behind := awaitProxies(t, need); behind != nil {
 		if !r.Settled.IsZero() {
 			t.rollout().Settled = time.Time{}
 		}
@@ -119,63 +121,6 @@ func confirming(t *turn) Reason {
 	}
 	t.enter(Draining, fmt.Sprintf("every proxy sends new connections to %s; %s refuses new ones", r.To, r.From))
 	return reason(GateOpen, "waiting: %s instances are told to refuse new connections", r.From)
-}
-
-// awaitProxies leaves a proxy behind that has been away for too long, and returns what
-// to wait for; nil when every known proxy has acknowledged what is published.
-func awaitProxies(t *turn) *blocker {
-	if unconfirmed := t.unconfirmed(); unconfirmed != nil {
-		return unconfirmed
-	}
-	node, end, absent := t.absentProxy()
-	switch {
-	case !absent:
-		return nil
-	case t.now.Before(end):
-		return blockedUntil(end, Unconfirmed, "waiting: proxy %s is not connected; it is left behind at %s", node, clock(end))
-	}
-	t.forgetProxy(node)
-	t.rollout().LeftBehind = append(t.state.Rollout.LeftBehind, "proxy "+node)
-	t.note("proxy " + node + " is not connected and was left behind")
-	return blockedUntil(t.now, Unconfirmed, "proxy %s is left behind", node)
-}
-
-// unconfirmed says which connected proxies have not acknowledged what is published.
-func (s *situation) unconfirmed() *blocker {
-	if s.seen.Unpublished != "" {
-		return blocked(Unpublished, "waiting: the proxies were not told: %s", s.seen.Unpublished)
-	}
-	var behind []string
-	for _, p := range s.seen.Proxies {
-		switch {
-		case !p.Routes:
-		case p.Connected && p.Nack != "":
-			return blocked(Nacked, "waiting: proxy %s refused its configuration (%s); mend the cause, then restart that Envoy", p.Node, p.Nack)
-		case p.Connected && !p.Confirmed:
-			behind = append(behind, p.Node)
-		}
-	}
-	if len(behind) == 0 {
-		return nil
-	}
-	return blocked(Unconfirmed, "waiting: %s not acknowledged yet: %s", counted(len(behind), "proxy has", "proxies have"), names(behind))
-}
-
-// absentProxy is the first known proxy that is not connected, and until when it is
-// waited for.
-func (s *situation) absentProxy() (node string, end time.Time, absent bool) {
-	for _, node := range s.state.Proxies {
-		p, seen := s.proxy(node)
-		if p.Connected {
-			continue
-		}
-		since := latest(s.state.Rollout.Since, s.seen.Watching)
-		if seen {
-			since = latest(since, p.Lost)
-		}
-		return node, since.Add(proxyPatience), true
-	}
-	return "", time.Time{}, false
 }
 
 // targetUnfit says why the target cannot be sent clients.

@@ -228,8 +228,11 @@ func planProxies(s *situation, p *Plan) {
 			p.Problems = append(p.Problems, fmt.Sprintf("proxy %s refused its configuration: %s", x.Node, x.Nack))
 		}
 	}
-	if connected == 0 {
+	switch known := len(s.state.Proxies); {
+	case connected == 0 && known == 0:
 		p.Problems = append(p.Problems, "no proxy is connected, so nobody would hear where new connections go")
+	case connected == 0:
+		p.Notes = append(p.Notes, "no proxy is connected yet, and nothing is closed before one is: known from before are "+names(s.state.Proxies))
 	}
 	if away := len(s.state.Proxies) - connected; connected > 0 && away > 0 {
 		p.Notes = append(p.Notes, fmt.Sprintf("%s: each is waited for up to %s", counted(away, "known proxy is not connected", "known proxies are not connected"), units.Duration(proxyPatience)))

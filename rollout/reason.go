@@ -40,6 +40,7 @@ const (
 	TargetClosed   Code = "target_closed"   // target instances do not serve yet
 	TargetSick     Code = "target_sick"     // the target is unhealthy
 	Unconfirmed    Code = "unconfirmed"     // proxies have not acknowledged
+	NoProxy        Code = "no_proxy"        // no proxy is connected, so none can confirm
 	Nacked         Code = "nacked"          // a proxy refused
 	Unpublished    Code = "unpublished"     // the guard refused
 	Settling       Code = "settling"        // handshakes under way when the last proxy confirmed

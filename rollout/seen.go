@@ -137,6 +137,9 @@ type Proxy struct {
 	Lost time.Time
 	// Confirmed: it acknowledged exactly what is published for the service.
 	Confirmed bool
+	// Routed: it acknowledged the colours' shares of new connections that are published,
+	// or had when it was lost, and they have not changed since. Confirmed means that, too.
+	Routed bool
 	// Nack is why it refused the newest publish; empty when it did not.
 	Nack string
 }

@@ -37,6 +37,7 @@ type publisher struct {
 	good     rollout.Wishes               // the last wish of each service that was published
 	set      []resource.Resource
 	versions map[resource.Ref]string
+	routings routings
 	proxies  []xds.Client
 	refused  map[discovery.Service]string
 }
@@ -83,8 +84,10 @@ func (p *publisher) Publish(wishes rollout.Wishes) map[discovery.Service]string 
 	}
 	set, shared := p.build(d)
 	if shared == "" {
+		was := p.good
 		p.set, p.good = set, d.wishes
 		p.tell()
+		p.routings.turn(was, p.good, p.set, p.versions)
 	} else {
 		for name := range wishes {
 			d.refuse(name, shared)
@@ -222,6 +225,7 @@ func (p *publisher) Proxies(name discovery.Service) []rollout.Proxy {
 	defer p.mu.Unlock()
 	needs, concerned := p.needs(name)
 	paths, now := p.paths(name), time.Now()
+	service := p.service(name)
 	out := make([]rollout.Proxy, 0, len(p.proxies))
 	for _, x := range p.proxies {
 		routes := routes(x, paths)
@@ -231,6 +235,7 @@ func (p *publisher) Proxies(name discovery.Service) []rollout.Proxy {
 		seen := rollout.Proxy{
 			Node: x.Node, Addr: x.Addr.Addr().Unmap(), Connected: x.Connected, Lost: x.Lost, Routes: routes,
 			Confirmed: routes && x.Connected && len(needs) > 0 && x.Holds(needs),
+			Routed:    routes && service != nil && p.routings.reached(x, *service, p.good[name]),
 		}
 		for _, n := range x.Nacks {
 			for _, name := range n.Names {

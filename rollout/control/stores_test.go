@@ -106,7 +106,7 @@ func (s *street) told() int {
 
 func (s *street) connect(node string) {
 	s.mu.Lock()
-	s.proxies = append(slices.Clone(s.proxies), rollout.Proxy{Node: node, Connected: true, Confirmed: true})
+	s.proxies = append(slices.Clone(s.proxies), rollout.Proxy{Node: node, Routes: true, Connected: true, Confirmed: true})
 	s.mu.Unlock()
 	s.control.Notice()
 }

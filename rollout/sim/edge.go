@@ -14,12 +14,13 @@ type Edge struct {
 	*ground
 	fleet *Fleet
 
-	proxies   []*Proxy // sorted by name
-	serving   []*Proxy // those that clients come through
-	routes    routes   // what the proxies are told
-	guard     string   // why they are not told it
-	turn      int      // round robin
-	reported  bool     // loads, in an exact world, too
+	proxies   []*Proxy  // sorted by name
+	serving   []*Proxy  // those that clients come through
+	routes    routes    // what the proxies are told
+	turned    time.Time // when its weights changed last
+	guard     string    // why they are not told it
+	turn      int       // round robin
+	reported  bool      // loads, in an exact world, too
 	loads     map[rollout.Place]rollout.Load
 	witnesses map[discovery.Colour]rollout.Witness
 }
@@ -59,6 +60,9 @@ func (e *Edge) publish(wish rollout.Wish) {
 		}
 	}
 	if !next.same(&e.routes) {
+		if next.weights != e.routes.weights {
+			e.turned = e.Now()
+		}
 		e.routes = next
 		for _, p := range e.proxies {
 			if p.heard.version > 0 && next.same(&p.heard) {
@@ -180,12 +184,20 @@ func (e *Edge) show(s *rollout.Seen) {
 	if e.conf.Exact && e.reported {
 		e.report()
 	}
-	s.Proxies = make([]rollout.Proxy, len(e.proxies))
-	for i, p := range e.proxies {
-		s.Proxies[i] = p.seen(e.routes.version)
+	s.Proxies = make([]rollout.Proxy, 0, len(e.proxies))
+	for _, p := range e.proxies {
+		if !p.unseen {
+			s.Proxies = append(s.Proxies, p.seen(&e.routes))
+		}
 	}
 	s.Unpublished, s.Loads, s.Witnesses = e.guard, e.loads, e.witnesses
 }
 
-// forget is rolloutd not knowing any more what the proxies reported.
-func (e *Edge) forget() { e.loads, e.witnesses = nil, nil }
+// forget is rolloutd not knowing any more what the proxies reported, nor those that do
+// not connect again.
+func (e *Edge) forget() {
+	e.loads, e.witnesses = nil, nil
+	for _, p := range e.proxies {
+		p.unseen = p.gone
+	}
+}

@@ -37,15 +37,16 @@ func (r *routes) sends(in *Instance) bool { return r.weights[in.side] > 0 && r.o
 
 // Proxy is one Envoy.
 type Proxy struct {
-	edge  *Edge
-	node  string
-	delay time.Duration
-	nack  string // why it refuses what it is told
-	gone  bool   // not connected
-	alien bool   // an xDS client that is no Envoy of ours: it asks for nothing and acknowledges nothing
-	lost  time.Time
-	told  int    // the version it was sent last
-	heard routes // what it acknowledged
+	edge   *Edge
+	node   string
+	delay  time.Duration
+	nack   string // why it refuses what it is told
+	gone   bool   // not connected
+	alien  bool   // an xDS client that is no Envoy of ours: it asks for nothing and acknowledges nothing
+	unseen bool   // nor connected since rolloutd started
+	lost   time.Time
+	told   int    // the version it was sent last
+	heard  routes // what it acknowledged
 }
 
 // Leave ends the proxy's connection to rolloutd, and Return begins a new one.
@@ -55,7 +56,7 @@ func (p *Proxy) Leave() {
 }
 
 func (p *Proxy) Return() {
-	p.gone = false
+	p.gone, p.unseen = false, false
 	p.again()
 }
 
@@ -89,10 +90,11 @@ func (p *Proxy) again() {
 	p.edge.watch()
 }
 
-// seen is the proxy as rolloutd sees it, when so much is published.
-func (p *Proxy) seen(version int) rollout.Proxy {
-	s := rollout.Proxy{Node: p.node, Routes: !p.alien, Connected: !p.gone, Lost: p.lost, Confirmed: !p.gone && p.heard.version == version}
-	if p.heard.version != version {
+// seen is the proxy as rolloutd sees it, when that is published.
+func (p *Proxy) seen(now *routes) rollout.Proxy {
+	s := rollout.Proxy{Node: p.node, Routes: !p.alien, Connected: !p.gone, Lost: p.lost, Confirmed: !p.gone && p.heard.version == now.version}
+	s.Routed = !p.alien && p.heard.version > 0 && p.heard.weights == now.weights && (!p.gone || p.edge.turned.Before(p.lost))
+	if p.heard.version != now.version {
 		s.Nack = p.nack
 	}
 	return s
