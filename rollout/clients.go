@@ -4,7 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/sluice-proxy/sluice/rollout/drain"
 	"github.com/sluice-proxy/sluice/rollout/returns"
 )
 
@@ -62,9 +61,8 @@ func (s *situation) sumMoved() Moved {
 	m := Moved{Evicted: r.Evicted, Lost: uint64(r.Lost), Returned: r.Returned, Exact: true}
 	for key, x := range s.state.Members {
 		sight := s.seen.Instances[key]
-		evicted, returned := x.since(sight.Status)
-		m.Evicted, m.Returned = m.Evicted+evicted, m.Returned+returned
-		m.Lost += uint64(x.Lost)
+		done := x.deeds(sight)
+		m.Evicted, m.Returned, m.Lost = m.Evicted+done.evicted, m.Returned+done.returned, m.Lost+uint64(done.lost)
 		if r.takes(x) && x.Departed.IsZero() && sight.Status.Returned == nil {
 			m.Exact = false
 		}
@@ -94,21 +92,6 @@ func (r *Rollout) uncovered(m Moved) int {
 	return int(gone - min(gone, r.Toll.Accepted))
 }
 
-// since is what the member evicted and saw return since it was counted; a
-// process that started anew counts from 0.
-func (m Member) since(s drain.Status) (evicted, returned uint64) {
-	if !m.Counted {
-		return 0, 0
-	}
-	if s.Evicted >= m.Counts.Evicted {
-		evicted = s.Evicted - m.Counts.Evicted
-	}
-	if s.Returned != nil && *s.Returned >= m.Counts.Returned {
-		returned = *s.Returned - m.Counts.Returned
-	}
-	return evicted, returned
-}
-
 // countOld counts the old members, and countTarget the target's, that are not counted yet.
 func countOld(t *turn) {
 	for _, f := range t.members().old {
@@ -123,8 +106,8 @@ func countTarget(t *turn) {
 }
 
 func countMember(t *turn, f *fact) {
-	if t.state.Members[f.key].Counted || f.heard.IsZero() && (f.endpoint || !f.reported) {
-		return
+	if t.state.Members[f.key].Counted || f.heard.IsZero() && (f.endpoint || !f.reported) || f.takes && t.seen.Instances[f.key].Refused {
+		return // nobody says where it begins
 	}
 	t.count(f.key)
 	m := t.state.Members[f.key]
@@ -132,20 +115,16 @@ func countMember(t *turn, f *fact) {
 	t.put(f.key, m)
 }
 
-// tally takes over what was seen since the last look: what died with old instances,
-// and what the target admitted and refused.
+// tally takes over what was seen since the last look: what died with instances, and
+// what the target admitted and refused.
 func tally(t *turn) {
 	for _, f := range t.members().old {
-		lost := 0
-		if !f.serves && t.seen.Instances[f.key].Refused {
-			lost = f.held // those clients are on their way, too
-		}
-		if m := t.state.Members[f.key]; m.Lost != lost && f.endpoint {
-			m.Lost = lost
-			t.put(f.key, m)
-		}
+		tallyLost(t, f)
 	}
 	for _, f := range t.members().target {
+		if t.state.Members[f.key].Counted {
+			tallyLost(t, f)
+		}
 		m := t.state.Members[f.key]
 		if f.admissions == m.Admissions {
 			continue
@@ -153,9 +132,27 @@ func tally(t *turn) {
 		r := t.rollout()
 		r.Admissions = r.Admissions.plus(f.admissions.since(m.Admissions))
 		m.Admissions = f.admissions
+		if m.Counted {
+			m.Counts = m.Counts.noted(t.seen.Instances[f.key])
+		}
 		t.put(f.key, m)
 	}
 	age(t)
+}
+
+// tallyLost takes over what died with a member's process, until it answers again.
+func tallyLost(t *turn, f *fact) {
+	lost := 0
+	if !f.serves && t.seen.Instances[f.key].Refused {
+		lost = f.held // those clients are on their way, too
+		if f.heard.IsZero() {
+			lost = t.state.Members[f.key].Process.Held
+		}
+	}
+	if m := t.state.Members[f.key]; m.Lost != lost && f.endpoint {
+		m.Lost = lost
+		t.put(f.key, m)
+	}
 }
 
 // age counts clients as never back that left longer than the return timeout ago.

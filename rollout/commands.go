@@ -158,7 +158,9 @@ func turnRound(t *turn, event string) {
 		// answers: a client that is on its way now comes back in between.
 		if t.state.Members[f.key].Counted && !f.heard.IsZero() {
 			t.fold(f.key)
-			t.count(f.key)
+			if !t.seen.Instances[f.key].Refused {
+				t.count(f.key)
+			}
 		}
 		m := t.state.Members[f.key]
 		m.Standing, m.HookCalls, m.Admissions = Standing{Outgoing: m.Outgoing}, HookCalls{}, f.admissions

@@ -246,6 +246,7 @@ func step(t *turn, o oldSide) Reason {
 	r.OrderedAt, r.StepAt = t.now, t.now.Add(late+every+spread.PauseAfter(every))
 	r.Cap, r.Given = limit, given
 	t.hold()
+	writeDown(t)
 	for i, f := range o.held {
 		if !t.state.Members[f.key].Counted {
 			t.count(f.key)
@@ -257,6 +258,18 @@ func step(t *turn, o oldSide) Reason {
 	askGatesBefore(t, r.StepAt)
 	t.wakeBy(r.StepAt)
 	return t.paceReason(IsDraining)
+}
+
+// writeDown has the state remember what the counted members say now.
+func writeDown(t *turn) {
+	for _, f := range t.members().all {
+		if m := t.state.Members[f.key]; m.Counted {
+			if now := m.Counts.noted(t.seen.Instances[f.key]); now != m.Counts {
+				m.Counts = now
+				t.put(f.key, m)
+			}
+		}
+	}
 }
 
 // lastStep is the shares of the step that ends now and when the first close of each

@@ -85,6 +85,9 @@ func (g *ground) join(c discovery.Colour, i int) *machine {
 	m := &machine{tells: true, status: drain.Status{State: drain.Serving}, Instance: discovery.Instance{
 		ID: discovery.InstanceID(fmt.Sprintf("%s%d", c[:1], i)), Colour: c, Addr: addr, Health: discovery.Passing, Drain: "http://" + addr.String(),
 	}}
+	if i%2 == 0 { // the others name no process
+		m.status.Boot = "boot of " + string(m.ID)
+	}
 	g.machines[m.ID] = m
 	return m
 }

@@ -37,11 +37,13 @@ func FuzzPromises(f *testing.F) {
 	f.Add([]byte{0, 250, 10, 20, 16, 250, 5, 100})                        // supersede
 	f.Add([]byte{238, 250, 10, 20, 16, 250, 3, 100, 15, 100, 15, 50})     // all of it
 	f.Add([]byte{0, 20, 6, 30, 7, 10, 8, 10, 9, 90, 10, 40, 11, 9, 12, 40, 13, 30, 4, 77})
+	f.Add([]byte{0, 60, 18, 100, 18, 3, 5, 10, 18, 9, 18, 40, 3, 90, 18, 5})
+	f.Add([]byte{48, 60, 18, 100, 5, 3, 18, 40, 3, 90, 18, 5, 5, 30}) // nameless
 	f.Fuzz(func(t *testing.T, story []byte) {
 		if len(story) > 60 {
 			story = story[:60]
 		}
-		s := newStory(t)
+		s := newStory(t, len(story) > 0 && story[0]&16 != 0)
 		if len(story) > 0 && story[0]&32 != 0 {
 			s.Policy.Window = 15
 		}
@@ -82,8 +84,11 @@ type capAt struct {
 	close int
 }
 
-func newStory(t *testing.T) *story {
-	s := &story{world: newWorld(t, small(4, 3, 90, 2)), t: t}
+// newStory is a world whose instances may have no name for their processes.
+func newStory(t *testing.T, nameless bool) *story {
+	conf := small(4, 3, 90, 2)
+	conf.Nameless = nameless
+	s := &story{world: newWorld(t, conf), t: t}
 	s.Policy.Gates = []rollout.Gate{{Name: "errors", Command: []string{"ask"}}}
 	s.Outside.Gate("errors", rollout.Reading{Open: true})
 	s.Pass(3 * time.Second)
@@ -101,7 +106,7 @@ func (s *story) act(n byte, arg int) {
 	all := s.Fleet.Instances()
 	in := all[arg%len(all)]
 	edge := s.Edge.Proxy([]string{"edge-1", "edge-2"}[arg%2])
-	switch n % 18 {
+	switch n % 19 {
 	case 0:
 		if !s.begun && s.accepts(rollout.Promote{Service: "chat", Target: discovery.Green, Force: true}) {
 			s.begun = true
@@ -157,6 +162,11 @@ func (s *story) act(n byte, arg int) {
 		}
 	case 17: // an xDS client that is no Envoy
 		s.Edge.Proxy("tool-1").Estrange()
+	case 18: // it is started anew before anybody notices that it died
+		if well(in) {
+			s.lost += in.Holds()
+			in.Start()
+		}
 	}
 }
 

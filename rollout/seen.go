@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 	"syscall"
 	"time"
 
@@ -122,6 +123,9 @@ type Sighting struct {
 	// Refused: every failure of that row was a refused connection, as of a
 	// process that no longer exists.
 	Refused bool
+	// Former is the processes that answered before the one of Status, oldest first; at
+	// most formersKept. Never changed once made.
+	Former []Life
 }
 
 // Proxy is one Envoy as seen from one service.
@@ -168,7 +172,9 @@ func (s Sighting) After(status drain.Status, err error, now time.Time) Sighting 
 	}
 	if err == nil {
 		s.Err, s.FailingSince, s.Refused = "", time.Time{}, false
-		if gap := now.Sub(last.At).Seconds(); !last.At.IsZero() && gap > 0.05 && status.Accepted >= last.Status.Accepted {
+		if same := last.At.IsZero() || sameProcess(last.Status, status); !same {
+			s.Former = append(slices.Clip(last.Former[max(0, len(last.Former)+1-formersKept):]), Life{last.Status, last.At})
+		} else if gap := now.Sub(last.At).Seconds(); !last.At.IsZero() && gap > 0.05 {
 			s.PerSecond = float64(status.Accepted-last.Status.Accepted) / gap
 		}
 		s.Status, s.At = status, now
@@ -189,14 +195,14 @@ func (s Sighting) After(status drain.Status, err error, now time.Time) Sighting 
 // Differs reports whether the sighting next says more than new counts.
 func (s Sighting) Differs(next Sighting) bool {
 	a, b := s.Status, next.Status
-	return a.State != b.State || a.Rollout != b.Rollout || a.Epoch != b.Epoch || a.Step != b.Step ||
+	return a.Boot != b.Boot || a.State != b.State || a.Rollout != b.Rollout || a.Epoch != b.Epoch || a.Step != b.Step ||
 		(s.Err == "") != (next.Err == "") || s.Refused != next.Refused
 }
 
 // contradiction reports that an instance says what cannot be so: that it holds more
 // than before although it refuses, and admitted none in between.
 func contradiction(before, now drain.Status) error {
-	same := before.State != drain.Serving && before.Rollout == now.Rollout && before.Epoch == now.Epoch && before.Accepted == now.Accepted
+	same := before.Boot == now.Boot && before.State != drain.Serving && before.Rollout == now.Rollout && before.Epoch == now.Epoch && before.Accepted == now.Accepted
 	if same && now.Active > before.Active {
 		return fmt.Errorf("its answers contradict each other: it holds %d connections after %d and admitted none in between; mend its drain endpoint", now.Active, before.Active)
 	}

@@ -112,6 +112,8 @@ type Counts struct {
 	// Lost is how many connections it held when its process died. Invariant: not
 	// below 0.
 	Lost int `json:"lost,omitempty"`
+	// Process is the one that is counted; zero while it is not.
+	Process Process `json:"process,omitzero"`
 }
 
 // Admissions is how many new connections were accepted and how many refused, in all.

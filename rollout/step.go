@@ -20,6 +20,7 @@ func Step(s State, seen Seen, now time.Time) Decision {
 		return Decision{Next: s, Reason: unread.Reason, Wake: now.Add(recheck)}
 	}
 	absorb(t)
+	renew(t)
 	why := advance(t)
 	if err := t.check(); err != nil {
 		return Decision{Next: s, Reason: reason(StoreFailing, "waiting: %v", err), Wake: now.Add(recheck)}
@@ -188,6 +189,7 @@ func (t *turn) count(key discovery.InstanceID) {
 	if status.Returned != nil {
 		m.Counts.Returned = *status.Returned
 	}
+	m.Counts = m.Counts.noted(t.seen.Instances[key])
 	t.put(key, m)
 }
 
@@ -198,11 +200,11 @@ func (t *turn) fold(key discovery.InstanceID) {
 	if t.state.Rollout == nil || !m.Counted && m.Lost == 0 {
 		return
 	}
-	evicted, returned := m.since(t.seen.Instances[key].Status)
+	done := m.deeds(t.seen.Instances[key])
 	r := t.rollout()
-	r.Evicted += evicted
-	r.Returned += returned
-	r.Lost += m.Lost
+	r.Evicted += done.evicted
+	r.Returned += done.returned
+	r.Lost += done.lost
 	m.Counts = Counts{Admissions: m.Admissions}
 	t.put(key, m)
 }

@@ -305,7 +305,11 @@ func (m moment) seen() rollout.Seen {
 		if x.Drain == "" {
 			continue
 		}
-		status := drain.Status{State: drain.Serving, Active: 20 + i, Accepted: x.Accepted + 90, Evicted: x.Evicted + 30, Returned: new(x.Returned + 50)}
+		status := drain.Status{State: drain.Serving, Active: 20 + i, Accepted: max(x.Accepted, x.Process.Accepted) + 90,
+			Evicted: x.Evicted + x.Process.Evicted + 30, Returned: new(x.Returned + x.Process.Returned + 50)}
+		if x.Process.Boot != "" {
+			status.Boot = "boot of " + string(x.ID)
+		}
 		if r := m.state.Rollout; r != nil && r.Returns != nil {
 			status.Returned = nil // which is why there is an estimate
 		}

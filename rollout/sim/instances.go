@@ -29,6 +29,7 @@ type Instance struct {
 	Handshake *int
 
 	fleet       *Fleet
+	boots       int // how often its process was started
 	name        string
 	index, side int
 	dead        bool // the process does not exist
@@ -56,7 +57,7 @@ type Instance struct {
 // Status is what its drain endpoint says.
 func (in *Instance) Status() drain.Status {
 	s := drain.Status{
-		State: drain.Serving, Active: in.total, Accepted: in.accepted, Evicted: in.evicted, Refused: in.refused,
+		State: drain.Serving, Boot: in.boot(), Active: in.total, Accepted: in.accepted, Evicted: in.evicted, Refused: in.refused,
 		HandshakeMS: in.Handshake, Limit: in.Limit, Ceiling: in.ceiling, Rollout: in.rollout, Epoch: in.epoch, Step: in.step,
 	}
 	if !in.fleet.conf.Unclear {
@@ -209,13 +210,22 @@ func (in *Instance) end() [times]int {
 	return held
 }
 
-// Start starts the process anew, empty.
+// Start starts the process anew, empty; one that runs is ended with its clients' network.
 func (in *Instance) Start() {
 	in.Vanish()
+	in.boots++
 	in.dead, in.gone, in.ordered, in.ceiling = false, false, false, nil
 	in.rollout, in.epoch, in.step = "", 0, 0
 	in.accepted, in.evicted, in.returned, in.refused = 0, 0, 0, 0
 	in.fleet.detect(func() { in.Health = discovery.Passing })
+}
+
+// boot names the process; empty where the instances say none.
+func (in *Instance) boot() string {
+	if in.fleet.conf.Nameless {
+		return ""
+	}
+	return fmt.Sprintf("%s %d", in.name, in.boots)
 }
 
 // Deregister takes the instance out of discovery, and Register puts it back.

@@ -51,6 +51,8 @@ type Config struct {
 	Drift time.Duration
 	// Unclear: the application does not tell returning clients from new ones.
 	Unclear bool
+	// Nameless: instances say no boot.
+	Nameless bool
 	// Organic is how many new clients come per second; none in an exact world.
 	Organic float64
 	// Detect is how long after an instance died discovery says so.
