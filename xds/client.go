@@ -13,7 +13,11 @@ import (
 // Client is one proxy as the server sees it: what it asked for, holds and refused. It is
 // a copy; the caller owns it.
 type Client struct {
-	Node      string
+	// Node is the name of the process: the node id, ID, unless several processes share it.
+	Node, ID string
+	// Contested: two connections speak for it, so it may turn out to be two. What it
+	// acknowledged may be the word of one of them.
+	Contested bool
 	Cluster   string
 	UserAgent string
 	// Addr is where its newest stream came from.
@@ -99,7 +103,7 @@ func (p *peer) describe() Client {
 		names += len(h.names.byName)
 	}
 	d := Client{
-		Node: p.node, Cluster: p.cluster, UserAgent: p.userAgent, Addr: p.addr,
+		Node: p.node, ID: p.process.Node(), Contested: p.process.Contested(), Cluster: p.cluster, UserAgent: p.userAgent, Addr: p.addr,
 		Connected: len(p.streams) > 0, Since: p.since, Lost: p.lost, Streams: len(p.streams),
 		Acknowledged: make(map[resource.Ref]string, names), NackCount: p.nackCount,
 		Everything: map[string]bool{}, Asked: map[resource.Ref]bool{},

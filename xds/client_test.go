@@ -125,7 +125,7 @@ func start(t *testing.T, set ...resource.Resource) *world {
 	w.Server, w.grpc = xds.New(o), grpc.NewServer(xds.ServerOptions()...)
 	w.Register(w.grpc)
 	var serving sync.WaitGroup
-	serving.Go(func() { _ = w.grpc.Serve(w.lis) })
+	serving.Go(func() { _ = w.grpc.Serve(&ports{Listener: w.lis}) })
 	t.Cleanup(func() { w.grpc.Stop(); serving.Wait() })
 	if len(set) > 0 {
 		w.Publish(set)
@@ -194,13 +194,16 @@ func (w *world) client(node string) *client {
 
 // connect opens an aggregated stream.
 func (c *client) connect(w *world) {
-	c.open(w, func(ctx context.Context, conn *grpc.ClientConn) (deltaStream, error) {
-		return discovery.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
-	})
+	c.conn = w.dial()
+	c.open(aggregated)
 }
 
-func (c *client) open(w *world, open func(context.Context, *grpc.ClientConn) (deltaStream, error)) {
-	c.conn = w.dial()
+func aggregated(ctx context.Context, conn *grpc.ClientConn) (deltaStream, error) {
+	return discovery.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
+}
+
+// open opens a stream on the connection that there is.
+func (c *client) open(open func(context.Context, *grpc.ClientConn) (deltaStream, error)) {
 	ctx, stop := context.WithCancel(c.t.Context())
 	str, err := open(ctx, c.conn)
 	if err != nil {

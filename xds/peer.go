@@ -10,6 +10,7 @@ import (
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
+	"github.com/sluice-proxy/sluice/xds/process"
 	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
@@ -18,9 +19,10 @@ const (
 	maxNames = 200_000 // names of one type that one proxy may ask for or claim
 )
 
-// peer is one node id: everything its streams have in common.
+// peer is one process: everything its streams have in common.
 type peer struct {
-	node string
+	node    string // its name, which is its node id unless several share that
+	process *process.Process
 
 	mu                 sync.Mutex // guards what follows; never held while sending
 	cluster, userAgent string
@@ -31,32 +33,39 @@ type peer struct {
 	nackCount          uint64
 }
 
-// attach makes st a stream of the node. It replaces an older stream of the same kind,
+// attach makes st a stream of its process. It replaces an older stream of the same kind,
 // whose requests no longer count.
 func (s *Server) attach(st *stream, node *core.Node) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := s.byNode[node.GetId()]
+	st.process = s.processes.Open(node.GetId(), st.from, "xds "+st.only)
+	st.over = st.process.Over()
+	name := st.process.Process.Name()
+	p := s.byName[name]
 	if p == nil {
-		p = &peer{node: node.GetId(), streams: map[*stream]struct{}{}, types: map[string]*holding{}}
-		s.byNode[p.node] = p
+		p = &peer{node: name, streams: map[*stream]struct{}{}, types: map[string]*holding{}}
+		s.byName[name] = p
 	}
 	s.streams[st] = struct{}{}
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.process = st.process.Process
 	again := false
 	for old := range p.streams {
-		if st.only == "" || st.only == old.only {
+		if st.only == old.only {
 			old.replaced, again = true, true
 		}
 	}
 	if len(p.streams) == 0 || st.only == "" {
-		// Nothing that was known holds for sure before the proxy says so again.
+		// Nothing that was known holds for sure before the proxy says so again, except
+		// what a stream of its own type speaks for: this one need not ask for that.
 		p.since = time.Now()
 		for _, h := range p.types {
-			h.disown()
-			h.names.reset(entry.unheld)
+			if h.owner == nil || h.owner.only == "" {
+				h.disown()
+				h.names.reset(entry.unheld)
+			}
 		}
 	}
 	p.lost = time.Time{}
@@ -81,6 +90,7 @@ func (s *Server) detach(st *stream, cause error) {
 		return
 	}
 	delete(s.streams, st)
+	st.process.Close()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.streams, st)

@@ -10,6 +10,7 @@
 package xds
 
 import (
+	"cmp"
 	"log/slog"
 	"maps"
 	"slices"
@@ -21,6 +22,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/sluice-proxy/sluice/internal/level"
+	"github.com/sluice-proxy/sluice/xds/process"
 	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
@@ -44,6 +46,8 @@ type Options struct {
 	// first is sent, the one of the second with the same name is sent again
 	// right after, even if unchanged (a modified cluster waits for its endpoints).
 	Resend map[string]string
+	// Processes knows which process a stream is of; nil is a book of its own.
+	Processes *process.Book
 }
 
 // Server is an xDS management server: delta and state-of-the-world, aggregated
@@ -54,13 +58,14 @@ type Server struct {
 	onePerResponse map[string]bool
 	resend         map[string]string
 	followers      map[string]bool // the types that follow another
+	processes      *process.Book
 
 	publish  sync.Mutex // orders publishers
 	snapshot atomic.Pointer[snapshot]
 	changed  level.Level
 
 	mu      sync.Mutex // guards what follows; taken before a peer's
-	byNode  map[string]*peer
+	byName  map[string]*peer
 	streams map[*stream]struct{}
 }
 
@@ -73,9 +78,11 @@ func New(o Options) *Server {
 		resend:         maps.Clone(o.Resend),
 		followers:      map[string]bool{},
 		changed:        level.New(),
-		byNode:         map[string]*peer{},
+		byName:         map[string]*peer{},
+		processes:      cmp.Or(o.Processes, process.New()),
 		streams:        map[*stream]struct{}{},
 	}
+	s.processes.Watch(s.changed.Set)
 	for _, t := range o.WriteOnce {
 		s.writeOnce[t], s.onePerResponse[t] = true, true
 	}
@@ -131,11 +138,11 @@ func (s *Server) peers() []*peer {
 	defer s.mu.Unlock()
 	var lost []*peer
 	at := map[*peer]time.Time{}
-	for node, p := range s.byNode {
+	for name, p := range s.byName {
 		p.mu.Lock()
 		if len(p.streams) == 0 {
 			if time.Since(p.lost) >= forgetAfter {
-				delete(s.byNode, node)
+				delete(s.byName, name)
 			} else {
 				lost, at[p] = append(lost, p), p.lost
 			}
@@ -145,10 +152,10 @@ func (s *Server) peers() []*peer {
 	if over := len(lost) - maxLost; over > 0 {
 		slices.SortFunc(lost, func(a, b *peer) int { return at[a].Compare(at[b]) })
 		for _, p := range lost[:over] {
-			delete(s.byNode, p.node)
+			delete(s.byName, p.node)
 		}
 	}
-	return slices.Collect(maps.Values(s.byNode))
+	return slices.Collect(maps.Values(s.byName))
 }
 
 // ServerOptions are what the grpc.Server for Register should be made with: a

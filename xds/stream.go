@@ -12,6 +12,7 @@ import (
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/sluice-proxy/sluice/internal/level"
+	"github.com/sluice-proxy/sluice/xds/process"
 	"google.golang.org/grpc/codes"
 	grpcpeer "google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
@@ -45,12 +46,16 @@ type stream struct {
 	s        *Server
 	protocol protocol
 	only     string // the type of a per-type service; empty for the aggregated one
+	from     string // the other end of the connection
 	addr     netip.AddrPort
 	wake     level.Level   // there may be something to send
 	closing  chan struct{} // closed to end it from outside
 	ended    sync.Once
 
-	peer *peer // set by attach, with the first request
+	// Set by attach, with the first request.
+	peer    *peer
+	process *process.Stream
+	over    <-chan struct{}
 
 	// The peer's mutex guards what follows.
 	replaced bool            // a newer stream speaks for the proxy
@@ -73,7 +78,8 @@ func (s *Server) serve(ctx context.Context, with protocol, only string) error {
 		wake: level.New(), closing: make(chan struct{}), types: map[string]bool{},
 	}
 	if from, ok := grpcpeer.FromContext(ctx); ok {
-		st.addr, _ = netip.ParseAddrPort(from.Addr.String()) // of a pipe in memory: none
+		st.from = from.Addr.String()
+		st.addr, _ = netip.ParseAddrPort(st.from) // of a pipe in memory: none
 	}
 	requests := make(chan request)
 	failed := make(chan error, 1) // its one value is never waited for
@@ -107,6 +113,8 @@ func (st *stream) loop(ctx context.Context, requests <-chan request, failed <-ch
 			return status.FromContextError(context.Cause(ctx)).Err()
 		case err := <-failed:
 			return err
+		case <-st.over:
+			return status.Error(codes.Unavailable, "another process has this node id and was taken for this one; connect again")
 		case <-st.closing:
 			return status.Error(codes.Unavailable, "another stream has spoken for this node; connect again")
 		case r := <-requests:
@@ -129,6 +137,7 @@ func (st *stream) take(r request) error {
 		}
 		st.s.attach(st, r.node)
 	}
+	st.process.Heard()
 	if r.typeURL == "" {
 		r.typeURL = st.only
 	}
@@ -146,6 +155,9 @@ func (st *stream) take(r request) error {
 		return status.Error(codes.ResourceExhausted, err.Error())
 	case st.replaced, !first && h.owner != st:
 		return nil // a newer stream speaks for the proxy
+	}
+	if old := h.owner; first && old != nil && old != st && old.only != "" {
+		old.replaced = true // it has nothing else to say
 	}
 	st.types[r.typeURL] = true
 	if err := st.apply(h, first, r); err != nil {

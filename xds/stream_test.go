@@ -48,11 +48,11 @@ func TestTheNewestStreamIsTheProxy(t *testing.T) {
 func TestPerTypeServices(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := start(t, res(t, cds, "a", 1), res(t, rds, "web", 1, ref(cds, "a")))
-		c, r := &client{t: t, node: "edge-1", held: map[string]map[string]string{}}, &client{t: t, node: "edge-1", held: map[string]map[string]string{}}
-		c.open(w, func(ctx context.Context, conn *grpc.ClientConn) (deltaStream, error) {
+		c, r := &client{t: t, node: "edge-1", conn: w.dial(), held: map[string]map[string]string{}}, &client{t: t, node: "edge-1", conn: w.dial(), held: map[string]map[string]string{}}
+		c.open(func(ctx context.Context, conn *grpc.ClientConn) (deltaStream, error) {
 			return clusters.NewClusterDiscoveryServiceClient(conn).DeltaClusters(ctx)
 		})
-		r.open(w, func(ctx context.Context, conn *grpc.ClientConn) (deltaStream, error) {
+		r.open(func(ctx context.Context, conn *grpc.ClientConn) (deltaStream, error) {
 			return routes.NewRouteDiscoveryServiceClient(conn).DeltaRoutes(ctx)
 		})
 		defer r.close()

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -55,6 +56,13 @@ func (c *cli) printProxies(all []api.Proxy, now time.Time) error {
 	}
 	_ = table(&b, rows) // a buffer takes everything
 	for _, p := range all {
+		if len(p.Twins) > 0 && p.Node < slices.Min(p.Twins) {
+			fmt.Fprintf(&b, "%s share one node id: several Envoys with a copied bootstrap, or one that is restarted hot; give each Envoy its own (bootstrap --node)\n",
+				clean(strings.Join(append([]string{p.Node}, p.Twins...), ", ")))
+		}
+		if p.Contested {
+			fmt.Fprintf(&b, "%s is spoken for by two connections; within 10 s it is known whether they are two Envoys with one node id\n", clean(p.Node))
+		}
 		for _, n := range p.Nacks {
 			fmt.Fprintf(&b, "%s refused %s at %s: %s\n", clean(p.Node), clean(strings.TrimSpace(n.Type+" "+strings.Join(n.Names, ", "))), moment(n.At, now), clean(n.Message))
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
 	"github.com/sluice-proxy/sluice/xds"
+	"github.com/sluice-proxy/sluice/xds/process"
 	"github.com/sluice-proxy/sluice/xds/reports"
 	"github.com/sluice-proxy/sluice/xds/resource"
 )
@@ -43,14 +44,16 @@ type publisher struct {
 }
 
 func newPublisher(c *config.Config, logger *slog.Logger) *publisher {
+	processes := process.New()
 	p := &publisher{
 		server: xds.New(xds.Options{
 			Logger:         logger,
 			WriteOnce:      []string{envoy.ListenerType},
 			OnePerResponse: []string{envoy.RouteType, envoy.EndpointType, envoy.ExtensionType},
 			Resend:         map[string]string{envoy.ClusterType: envoy.EndpointType},
+			Processes:      processes,
 		}),
-		hub:    reports.New(reports.Options{Logger: logger, OwnClusters: []string{bootstrap.Cluster}}),
+		hub:    reports.New(reports.Options{Logger: logger, OwnClusters: []string{bootstrap.Cluster}, Processes: processes}),
 		logger: logger,
 		good:   rollout.Wishes{},
 	}
@@ -234,8 +237,8 @@ func (p *publisher) Proxies(name discovery.Service) []rollout.Proxy {
 		}
 		seen := rollout.Proxy{
 			Node: x.Node, Addr: x.Addr.Addr().Unmap(), Connected: x.Connected, Lost: x.Lost, Routes: routes,
-			Confirmed: routes && x.Connected && len(needs) > 0 && x.Holds(needs),
-			Routed:    routes && service != nil && p.routings.reached(x, *service, p.good[name]),
+			Confirmed: routes && !x.Contested && x.Connected && len(needs) > 0 && x.Holds(needs),
+			Routed:    routes && !x.Contested && service != nil && p.routings.reached(x, *service, p.good[name]),
 		}
 		for _, n := range x.Nacks {
 			for _, name := range n.Names {
@@ -325,15 +328,27 @@ func (p *publisher) list() []api.Proxy {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	out := make([]api.Proxy, 0, len(p.proxies))
+	byID := map[string][]string{}
 	for _, x := range p.proxies {
-		out = append(out, p.word(x))
+		if x.Connected {
+			byID[x.ID] = append(byID[x.ID], x.Node)
+		}
+	}
+	for _, x := range p.proxies {
+		word := p.word(x)
+		for _, node := range byID[x.ID] {
+			if node != x.Node && x.Connected {
+				word.Twins = append(word.Twins, node)
+			}
+		}
+		out = append(out, word)
 	}
 	return out
 }
 
 func (p *publisher) word(x xds.Client) api.Proxy {
 	out := api.Proxy{
-		Node: x.Node, Connected: x.Connected, Since: x.Since, Foreign: p.foreign(x), UserAgent: x.UserAgent,
+		Node: x.Node, Connected: x.Connected, Since: x.Since, Foreign: p.foreign(x), Contested: x.Contested, UserAgent: x.UserAgent,
 		NackCount: x.NackCount, Holds: []api.Holding{}, Nacks: []api.Rejection{}, Withheld: []api.Withheld{},
 	}
 	if x.Addr.IsValid() {

@@ -236,8 +236,16 @@ type ProxyNack struct {
 
 // Proxy is one Envoy, for all services: GET /v1/proxies.
 type Proxy struct {
+	// Node is the name of the process: its node id or, where several share that, the id
+	// and a number.
 	Node      string `json:"node"`
 	Connected bool   `json:"connected"`
+	// Twins are the other processes with its node id that are connected: Envoys with a
+	// copied bootstrap, or generations of one that is restarted hot. Contested: two
+	// connections speak under the name, and it is not known yet whether they are two;
+	// until then nothing that it acknowledges counts.
+	Twins     []string `json:"twins,omitempty"`
+	Contested bool     `json:"contested,omitempty"`
 	// Since is when it connected, or when it went away.
 	Since     time.Time `json:"since"`
 	Address   string    `json:"address"`

@@ -16,39 +16,41 @@ type metricsService struct {
 }
 
 func (s metricsService) StreamMetrics(stream metrics.MetricsService_StreamMetricsServer) error {
-	id := new(origin)
-	var node string
-	var f flush
-	defer func() {
-		if node != "" {
-			s.hub.close(node, id)
-		}
-	}()
-	for {
-		// Decoded as a message without fields, so that the bytes stay what they are:
-		// making objects of thousands of metrics a second costs five times the time
-		// and seventy times the memory of looking for the few that count.
-		var raw emptypb.Empty
-		if err := stream.RecvMsg(&raw); err != nil {
-			return closed(err)
-		}
-		m, err := scan(raw.ProtoReflect().GetUnknown())
-		if err != nil {
-			return err
-		}
-		if node == "" {
-			if node, err = nodeOf(m.identifier); err != nil {
-				return err
-			}
-			if err := s.hub.open(node, id, func(n *reporter) *source { return &n.counters }); err != nil {
-				node = ""
-				return err
-			}
-		}
-		if !s.hub.addMessage(node, id, &f, m) {
-			return errReplaced
-		}
+	first, err := receive(stream)
+	if err != nil {
+		return closed(err)
 	}
+	node, err := nodeOf(first.identifier)
+	if err != nil {
+		return err
+	}
+	t, err := s.hub.open(stream.Context(), node, "counters", func(n *reporter) *source { return &n.counters })
+	if err != nil {
+		return err
+	}
+	defer s.hub.close(t)
+	return t.hear(func() error {
+		var f flush
+		for m := first; ; {
+			if !s.hub.addMessage(t, &f, m) {
+				return errReplaced
+			}
+			if m, err = receive(stream); err != nil {
+				return closed(err)
+			}
+		}
+	})
+}
+
+// receive reads one message. It is decoded as a message without fields, so that the bytes
+// stay what they are: making objects of thousands of metrics a second costs five times the
+// time and seventy times the memory of looking for the few that count.
+func receive(stream metrics.MetricsService_StreamMetricsServer) (message, error) {
+	var raw emptypb.Empty
+	if err := stream.RecvMsg(&raw); err != nil {
+		return message{}, err
+	}
+	return scan(raw.ProtoReflect().GetUnknown())
 }
 
 // nodeOf reads a StreamMetricsMessage.Identifier.
@@ -78,13 +80,14 @@ type clusterFlush struct {
 }
 
 // addMessage takes one message over into the flush that it is part of; false when the
-// node's source is a newer stream.
-func (h *Hub) addMessage(node string, id *origin, f *flush, m message) bool {
+// stream has to be begun anew.
+func (h *Hub) addMessage(t *talk, f *flush, m message) bool {
+	t.stream.Heard()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	n := h.nodes[node]
-	if n.counters.origin != id {
-		return false
+	n := t.reporter
+	if n.counters.origin != t.origin {
+		return n.counters.local()
 	}
 	if f.clusters == nil || m.stamp == 0 || m.stamp != f.stamp {
 		h.addFlush(n, *f)

@@ -5,6 +5,7 @@
 package reports
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -17,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/sluice-proxy/sluice/internal/level"
+	"github.com/sluice-proxy/sluice/xds/process"
 	"github.com/sluice-proxy/sluice/xds/reports/exchange"
 )
 
@@ -37,14 +39,15 @@ const (
 	maxIgnored   = 8       // names of ignored clusters that are shown
 )
 
-// Hub holds everything that proxies report of what they carry, by node id: load
-// reports and counters come on streams of their own, which need not be on the
+// Hub holds everything that proxies report of what they carry, by the name of the process:
+// load reports and counters come on streams of their own, which need not be on the
 // connection of the discovery stream. Its methods may be called concurrently.
 type Hub struct {
 	log         *slog.Logger
 	interval    time.Duration
 	ownClusters map[string]bool // clusters that proxies have of their own
 	changed     level.Level
+	processes   *process.Book
 
 	mu       sync.Mutex // guards what follows, down to the last report
 	clusters map[string]bool
@@ -61,9 +64,10 @@ type total struct {
 	at             time.Time
 }
 
-// reporter is one node.
+// reporter is one process.
 type reporter struct {
-	node            string
+	node            string           // its name
+	process         *process.Process // nil while only other replicas have heard of it
 	loads, counters source
 	clusters        map[string]*clusterReport
 	complete        time.Time // when the counters came that are known to have been all
@@ -130,6 +134,8 @@ type Options struct {
 	// OwnClusters are clusters that proxies have of their own, from their
 	// bootstrap: what they report of those is ignored without a word.
 	OwnClusters []string
+	// Processes knows which process a stream is of; nil is a book of its own.
+	Processes *process.Book
 }
 
 // New returns a hub that ignores every cluster until Follow names it.
@@ -138,8 +144,9 @@ func New(o Options) *Hub {
 		log: o.Logger, interval: o.Interval, ownClusters: map[string]bool{},
 		changed: level.New(), clusters: map[string]bool{},
 		nodes: map[string]*reporter{}, totals: map[string]map[netip.AddrPort]total{},
-		replicas: map[string]*origin{},
+		replicas: map[string]*origin{}, processes: cmp.Or(o.Processes, process.New()),
 	}
+	h.processes.Watch(h.changed.Set)
 	if h.interval <= 0 {
 		h.interval = defaultInterval
 	}
@@ -171,6 +178,10 @@ func (h *Hub) Follow(clusters ...string) {
 func (h *Hub) silent(s source, then, now time.Time) bool {
 	return s.origin == nil || now.Sub(then) > silentAfter*h.interval
 }
+
+// contested reports whether two connections speak for the process: what it reports may be
+// the word of one of two.
+func (n *reporter) contested() bool { return n.process != nil && n.process.Contested() }
 
 // node finds or makes what is known of a node. h.mu is held.
 func (h *Hub) node(node string) (*reporter, error) {

@@ -78,11 +78,11 @@ func (h *Hub) Load(cluster string) ClusterLoad {
 		r := n.clusters[cluster]
 		if r != nil {
 			for addr, e := range r.endpoints {
-				out.Endpoints[addr] = out.Endpoints[addr].plus(node, r, e, h.silent(n.loads, r.at, now))
+				out.Endpoints[addr] = out.Endpoints[addr].plus(node, r, e, n.contested() || h.silent(n.loads, r.at, now))
 			}
 		}
 		if !n.counters.at.IsZero() {
-			out.Counts = append(out.Counts, n.count(r, h.silent(n.counters, n.complete, now), now))
+			out.Counts = append(out.Counts, n.count(r, n.contested() || h.silent(n.counters, n.complete, now), now))
 		}
 	}
 	for addr, e := range out.Endpoints {

@@ -10,8 +10,6 @@ import (
 
 	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	load "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
@@ -22,32 +20,31 @@ type loadService struct {
 }
 
 func (s loadService) StreamLoadStats(stream load.LoadReportingService_StreamLoadStatsServer) error {
-	id := new(origin)
 	first, err := stream.Recv()
 	if err != nil {
 		return closed(err)
 	}
-	node := first.GetNode().GetId()
-	if err := s.hub.open(node, id, func(n *reporter) *source { return &n.loads }); err != nil {
+	t, err := s.hub.open(stream.Context(), first.GetNode().GetId(), "loads", func(n *reporter) *source { return &n.loads })
+	if err != nil {
 		return err
 	}
-	defer s.hub.close(node, id)
+	defer s.hub.close(t)
 	if err := stream.Send(&load.LoadStatsResponse{
 		SendAllClusters: true, ReportEndpointGranularity: true, LoadReportingInterval: durationpb.New(s.hub.interval),
 	}); err != nil {
 		return err
 	}
-	for r := first; ; {
-		if !s.hub.addReport(node, id, r.GetClusterStats()) {
-			return errReplaced
+	return t.hear(func() error {
+		for r := first; ; {
+			if !s.hub.addReport(t, r.GetClusterStats()) {
+				return errReplaced
+			}
+			if r, err = stream.Recv(); err != nil {
+				return closed(err)
+			}
 		}
-		if r, err = stream.Recv(); err != nil {
-			return closed(err)
-		}
-	}
+	})
 }
-
-var errReplaced = status.Error(codes.Unavailable, "another stream has spoken for this node; connect again")
 
 // closed is err, or nil when the proxy closed its stream.
 func closed(err error) error {
@@ -57,46 +54,14 @@ func closed(err error) error {
 	return err
 }
 
-// open makes a stream the node's source of one kind of reports.
-func (h *Hub) open(node string, id *origin, which func(*reporter) *source) error {
-	if node == "" || len(node) > maxName {
-		return status.Error(codes.InvalidArgument, "the first message names no node.id; set it in the bootstrap")
-	}
+// addReport takes one load report over; false when the stream has to be begun anew.
+func (h *Hub) addReport(t *talk, clusters []*endpoint.ClusterStats) bool {
+	t.stream.Heard()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	n, err := h.node(node)
-	if err != nil {
-		return status.Error(codes.ResourceExhausted, err.Error())
-	}
-	s := which(n)
-	if s.origin != nil {
-		h.log.Warn("proxy reports again while its older stream is open", "node", node)
-	}
-	s.origin = id
-	h.changed.Set()
-	return nil
-}
-
-// close ends a stream as the node's source; what it reported stays.
-func (h *Hub) close(node string, id *origin) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	n := h.nodes[node]
-	for _, s := range []*source{&n.loads, &n.counters} {
-		if s.origin == id {
-			s.origin = nil
-		}
-	}
-	h.changed.Set()
-}
-
-// addReport takes one load report over; false when the node's source is a newer stream.
-func (h *Hub) addReport(node string, id *origin, clusters []*endpoint.ClusterStats) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	n := h.nodes[node]
-	if n.loads.origin != id {
-		return false
+	n := t.reporter
+	if n.loads.origin != t.origin {
+		return n.loads.local()
 	}
 	now := time.Now()
 	n.loads.at = now

@@ -33,7 +33,7 @@ func published(t *testing.T) *world {
 	g := grpc.NewServer()
 	w.Register(g)
 	var serving sync.WaitGroup
-	serving.Go(func() { _ = g.Serve(w.lis) })
+	serving.Go(func() { _ = g.Serve(&ports{Listener: w.lis}) })
 	t.Cleanup(func() { g.Stop(); serving.Wait() })
 	return w
 }
