@@ -95,6 +95,8 @@ type Fleet struct {
 	Instances []Instance `json:"instances"`
 	LeftOut   []LeftOut  `json:"left_out,omitempty"`
 	Notes     []Note     `json:"notes,omitempty"`
+	// Twins are what FindTwins finds among Instances.
+	Twins []Twins `json:"twins,omitempty"`
 	// Err says why this is the last good content and not the newest; empty
 	// while reads succeed.
 	Err string `json:"err,omitempty"`
@@ -110,7 +112,7 @@ type Fleet struct {
 // Equal reports whether both say the same.
 func (f Fleet) Equal(g Fleet) bool {
 	return slices.Equal(f.Instances, g.Instances) && slices.Equal(f.LeftOut, g.LeftOut) &&
-		slices.Equal(f.Notes, g.Notes) && f.Err == g.Err && f.Unread == g.Unread && f.Suspect == g.Suspect
+		slices.Equal(f.Notes, g.Notes) && slices.EqualFunc(f.Twins, g.Twins, equalTwins) && f.Err == g.Err && f.Unread == g.Unread && f.Suspect == g.Suspect
 }
 
 // Snapshot is the whole world: every service that was asked for, each read at

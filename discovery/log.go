@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// LogChange writes one line for each of LeftOut, Notes, Suspect and Err that is
+// LogChange writes one line for each of LeftOut, Notes, Twins, Suspect and Err that is
 // not what it was before.
 func LogChange(log *slog.Logger, service Service, before, after Fleet) {
 	log = log.With("service", string(service))
@@ -21,6 +21,13 @@ func LogChange(log *slog.Logger, service Service, before, after Fleet) {
 			log.Info("instances need no mending any more")
 		} else {
 			log.Warn("instances need mending", "count", len(after.Notes), "notes", after.Notes)
+		}
+	}
+	if !slices.EqualFunc(before.Twins, after.Twins, equalTwins) {
+		if len(after.Twins) == 0 {
+			log.Info("each registration is of a process of its own")
+		} else {
+			log.Warn("registrations share an address or a drain endpoint", "count", len(after.Twins), "twins", after.Twins)
 		}
 	}
 	logSentence(log, before.Suspect, after.Suspect, "instances vanished and are kept", "no absence is suspect any more")

@@ -43,7 +43,6 @@ const Hook = "hook"
 func NewFleet(registrations []Registration) Fleet {
 	sorted := slices.SortedFunc(slices.Values(registrations), compare)
 	f := Fleet{Instances: []Instance{}}
-	owner := map[netip.AddrPort]InstanceID{}
 	used := map[InstanceID]bool{}
 	for _, r := range sorted {
 		addr, err := r.addr()
@@ -61,11 +60,6 @@ func NewFleet(registrations []Registration) Fleet {
 		}
 		used[r.ID] = true
 		note := func(err error) { f.Notes = append(f.Notes, Note{ID: r.ID, Text: err.Error()}) }
-		if first, ok := owner[addr]; ok {
-			note(fmt.Errorf("%s has the same address %s; a proxy counts them as one", first, addr))
-		} else {
-			owner[addr] = r.ID
-		}
 		i := Instance{ID: r.ID, Colour: r.Colour, Addr: addr, Health: r.Health, Version: r.Version}
 		if i.Drain, err = drainURL(r.Drain, addr.Addr()); err != nil {
 			note(err)
@@ -78,6 +72,7 @@ func NewFleet(registrations []Registration) Fleet {
 		}
 		f.Instances = append(f.Instances, i)
 	}
+	f.Twins = FindTwins(f.Instances)
 	return f
 }
 

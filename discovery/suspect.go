@@ -67,6 +67,7 @@ func Believe(previous Fleet, r Reading, d Doubt, hold time.Duration) (Fleet, Dou
 	f := r.Fleet
 	f.Instances = append(kept, r.Fleet.Instances...)
 	slices.SortFunc(f.Instances, func(a, b Instance) int { return cmp.Compare(a.ID, b.ID) })
+	f.Twins = FindTwins(f.Instances)
 	f.Suspect = suspicion(r, known, len(missing), hold)
 	return f, d
 }

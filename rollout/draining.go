@@ -99,7 +99,7 @@ func closeGates(t *turn) Reason {
 	total := 0
 	for _, f := range t.members().old {
 		total += f.held
-		if !f.endpoint || f.dead || !f.drains {
+		if !f.endpoint || f.dead || !f.drains || f.twin.rival {
 			continue
 		}
 		patient := t.now.Sub(r.Since) < instancePatience || t.seen.Instances[f.key].Err == ""

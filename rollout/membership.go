@@ -56,7 +56,7 @@ func absorbFleet(t *turn) {
 		case m.Departed.IsZero():
 			m.Departed = t.now
 			t.put(f.key, m)
-		case claimed[m.Drain] || t.departedEmpty(&f):
+		case claimed[m.Drain] || t.departedEmpty(&f) && !t.keeps(f.key):
 			t.fold(f.key)
 			t.drop(f.key)
 		}

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -17,6 +18,9 @@ const (
 
 func steady(t *turn) Reason {
 	live := t.state.Live
+	if kept := t.keptOpen(live); len(kept) > 0 {
+		return t.wait(blocked(HeldOpen, "no instance of %s is registered beyond doubt; those that serve keep its new connections (%s); mend their registrations, or promote %s", live, keys(kept), live.Other()))
+	}
 	if len(t.state.Members) > 0 && len(t.members().open[live]) == 0 {
 		return t.wait(blocked(NoHealthyLive, "%s has no healthy instance, new connections get 503; start some, or promote %s", live, live.Other()))
 	}
@@ -30,7 +34,7 @@ func opening(t *turn) Reason {
 		return t.wait(closed)
 	}
 	if len(t.members().open[r.To]) == 0 {
-		return t.wait(blocked(TargetSick, "waiting: %s has no healthy instance that takes new connections; start some, or abort", r.To))
+		return t.wait(cmp.Or(t.rivals(), blocked(TargetSick, "waiting: %s has no healthy instance that takes new connections; start some, or abort", r.To)))
 	}
 	if behind := awaitProxies(t, everything); behind != nil {
 		return t.wait(behind)
@@ -131,6 +135,9 @@ func (s *situation) targetUnfit() *blocker {
 	}
 	if s.seen.Fleet.Suspect != "" {
 		return blocked(StaleDiscovery, "waiting: %s", s.seen.Fleet.Suspect)
+	}
+	if rivals := s.rivals(); rivals != nil {
+		return rivals
 	}
 	for _, f := range s.members().target {
 		if f.instance == nil {

@@ -206,6 +206,11 @@ func planTarget(s *situation, p *Plan) {
 	} else if p.Policy.Stagger.InPlace {
 		p.Problems = append(p.Problems, fmt.Sprintf("in place needs to know when %s is full; declare the capacity of its instances, or set capacity in the policy", p.To))
 	}
+	for _, f := range s.members().all {
+		if f.twin.rival && f.key < f.twin.with {
+			p.Problems = append(p.Problems, f.rivalry(s.state))
+		}
+	}
 	if s.seen.Fleet.Err != "" {
 		p.Problems = append(p.Problems, s.seen.Fleet.Err)
 	}

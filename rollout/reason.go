@@ -62,6 +62,8 @@ const (
 	HookTooLarge   Code = "hook_too_large"  // an instance holds more than a hook may end at once
 	Unreported     Code = "unreported"      // the proxies do not report what instances hold
 	StoreFailing   Code = "store_failing"   // the next state cannot be remembered
+	Twins          Code = "twins"           // two registrations are one process, in two colours
+	HeldOpen       Code = "held_open"       // the live instances are not vouched for, and serve
 	Unread         Code = "unread"          // the registry was never read, and nothing is stored
 )
 

@@ -57,6 +57,7 @@ type roster struct {
 	all   []fact
 	// old let their connections go, target get the new ones; both are empty without a
 	// rollout. colour and open are by colour; open are healthy and take new connections.
+	// Of several registrations of one process one is in old, target and open.
 	old, target  []*fact
 	colour, open map[discovery.Colour][]*fact
 }
@@ -103,6 +104,8 @@ type fact struct {
 	// the member itself or the witness of its colour says so.
 	held  int
 	known bool
+	// twin is what it shares with another registration.
+	twin twin
 	// reported: the proxies report a load of it.
 	reported bool
 	// admissions are its totals: by its own word where it has one, and what it
@@ -124,23 +127,27 @@ func (s *situation) members() *roster {
 	for _, c := range discovery.Colours {
 		empty[c] = s.witnessedEmpty(c)
 	}
+	twins := s.twins()
 	for _, x := range s.listing() {
 		m := s.state.Members[x.key]
 		if x.key != m.ID || !m.Departed.IsZero() {
 			x.in = nil
 		}
-		l.all = append(l.all, s.factOf(x.key, m, x.in, empty[m.Colour]))
+		l.all = append(l.all, s.factOf(x, m, twins[x.key], empty[m.Colour]))
 	}
 	for i := range l.all {
 		f := &l.all[i]
 		l.colour[f.colour] = append(l.colour[f.colour], f)
-		if f.serves && !f.drains && !f.refusing {
+		if f.twin.second {
+			continue // the other is here
+		}
+		if f.serves && !f.drains && !f.refusing && !f.twin.rival {
 			l.open[f.colour] = append(l.open[f.colour], f)
 		}
 		if f.old {
 			l.old = append(l.old, f)
 		}
-		if f.takes {
+		if f.takes && !f.twin.rival {
 			l.target = append(l.target, f)
 		}
 	}
@@ -202,13 +209,14 @@ func (s *situation) listing() []listed {
 	return all
 }
 
-// factOf gathers what is known of a member; in is nil where discovery does not have it,
-// and empty: the proxies hold nothing of its colour.
-func (s *situation) factOf(key discovery.InstanceID, m Member, in *discovery.Instance, empty bool) fact {
+// factOf gathers what is known of a member; x.in is nil where discovery does not have
+// it, and empty: the proxies hold nothing of its colour.
+func (s *situation) factOf(x listed, m Member, shared twin, empty bool) fact {
+	key, in := x.key, x.in
 	sight := s.seen.Instances[key]
 	status := &sight.Status
 	f := fact{
-		key: key, colour: m.Colour, departed: m.Departed, endpoint: m.Drain != "", drains: s.state.drains(m),
+		key: key, colour: m.Colour, departed: m.Departed, endpoint: m.Drain != "" && !shared.borrowed, twin: shared, drains: s.state.drains(m),
 		instance: in, serves: in != nil && in.Health.Serves(),
 		heard: sight.At, answers: sight.Err == "" && !sight.At.IsZero(), refusing: sight.refusing(),
 	}

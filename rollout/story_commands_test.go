@@ -77,9 +77,15 @@ func (s *teller) commands() map[string]func(rest string) {
 			colour, n, _ := strings.Cut(rest, " ")
 			s.Crowd.Arrive(discovery.Colour(colour), s.number(n))
 		},
+		"visit":    func(rest string) { s.Crowd.Visit(s.number(rest)) },
 		"ends":     s.each(func(in *sim.Instance, arg string) { in.End(s.number(arg)) }),
 		"move":     s.each(func(in *sim.Instance, arg string) { in.Move(netip.MustParseAddrPort(arg)) }),
 		"recolour": s.each(func(in *sim.Instance, arg string) { in.Recolour(discovery.Colour(arg)) }),
+		"twin": func(rest string) { // of, id, colour
+			names := strings.Fields(rest)
+			s.Fleet.Twin(s.Fleet.Instance(names[0]), discovery.InstanceID(names[1]), discovery.Colour(names[2]))
+		},
+		"untwin": func(rest string) { s.Fleet.Untwin(discovery.InstanceID(rest)) },
 		// … to discovery and the proxies
 		"discovery": func(rest string) { s.Fleet.Discover(rest, "") },
 		"suspect":   func(rest string) { s.Fleet.Discover("", rest) },

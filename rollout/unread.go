@@ -18,6 +18,7 @@ func (s State) remembered(unread string) discovery.Fleet {
 		}
 	}
 	slices.SortFunc(f.Instances, func(a, b discovery.Instance) int { return cmp.Compare(a.ID, b.ID) })
+	f.Twins = discovery.FindTwins(f.Instances)
 	return f
 }
 

@@ -100,9 +100,9 @@ func Wished(s State, seen Seen) Wish {
 func (s *situation) orders() map[discovery.InstanceID]Instruction {
 	out := map[discovery.InstanceID]Instruction{}
 	claimed := map[string]bool{}
-	for _, key := range s.claimOrder() {
-		m := s.state.Members[key]
-		if m.Drain == "" || claimed[m.Drain] {
+	for _, f := range s.claimOrder() {
+		key, m := f.key, s.state.Members[f.key]
+		if !f.endpoint || f.twin.second || f.twin.rival || claimed[m.Drain] {
 			continue
 		}
 		claimed[m.Drain] = true
@@ -115,34 +115,46 @@ func (s *situation) orders() map[discovery.InstanceID]Instruction {
 
 // claimOrder lists the members in the order in which they may claim a drain endpoint:
 // those in discovery, then the departed ones, the earliest first.
-func (s *situation) claimOrder() []discovery.InstanceID {
+func (s *situation) claimOrder() []*fact {
 	all := s.members().all
-	order, gone := make([]discovery.InstanceID, 0, len(all)), []*fact(nil)
-	for i, f := range all {
-		if f.departed.IsZero() {
-			order = append(order, f.key)
+	order, gone := make([]*fact, 0, len(all)), []*fact(nil)
+	for i := range all {
+		if f := &all[i]; f.departed.IsZero() {
+			order = append(order, f)
 		} else {
-			gone = append(gone, &all[i])
+			gone = append(gone, f)
 		}
 	}
 	slices.SortStableFunc(gone, func(a, b *fact) int { return a.departed.Compare(b.departed) })
-	for _, f := range gone {
-		order = append(order, f.key)
-	}
-	return order
+	return append(order, gone...)
 }
 
-// endpoints lists the addresses of a colour, sorted.
+// endpoints lists the addresses of a colour, sorted. Of several members at one address
+// one that is open speaks for it.
 func (s *situation) endpoints(c discovery.Colour) []Endpoint {
 	out := []Endpoint{}
+	kept := s.keptOpen(c)
 	for _, f := range s.members().colour[c] {
-		closed := !f.serves || f.refusing || f.drains
+		closed := !f.serves || f.refusing || f.drains || f.twin.rival
+		if slices.Contains(kept, f) {
+			closed = false
+		}
 		out = append(out, Endpoint{ID: f.key, Addr: s.state.Members[f.key].Addr, Draining: closed})
 	}
 	slices.SortFunc(out, func(a, b Endpoint) int {
-		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.ID, b.ID))
+		return cmp.Or(a.Addr.Compare(b.Addr), openFirst(a, b), cmp.Compare(a.ID, b.ID))
 	})
 	return slices.CompactFunc(out, func(a, b Endpoint) bool { return a.Addr == b.Addr })
+}
+
+func openFirst(a, b Endpoint) int {
+	switch {
+	case a.Draining == b.Draining:
+		return 0
+	case b.Draining:
+		return -1
+	}
+	return 1
 }
 
 // limits is how many connections the instances of each colour admit in all. A
@@ -162,7 +174,7 @@ func (s *situation) limits() map[discovery.Colour]int {
 		total := 0
 		bounded := len(s.members().open[c]) > 0
 		for _, f := range s.members().colour[c] {
-			if limit := s.seen.Instances[f.key].Status.Limit; f.drains || f.serves {
+			if limit := s.seen.Instances[f.key].Status.Limit; !f.twin.second && (f.drains || f.serves) {
 				total, bounded = total+limit, bounded && limit > 0
 			}
 		}

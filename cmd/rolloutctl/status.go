@@ -168,6 +168,9 @@ func troubles(s api.Status) []string {
 	for _, l := range s.LeftOut {
 		all = append(all, fmt.Sprintf("left out %s: %s", l.ID, l.Reason))
 	}
+	for _, n := range s.Notes {
+		all = append(all, fmt.Sprintf("instance %s: %s", n.ID, n.Text))
+	}
 	for _, i := range s.Instances {
 		if i.Error != "" {
 			all = append(all, fmt.Sprintf("instance %s: %s", i.ID, i.Error))

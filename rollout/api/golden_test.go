@@ -319,6 +319,9 @@ func (m moment) seen() rollout.Seen {
 		s.Instances[key] = rollout.Sighting{Status: status, At: m.at.Add(-time.Second), PerSecond: 1.5}
 	}
 	if r := m.state.Rollout; r != nil {
+		if all := s.Fleet.Instances; len(r.LeftBehind) > 0 {
+			s.Fleet.Twins = []discovery.Twins{{Addr: all[0].Addr, IDs: []discovery.InstanceID{all[0].ID, all[1].ID}}}
+		}
 		for i, g := range r.Policy.Gates[:max(0, len(r.Policy.Gates)-1)] {
 			s.Gates[g.Name] = rollout.Reading{Open: i > 0, Unanswered: i == 0, Text: "gate " + g.Name + " says so", At: m.at}
 		}

@@ -36,10 +36,12 @@ func Look(v rollout.View, now time.Time) Status {
 		Proxies:   lookProxies(v.Seen),
 	}
 	outlook := rollout.Foresee(v.State, v.Seen, now)
-	s.Instances = lookInstances(v, outlook)
+	s.Notes = rollout.Notes(v.State, v.Seen, now)
+	doubles := rollout.Doubles(v.State, v.Seen, now)
+	s.Instances = lookInstances(v, outlook, doubles)
 	rooms := rollout.Rooms(v.State, v.Seen, v.Policy, now)
 	for _, c := range discovery.Colours {
-		col := lookColour(v, c, s.Instances)
+		col := lookColour(v, c, s.Instances, doubles)
 		if room, known := rooms[c]; known {
 			col.Room = &room
 		}
@@ -81,7 +83,7 @@ func lookProxies(seen rollout.Seen) Proxies {
 
 // lookInstances joins what is remembered, what discovery lists and what the
 // drain endpoints said.
-func lookInstances(v rollout.View, outlook rollout.Outlook) []Instance {
+func lookInstances(v rollout.View, outlook rollout.Outlook, doubles map[discovery.InstanceID]discovery.InstanceID) []Instance {
 	all := []Instance{}
 	listed := map[discovery.InstanceID]bool{}
 	for key, m := range v.State.Members {
@@ -108,6 +110,9 @@ func lookInstances(v rollout.View, outlook rollout.Outlook) []Instance {
 		}
 		if i.Reported = reported(v.Seen, m.Colour, m.Addr); i.Reported != nil && m.Drain == "" {
 			i.Held = new(i.Reported.Held)
+		}
+		if other, ok := doubles[key]; ok {
+			i.CountedWith, i.Held, i.Reported = other, nil, nil
 		}
 		if x, ok := v.Differences[key]; ok {
 			i.Differs = new(Difference(x))
@@ -148,10 +153,10 @@ func held(m rollout.Member, s rollout.Sighting, health discovery.Health) *int {
 	return new(s.Status.Active)
 }
 
-func lookColour(v rollout.View, c discovery.Colour, instances []Instance) Colour {
+func lookColour(v rollout.View, c discovery.Colour, instances []Instance, doubles map[discovery.InstanceID]discovery.InstanceID) Colour {
 	out := Colour{Colour: c, Weight: v.Wish.Weights[c]}
 	for _, i := range instances {
-		if i.Colour != c {
+		if i.Colour != c || i.CountedWith != "" {
 			continue
 		}
 		out.Instances++
@@ -164,6 +169,9 @@ func lookColour(v rollout.View, c discovery.Colour, instances []Instance) Colour
 		out.Active = new(0)
 	}
 	for key, m := range v.State.Members {
+		if doubles[key] != "" {
+			continue
+		}
 		s := v.Seen.Instances[key]
 		if m.Colour == c && !s.At.IsZero() && s.Err == "" {
 			out.NewPerSecond = plus(out.NewPerSecond, &s.PerSecond)

@@ -79,6 +79,29 @@ func TestLookDraining(t *testing.T) {
 	}
 }
 
+// One process that is registered twice counts once, and two registrations of which one
+// must be wrong are named.
+func TestLookTwins(t *testing.T) {
+	v := view()
+	b1, b0 := v.State.Members["b1"], v.State.Members["b1"]
+	b0.ID, b0.Counted, b0.Counts = "b0", false, rollout.Counts{}
+	v.State.Members["b0"] = b0
+	listed := slices.Clone(v.Seen.Fleet.Instances)
+	again := listed[slices.IndexFunc(listed, func(in discovery.Instance) bool { return in.ID == "b1" })]
+	again.ID = "b0"
+	v.Seen.Fleet.Instances = append([]discovery.Instance{again}, listed...)
+	v.Seen.Fleet.Twins = discovery.FindTwins(v.Seen.Fleet.Instances)
+	v.Seen.Instances["b0"] = v.Seen.Instances["b1"]
+	s := Look(v, noon)
+	if s.Colours[0].Instances != 2 || *s.Colours[0].Active != 100 || s.Instances[0].CountedWith != "b1" || s.Instances[0].Held != nil {
+		t.Errorf("blue is %+v, b0 is %+v", s.Colours[0], s.Instances[0])
+	}
+	want := discovery.Note{ID: "b0", Text: "b1 has the address " + b1.Addr.String() + ", too; both count once"}
+	if !slices.Equal(s.Notes, []discovery.Note{want}) {
+		t.Errorf("notes %v, want %v", s.Notes, want)
+	}
+}
+
 func TestLookETA(t *testing.T) {
 	change := func(do func(*rollout.View)) rollout.View { v := view(); do(&v); return v }
 	for name, c := range map[string]struct {

@@ -47,8 +47,10 @@ type Status struct {
 	// Instances is sorted by colour, then by id.
 	Instances []Instance          `json:"instances"`
 	LeftOut   []discovery.LeftOut `json:"left_out"`
-	Discovery Discovery           `json:"discovery"`
-	Proxies   Proxies             `json:"proxies"`
+	// Notes are what the owners of instances should mend.
+	Notes     []discovery.Note `json:"notes,omitempty"`
+	Discovery Discovery        `json:"discovery"`
+	Proxies   Proxies          `json:"proxies"`
 }
 
 // Rollout is the rollout that is under way.
@@ -180,6 +182,9 @@ type Instance struct {
 	Capacity         int    `json:"capacity,omitempty"`
 	Version          string `json:"version,omitempty"`
 	Departed         bool   `json:"departed,omitempty"`
+	// CountedWith is the instance that has the same colour and address: both are one
+	// process, and what is held is told there.
+	CountedWith discovery.InstanceID `json:"counted_with,omitempty"`
 	// Old: the rollout has it let its connections go, in the given Batch; that is 0
 	// without stagger, or when it has nothing to let go.
 	Old   bool `json:"old,omitempty"`

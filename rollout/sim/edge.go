@@ -46,16 +46,13 @@ func (e *Edge) publish(wish rollout.Wish) {
 	next := routes{
 		version:   e.routes.version + 1,
 		weights:   [2]int{int(wish.Weights[discovery.Blue]), int(wish.Weights[discovery.Green])},
-		endpoints: make([]endpoint, len(e.fleet.instances)),
+		endpoints: make([]endpoint, 2*len(e.fleet.instances)),
 	}
 	for _, c := range discovery.Colours {
 		for _, at := range wish.Endpoints[c] {
-			switch in := e.fleet.byAddr[at.Addr]; {
-			case in.Colour != c:
-			case at.Draining:
-				next.endpoints[in.index] = draining
-			default:
-				next.endpoints[in.index] = open
+			next.endpoints[place(e.fleet.byAddr[at.Addr], side(c))] = open
+			if at.Draining {
+				next.endpoints[place(e.fleet.byAddr[at.Addr], side(c))] = draining
 			}
 		}
 	}
@@ -109,10 +106,13 @@ func (e *Edge) watch() {
 // tries one after another.
 func (e *Edge) through(r *routes, c int) *Instance {
 	all := e.fleet.colours[c]
+	if r != nil && len(e.fleet.liars) > 0 {
+		all = slices.Concat(all, e.fleet.liars)
+	}
 	for range all {
 		e.turn++
 		in := all[e.turn%len(all)]
-		if r != nil && !r.opens(in) {
+		if r != nil && !r.opens(in, c) {
 			continue
 		}
 		if in.admits() {
@@ -155,7 +155,7 @@ func (e *Edge) report() {
 	now := e.Now()
 	loads := make(map[rollout.Place]rollout.Load, len(e.fleet.instances))
 	for _, in := range e.fleet.instances {
-		at := rollout.Place{Colour: in.Colour, Addr: in.Addr}
+		at := rollout.Place{Colour: discovery.Colours[in.side], Addr: in.Addr}
 		load := rollout.Load{Held: in.total, Admissions: rollout.Admissions{Accepted: in.entered, Refused: in.rejected}, At: now}
 		last := e.loads[at]
 		if load.PerSecond = last.PerSecond; now.After(last.At) {

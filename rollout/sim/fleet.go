@@ -22,8 +22,10 @@ type Fleet struct {
 	colours   [2][]*Instance  // sorted by name
 	held      [2]int          // connections by colour
 	shown     discovery.Fleet // by discovery
-	closing   []*Instance     // those with closes to come
-	dues      []uint64        // scratch of advance
+	twins     []twin
+	liars     []*Instance // registered as another colour than they are, or also as that
+	closing   []*Instance // those with closes to come
+	dues      []uint64    // scratch of advance
 
 	slow time.Duration // how long connecting to green takes
 	sulk float64       // the share of new connections that do not get through to green
@@ -134,7 +136,15 @@ func (f *Fleet) rediscover() {
 			f.shown.Instances = append(f.shown.Instances, in.Instance)
 		}
 	}
+	for _, t := range f.twins {
+		if !t.of.dead && f.shown.Unread == "" {
+			in := t.of.Instance
+			in.ID, in.Colour, in.Health = t.id, t.colour, discovery.Passing
+			f.shown.Instances = append(f.shown.Instances, in)
+		}
+	}
 	slices.SortFunc(f.shown.Instances, func(a, b discovery.Instance) int { return cmp.Compare(a.ID, b.ID) })
+	f.shown.Twins = discovery.FindTwins(f.shown.Instances)
 	f.promises.roomOf = ""
 	f.ring()
 }
@@ -200,6 +210,37 @@ func (f *Fleet) room(c discovery.Colour, headroom int) (total int, known bool) {
 func (f *Fleet) Discover(err, suspect string) {
 	f.shown.Err, f.shown.Suspect = err, suspect
 	f.ring()
+}
+
+// twin is a second registration of a process.
+type twin struct {
+	id     discovery.InstanceID
+	colour discovery.Colour
+	of     *Instance
+}
+
+// Twin registers the process of an instance once more, as another instance of a colour;
+// Untwin takes such a registration away.
+func (f *Fleet) Twin(of *Instance, id discovery.InstanceID, c discovery.Colour) {
+	f.twins = append(f.twins, twin{id, c, of})
+	f.lie()
+}
+
+func (f *Fleet) Untwin(id discovery.InstanceID) {
+	f.twins = slices.DeleteFunc(f.twins, func(t twin) bool { return t.id == id })
+	f.lie()
+}
+
+// lie has discovery publish registrations that say something else than what is.
+func (f *Fleet) lie() {
+	f.liars = nil
+	for _, in := range f.instances {
+		lies := side(in.Colour) != in.side || slices.ContainsFunc(f.twins, func(t twin) bool { return t.of == in && side(t.colour) != in.side })
+		if lies {
+			f.liars = append(f.liars, in)
+		}
+	}
+	f.rediscover()
 }
 
 // Unread has discovery never have been read since rolloutd started, for a reason;

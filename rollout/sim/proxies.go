@@ -11,7 +11,7 @@ import (
 type routes struct {
 	version   int
 	weights   [2]int     // by colour
-	endpoints []endpoint // by instance
+	endpoints []endpoint // by instance, as each of the two colours
 }
 
 // endpoint is what an instance is to a proxy.
@@ -27,13 +27,20 @@ func (r *routes) same(other *routes) bool {
 	return r.weights == other.weights && slices.Equal(r.endpoints, other.endpoints)
 }
 
-// opens reports whether the instance is open, as far as the routes know it.
-func (r *routes) opens(in *Instance) bool {
-	return in.index < len(r.endpoints) && r.endpoints[in.index] == open
+// place is where the endpoints have an instance as one of a colour.
+func place(in *Instance, side int) int { return 2*in.index + side }
+
+// opens reports whether the instance is open as one of a colour, as far as the routes
+// know it.
+func (r *routes) opens(in *Instance, side int) bool {
+	i := place(in, side)
+	return i < len(r.endpoints) && r.endpoints[i] == open
 }
 
-// sends reports whether new connections go to the instance.
-func (r *routes) sends(in *Instance) bool { return r.weights[in.side] > 0 && r.opens(in) }
+// sends reports whether new connections go to the instance, as whatever colour.
+func (r *routes) sends(in *Instance) bool {
+	return r.weights[0] > 0 && r.opens(in, 0) || r.weights[1] > 0 && r.opens(in, 1)
+}
 
 // Proxy is one Envoy.
 type Proxy struct {

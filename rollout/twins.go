@@ -1,0 +1,122 @@
+package rollout
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/sluice-proxy/sluice/discovery"
+)
+
+// twin is what a member is that shares its address or its drain endpoint with another
+// registration. The zero value is a member that shares nothing.
+type twin struct {
+	// with is the other, and shares what both have, in words.
+	with   discovery.InstanceID
+	shares string
+	// rival: the other has the other colour. Which of the two is right is not known, so
+	// neither gets new connections or orders.
+	rival bool
+	// second: both have one colour and one address, so they are one process, and the
+	// other stands for it.
+	second bool
+	// borrowed: both have one colour and one drain endpoint, but the other an address of
+	// its own: the endpoint is the other's.
+	borrowed bool
+}
+
+// twins is what the members in discovery share, by key.
+func (s *situation) twins() map[discovery.InstanceID]twin {
+	var out map[discovery.InstanceID]twin
+	for _, shared := range s.seen.Fleet.Twins {
+		if out == nil {
+			out = map[discovery.InstanceID]twin{}
+		}
+		// Who stands for itself already as a second has nothing of its own to share.
+		of := slices.DeleteFunc(slices.Clone(shared.IDs), func(id discovery.InstanceID) bool {
+			m, known := s.state.Members[id]
+			return !known || !m.Departed.IsZero() || out[id].second
+		})
+		if len(of) < 2 {
+			continue
+		}
+		colour := func(id discovery.InstanceID) discovery.Colour { return s.state.Members[id].Colour }
+		if other := slices.IndexFunc(of, func(id discovery.InstanceID) bool { return colour(id) != colour(of[0]) }); other > 0 {
+			for _, id := range of {
+				with := of[0]
+				if colour(id) == colour(with) {
+					with = of[other]
+				}
+				if !out[id].rival {
+					out[id] = twin{with: with, shares: shared.String(), rival: true}
+				}
+			}
+			continue
+		}
+		first := s.standsFor(shared, of)
+		for _, id := range of {
+			if id != first && out[id] == (twin{}) {
+				out[id] = twin{with: first, shares: shared.String(), second: shared.Drain == "", borrowed: shared.Drain != ""}
+			}
+		}
+	}
+	return out
+}
+
+// standsFor is which of several registrations of one colour is taken for what they
+// share: one that is counted already, that the endpoint has its host from, that serves;
+// else the first.
+func (s *situation) standsFor(shared discovery.Twins, of []discovery.InstanceID) discovery.InstanceID {
+	host, err := netip.ParseAddr(hostOf(shared.Drain))
+	rank := func(id discovery.InstanceID) int {
+		m, n := s.state.Members[id], 0
+		i, listed := slices.BinarySearchFunc(s.seen.Fleet.Instances, id, func(in discovery.Instance, id discovery.InstanceID) int { return cmp.Compare(in.ID, id) })
+		for _, yes := range []bool{m.Counted, err == nil && m.Addr.Addr() == host, listed && s.seen.Fleet.Instances[i].Health.Serves()} {
+			if n *= 2; !yes {
+				n++
+			}
+		}
+		return n
+	}
+	return slices.MinFunc(of, func(a, b discovery.InstanceID) int { return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a, b)) })
+}
+
+func hostOf(drain string) string {
+	u, err := url.Parse(drain)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
+}
+
+// Doubles tells which members are counted with another, by key: both are registered with
+// one colour and one address.
+func Doubles(s State, seen Seen, now time.Time) map[discovery.InstanceID]discovery.InstanceID {
+	out := map[discovery.InstanceID]discovery.InstanceID{}
+	for _, f := range newSituation(s, seen, now).members().all {
+		if f.twin.second {
+			out[f.key] = f.twin.with
+		}
+	}
+	return out
+}
+
+// rivals names the first two registrations of which one must be wrong; nil when there
+// are none.
+func (s *situation) rivals() *blocker {
+	for _, f := range s.members().all {
+		if f.twin.rival {
+			return blocked(Twins, "waiting: %s", f.rivalry(s.state))
+		}
+	}
+	return nil
+}
+
+func (f *fact) rivalry(s State) string {
+	other := s.Members[f.twin.with]
+	return fmt.Sprintf("%s (%s) and %s (%s) are registered with %s, so one of them is not what it says; deregister it, or give it its own",
+		f.key, f.colour, f.twin.with, other.Colour, f.twin.shares)
+}
