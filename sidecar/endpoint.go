@@ -7,10 +7,10 @@ import (
 	"github.com/sluice-proxy/sluice/rollout/drain"
 )
 
-// Status is the gate's, with those refused that the gate was not asked about.
+// Status is the gate's, with those refused whose server could not be reached.
 func (s *Sidecar) Status() drain.Status {
 	status := s.Gate.Status()
-	status.Refused += s.refused.Load()
+	status.Refused += s.unreachable.Load()
 	return status
 }
 
@@ -44,7 +44,7 @@ func (c *counting) Write(p []byte) (int, error) {
 	if c.refused || json.Unmarshal(p, &status) != nil {
 		return c.ResponseWriter.Write(p)
 	}
-	status.Refused += c.of.refused.Load()
+	status.Refused += c.of.Unreachable()
 	both, err := json.Marshal(struct {
 		drain.Status
 		Unreachable uint64 `json:"unreachable"`

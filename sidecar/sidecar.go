@@ -53,7 +53,6 @@ type Sidecar struct {
 	log    *slog.Logger
 	dialer net.Dialer
 
-	refused     atomic.Uint64 // without asking the gate
 	unreachable atomic.Uint64 // of those, because of the server
 	toldAt      atomic.Int64  // when the log last heard of that, Unix ns
 }
@@ -121,8 +120,7 @@ func (s *Sidecar) Serve(ctx context.Context, ln *net.TCPListener) error {
 // serve connects to the server before it asks the gate, so that only a client
 // that was let through counts as accepted.
 func (s *Sidecar) serve(ctx context.Context, c *net.TCPConn) {
-	if err := s.full(); err != nil {
-		s.refused.Add(1)
+	if err := s.Refuses(c.RemoteAddr()); err != nil {
 		s.refuse(ctx, c, err)
 		return
 	}
@@ -136,7 +134,7 @@ func (s *Sidecar) serve(ctx context.Context, c *net.TCPConn) {
 	if s.opt.Mode != TCP {
 		l.talk = newDialogue(s.Handshake)
 	}
-	held, err := s.Admit(l.leave)
+	held, err := s.AdmitFrom(c.RemoteAddr(), l.leave)
 	if err != nil {
 		_ = server.Close()
 		s.refuse(ctx, c, err)
@@ -149,20 +147,8 @@ func (s *Sidecar) serve(ctx context.Context, c *net.TCPConn) {
 	l.run()
 }
 
-// full foresees what Admit will say, to spare the server a connection.
-func (s *Sidecar) full() error {
-	switch now := s.Gate.Status(); {
-	case now.State != drain.Serving:
-		return drain.ErrDraining
-	case now.Limit > 0 && now.Active >= now.Limit:
-		return drain.ErrFull
-	}
-	return nil
-}
-
 // isUnreachable counts, and tells the log at most once a second.
 func (s *Sidecar) isUnreachable(err error) {
-	s.refused.Add(1)
 	total := s.unreachable.Add(1)
 	now, last := time.Now().UnixNano(), s.toldAt.Load()
 	if now-last >= int64(time.Second) && s.toldAt.CompareAndSwap(last, now) {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -35,7 +36,8 @@ func TestContract(t *testing.T) {
 	}
 	say("a status", drain.Status{State: drain.Serving})
 	say("a status with every word", drain.Status{State: drain.Draining, Boot: "HQ7PZNRV2XJD5LWK3TBYF6CMGA", Active: 8, Accepted: 20, Evicted: 3, Returned: new(uint64(5)), Ticketed: new(uint64(4)), Refused: 2,
-		HandshakeMS: new(12), Limit: 100, Ceiling: new(7), Rollout: "chat-4", Epoch: 4, Step: 9})
+		HandshakeMS: new(12), Limit: 100, Ceiling: new(7), Rollout: "chat-4", Epoch: 4, Step: 9,
+		Peers: map[string]drain.Peer{"10.0.0.7": {Held: 6, Accepted: 15, Refused: 2}, "2001:db8::7": {Held: 1, Accepted: 4}, drain.OtherPeers: {Held: 1, Accepted: 1}}})
 	say("an order to hold", drain.Order{Rollout: "chat-4", Epoch: 4})
 	say("an order with every word", drain.Order{Rollout: "chat-4", Epoch: 4, Step: 9, Ceiling: new(7), OverMS: 3000, StartMS: 15, Pick: drain.Oldest})
 	say("a release", drain.Release{Rollout: "chat-4", Epoch: 4})
@@ -43,7 +45,7 @@ func TestContract(t *testing.T) {
 	gate := drain.New(drain.Options{Token: "secret", Limit: 100, CountsReturns: true})
 	endpoint := gate.Endpoint()
 	for range 3 {
-		if _, err := gate.Admit(func() {}); err != nil {
+		if _, err := gate.AdmitFrom(&net.TCPAddr{IP: net.IPv4(10, 0, 0, 7), Port: 4000}, func() {}); err != nil {
 			t.Fatal(err)
 		}
 	}

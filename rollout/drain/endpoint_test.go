@@ -40,11 +40,11 @@ func TestEndpointSpeaksTheContract(t *testing.T) {
 		_, _ = g.Admit(func() {})
 	}
 	for _, tc := range []struct{ method, body, want string }{
-		{"GET", "", `{"state":"serving",BOOT,"active":5,"accepted":5,"evicted":0,"returned":null,"limit":9,"ceiling":null,"epoch":0,"step":0}`},
-		{"PUT", goodOrder, `{"state":"draining",BOOT,"active":5,"accepted":5,"evicted":0,"returned":null,"limit":9,"ceiling":2,"rollout":"r","epoch":3,"step":4}`},
-		{"DELETE", `{"rollout":"r","epoch":3}`, `{"state":"serving",BOOT,"active":5,"accepted":5,"evicted":0,"returned":null,"limit":9,"ceiling":null,"rollout":"r","epoch":3,"step":0}`},
+		{"GET", "", `{"state":"serving",BOOT,"active":5,"accepted":5,"evicted":0,"returned":null,"limit":9,"ceiling":null,"epoch":0,"step":0,PEERS}`},
+		{"PUT", goodOrder, `{"state":"draining",BOOT,"active":5,"accepted":5,"evicted":0,"returned":null,"limit":9,"ceiling":2,"rollout":"r","epoch":3,"step":4,PEERS}`},
+		{"DELETE", `{"rollout":"r","epoch":3}`, `{"state":"serving",BOOT,"active":5,"accepted":5,"evicted":0,"returned":null,"limit":9,"ceiling":null,"rollout":"r","epoch":3,"step":0,PEERS}`},
 	} {
-		want := strings.Replace(tc.want, "BOOT", `"boot":"`+boot+`"`, 1)
+		want := strings.NewReplacer("BOOT", `"boot":"`+boot+`"`, "PEERS", `"peers":{"other":{"held":5,"accepted":5}}`).Replace(tc.want)
 		w := ask(g, tc.method, "/drain", "t", "", tc.body)
 		if w.Code != http.StatusOK || strings.TrimSpace(w.Body.String()) != want {
 			t.Errorf("%s: %d %s, want 200 %s", tc.method, w.Code, w.Body, want)

@@ -4,6 +4,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
+	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -71,6 +73,7 @@ type Gate struct {
 	ticketed uint64
 	counts   bool // the application counts returns
 	tickets  bool // … and tickets
+	peers    peers
 
 	// The last word of the control plane. While ordered, (epoch, step) is that of
 	// the standing order; otherwise epoch is that of the last release.
@@ -118,6 +121,7 @@ type Conn struct {
 	at     int32         // index in gate.held, or one of those below
 	back   bool          // counted as returned
 	ticket bool          // counted as ticketed
+	peer   uint16        // index in gate.peers.count, while it is held
 }
 
 // Values of Conn.at beside an index.
@@ -145,25 +149,51 @@ func (f closeFunc) force() {}
 // connection is no longer waited for. Call Done when the connection has ended,
 // whoever ended it.
 func (g *Gate) Admit(closing func()) (*Conn, error) {
-	return g.admit(closeFunc(closing))
+	return g.AdmitFrom(nil, closing)
 }
 
-func (g *Gate) admit(o owner) (*Conn, error) {
+// AdmitFrom is Admit for a connection whose other end is known: the remote address of
+// the TCP connection below, which Status.Peers counts it under.
+func (g *Gate) AdmitFrom(remote net.Addr, closing func()) (*Conn, error) {
+	return g.admit(machine(remote), closeFunc(closing))
+}
+
+func (g *Gate) admit(from netip.Addr, o owner) (*Conn, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.ordered || g.ending {
-		g.refused++
-		return nil, ErrDraining
-	}
-	if g.opt.Limit > 0 && len(g.held) >= g.opt.Limit {
-		g.refused++
-		return nil, ErrFull
+	if err := g.refuse(from); err != nil {
+		return nil, err
 	}
 	g.accepted++
-	c := &Conn{gate: g, owner: o, nth: g.accepted, at: int32(len(g.held))}
+	c := &Conn{gate: g, owner: o, nth: g.accepted, at: int32(len(g.held)), peer: g.peers.of(from)}
 	c.active.Store(g.clock())
 	g.held = append(g.held, c)
+	count := &g.peers.count[c.peer]
+	count.Held++
+	count.Accepted++
 	return c, nil
+}
+
+// Refuses reports why Admit would refuse a connection from there now, and counts it as
+// refused then; nil if it would not. For who has to do something before Admit.
+func (g *Gate) Refuses(remote net.Addr) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.refuse(machine(remote))
+}
+
+func (g *Gate) refuse(from netip.Addr) (err error) {
+	switch {
+	case g.ordered || g.ending:
+		err = ErrDraining
+	case g.opt.Limit > 0 && len(g.held) >= g.opt.Limit:
+		err = ErrFull
+	default:
+		return nil
+	}
+	g.refused++
+	g.peers.count[g.peers.of(from)].Refused++
+	return err
 }
 
 // Done says that the connection has ended, and reports whether the funnel had
@@ -222,6 +252,7 @@ func (c *Conn) handOver(o owner) (late bool) {
 
 func (g *Gate) remove(c *Conn) {
 	at, last := int(c.at), len(g.held)-1
+	g.peers.count[c.peer].Held--
 	g.swap(at, last)
 	g.held[last] = nil
 	g.held = g.held[:last]
@@ -275,6 +306,7 @@ func (g *Gate) status() Status {
 		Accepted: g.accepted, Evicted: g.evicted, Refused: g.refused, Limit: g.opt.Limit,
 		HandshakeMS: g.handshakes.p99(time.Now()),
 		Rollout:     g.rollout, Epoch: g.epoch, Step: g.step,
+		Peers: g.peers.said(),
 	}
 	if g.counts {
 		returned := g.returned

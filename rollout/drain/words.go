@@ -48,6 +48,10 @@ type Status struct {
 	Rollout     string `json:"rollout,omitempty"`
 	Epoch       uint64 `json:"epoch"`
 	Step        uint64 `json:"step"`
+	// Peers is the same by the machine at the other end of the TCP connections: by its
+	// IP address, or OtherPeers. What they hold sums up to Active. Nil where the
+	// instance does not say it; nothing is then proven of a proxy that is lost.
+	Peers map[string]Peer `json:"peers,omitzero"`
 }
 
 // What a status can say at most. An instance that says more is wrong or lies: no
@@ -89,7 +93,7 @@ func (s Status) Check() error {
 	case s.Ceiling != nil && *s.Ceiling < 0:
 		return fmt.Errorf("ceiling is %d; it must be 0 or more, or null", *s.Ceiling)
 	}
-	return nil
+	return checkPeers(s.Peers)
 }
 
 // Order is the body of PUT /drain: refuse new connections, hold at most Ceiling,

@@ -107,7 +107,7 @@ func TestOurListenerKeepsEveryRule(t *testing.T) {
 // Each fault is named by the one rule that it breaks.
 func TestEveryFaultIsNamed(t *testing.T) {
 	faults := []string{
-		"status: no limit", "status: active is text", "status: no such state", "status: boot is a page",
+		"status: no limit", "status: active is text", "status: no such state", "status: boot is a page", "status: peers by name",
 		"guard: nobody asks", "guard: open to read",
 		"accept: the end counts as evicted", "accept: the end is not seen",
 		"returned: everybody",
@@ -125,6 +125,7 @@ func TestEveryFaultIsNamed(t *testing.T) {
 		"oversized: no limit",
 		"serve-again: never",
 		"refuse: nobody", "refuse: 404", "refuse: no Retry-After", "refuse: counted",
+		"peers: hold more than is active", "peers: each connection is one", "peers: refused not counted",
 		"hold: null is 0",
 		"ceiling: one too many",
 		"pace: all at once", "pace: in pairs", "pace: one at the very end", "pace: no start_ms", "pace: too fast",
@@ -189,6 +190,18 @@ func TestWithoutABootItIsNotChecked(t *testing.T) {
 		n.serve(t, "instance:9100", l)
 		by, why, err := verdicts(t, t.Context(), Options{URL: endpoint, Dial: n.dial})
 		if err != nil || len(by[Fail]) > 0 || why["boot"] == "" {
+			t.Errorf("%v %v %v", err, by, why)
+		}
+	})
+}
+
+func TestWithoutPeersTheyAreNotChecked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, n := &lame{fault: "peers: not said", held: map[net.Conn]bool{}}, network{}
+		n.serve(t, "instance:9100", l)
+		n.serve(t, "instance:9000", l)
+		by, why, err := verdicts(t, t.Context(), Options{URL: endpoint, Connect: front, Dial: n.dial})
+		if err != nil || len(by[Fail]) > 0 || why["peers"] == "" {
 			t.Errorf("%v %v %v", err, by, why)
 		}
 	})

@@ -26,6 +26,7 @@ type lame struct {
 	answers  int
 	draining bool
 	deaf     bool // refuses for ever
+	refused  int
 	word     word
 	running  *time.Timer
 }
@@ -67,7 +68,25 @@ func (l *lame) status() map[string]any {
 	}
 	l.answers++
 	s["boot"] = "b1"
+	peer := func(n int) map[string]any {
+		return map[string]any{"held": n, "accepted": l.accepted, "refused": l.refused}
+	}
+	s["peers"] = map[string]any{"10.0.0.1": peer(len(l.held))}
 	switch l.fault {
+	case "status: peers by name":
+		s["peers"] = map[string]any{"edge-1": peer(len(l.held))}
+	case "peers: hold more than is active":
+		s["peers"] = map[string]any{"10.0.0.1": peer(len(l.held) + 1)}
+	case "peers: each connection is one":
+		each := map[string]any{}
+		for i := range len(l.held) {
+			each[fmt.Sprint("10.0.0.", i+1)] = peer(1)
+		}
+		s["peers"] = each
+	case "peers: refused not counted":
+		s["peers"] = map[string]any{"10.0.0.1": map[string]any{"held": len(l.held), "accepted": l.accepted}}
+	case "peers: not said":
+		delete(s, "peers")
 	case "boot: of each answer":
 		s["boot"] = fmt.Sprint("b", l.answers)
 	case "boot: none when it drains":
@@ -264,6 +283,7 @@ func (l *lame) websocket(w http.ResponseWriter, r *http.Request) {
 	l.mu.Lock()
 	refused := (l.draining || l.deaf) && !l.has("refuse: nobody")
 	if refused {
+		l.refused++
 		code := http.StatusServiceUnavailable
 		if l.has("refuse: 404") {
 			code = http.StatusNotFound

@@ -51,6 +51,8 @@ func Rules() []Rule {
 			Says: "after a release new connections are accepted"},
 		{Name: "refuse", check: refuse, connects: true, needs: []string{"serve-again"},
 			Says: "while draining, new connections are refused: HTTP 503 with Retry-After, TCP closed"},
+		{Name: "peers", check: peers, connects: true, needs: []string{"refuse"},
+			Says: "peers, where the instance says them, hold what is active, by the address at the other end of each TCP connection, and count who is refused"},
 		{Name: "ceiling", check: ceiling, connects: true, needs: []string{"serve-again"},
 			Says: "exactly so many connections are closed that the ceiling is reached, and no more when no order follows"},
 		{Name: "hold", check: hold, connects: true, needs: []string{"ceiling"},

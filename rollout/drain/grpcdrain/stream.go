@@ -7,11 +7,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/peer"
 
 	"github.com/sluice-proxy/sluice/rollout/drain"
 )
@@ -42,7 +44,7 @@ func Stream(g *drain.Gate) grpc.StreamServerInterceptor {
 		s := &stream{ServerStream: ss, evicted: make(chan struct{}), receives: info.IsClientStream, outcome: make(chan outcome, 1)}
 		ctx, cancel := context.WithCancelCause(ss.Context())
 		defer cancel(nil)
-		conn, err := g.Admit(func() { cancel(drain.ErrEvicted); close(s.evicted) })
+		conn, err := g.AdmitFrom(remote(ss.Context()), func() { cancel(drain.ErrEvicted); close(s.evicted) })
 		if err != nil {
 			return refused(g, err)
 		}
@@ -58,6 +60,14 @@ func Stream(g *drain.Gate) grpc.StreamServerInterceptor {
 		}
 		return o.err
 	}
+}
+
+// remote is the other end of the stream's connection; nil when not known.
+func remote(ctx context.Context) net.Addr {
+	if p, ok := peer.FromContext(ctx); ok {
+		return p.Addr
+	}
+	return nil
 }
 
 type connKey struct{}

@@ -1,0 +1,67 @@
+package conform
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/sluice-proxy/sluice/rollout/drain"
+)
+
+// peers: four connections and a refused one come from one machine, this one.
+func peers(ctx context.Context, in *instance) error {
+	before, err := in.status(ctx)
+	if err != nil {
+		return err
+	}
+	return in.with(ctx, 4, func(*crowd) error {
+		s, err := in.status(ctx)
+		switch {
+		case err != nil:
+			return err
+		case s.Peers == nil:
+			return notChecked("it says no peers, so an Envoy that is lost is waited for until rolloutctl proxies forget")
+		case !s.PeersAgree():
+			return fmt.Errorf("peers hold %d in all but active is %d; every connection has one peer", sum(s, held), s.Active)
+		case grown(before, s, held) != 4:
+			return errors.New("4 connections from one machine are not held by one peer")
+		}
+		if s, err = refused(ctx, in); err == nil && grown(before, s, away) < 1 {
+			err = errors.New("a connection was refused, and no peer counts it as refused")
+		}
+		return err
+	})
+}
+
+// refused is the status after one connection was refused.
+func refused(ctx context.Context, in *instance) (drain.Status, error) {
+	if _, _, err := in.order(ctx, nil, 0, 0); err != nil {
+		return drain.Status{}, err
+	}
+	one, err := in.dial(ctx)
+	if one != nil {
+		err = one.closedAtOnce()
+	}
+	if no := (*turnedAway)(nil); !errors.As(err, &no) {
+		return drain.Status{}, err
+	}
+	return in.status(ctx)
+}
+
+func held(p drain.Peer) int { return p.Held }
+func away(p drain.Peer) int { return int(p.Refused) }
+
+// sum is that count of all peers, and grown the most that it rose for one of them.
+func sum(s drain.Status, of func(drain.Peer) int) (n int) {
+	for _, p := range s.Peers {
+		n += of(p)
+	}
+	return n
+}
+
+func grown(was, is drain.Status, of func(drain.Peer) int) (most int) {
+	for name, p := range is.Peers {
+		most = max(most, of(p)-of(was.Peers[name]))
+	}
+	return most
+}
