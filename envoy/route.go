@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -47,7 +48,11 @@ func routes(listener string, services []routed) resource.Resource {
 		}
 		m.VirtualHosts = append(m.VirtualHosts, v)
 	}
-	return resource.New(listener, m, after(m)...)
+	r := resource.New(listener, m, after(m)...)
+	for _, s := range services {
+		r.Keep = cmp.Or(r.Keep, s.Unsettled)
+	}
+	return r
 }
 
 // route sends one service's requests to its colours by weight. A plain request
@@ -61,6 +66,15 @@ func route(s routed) *routev3.Route {
 	match := &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}}
 	if p := s.Path(); p != "/" {
 		match.PathSpecifier = &routev3.RouteMatch_PathSeparatedPrefix{PathSeparatedPrefix: p}
+	}
+	if s.Unsettled != "" {
+		return &routev3.Route{
+			Name: escape(string(s.Name)), Match: match, Metadata: owned(s.Name),
+			ResponseHeadersToAdd: []*corev3.HeaderValueOption{retryAfter()},
+			Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{
+				Status: 503, Body: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: s.Unsettled + "\n"}},
+			}},
+		}
 	}
 	return &routev3.Route{
 		Name:     escape(string(s.Name)),

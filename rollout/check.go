@@ -34,6 +34,9 @@ func (s State) Check() error {
 	if s.Rollout == nil {
 		return nil
 	}
+	if s.Unsettled {
+		return fmt.Errorf("state of %s: rollout %s runs while the live colour is not known", s.Service, s.Rollout.ID)
+	}
 	return s.checkRollout()
 }
 

@@ -9,7 +9,7 @@ import (
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
-// Command is what an operator asks for: Promote, Pause, Resume, Abort or SetPace.
+// Command is what an operator asks for: Promote, Pause, Resume, Abort, SetPace or Adopt.
 type Command interface {
 	service() discovery.Service
 	// apply is pure: it returns the state as it should be and what that does. An
@@ -91,6 +91,8 @@ const (
 	Infeasible     Code = "infeasible"  // the plan has problems; --force overrides
 	BadRequest     Code = "bad_request" // the request itself is wrong
 	NotStored      Code = "not_stored"  // the state could not be stored
+	NotSettled     Code = "not_settled" // nothing is stored, and which colour is live is not proven
+	Settled        Code = "settled"     // it is known which colour is live
 )
 
 func refuse(c Code, format string, args ...any) *Refusal {
@@ -195,6 +197,9 @@ func (c SetPace) apply(_ Policy, s State, _ Seen, now time.Time) (State, Answer,
 }
 
 func (c Promote) apply(policy Policy, s State, seen Seen, now time.Time) (State, Answer, error) {
+	if no := refuseUnsettled(s, seen, now); no != nil {
+		return s, Answer{}, no
+	}
 	s, left, err := supersede(s, seen, c.Target, now)
 	if err != nil {
 		return s, Answer{}, err
@@ -245,6 +250,10 @@ func begin(t *turn, plan Plan, left leftover) {
 		ID: fmt.Sprintf("%s-%d", s.Service, s.Epoch), From: plan.From, To: plan.To, Phase: Opening,
 		Forced: len(plan.Problems) > 0, Policy: plan.Policy, Started: t.now, Since: t.now,
 		Steps: Steps{StepAt: left.stepAt}, Toll: Toll{Owed: left.owed},
+	}
+	if n := len(s.History); n > 0 && s.History[n-1].Outcome == Adopted {
+		// What an earlier state ordered may still be closing connections.
+		s.Rollout.StepAt = latest(left.stepAt, s.History[n-1].Ended.Add(2*plan.Policy.Funnel.Every.D()))
 	}
 	newer := len(t.members().target) > 0
 	for _, f := range t.members().all {

@@ -35,6 +35,9 @@ const (
 	Done       Outcome = "done"
 	Aborted    Outcome = "aborted"
 	Superseded Outcome = "superseded" // by the promotion of a newer release
+	// Adopted: no state was stored, and To was found, or said, to be the live colour.
+	// Nothing was moved.
+	Adopted Outcome = "adopted"
 )
 
 // Record is a finished rollout. From and To are as it was asked for, also when it

@@ -64,6 +64,9 @@ func MakePlan(s State, seen Seen, target discovery.Colour, policy Policy, now ti
 	if target != discovery.Blue && target != discovery.Green {
 		return Plan{}, refuse(BadRequest, "%s: %q is no colour; use blue or green", s.Service, target)
 	}
+	if no := refuseUnsettled(s, seen, now); no != nil {
+		return Plan{}, no
+	}
 	if s.Retired {
 		return Plan{}, refuse(UnknownService, "%s left the configuration; put it back to promote it", s.Service)
 	}

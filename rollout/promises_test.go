@@ -36,6 +36,8 @@ func FuzzPromises(f *testing.F) {
 	f.Add([]byte{17, 60, 15, 100, 5, 50, 15, 50, 14, 60})                 // gates
 	f.Add([]byte{0, 250, 10, 20, 16, 250, 5, 100})                        // supersede
 	f.Add([]byte{238, 250, 10, 20, 16, 250, 3, 100, 15, 100, 15, 50})     // all of it
+	f.Add([]byte{0, 100, 19, 20, 5, 20, 16, 100, 19, 50})                 // the state is lost
+	f.Add([]byte{0, 2, 19, 20, 0, 20, 3, 20, 19, 40, 19, 50})
 	f.Add([]byte{0, 20, 6, 30, 7, 10, 8, 10, 9, 90, 10, 40, 11, 9, 12, 40, 13, 30, 4, 77})
 	f.Add([]byte{0, 60, 18, 100, 18, 3, 5, 10, 18, 9, 18, 40, 3, 90, 18, 5})
 	f.Add([]byte{48, 60, 18, 100, 5, 3, 18, 40, 3, 90, 18, 5, 5, 30}) // nameless
@@ -77,6 +79,8 @@ type story struct {
 	spare int
 	lost  int
 	newer bool // a third release superseded the rollout to green
+	// forgot: the state was lost, and with it what the rollout was and where it goes.
+	forgot bool
 }
 
 type capAt struct {
@@ -106,7 +110,7 @@ func (s *story) act(n byte, arg int) {
 	all := s.Fleet.Instances()
 	in := all[arg%len(all)]
 	edge := s.Edge.Proxy([]string{"edge-1", "edge-2"}[arg%2])
-	switch n % 19 {
+	switch n % 20 {
 	case 0:
 		if !s.begun && s.accepts(rollout.Promote{Service: "chat", Target: discovery.Green, Force: true}) {
 			s.begun = true
@@ -167,6 +171,9 @@ func (s *story) act(n byte, arg int) {
 			s.lost += in.Holds()
 			in.Start()
 		}
+	case 19: // rolloutd dies, and what it remembers with it
+		s.forgot = true
+		s.Lose()
 	}
 }
 
@@ -198,6 +205,10 @@ func (s *story) heal() {
 		s.Edge.Proxy(node).Return()
 	}
 	s.accepts(rollout.Resume{Service: "chat"})
+	s.Run(time.Minute, func() bool { return !s.State().Unsettled })
+	if s.State().Unsettled { // an operator looks, and says it
+		s.must(rollout.Adopt{Service: "chat", Live: discovery.Green})
+	}
 	if !s.Run(20*time.Minute, s.Steady) {
 		s.t.Fatalf("the rollout does not end although everything is well: %s", s.Reason().Text)
 	}
@@ -235,6 +246,9 @@ func (s *story) check() {
 	}
 	if !s.begun && len(closes) > 0 {
 		s.t.Fatalf("%d closes without a rollout", len(closes))
+	}
+	if s.forgot {
+		return // where it should end nobody remembers; the world holds that it is found
 	}
 	// 5. Back is as gentle as forth: it ends where it should.
 	want := discovery.Blue

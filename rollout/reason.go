@@ -65,6 +65,7 @@ const (
 	Twins          Code = "twins"           // two registrations are one process, in two colours
 	HeldOpen       Code = "held_open"       // the live instances are not vouched for, and serve
 	Unread         Code = "unread"          // the registry was never read, and nothing is stored
+	Unsettled      Code = "unsettled"       // nothing is stored, and which colour is live is not proven
 )
 
 func reason(c Code, format string, args ...any) Reason {

@@ -144,6 +144,8 @@ type Proxy struct {
 	// Routed: it acknowledged the colours' shares of new connections that are published,
 	// or had when it was lost, and they have not changed since. Confirmed means that, too.
 	Routed bool
+	// Keeps: it holds something of the service that this process has not told it.
+	Keeps bool
 	// Nack is why it refused the newest publish; empty when it did not.
 	Nack string
 }

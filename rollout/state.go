@@ -59,6 +59,10 @@ type State struct {
 	// Retired: the service left the configuration; it gets no new connections
 	// and is forgotten once it is proven empty.
 	Retired bool `json:"retired,omitempty"`
+	// Unsettled: nothing was stored, and which colour is live is not proven yet; Live is
+	// then only what is configured, and nothing of the service is published. Such a state
+	// is never stored. Invariant: there is no rollout then.
+	Unsettled bool `json:"-"`
 }
 
 // Member is one instance as remembered. Its key among the members is its ID, or, once

@@ -35,6 +35,8 @@ func advance(t *turn) Reason {
 		return reason(IsRetired, "%s left the configuration and is empty", t.state.Service)
 	case t.state.Retired:
 		return reason(IsRetired, "%s left the configuration; %s not proven empty yet", t.state.Service, counted(len(t.state.Members), "instance is", "instances are"))
+	case t.state.Unsettled:
+		return prove(t)
 	case r == nil:
 		return steady(t)
 	case r.Paused:

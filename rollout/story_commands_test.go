@@ -37,7 +37,11 @@ func (s *teller) commands() map[string]func(rest string) {
 		},
 		// what happens to rolloutd
 		"restart": func(string) { s.Restart() },
-		"store":   func(rest string) { s.Outside.Store(rest != "down") },
+		"lose":    func(string) { s.Lose() },
+		"adopt": func(rest string) {
+			s.command(rollout.Adopt{Service: "chat", Live: discovery.Colour(rest)})
+		},
+		"store": func(rest string) { s.Outside.Store(rest != "down") },
 		"retire": func(string) {
 			s.Outside.Retire(true)
 			s.everybody((*sim.Instance).Deregister)

@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -31,6 +32,9 @@ type Wish struct {
 	Limits map[discovery.Colour]int
 	// Proxies is how many proxies share limits and rates; at least 1.
 	Proxies int
+	// Unsettled says why it is not known where new connections should go; empty when it
+	// is. Proxies keep then what they have; there are no weights, endpoints or orders.
+	Unsettled string
 	// Retired: no new connections at all; Gone: also proven empty, nothing of it
 	// is published any more.
 	Retired, Gone bool
@@ -78,6 +82,12 @@ func (i Instruction) Same(other Instruction) bool {
 // arguments: saying it again after a restart is harmless.
 func Wished(s State, seen Seen) Wish {
 	made := newSituation(s, seen, time.Time{})
+	if s.Unsettled {
+		return Wish{
+			Unsettled: fmt.Sprintf("no state is stored of %s, and its live colour is not proven yet", s.Service),
+			Proxies:   made.proxyCount(), Retired: s.Retired, Gone: s.Retired && len(s.Members) == 0,
+		}
+	}
 	w := Wish{
 		Weights:   s.Weights(),
 		Endpoints: map[discovery.Colour][]Endpoint{},
@@ -220,10 +230,13 @@ func (s *situation) proxyCount() int {
 	return max(1, n)
 }
 
-// Weights are the colours' shares of new connections; they sum to Whole.
+// Weights are the colours' shares of new connections; they sum to Whole. None while the
+// state is Unsettled.
 func (s State) Weights() map[discovery.Colour]units.Share {
 	r := s.Rollout
 	switch {
+	case s.Unsettled:
+		return nil
 	case r == nil:
 		return map[discovery.Colour]units.Share{s.Live: units.Whole, s.Live.Other(): 0}
 	case r.Phase == Opening || r.Phase == Shifting:

@@ -16,6 +16,7 @@ type revision struct {
 	resource.Ref
 	version string
 	after   []resource.Ref
+	keep    string
 	message proto.Message // the newest that is encoded so; Server.publish guards it
 	// envelope is the delta protocol's wrapping of the encoded message, shared by all
 	// streams; nil when only the version is known here.
@@ -26,18 +27,18 @@ type revision struct {
 // nil: old itself when nothing of it changes. A message is encoded once, however often
 // it is published.
 func revise(old *revision, r resource.Resource) (*revision, error) {
-	if old != nil && old.message == r.Message && slices.Equal(old.after, r.After) {
+	if old != nil && old.message == r.Message && slices.Equal(old.after, r.After) && old.keep == r.Keep {
 		return old, nil
 	}
 	body, version, err := r.Encode()
 	if err != nil {
 		return nil, err
 	}
-	next := &revision{Ref: r.Ref, version: version, after: slices.Clone(r.After), message: r.Message}
+	next := &revision{Ref: r.Ref, version: version, after: slices.Clone(r.After), keep: r.Keep, message: r.Message}
 	switch {
 	case old == nil || old.version != version:
 		next.envelope = &discovery.Resource{Name: r.Name, Version: version, Resource: &anypb.Any{TypeUrl: r.Type, Value: body}}
-	case slices.Equal(old.after, r.After):
+	case slices.Equal(old.after, r.After) && old.keep == r.Keep:
 		old.message = r.Message // the older one is not kept
 		return old, nil
 	default:

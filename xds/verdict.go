@@ -81,6 +81,9 @@ func (h *holding) update(r *revision, e *entry) verdict {
 	if e.held != nil && h.s.writeOnce[h.typeURL] {
 		return verdict{why: fmt.Sprintf("proxy %s keeps %s as it is; restart that Envoy to give it the new one", h.p.node, r.Ref)}
 	}
+	if r.keep != "" && e.held != nil && e.held.envelope == nil {
+		return verdict{why: fmt.Sprintf("proxy %s keeps %s as it is: %s", h.p.node, r.Ref, r.keep)}
+	}
 	for _, need := range r.after {
 		if other := h.p.types[need.Type]; other == nil || other.names.held(need.Name) == nil {
 			return verdict{action: wait, why: fmt.Sprintf("%s waits until proxy %s has acknowledged %s", r.Ref, h.p.node, need)}

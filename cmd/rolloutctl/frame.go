@@ -129,7 +129,7 @@ func head(s api.Status, now time.Time, width int, withBar bool) []row {
 	}
 	proxies := fmt.Sprintf("proxies %d connected, %d confirmed", s.Proxies.Connected, s.Proxies.Confirmed)
 	if r == nil {
-		title := fmt.Sprintf("%s  %s  %s live", s.Service, phase(s), s.Live)
+		title := fmt.Sprintf("%s  %s  %s live", s.Service, phase(s), live(s))
 		if s.Last != nil {
 			title += fmt.Sprintf("  last %s %s", s.Last.ID, s.Last.Outcome)
 		}

@@ -54,7 +54,7 @@ func (c *cli) status() *cobra.Command {
 func summary(w api.World) [][]string {
 	rows := [][]string{{"SERVICE", "PHASE", "LIVE", "ROLLOUT", "HELD", "EVICTED", "OUTSTANDING", "ETA", "WHY"}}
 	for _, s := range w.Services {
-		row := []string{string(s.Service), phase(s), string(s.Live), "", "", "", "", "", s.Reason.Text}
+		row := []string{string(s.Service), phase(s), live(s), "", "", "", "", "", s.Reason.Text}
 		if r := s.Rollout; r != nil {
 			row[3] = fmt.Sprintf("%s to %s", r.ID, r.To)
 			row[4], row[5], row[6] = number(r.Held), fmt.Sprint(r.Evicted), outstanding(*r)
@@ -87,7 +87,7 @@ func (c *cli) printStatus(s api.Status, now time.Time) error {
 		return c.printJSON(s)
 	}
 	var b bytes.Buffer
-	rows := [][2]string{{"service", string(s.Service)}, {"phase", phase(s)}, {"live", string(s.Live)}, {"why", s.Reason.Text}}
+	rows := [][2]string{{"service", string(s.Service)}, {"phase", phase(s)}, {"live", live(s)}, {"why", s.Reason.Text}}
 	if s.Rollout != nil {
 		rows = append(rows, rolloutFacts(s, now)...)
 	} else {

@@ -120,7 +120,7 @@ func kind(s api.Status) string {
 
 // line is a service in one line: phase, numbers, reason.
 func line(s api.Status, now time.Time) string {
-	text := fmt.Sprintf("%s %s, %s live", s.Service, phase(s), s.Live)
+	text := fmt.Sprintf("%s %s, %s live", s.Service, phase(s), live(s))
 	if r := s.Rollout; r != nil {
 		text = fmt.Sprintf("%s %s, %s to %s", s.Service, phase(s), r.From, r.To)
 		if r.Phase == rollout.Draining || r.Phase == rollout.Soaking {

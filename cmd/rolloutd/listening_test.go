@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -24,11 +26,16 @@ type listening struct {
 
 	mu      sync.Mutex
 	held    map[resource.Ref]bool
+	version map[resource.Ref]string
 	weights map[string]uint32 // by cluster, of the last routes
+	nowhere string            // what a route of the last routes answers by itself
 	removed []string
 }
 
-func (p *program) listen(node string) *listening {
+func (p *program) listen(node string) *listening { return p.listenAgain(node, nil) }
+
+// listenAgain is a proxy that connects with what it held before.
+func (p *program) listenAgain(node string, before *listening) *listening {
 	p.t.Helper()
 	conn, err := grpc.NewClient(p.xds.String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -39,11 +46,20 @@ func (p *program) listen(node string) *listening {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	l := &listening{t: p.t, stream: stream, held: map[resource.Ref]bool{}, weights: map[string]uint32{}}
+	l := &listening{t: p.t, stream: stream, held: map[resource.Ref]bool{}, version: map[resource.Ref]string{}, weights: map[string]uint32{}}
 	var hearing sync.WaitGroup
 	p.t.Cleanup(func() { cancel(); hearing.Wait(); _ = conn.Close() })
-	for _, kind := range []string{envoy.ClusterType, envoy.ListenerType} {
-		l.send(&xdsproto.DeltaDiscoveryRequest{Node: &core.Node{Id: node, Cluster: "edge"}, TypeUrl: kind, ResourceNamesSubscribe: []string{"*"}})
+	for _, kind := range []string{envoy.ClusterType, envoy.EndpointType, envoy.ListenerType, envoy.RouteType} {
+		r := &xdsproto.DeltaDiscoveryRequest{Node: &core.Node{Id: node, Cluster: "edge"}, TypeUrl: kind, InitialResourceVersions: before.claims(kind)}
+		if r.ResourceNamesSubscribe = slices.Sorted(maps.Keys(r.InitialResourceVersions)); kind == envoy.ClusterType || kind == envoy.ListenerType {
+			r.ResourceNamesSubscribe = []string{"*"}
+		}
+		for name, version := range r.InitialResourceVersions {
+			l.held[resource.Ref{Type: kind, Name: name}], l.version[resource.Ref{Type: kind, Name: name}] = true, version
+		}
+		if len(r.ResourceNamesSubscribe) > 0 {
+			l.send(r)
+		}
 	}
 	hearing.Go(func() {
 		for {
@@ -55,6 +71,22 @@ func (p *program) listen(node string) *listening {
 		}
 	})
 	return l
+}
+
+// claims is what the proxy holds of a type; nothing of no proxy.
+func (l *listening) claims(kind string) map[string]string {
+	if l == nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := map[string]string{}
+	for ref, version := range l.version {
+		if ref.Type == kind {
+			out[ref.Name] = version
+		}
+	}
+	return out
 }
 
 func (l *listening) send(r *xdsproto.DeltaDiscoveryRequest) { _ = l.stream.Send(r) }
@@ -70,6 +102,7 @@ func (l *listening) take(m *xdsproto.DeltaDiscoveryResponse) {
 			names = append(names, r.Name)
 		}
 		l.held[resource.Ref{Type: m.TypeUrl, Name: r.Name}] = true
+		l.version[resource.Ref{Type: m.TypeUrl, Name: r.Name}] = r.Version
 		if m.TypeUrl == envoy.RouteType {
 			l.routes(r)
 		}
@@ -87,8 +120,12 @@ func (l *listening) routes(r *xdsproto.Resource) {
 		l.t.Error(err)
 	}
 	clear(l.weights)
+	l.nowhere = ""
 	for _, host := range conf.VirtualHosts {
 		for _, x := range host.Routes {
+			if own := x.GetDirectResponse(); own != nil {
+				l.nowhere = fmt.Sprintf("%d %s", own.Status, own.Body.GetInlineString())
+			}
 			for _, c := range x.GetRoute().GetWeightedClusters().GetClusters() {
 				l.weights[c.Name] = c.Weight.GetValue()
 			}

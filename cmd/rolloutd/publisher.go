@@ -37,7 +37,7 @@ type publisher struct {
 	faulty   map[discovery.Service]string // why a service's newest configuration is not in config
 	good     rollout.Wishes               // the last wish of each service that was published
 	set      []resource.Resource
-	builder  envoy.Builder
+	versions map[resource.Ref]string
 	routings routings
 	proxies  []xds.Client
 	refused  map[discovery.Service]string
@@ -71,6 +71,9 @@ func (p *publisher) configure(c *config.Config) {
 	for name, f := range faults {
 		p.faulty[name] = c.Problem(f).String()
 	}
+	for _, s := range next.Services { // what proxies hold from before is evidence
+		p.hub.Follow(envoy.ClusterName(s.Name, discovery.Blue), envoy.ClusterName(s.Name, discovery.Green))
+	}
 }
 
 // Publish tells the proxies. It returns, per service, why not all that was meant
@@ -90,7 +93,7 @@ func (p *publisher) Publish(wishes rollout.Wishes) map[discovery.Service]string 
 		was := p.good
 		p.set, p.good = set, d.wishes
 		p.tell()
-		p.routings.turn(was, p.good, p.set, p.server.Version)
+		p.routings.turn(was, p.good, p.set, p.versions)
 	} else {
 		for name := range wishes {
 			d.refuse(name, shared)
@@ -125,7 +128,7 @@ func (d draft) refuse(name discovery.Service, why string) {
 // services share is refused; shared is why.
 func (p *publisher) build(d draft) (set []resource.Resource, shared string) {
 	for {
-		set, bad := p.builder.Build(d.config, d.wishes)
+		set, bad := envoy.Build(d.config, d.wishes)
 		for name, err := range bad {
 			d.refuse(name, err.Error())
 		}
@@ -175,43 +178,37 @@ func (p *publisher) fallBack(wishes rollout.Wishes, names []discovery.Service) b
 // service whose last member was forgotten neither.
 func (p *publisher) may(wishes rollout.Wishes) envoy.May {
 	remove := map[discovery.Service]bool{}
-	clusters := sync.OnceValue(func() map[string][]rollout.Endpoint {
-		all := map[string][]rollout.Endpoint{}
-		for name, wish := range wishes {
-			for c, endpoints := range wish.Endpoints {
-				all[envoy.ClusterName(name, c)] = endpoints
-			}
-		}
-		return all
-	})
+	members := map[string]map[netip.AddrPort]bool{}
 	for name, wish := range wishes {
-		if wish.Gone {
-			remove[name] = true
+		remove[name] = wish.Gone
+		for c, endpoints := range wish.Endpoints {
+			addrs := map[netip.AddrPort]bool{}
+			for _, e := range endpoints {
+				addrs[netip.AddrPortFrom(e.Addr.Addr().Unmap(), e.Addr.Port())] = true
+			}
+			members[envoy.ClusterName(name, c)] = addrs
 		}
 	}
 	return envoy.May{
 		Remove: remove,
 		Holds: func(cluster string, addr netip.AddrPort) bool {
-			endpoints, known := clusters()[cluster]
-			return !known || slices.ContainsFunc(endpoints, func(e rollout.Endpoint) bool {
-				return netip.AddrPortFrom(e.Addr.Addr().Unmap(), e.Addr.Port()) == addr
-			})
+			addrs, known := members[cluster]
+			return !known || addrs[addr]
 		},
 	}
 }
 
 // tell hands the set to the xDS server.
 func (p *publisher) tell() {
-	var clusters []string
 	for _, r := range p.set {
 		if r.Type == envoy.ClusterType {
-			clusters = append(clusters, r.Name)
+			p.hub.Follow(r.Name)
 		}
 	}
-	p.hub.Follow(clusters...)
 	if err := p.server.Publish(p.set); err != nil {
 		panic(err) // the guard has validated every message, so it can be encoded
 	}
+	p.versions = p.server.Versions()
 }
 
 // refresh takes over what the proxies have acknowledged since.
@@ -245,6 +242,7 @@ func (p *publisher) Proxies(name discovery.Service) []rollout.Proxy {
 			Node: x.Node, Addr: x.Addr.Addr().Unmap(), Connected: x.Connected, Lost: x.Lost, Routes: routes,
 			Confirmed: routes && !x.Contested && x.Connected && len(needs) > 0 && x.Holds(needs),
 			Routed:    routes && !x.Contested && service != nil && p.routings.reached(x, *service, p.good[name]),
+			Keeps:     p.keeps(name, x),
 		}
 		for _, n := range x.Nacks {
 			for _, name := range n.Names {
@@ -256,6 +254,21 @@ func (p *publisher) Proxies(name discovery.Service) []rollout.Proxy {
 		out = append(out, seen)
 	}
 	return out
+}
+
+// keeps reports whether the proxy holds clusters or endpoints of a service of which this
+// process has published nothing. p.mu is held.
+func (p *publisher) keeps(name discovery.Service, x xds.Client) bool {
+	if good, published := p.good[name]; published && good.Unsettled == "" {
+		return false
+	}
+	for _, c := range discovery.Colours {
+		_, cluster := x.Acknowledged[resource.Ref{Type: envoy.ClusterType, Name: envoy.ClusterName(name, c)}]
+		if endpoints := (resource.Ref{Type: envoy.EndpointType, Name: envoy.ClusterName(name, c)}); cluster || x.Wants(endpoints) {
+			return true
+		}
+	}
+	return false
 }
 
 // paths is what brings connections to the service's colours: its clusters, then its routes,
@@ -311,7 +324,7 @@ func (p *publisher) needs(name discovery.Service) (map[resource.Ref]string, map[
 		concerned[resource.Ref{Type: envoy.ClusterType, Name: envoy.ClusterName(name, c)}] = true
 	}
 	for _, ref := range envoy.Needs(*s) {
-		version, published := p.server.Version(ref)
+		version, published := p.versions[ref]
 		if !published {
 			return nil, concerned
 		}

@@ -107,6 +107,11 @@ func (c *Client) Abort(ctx context.Context, name discovery.Service) (rollout.Ans
 	return c.post(ctx, name, "abort", struct{}{})
 }
 
+// Adopt says which colour is live where nothing is stored.
+func (c *Client) Adopt(ctx context.Context, name discovery.Service, live discovery.Colour) (rollout.Answer, error) {
+	return c.post(ctx, name, "adopt", adoption{Live: live})
+}
+
 // SetPace changes the cap of the running rollout.
 func (c *Client) SetPace(ctx context.Context, name discovery.Service, f units.Funnel) (rollout.Answer, error) {
 	return c.post(ctx, name, "pace", f)

@@ -62,6 +62,7 @@ func (s Server) Handler() http.Handler {
 	v1.HandleFunc("POST /v1/services/{service}/pause", s.command(plain(func(n discovery.Service) rollout.Command { return rollout.Pause{Service: n} })))
 	v1.HandleFunc("POST /v1/services/{service}/resume", s.command(plain(func(n discovery.Service) rollout.Command { return rollout.Resume{Service: n} })))
 	v1.HandleFunc("POST /v1/services/{service}/abort", s.command(plain(func(n discovery.Service) rollout.Command { return rollout.Abort{Service: n} })))
+	v1.HandleFunc("POST /v1/services/{service}/adopt", s.command(adopt))
 	v1.Handle("GET /metrics", s.Metrics)
 
 	// A page in the operator's browser must not be able to promote.

@@ -35,6 +35,9 @@ func Look(v rollout.View, now time.Time) Status {
 		Discovery: Discovery{Error: cmp.Or(v.Seen.Fleet.Err, v.Seen.Fleet.Unread), Suspect: v.Seen.Fleet.Suspect},
 		Proxies:   lookProxies(v.Seen),
 	}
+	if v.State.Unsettled {
+		s.Live = ""
+	}
 	outlook := rollout.Foresee(v.State, v.Seen, now)
 	s.Notes = rollout.Notes(v.State, v.Seen, now)
 	doubles := rollout.Doubles(v.State, v.Seen, now)

@@ -35,6 +35,15 @@ func setPace(name discovery.Service, body []byte) (rollout.Command, error) {
 	return rollout.SetPace{Service: name, Funnel: f}, f.Check()
 }
 
+func adopt(name discovery.Service, body []byte) (rollout.Command, error) {
+	var a adoption
+	if err := decode(body, &a); err != nil {
+		return nil, err
+	}
+	_, err := discovery.ParseColour(string(a.Live))
+	return rollout.Adopt{Service: name, Live: a.Live}, err
+}
+
 // plain decodes a command that has nothing to say but its service.
 func plain(make func(discovery.Service) rollout.Command) func(discovery.Service, []byte) (rollout.Command, error) {
 	return func(name discovery.Service, body []byte) (rollout.Command, error) {

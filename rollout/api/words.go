@@ -30,9 +30,10 @@ var Phases = []rollout.Phase{rollout.Steady, rollout.Opening, rollout.Shifting, 
 // Status is one service at one moment.
 type Status struct {
 	Service discovery.Service `json:"service"`
-	Live    discovery.Colour  `json:"live"`
-	Phase   rollout.Phase     `json:"phase"`
-	Paused  bool              `json:"paused"`
+	// Live is empty while it is not known; Reason says why.
+	Live   discovery.Colour `json:"live"`
+	Phase  rollout.Phase    `json:"phase"`
+	Paused bool             `json:"paused"`
 	// Retired: the service left the configuration and is being emptied.
 	Retired bool           `json:"retired,omitempty"`
 	Reason  rollout.Reason `json:"reason"`
@@ -320,6 +321,11 @@ type Promotion struct {
 	Target string `json:"target"`
 	rollout.Overrides
 	Force bool `json:"force,omitempty"`
+}
+
+// adoption is the body of POST /v1/services/{service}/adopt.
+type adoption struct {
+	Live discovery.Colour `json:"live"`
 }
 
 // Codes of refusals that only the API knows.

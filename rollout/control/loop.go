@@ -48,6 +48,12 @@ func (c *Controller) pass(ctx context.Context) time.Time {
 	if c.tried.IsZero() && !c.remember(ctx, w) {
 		return c.nextWake()
 	}
+	if wait := c.settling(w); !wait.IsZero() {
+		for _, name := range c.names {
+			c.look(ctx, name, w)
+		}
+		return earlier(c.nextWake(), wait)
+	}
 	changed := false
 	for _, name := range c.names {
 		if w.due[name] {
@@ -98,7 +104,7 @@ func (c *Controller) complete(w world) bool {
 func (c *Controller) enroll(w world) {
 	for name, s := range w.services {
 		if _, ok := w.snapshot[name]; ok && c.running[name] == nil {
-			c.running[name] = &running{state: rollout.NewState(name, s.Live)}
+			c.running[name] = &running{state: rollout.NewUnsettled(name, s.Live)}
 			c.names = append(c.names, name)
 			w.due[name] = true
 		}
@@ -118,7 +124,15 @@ func (c *Controller) remember(ctx context.Context, w world) bool {
 			continue
 		}
 		if !run.known && run.write == nil && !w.now.Before(run.retry) {
-			c.begin(ctx, name, rollout.Step(run.state, c.see(name, w), w.now).Next, nil)
+			if next := rollout.Step(run.state, c.see(name, w), w.now).Next; next.Unsettled {
+				run.state = next
+			} else {
+				c.begin(ctx, name, next, nil)
+			}
+		}
+		if run.state.Unsettled && run.write == nil && run.failure == nil {
+			known = true // and settling says how long it is waited for
+			continue
 		}
 		known = known || run.known
 		tried = tried && (run.known || run.failure != nil)
@@ -127,6 +141,34 @@ func (c *Controller) remember(ctx context.Context, w world) bool {
 		}
 	}
 	return len(c.names) == 0 || known && tried
+}
+
+// settleWithin is how long the first publication waits for services of which nothing
+// is stored.
+const settleWithin = 2 * time.Second
+
+// settling is until when the first publication waits for services whose live colour is
+// not proven yet, so that no new proxy is told of them that they are nowhere; zero when
+// it does not.
+func (c *Controller) settling(w world) time.Time {
+	end := c.since.Add(settleWithin)
+	if !c.tried.IsZero() || !w.now.Before(end) {
+		return time.Time{}
+	}
+	for name, run := range c.running {
+		if run.state.Unsettled && run.failure == nil && !c.unread(name, w) {
+			return end
+		}
+	}
+	return time.Time{}
+}
+
+// earlier is the first of two times that is not zero.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // unread reports whether nothing at all is known of a service: neither was it ever
@@ -147,7 +189,7 @@ func (c *Controller) look(ctx context.Context, name discovery.Service, w world) 
 		c.obey(ctx, name, conf, configured, seen, w.now)
 		return // new in the configuration
 	}
-	if run.known {
+	if run.known || run.state.Unsettled {
 		if c.ports.Hooks != nil {
 			c.ports.Hooks.Call(name, wish.Hooks)
 		}
@@ -160,7 +202,12 @@ func (c *Controller) look(ctx context.Context, name discovery.Service, w world) 
 		if d.Next.Retired == configured {
 			d.Next, d.Changed = d.Next.Retire(!configured), true
 		}
-		if d.Changed = d.Changed || run.stored.Version == "" && !c.unread(name, w); d.Changed && !w.now.Before(run.retry) {
+		if d.Next.Unsettled {
+			run.state, d.Changed = d.Next, false
+		} else {
+			d.Changed = d.Changed || run.stored.Version == "" && !c.unread(name, w)
+		}
+		if d.Changed && !w.now.Before(run.retry) {
 			c.begin(ctx, name, d.Next, nil)
 		}
 		c.watcher.ask(name, d.Ask)
@@ -237,7 +284,7 @@ func (c *Controller) see(name discovery.Service, w world) rollout.Seen {
 // that it was.
 func (c *Controller) wish(name discovery.Service, w world, own bool) bool {
 	run := c.running[name]
-	if !run.known && !c.unread(name, w) {
+	if !run.known && !run.state.Unsettled && !c.unread(name, w) {
 		return false
 	}
 	wish := rollout.Wished(run.state, c.see(name, w))

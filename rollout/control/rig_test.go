@@ -208,8 +208,11 @@ func (r *rig) hear(wishes rollout.Wishes) map[discovery.Service]string {
 	}
 	r.wishes = wishes
 	for name, wish := range wishes {
-		if endpoints := wish.Endpoints; !r.shelf.has(name) && len(endpoints[discovery.Blue])+len(endpoints[discovery.Green]) == 0 {
-			continue // never read: nowhere to go, and nothing to remember
+		if wish.Unsettled != "" {
+			if len(wish.Endpoints)+len(wish.Weights)+len(wish.Orders) > 0 {
+				r.t.Errorf("%s is published, and its live colour is not proven: %+v", name, wish)
+			}
+			continue
 		}
 		if !r.shelf.stored(r.t, name, func(s rollout.State) bool { return reflect.DeepEqual(s.Weights(), wish.Weights) }) {
 			r.t.Errorf("published %v of %s, which was never stored", wish.Weights, name)

@@ -29,7 +29,8 @@ type loop struct {
 	asking bool         // the gates are being asked
 	wish   rollout.Wish
 	reason rollout.Reason
-	since  time.Duration // when the reason was first given
+	since  time.Duration  // when the reason was first given
+	lost   *rollout.State // what was stored when it was lost; nil if it never was
 }
 
 // Do carries out an operator's command; an error is a *rollout.Refusal.
@@ -54,6 +55,26 @@ func (l *loop) Restart() {
 	l.asking = false
 	l.seen = rollout.Seen{Watching: l.Now(), Hooks: map[discovery.InstanceID]rollout.HookRun{}}
 	l.ring()
+}
+
+// Lose is rolloutd dying, and its state with it, before it starts again.
+func (l *loop) Lose() {
+	if !l.state.Unsettled {
+		l.lost = new(l.state)
+	}
+	l.state, l.edge.kept = rollout.NewUnsettled("chat", l.conf.Live), true
+	l.Restart()
+}
+
+// found holds that what is taken for live without a state, and without an operator's
+// word, is where new connections went.
+func (l *loop) found(live discovery.Colour) {
+	r := l.lost.Rollout
+	switch {
+	case r == nil && live == l.lost.Live, r != nil && r.Phase != rollout.Draining && r.Phase != rollout.Soaking, r != nil && live == r.To:
+		return
+	}
+	l.promises.fault(l.now, "the state was lost and %s is live, but new connections went to %s", live, live.Other())
 }
 
 // Seen is what is seen now; the caller may change it.
@@ -98,7 +119,14 @@ func (l *loop) look() {
 			if err := d.Next.Check(); err != nil {
 				l.promises.fault(l.now, "a decision no state may have: %v", err)
 			}
+			if d.Next.Unsettled {
+				l.state = d.Next // not stored
+				continue
+			}
 			if !l.outside.storeDown {
+				if l.state.Unsettled {
+					l.found(d.Next.Live)
+				}
 				l.because(d.Reason)
 				l.store(d.Next)
 				continue

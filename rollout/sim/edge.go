@@ -21,6 +21,7 @@ type Edge struct {
 	guard     string    // why they are not told it
 	turn      int       // round robin
 	reported  bool      // loads, in an exact world, too
+	kept      bool      // what the proxies hold is from before rolloutd lost its state
 	loads     map[rollout.Place]rollout.Load
 	witnesses map[discovery.Colour]rollout.Witness
 }
@@ -41,8 +42,13 @@ func (e *Edge) add(i int, node string, delay time.Duration) {
 	e.watch()
 }
 
-// publish has the proxies hear what is wished, each after its delay.
+// publish has the proxies hear what is wished, each after its delay. Of an unsettled
+// service they hear nothing.
 func (e *Edge) publish(wish rollout.Wish) {
+	if wish.Unsettled != "" {
+		return
+	}
+	e.kept = false
 	next := routes{
 		version:   e.routes.version + 1,
 		weights:   [2]int{int(wish.Weights[discovery.Blue]), int(wish.Weights[discovery.Green])},
@@ -187,7 +193,9 @@ func (e *Edge) show(s *rollout.Seen) {
 	s.Proxies = make([]rollout.Proxy, 0, len(e.proxies))
 	for _, p := range e.proxies {
 		if !p.unseen {
-			s.Proxies = append(s.Proxies, p.seen(&e.routes))
+			seen := p.seen(&e.routes)
+			seen.Keeps = e.kept && p.heard.version > 0
+			s.Proxies = append(s.Proxies, seen)
 		}
 	}
 	s.Unpublished, s.Loads, s.Witnesses = e.guard, e.loads, e.witnesses

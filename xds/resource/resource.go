@@ -41,6 +41,9 @@ type Resource struct {
 	// acknowledged some version of each, and none of them is removed from a proxy
 	// that holds this resource.
 	After []Ref
+	// Keep says why a proxy that holds a version which this process has not published
+	// goes on with it; empty: it is sent this one.
+	Keep string
 	// Owner is whose resource it is, in the words of who builds it; empty for what
 	// several share.
 	Owner string
