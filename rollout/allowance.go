@@ -268,10 +268,13 @@ func (s *situation) overruns() bool {
 
 // Pace is how the funnel follows the target: halved when the target refuses, answers
 // slowly or loses instances, raised by a tenth of the cap with each good step, never
-// above the cap.
+// above the cap. It stands still when the target refuses everybody, or is sick at the
+// smallest pace, until an interval in which it refuses nobody.
 type Pace struct {
 	// Limit is the most closes of a step; 0 is the cap.
 	Limit int `json:"limit,omitempty"`
+	// Stopped: nothing is closed until the target refuses nobody for an interval.
+	Stopped bool `json:"stopped,omitempty"`
 	// Why it is below the cap.
 	Why string `json:"why,omitempty"`
 	// Admissions are the rollout's totals, and Open the number of open instances,
@@ -310,10 +313,15 @@ func (p Pace) next(limit int, v vitals) Pace {
 		bad = fmt.Sprintf("handshakes take %s, above %s", units.Duration(v.slow.Round(time.Millisecond)), units.Duration(v.bound))
 	}
 	next := Pace{Limit: now + max(1, limit/10), Why: p.Why, Admissions: v.Admissions, Open: v.open}
-	if bad != "" {
+	switch everything := in.Refused > 0 && in.Accepted == 0; {
+	case everything || bad != "" && (p.Stopped || now == 1):
+		next.Limit, next.Why, next.Stopped = 1, bad, true
+	case bad != "":
 		next.Limit, next.Why = max(1, now/2), bad
+	case p.Stopped:
+		next.Limit = 1
 	}
-	if next.Limit >= limit {
+	if next.Limit >= limit && !next.Stopped {
 		next.Limit, next.Why = 0, ""
 	}
 	return next
@@ -321,6 +329,9 @@ func (p Pace) next(limit int, v vitals) Pace {
 
 // of is the most closes of a step under limit, and why it is fewer.
 func (p Pace) of(limit int) (int, string) {
+	if p.Stopped {
+		return 0, p.Why
+	}
 	if p.Limit == 0 || p.Limit >= limit {
 		return limit, ""
 	}
@@ -346,11 +357,28 @@ func setPace(t *turn, next Pace) {
 	was := r.Pace
 	r.Pace = next
 	switch {
+	case next.Stopped && was.Stopped:
+	case next.Stopped:
+		t.note(next.Why + ": nothing is closed")
+	case was.Stopped:
+		t.note(fmt.Sprintf("%s refuses nobody any more: at most %d every %s", r.To, next.Limit, r.Policy.Funnel.Every))
 	case next.Limit > 0 && (was.Limit == 0 || next.Limit < was.Limit):
 		t.note(fmt.Sprintf("%s: at most %d every %s", next.Why, next.Limit, r.Policy.Funnel.Every))
 	case next.Limit == 0 && was.Limit > 0:
 		t.note("the pace is " + r.Policy.Funnel.String() + " again")
 	}
+}
+
+// standStill closes nothing for an interval, after which the pace is judged anew.
+func standStill(t *turn, pace Pace) Reason {
+	setPace(t, pace)
+	if t.stepRuns() {
+		t.restep()
+	}
+	r := t.rollout()
+	r.StepAt = t.now.Add(r.Policy.Funnel.Every.D())
+	t.wakeBy(r.StepAt)
+	return t.paceReason(TargetSick)
 }
 
 func latest(times ...time.Time) (last time.Time) {

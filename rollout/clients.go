@@ -143,7 +143,7 @@ func tally(t *turn) {
 // tallyLost takes over what died with a member's process, until it answers again.
 func tallyLost(t *turn, f *fact) {
 	lost := 0
-	if !f.serves && t.seen.Instances[f.key].Refused {
+	if f.dead || !f.serves && t.seen.Instances[f.key].Refused {
 		lost = f.held // those clients are on their way, too
 		if f.heard.IsZero() {
 			lost = t.state.Members[f.key].Process.Held

@@ -81,6 +81,9 @@ func nextStep(t *turn, old oldSide) Reason {
 // paceReason says how many connections the funnel lets go.
 func (s *situation) paceReason(c Code) Reason {
 	r := s.state.Rollout
+	if r.Pace.Stopped {
+		return reason(TargetSick, "waiting: %s; nothing is closed until %s answers and refuses nobody for %s", r.Pace.Why, r.To, r.Policy.Funnel.Every)
+	}
 	n, why := r.Pace.of(s.limit())
 	if r.Given.Close > 0 {
 		n, why = r.Given.Close, r.Given.Why
@@ -123,12 +126,14 @@ type oldSide struct {
 	unreachable []*fact // has a drain endpoint that does not answer
 	noEndpoint  []*fact // has none; the operator or the hook ends it
 	late        []*fact // answers, but does not refuse yet
-	waiting     []*fact // its turn has not come
+	// contradicted say that they hold nothing, and the proxies that they hold some.
+	contradicted []*fact
+	waiting      []*fact // its turn has not come
 }
 
 // empty reports whether nobody whose turn it is holds anything.
 func (o oldSide) empty() bool {
-	return len(o.held)+len(o.unreachable)+len(o.noEndpoint)+len(o.late) == 0
+	return len(o.held)+len(o.unreachable)+len(o.noEndpoint)+len(o.late)+len(o.contradicted) == 0
 }
 
 func (s *situation) sortOld() oldSide {
@@ -146,6 +151,8 @@ func (s *situation) sortOld() oldSide {
 			if !s.ended(f) {
 				o.noEndpoint = append(o.noEndpoint, f)
 			}
+		case f.held == 0 && f.gated && contradicted(s, f) > 0:
+			o.contradicted = append(o.contradicted, f)
 		case f.held == 0 && f.gated: // by its own word, so it need not answer for ever
 		case !f.answers && s.neverMoved(f):
 		case !f.answers:
@@ -190,6 +197,8 @@ func stuck(s *situation, o oldSide) *blocker {
 	case len(o.unreachable) > 0:
 		why := cmp.Or(s.seen.Instances[o.unreachable[0].key].Err, "it has not answered yet")
 		return blocked(Unreachable, "waiting: %s cannot be told to let go (%s); bring it back, or stop the instance and deregister it", keys(o.unreachable), why)
+	case len(o.contradicted) > 0:
+		return disagreement(s, o.contradicted[0])
 	default:
 		return blocked(NoEndpoint, "waiting: %s has no drain endpoint; stop the instance and deregister it when its connections may end", keys(o.noEndpoint))
 	}
@@ -226,6 +235,9 @@ func step(t *turn, o oldSide) Reason {
 		observe(t, true)
 	}
 	pace := t.nextPace()
+	if pace.Stopped {
+		return standStill(t, pace)
+	}
 	given, none := t.allowance(pace)
 	if none != nil {
 		return t.wait(none)

@@ -197,7 +197,10 @@ var plays = map[string]play{
 		g.untilStep(4)
 		g.pass(time.Second)
 		moment("green refuses")
-		g.machines["g2"].full = false
+		g.machines["g1"].full = true
+		g.until("standing still", func() bool { return g.state.Rollout.Pace.Stopped })
+		moment("green refuses everybody")
+		g.machines["g1"].full, g.machines["g2"].full = false, false
 		g.machines["g1"].Capacity, g.machines["g2"].Capacity = 50, 50
 		g.untilPhase(rollout.Steady)
 		moment("done")

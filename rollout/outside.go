@@ -212,6 +212,9 @@ func callHooks(t *turn, o oldSide) Reason {
 	slices.SortStableFunc(ready, func(a, b *fact) int { return cmp.Compare(held[a], held[b]) })
 	observe(t, true)
 	pace := t.nextPace()
+	if pace.Stopped {
+		return standStill(t, pace)
+	}
 	given, none := t.allowance(pace)
 	if none != nil {
 		return t.wait(none)

@@ -145,8 +145,8 @@ func (s *situation) targetUnfit() *blocker {
 		}
 		if !f.serves {
 			return blocked(TargetSick, "waiting: %s instance %s is %s; deregister it to go on without it", r.To, f.key, f.instance.Health)
-		} else if sight := s.seen.Instances[f.key]; sight.Refused && s.state.Members[f.key].Counted {
-			// Its process is gone, and no health check has noticed yet.
+		} else if sight := s.seen.Instances[f.key]; hangs(s, f, sight) {
+			// Its process is gone or hangs, and no health check has noticed yet.
 			return blocked(TargetSick, "waiting: %s instance %s answers no more (%s); bring it back, or deregister it to go on without it", r.To, f.key, sight.Err)
 		}
 	}

@@ -123,6 +123,12 @@ type Sighting struct {
 	// Refused: every failure of that row was a refused connection, as of a
 	// process that no longer exists.
 	Refused bool
+	// Failures is how many requests that row has, and Contradicts how many of the newest
+	// were answered by what contradicts Status.
+	Failures, Contradicts int
+	// EmptySince is when it began to say that it holds nothing, of an unbroken row of
+	// answers; zero while it holds some.
+	EmptySince time.Time
 	// Former is the processes that answered before the one of Status, oldest first; at
 	// most formersKept. Never changed once made.
 	Former []Life
@@ -166,14 +172,22 @@ type Decision struct {
 }
 
 // After is the sighting once a request was answered by status, or failed with err,
-// at now. An answer that contradicts the one before counts as a failure.
+// at now. An answer that contradicts the one before counts as a failure, until the
+// instance has insisted on it: it knows better than anybody, and more is the safer side.
 func (s Sighting) After(status drain.Status, err error, now time.Time) Sighting {
 	last := s
 	if err == nil && !last.At.IsZero() {
-		err = contradiction(last.Status, status)
+		if err = contradiction(last.Status, status); err != nil && last.Contradicts >= insists {
+			err = nil
+		}
 	}
 	if err == nil {
-		s.Err, s.FailingSince, s.Refused = "", time.Time{}, false
+		s.Err, s.FailingSince, s.Refused, s.Failures, s.Contradicts = "", time.Time{}, false, 0, 0
+		if status.Active > 0 {
+			s.EmptySince = time.Time{}
+		} else if s.EmptySince.IsZero() {
+			s.EmptySince = now
+		}
 		if same := last.At.IsZero() || sameProcess(last.Status, status); !same {
 			s.Former = append(slices.Clip(last.Former[max(0, len(last.Former)+1-formersKept):]), Life{last.Status, last.At})
 		} else if gap := now.Sub(last.At).Seconds(); !last.At.IsZero() && gap > 0.05 {
@@ -181,6 +195,9 @@ func (s Sighting) After(status drain.Status, err error, now time.Time) Sighting 
 		}
 		s.Status, s.At = status, now
 		return s
+	}
+	if s.Contradicts = 0; errors.As(err, new(contradicting)) {
+		s.Contradicts = last.Contradicts + 1
 	}
 	refused := errors.Is(err, syscall.ECONNREFUSED)
 	if last.Err == "" {
@@ -190,7 +207,7 @@ func (s Sighting) After(status drain.Status, err error, now time.Time) Sighting 
 	} else {
 		s.Refused = refused
 	}
-	s.Err, s.ErrAt = err.Error(), now
+	s.Err, s.ErrAt, s.Failures = err.Error(), now, last.Failures+1
 	return s
 }
 
@@ -198,7 +215,7 @@ func (s Sighting) After(status drain.Status, err error, now time.Time) Sighting 
 func (s Sighting) Differs(next Sighting) bool {
 	a, b := s.Status, next.Status
 	return a.Boot != b.Boot || a.State != b.State || a.Rollout != b.Rollout || a.Epoch != b.Epoch || a.Step != b.Step ||
-		(s.Err == "") != (next.Err == "") || s.Refused != next.Refused
+		(s.Err == "") != (next.Err == "") || s.Refused != next.Refused || s.Failures < silentAfter && next.Failures >= silentAfter
 }
 
 // contradiction reports that an instance says what cannot be so: that it holds more
@@ -206,10 +223,18 @@ func (s Sighting) Differs(next Sighting) bool {
 func contradiction(before, now drain.Status) error {
 	same := before.Boot == now.Boot && before.State != drain.Serving && before.Rollout == now.Rollout && before.Epoch == now.Epoch && before.Accepted == now.Accepted
 	if same && now.Active > before.Active {
-		return fmt.Errorf("its answers contradict each other: it holds %d connections after %d and admitted none in between; mend its drain endpoint", now.Active, before.Active)
+		return contradicting(fmt.Sprintf("its answers contradict each other: it holds %d connections after %d and admitted none in between; mend its drain endpoint", now.Active, before.Active))
 	}
 	return nil
 }
+
+// contradicting is an answer that cannot be so after the one before.
+type contradicting string
+
+func (c contradicting) Error() string { return string(c) }
+
+// insists is how many such answers in a row are not believed.
+const insists = 4
 
 // View is one service as the controller sees it at one moment. Never changed
 // once published.

@@ -15,6 +15,7 @@ func TestNews(t *testing.T) {
 	at := time.Unix(1, 0)
 	seen := rollout.Sighting{At: at, Status: drain.Status{State: drain.Draining, Rollout: "r", Epoch: 1, Step: 2, Active: 9}}
 	failed := seen.After(drain.Status{}, drain.ErrDraining, at)
+	again := failed.After(drain.Status{}, drain.ErrDraining, at.Add(1))
 	for name, test := range map[string]struct {
 		last, next rollout.Sighting
 		want       bool
@@ -26,7 +27,8 @@ func TestNews(t *testing.T) {
 		"another rollout":  {seen, said(seen, func(s *drain.Status) { s.Rollout = "" }), true},
 		"no answer":        {seen, failed, true},
 		"an answer again":  {failed, seen, true},
-		"still no answer":  {failed, failed.After(drain.Status{}, drain.ErrDraining, at.Add(1)), false},
+		"no answer twice":  {failed, again, true},
+		"still no answer":  {again, again.After(drain.Status{}, drain.ErrDraining, at.Add(2)), false},
 		"counts": {seen, said(seen, func(s *drain.Status) {
 			s.Active, s.Accepted, s.Evicted, s.Returned = 8, 5, 4, new(uint64(3))
 		}), false},
@@ -51,6 +53,13 @@ func TestContradictingAnswersAreNotBelieved(t *testing.T) {
 	now = now.Add(time.Second)
 	if sight = sight.After(liar, nil, now); sight.Err == "" || sight.Status.Active != 40 {
 		t.Fatalf("believed: %+v", sight)
+	}
+	insisting := sight
+	for range 4 {
+		insisting = insisting.After(liar, nil, now)
+	}
+	if insisting.Err != "" || insisting.Status.Active != 50 {
+		t.Errorf("an instance that insists is not believed: %+v", insisting)
 	}
 	fewer := said
 	fewer.Active = 39

@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// goneAfter is how long an endpoint must refuse connections before an
-	// instance that discovery does not call healthy is taken for dead.
+	// goneAfter is how long an endpoint must refuse connections before an instance may
+	// be taken for dead.
 	goneAfter = 10 * time.Second
 	// departedSettle is how long after an instance left discovery its count is
 	// not yet believed: a handshake may have been on its way.
@@ -96,8 +96,7 @@ type fact struct {
 	// epoch, so that what it holds can only fall.
 	heard                    time.Time
 	answers, refusing, gated bool
-	// dead: its process no longer exists, by two witnesses: discovery does not call
-	// it healthy, and its endpoint refuses connections.
+	// dead: its process no longer exists, by two witnesses: see isDead.
 	dead bool
 	// held is how many connections it holds, by its own word or, where it has no
 	// endpoint, by the proxies'; known is false when nobody says. 0 is proof only where
@@ -220,7 +219,7 @@ func (s *situation) factOf(x listed, m Member, shared twin, empty bool) fact {
 		instance: in, serves: in != nil && in.Health.Serves(),
 		heard: sight.At, answers: sight.Err == "" && !sight.At.IsZero(), refusing: sight.refusing(),
 	}
-	f.dead = !f.serves && sight.Refused && s.now.Sub(sight.FailingSince) >= goneAfter
+	f.dead = isDead(s, &f, sight)
 	if r := s.state.Rollout; r != nil {
 		f.old, f.takes = r.old(m), r.takes(m)
 		f.gated = f.refusing && status.Rollout == r.ID && status.Epoch == s.state.Epoch
@@ -278,7 +277,7 @@ func (s *situation) departedEmpty(f *fact) bool {
 		return true
 	}
 	asked := sight.At.After(m.Departed.Add(departedSettle)) && sight.Err == ""
-	return asked && sight.Status.Active == 0 || f.dead || s.now.Sub(m.Departed) > forgetAfter
+	return asked && sight.Status.Active == 0 && contradicted(s, f) == 0 || f.dead || s.now.Sub(m.Departed) > forgetAfter
 }
 
 // unheard names an instance that was counted and has said nothing since this

@@ -61,13 +61,25 @@ func (s *teller) commands() map[string]func(rest string) {
 		"capacity":   s.each(func(in *sim.Instance, arg string) { in.SetCapacity(s.number(arg)) }),
 		"limit":      s.each(func(in *sim.Instance, arg string) { in.Limit = s.number(arg) }),
 		"slow":       s.each(func(in *sim.Instance, arg string) { in.Handshake = new(s.number(arg)) }),
-		"refuses":    s.each(func(in *sim.Instance, _ string) { in.Full = true }),
-		"takes":      s.each(func(in *sim.Instance, _ string) { in.Full = false }),
-		"crash":      s.each(func(in *sim.Instance, _ string) { in.Crash() }),
-		"stubborn":   s.each(func(in *sim.Instance, arg string) { in.Stubborn = arg != "no" }),
+		"claims": s.each(func(in *sim.Instance, arg string) {
+			if in.Claims = nil; arg != "truth" {
+				in.Claims = new(s.number(arg))
+			}
+		}),
+		"refuses":  s.each(func(in *sim.Instance, _ string) { in.Full = true }),
+		"takes":    s.each(func(in *sim.Instance, _ string) { in.Full = false }),
+		"crash":    s.each(func(in *sim.Instance, _ string) { in.Crash() }),
+		"stubborn": s.each(func(in *sim.Instance, arg string) { in.Stubborn = arg != "no" }),
 		"join": func(rest string) {
 			colour, n, _ := strings.Cut(rest, " ")
 			s.Fleet.Join(discovery.Colour(colour), s.number(n))
+		},
+		"back": func(rest string) {
+			d, err := time.ParseDuration(rest)
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			s.Crowd.Back(back(d))
 		},
 		"gate":     s.gate,
 		"reported": func(string) { s.Edge.ReportLoads() },

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"math"
+	"math/rand/v2"
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
@@ -43,6 +44,9 @@ func (c *Crowd) leave(at time.Duration, times, n int) {
 		c.comes(at+c.conf.Back(c.rng), times)
 	}
 }
+
+// Back has clients that leave from now on take so long to come back.
+func (c *Crowd) Back(draw func(*rand.Rand) time.Duration) { c.conf.Back = draw }
 
 // lose has n clients be gone for good that were closed so many times.
 func (c *Crowd) lose(times, n int) { c.never[times] += n }

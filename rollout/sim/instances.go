@@ -25,6 +25,8 @@ type Instance struct {
 	Stubborn bool
 	// Limit is the most connections that it admits; 0 is no limit.
 	Limit int
+	// Claims is how many connections it says that it holds; nil is the truth.
+	Claims *int
 	// Handshake is how long its handshakes take, in ms; nil is not told.
 	Handshake *int
 
@@ -60,12 +62,15 @@ func (in *Instance) Status() drain.Status {
 		State: drain.Serving, Boot: in.boot(), Active: in.total, Accepted: in.accepted, Evicted: in.evicted, Refused: in.refused,
 		HandshakeMS: in.Handshake, Limit: in.Limit, Ceiling: in.ceiling, Rollout: in.rollout, Epoch: in.epoch, Step: in.step,
 	}
+	if in.Claims != nil {
+		s.Active = *in.Claims
+	}
 	if !in.fleet.conf.Unclear {
 		s.Returned = new(in.returned)
 	}
 	if in.ordered {
 		s.State = drain.Draining
-		if in.total == 0 {
+		if s.Active == 0 {
 			s.State = drain.Drained
 		}
 	}
