@@ -14,6 +14,8 @@ type verdict struct {
 	Valid    bool      `json:"valid"`
 	Problems []problem `json:"problems"`
 	Notes    []problem `json:"notes"`
+	// Unchecked is what only a network could tell.
+	Unchecked []problem `json:"unchecked"`
 }
 
 type problem struct {
@@ -34,10 +36,15 @@ func (c *cli) validate() *cobra.Command {
 				return c.invalid(args[0], err)
 			}
 			if c.json() {
-				return c.printJSON(verdict{Valid: true, Problems: []problem{}, Notes: problems(loaded.Notes)})
+				return c.printJSON(verdict{Valid: true, Problems: []problem{}, Notes: problems(loaded.Notes), Unchecked: problems(loaded.Unchecked())})
 			}
 			for _, n := range loaded.Notes {
 				if err := c.printf("note: %s\n", n); err != nil {
+					return err
+				}
+			}
+			for _, n := range loaded.Unchecked() {
+				if err := c.printf("%s\n", n); err != nil {
 					return err
 				}
 			}
@@ -53,7 +60,7 @@ func (c *cli) invalid(file string, err error) error {
 		return err
 	}
 	if c.json() {
-		if err := c.printJSON(verdict{Problems: problems(all), Notes: []problem{}}); err != nil {
+		if err := c.printJSON(verdict{Problems: problems(all), Notes: []problem{}, Unchecked: []problem{}}); err != nil {
 			return err
 		}
 	} else {

@@ -67,7 +67,7 @@ func startBenched(b *testing.B, discovery, rest string) *benched {
 	group.Go(func() error { return hear(ctx, p.pub, p.notice) })
 	group.Go(func() error { return carried.run(ctx, p.control) })
 	group.Go(func() error { return serveXDS(ctx, p.pub, xdsListener) })
-	group.Go(func() error { return serveAPI(ctx, operator(conf, p.control, p.pub, source, carried), apiListener) })
+	group.Go(func() error { return serveAPI(ctx, operator(conf, p.control, p.pub, source, carried, &queries{conf: conf}), apiListener) })
 	b.Cleanup(func() {
 		stop()
 		_ = group.Wait()

@@ -15,7 +15,7 @@ import (
 // change in a running program is logged, and the running configuration stays as
 // a whole.
 func reload(ctx context.Context, path string, conf *config.Config, hup <-chan os.Signal, logger *slog.Logger,
-	control *control.Controller, apply func(*config.Config)) {
+	control *control.Controller, asked *queries, apply func(*config.Config)) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -36,6 +36,10 @@ func reload(ctx context.Context, path string, conf *config.Config, hup <-chan os
 			logger.Error("reload refused", "reason", why)
 		}
 		if len(refused)+len(busy) > 0 {
+			continue
+		}
+		if err := asked.admit(ctx, next, logger); err != nil {
+			logger.Error("reload refused", "reason", err)
 			continue
 		}
 		apply(next)

@@ -62,6 +62,10 @@ func serve(ctx context.Context, path string, hup <-chan os.Signal, logger *slog.
 	if err != nil {
 		return err
 	}
+	asked := &queries{gates: gates, conf: conf}
+	if err := asked.admit(ctx, conf, logger); err != nil {
+		return err
+	}
 	hooks := outside.NewHooks(logger)
 	carried := newLoads(pub)
 	control := control.New(control.Ports{
@@ -81,10 +85,11 @@ func serve(ctx context.Context, path string, hup <-chan os.Signal, logger *slog.
 	group.Go(func() error { return importReports(ctx, conf, pub.hub, logger) })
 	group.Go(func() error { return serveXDS(ctx, pub, xdsListener) })
 	group.Go(func() error {
-		return serveAPI(ctx, operator(conf, control, pub, source, carried), apiListener)
+		return serveAPI(ctx, operator(conf, control, pub, source, carried, asked), apiListener)
 	})
 	group.Go(func() error {
-		reload(ctx, path, conf, hup, logger, control, func(next *config.Config) {
+		reload(ctx, path, conf, hup, logger, control, asked, func(next *config.Config) {
+			asked.follow(next)
 			pub.configure(next)
 			control.Configure(services(next))
 			source.follow(next)
@@ -148,7 +153,7 @@ func serveXDS(ctx context.Context, pub *publisher, l net.Listener) error {
 }
 
 // operator is what the API shows and does.
-func operator(conf *config.Config, control *control.Controller, pub *publisher, source *source, carried *loads) http.Handler {
+func operator(conf *config.Config, control *control.Controller, pub *publisher, source *source, carried *loads, asked *queries) http.Handler {
 	registry := prometheus.NewRegistry()
 	views := func() (map[discovery.Service]rollout.View, <-chan struct{}) {
 		all, newer := control.Views()
@@ -161,7 +166,7 @@ func operator(conf *config.Config, control *control.Controller, pub *publisher, 
 	registry.MustRegister(newMetrics(now, pub.list), newLoadMetrics(carried), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return api.Server{
-		Views: views, Do: control.Do, Plan: control.Plan, Proxies: carried.list, Reports: pub.hub.Export,
+		Views: views, Do: asked.do(control), Plan: asked.plan(control), Proxies: carried.list, Reports: pub.hub.Export,
 		Ready: func() error {
 			err := control.Ready()
 			if why := source.waiting(); err != nil && why != "" {

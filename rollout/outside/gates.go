@@ -27,6 +27,7 @@ import (
 type Gates struct {
 	web        web
 	prometheus v1.API // nil: there is none
+	parser     parser
 	wanted     level.Level
 	reading    chan struct{} // holds one for each gate that Read asks
 
@@ -52,7 +53,7 @@ func NewGates(p Prometheus) (*Gates, error) {
 		return nil, err
 	}
 	return &Gates{
-		web: w, prometheus: prometheus, wanted: level.New(), reading: make(chan struct{}, mostRead),
+		web: w, prometheus: prometheus, parser: p.parsing(w.transport), wanted: level.New(), reading: make(chan struct{}, mostRead),
 		services: map[discovery.Service]map[string]*asked{},
 	}, nil
 }

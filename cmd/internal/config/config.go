@@ -155,4 +155,7 @@ func (c *Config) Edge() edge.Config {
 }
 
 // Problem says where in the file a fault of Edge stands.
-func (c *Config) Problem(f edge.Fault) Problem { return c.source.problem(f.Key, f.Text) }
+func (c *Config) Problem(f edge.Fault) Problem { return c.At(f.Key, f.Text) }
+
+// At is a problem of the value at a key, with its line.
+func (c *Config) At(key, text string) Problem { return c.source.problem(key, text) }

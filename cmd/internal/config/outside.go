@@ -6,6 +6,8 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+
+	"github.com/sluice-proxy/sluice/discovery"
 )
 
 // checkOutside looks at what gates and hooks ask, run and call. Nothing of it is
@@ -60,6 +62,40 @@ func (r *reading) checkURL(key, address string) {
 	case u.User != nil:
 		r.refuse(key, "holds a user name or a password, which anybody who sees the configuration could read; remove it")
 	}
+}
+
+// Query is a query of a service's gate, and the key at which it stands.
+type Query struct{ Key, Text string }
+
+// Queries lists the queries of a service's gates; of all services if name is empty.
+func (c *Config) Queries(name discovery.Service) (all []Query) {
+	for i, s := range c.Services {
+		for j, g := range s.Policy.Gates {
+			if g.Query != "" && (name == "" || s.Name == name) {
+				all = append(all, Query{fmt.Sprintf("services[%d].policy.gates[%d].query", i, j), g.Query})
+			}
+		}
+	}
+	return all
+}
+
+// Unchecked lists what no one can tell who only reads the configuration: what is asked
+// and called over a network.
+func (c *Config) Unchecked() (all Problems) {
+	for _, q := range c.Queries("") {
+		all = append(all, c.At(q.Key, "not checked: only Prometheus can parse it; rolloutd has it parsed at its start, at SIGHUP and by plan"))
+	}
+	for i, s := range c.Services {
+		for j, g := range s.Policy.Gates {
+			if g.URL != "" {
+				all = append(all, c.At(fmt.Sprintf("services[%d].policy.gates[%d].url", i, j), "not checked: nothing was asked there; plan asks it"))
+			}
+		}
+		if h := s.Policy.Hook; h != nil && h.URL != "" {
+			all = append(all, c.At(fmt.Sprintf("services[%d].policy.hook.url", i), "not checked: nothing was called there"))
+		}
+	}
+	return all
 }
 
 // commands are those of the service's gates and hook, none of them empty.
