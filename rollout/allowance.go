@@ -112,9 +112,9 @@ func (s *situation) full() *blocker {
 func (s *situation) window() (left int, closed *blocker) {
 	r := s.state.Rollout
 	m, estimate := s.moved(), r.Returns
-	if m.Exact {
+	if m.By.counts() {
 		if left = r.Policy.Window - m.Outstanding; left <= 0 {
-			return 0, blocked(WindowFull, "waiting: %d evicted clients are on their way, the window is %d", m.Outstanding, r.Policy.Window)
+			return 0, blocked(WindowFull, "waiting: %s%d evicted clients are on their way, the window is %d", m.about(), m.Outstanding, r.Policy.Window)
 		}
 		return left, nil
 	}
@@ -258,7 +258,7 @@ func (s *situation) overruns() bool {
 	if room, known := s.room(); known && room < 0 {
 		return true
 	}
-	if r.Policy.Window == 0 || r.Returns == nil || s.moved().Exact {
+	if r.Policy.Window == 0 || r.Returns == nil || s.moved().By.counts() {
 		return false
 	}
 	rest := r.StepAt.Sub(s.now)

@@ -50,7 +50,7 @@ func (m Member) check(key discovery.InstanceID) error {
 		return fmt.Errorf("has ceiling %d", *m.Ceiling)
 	case m.Share < 0 || m.Start < 0:
 		return fmt.Errorf("has share %d from %s on", m.Share, m.Start)
-	case !m.Counted && (m.Counts.Evicted > 0 || m.Counts.Returned > 0 || m.Process != Process{}), m.Lost < 0, m.Process.Held < 0:
+	case !m.Counted && (m.Totals != Totals{} || m.Process != Process{}), m.Lost < 0, m.Process.Held < 0:
 		return fmt.Errorf("has counts %+v", m.Counts)
 	case m.Hooked < 0, m.Hooked == 0 && !m.HookedAt.IsZero():
 		return fmt.Errorf("has %d calls of its hook, the last at %s", m.Hooked, m.HookedAt)
@@ -94,6 +94,8 @@ func (r *Rollout) check() error {
 		return fmt.Errorf("weight %s", r.Weight)
 	case r.Given.Close < 0 || r.Given.Close > r.Cap || r.Pace.Limit < 0:
 		return fmt.Errorf("a step of %d closes under a cap of %d and a pace of %d", r.Given.Close, r.Cap, r.Pace.Limit)
+	case !slices.Contains(bases, r.Basis):
+		return fmt.Errorf("clients counted by %q", r.Basis)
 	case r.Total < 0 || r.Lost < 0 || r.Owed < 0 || r.NeverBack < 0:
 		return fmt.Errorf("a toll below zero")
 	case !slices.IsSortedFunc(r.Marks, func(a, b returns.Mark) int { return cmp.Compare(a.Gone, b.Gone) }):

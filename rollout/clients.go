@@ -26,8 +26,9 @@ type Moved struct {
 	// Evicted were closed by the funnel, Lost died with their instance, Returned
 	// were seen again on the target.
 	Evicted, Lost, Returned uint64
-	// Exact: every instance of the target tells returning clients from new ones.
-	// Otherwise Returned and Outstanding are estimated.
+	// By is what they are counted by. Exact: every client that was let go brings a
+	// ticket when it returns; otherwise Returned and Outstanding are estimated.
+	By    Basis
 	Exact bool
 	// Outstanding is how many evicted or lost clients are on their way, and
 	// NeverBack how many are no longer waited for; that is 0 unless it is exact.
@@ -37,6 +38,18 @@ type Moved struct {
 	AtLeast, AtMost int
 	// Known: Returned and Outstanding can be told at all.
 	Known bool
+
+	// told is how many clients the target's instances say have returned, who may not all
+	// have been let go.
+	told uint64
+}
+
+// about is put before a number that is not exact.
+func (m Moved) about() string {
+	if m.Exact {
+		return ""
+	}
+	return "about "
 }
 
 func (m Moved) gone() uint64 { return m.Evicted + m.Lost }
@@ -58,24 +71,31 @@ func (s *situation) moved() Moved {
 
 func (s *situation) sumMoved() Moved {
 	r := s.state.Rollout
-	m := Moved{Evicted: r.Evicted, Lost: uint64(r.Lost), Returned: r.Returned, Exact: true}
+	m, all := Moved{Lost: uint64(r.Lost), By: ByTickets.orBelow(r.Basis)}, r.Toll.Totals
 	for key, x := range s.state.Members {
 		sight := s.seen.Instances[key]
 		done := x.deeds(sight)
-		m.Evicted, m.Returned, m.Lost = m.Evicted+done.evicted, m.Returned+done.returned, m.Lost+uint64(done.lost)
-		if r.takes(x) && x.Departed.IsZero() && sight.Status.Returned == nil {
-			m.Exact = false
+		all, m.Lost = all.plus(done.Totals), m.Lost+uint64(done.lost)
+		if r.takes(x) && x.Departed.IsZero() {
+			m.By = m.By.orBelow(told(s, key, x))
 		}
+	}
+	if m.Evicted, m.told = all.Evicted, all.Returned; m.By == ByTickets {
+		m.told = all.Ticketed
 	}
 	gone := m.gone() + uint64(r.Owed)
 	switch {
-	case m.Exact:
-		m.Returned = min(m.Returned, gone) // others may return too
+	case m.By.counts():
+		m.Exact, m.Known = m.By == ByTickets && m.Lost == 0 && r.Owed == 0, true
+		m.Returned = min(m.told, gone)
 		m.NeverBack = min(r.NeverBack, int(gone-m.Returned))
-		m.Outstanding, m.Known = int(gone-m.Returned)-m.NeverBack, true
-		m.AtLeast, m.AtMost = m.Outstanding, m.Outstanding
+		m.Outstanding = int(gone-m.Returned) - m.NeverBack
+		m.AtMost, m.AtLeast = m.Outstanding, m.Outstanding
+		if !m.Exact {
+			m.AtLeast = min(m.AtLeast, r.uncovered(m))
+		}
 	default:
-		m.Returned, m.AtLeast = 0, r.uncovered(m)
+		m.AtLeast = r.uncovered(m)
 		m.AtMost = m.AtLeast
 		if e := r.Toll.Returns; e != nil {
 			m.Outstanding, m.AtMost = max(m.AtLeast, e.Outstanding()), max(m.AtLeast, e.AtMost())
@@ -137,6 +157,8 @@ func tally(t *turn) {
 		}
 		t.put(f.key, m)
 	}
+	mark(t)
+	believe(t)
 	age(t)
 }
 
@@ -155,14 +177,9 @@ func tallyLost(t *turn, f *fact) {
 	}
 }
 
-// age counts clients as never back that left longer than the return timeout ago.
-// It is not known which of the evicted clients have returned, only how many: never
-// back are those that left by then, less all that have returned since the beginning.
-func age(t *turn) {
+// mark remembers when how many had left, back to the return timeout.
+func mark(t *turn) {
 	m, r := t.moved(), t.state.Rollout
-	if !m.Exact {
-		return
-	}
 	timeout := r.Policy.ReturnTimeout.D()
 	gone := m.gone() + uint64(r.Owed)
 	if n := len(r.Marks); n == 0 || gone > r.Marks[n-1].Gone && t.now.Sub(r.Marks[n-1].At) >= max(time.Second, timeout/markCount) {
@@ -176,6 +193,17 @@ func age(t *turn) {
 	if old > 0 {
 		t.rollout().Marks = slices.Clone(r.Marks[old:])
 	}
+}
+
+// age counts clients as never back that left longer than the return timeout ago.
+// It is not known which of the evicted clients have returned, only how many: never
+// back are those that left by then, less all that have returned since the beginning.
+func age(t *turn) {
+	m, r := t.moved(), t.state.Rollout
+	if !m.By.counts() {
+		return
+	}
+	timeout := r.Policy.ReturnTimeout.D()
 	if first := r.Marks[0]; t.now.Sub(first.At) > timeout && first.Gone > m.Returned+uint64(r.NeverBack) {
 		t.rollout().NeverBack = int(first.Gone - m.Returned)
 	}
@@ -200,15 +228,18 @@ func pauseAge(t *turn) {
 }
 
 // observe keeps the estimate of clients on their way up to date: twice a second where
-// a decision depends on it, else only when asked to. Where the application tells
-// returns there is nothing to estimate.
+// a decision depends on it, else only when asked to. Where they are counted there is
+// nothing to estimate.
 func observe(t *turn, asked bool) {
 	r, m := t.state.Rollout, t.moved()
-	if m.Exact {
+	if m.By.counts() {
 		t.wakeBy(t.now.Add(observePeriod))
 		return
 	}
 	next, o := r.Returns, returns.Observation{Now: t.now, Evicted: m.gone() + t.unreportedCloses(), AsOf: t.admissionsAsOf(), Accepted: r.Accepted}
+	if m.By == ByExcess {
+		o.Accepted = m.told
+	}
 	if next == nil {
 		next = new(returns.New(r.Policy.ReturnTimeout.D()).Observe(o))
 	}

@@ -249,7 +249,7 @@ func begin(t *turn, plan Plan, left leftover) {
 	s.Rollout = &Rollout{
 		ID: fmt.Sprintf("%s-%d", s.Service, s.Epoch), From: plan.From, To: plan.To, Phase: Opening,
 		Forced: len(plan.Problems) > 0, Policy: plan.Policy, Started: t.now, Since: t.now,
-		Steps: Steps{StepAt: left.stepAt}, Toll: Toll{Owed: left.owed},
+		Steps: Steps{StepAt: left.stepAt}, Toll: Toll{Owed: left.owed, Basis: left.basis},
 	}
 	if n := len(s.History); n > 0 && s.History[n-1].Outcome == Adopted {
 		// What an earlier state ordered may still be closing connections.
@@ -301,7 +301,7 @@ func supersede(s State, seen Seen, target discovery.Colour, now time.Time) (Stat
 	}
 	t.restep()
 	t.note(fmt.Sprintf("superseded by a newer %s release: %s", target, keys(newer)))
-	left := leftover{owed: t.moved().AtMost, stepAt: t.state.Rollout.StepAt}
+	left := leftover{owed: t.moved().AtMost, stepAt: t.state.Rollout.StepAt, basis: t.state.Rollout.Basis.inherited()}
 	finish(t, Superseded)
 	for _, f := range t.members().colour[target] {
 		m := t.state.Members[f.key]
@@ -312,8 +312,9 @@ func supersede(s State, seen Seen, target discovery.Colour, now time.Time) (Stat
 }
 
 // leftover is what a superseding rollout inherits: how many clients are on their way,
-// and when the next step may begin.
+// when the next step may begin, and what returning clients are counted by.
 type leftover struct {
 	owed   int
 	stepAt time.Time
+	basis  Basis
 }

@@ -114,6 +114,7 @@ func closeGates(t *turn) Reason {
 	t.note(fmt.Sprintf("%s holds %s; letting %s go", r.From, counted(total, "connection", "connections"), r.Policy.Funnel))
 	countOld(t)
 	countTarget(t)
+	believe(t)
 	observe(t, true)
 	t.wake = t.now
 	return t.paceReason(IsDraining)

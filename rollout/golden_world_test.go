@@ -236,7 +236,7 @@ func (g *ground) sight() rollout.Seen {
 func (g *ground) ask(m *machine) rollout.Sighting {
 	status := m.status
 	if m.tells {
-		status.Returned = new(m.returned)
+		status.Returned, status.Ticketed = new(m.returned), new(m.returned)
 	}
 	if status.State == drain.Draining && status.Active == 0 {
 		status.State = drain.Drained

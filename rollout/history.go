@@ -75,12 +75,12 @@ func (r *Rollout) record(how Outcome, moved Moved, now time.Time) Record {
 	if moved.Known {
 		rec.Returned, rec.Estimated = &moved.Returned, !moved.Exact
 	}
-	switch away := uint64(moved.AtLeast + moved.NeverBack); {
+	switch {
 	case how == Superseded:
 	case moved.Exact:
-		rec.NeverBack = new(min(moved.gone(), away))
+		rec.NeverBack = new(min(moved.gone(), uint64(moved.Outstanding+moved.NeverBack)))
 	default:
-		rec.NotBack = away
+		rec.NotBack = uint64(r.uncovered(moved))
 	}
 	if r.Aborting {
 		rec.From, rec.To = r.To, r.From

@@ -165,7 +165,7 @@ func soaking(t *turn) Reason {
 		return t.wait(blocked(FreshCounts, "%s is empty; waiting: %s has not said yet what it let go and saw return", r.From, key))
 	}
 	tally(t)
-	if t.moved().Exact || t.countsReturns() {
+	if t.moved().By.counts() || t.countsReturns() {
 		observe(t, false)
 	}
 	moved := t.moved()

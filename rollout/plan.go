@@ -38,7 +38,7 @@ type Plan struct {
 	Notes    []string `json:"notes,omitempty"`
 	Problems []string `json:"problems,omitempty"`
 
-	exact bool
+	by Basis // what returning clients are counted by
 }
 
 // Batch is some old instances that drain together.
@@ -107,7 +107,7 @@ func (p *Plan) reckon(batches [][]*fact) {
 	f := p.Policy.Funnel
 	if w := p.Policy.Window; w > 0 {
 		f.Close = min(f.Close, w)
-		if !p.exact {
+		if !p.by.counts() {
 			p.Takes += units.Duration(returns.Measuring)
 		}
 	}
@@ -184,19 +184,29 @@ func planOld(s *situation, p *Plan) {
 // before.
 func planTarget(s *situation, p *Plan) {
 	rate := 0.0
-	p.exact = true
+	p.by = ByTickets
 	for _, f := range s.members().colour[p.To] {
 		key, m, sight := f.key, s.state.Members[f.key], s.seen.Instances[f.key]
 		if !m.Departed.IsZero() && sight.Status.Active > 0 {
 			p.Problems = append(p.Problems, fmt.Sprintf("%s of the release before still holds %d connections on %s", key, sight.Status.Active, p.To))
 		}
-		p.exact = p.exact && (sight.Status.Returned != nil || !m.Departed.IsZero())
+		if m.Departed.IsZero() {
+			p.by = p.by.orBelow(told(s, key, m))
+		}
+	}
+	who := "connections"
+	if p.by == ByReturns && !noOwnReturns(s) {
+		p.by, who = ByExcess, "returning clients"
 	}
 	for _, sight := range s.seen.Instances {
-		rate += sight.PerSecond
+		if p.by == ByExcess {
+			rate += sight.ReturnedPerSecond
+		} else {
+			rate += sight.PerSecond
+		}
 	}
-	if least := smallestWindow(rate); p.Policy.Window > 0 && !p.exact && p.Policy.Window < least {
-		p.Problems = append(p.Problems, fmt.Sprintf("a window of %d cannot be kept, because %.0f connections a second come by themselves and returns are not told apart from them; the smallest is %d", p.Policy.Window, rate, least))
+	if least := smallestWindow(rate); p.Policy.Window > 0 && !p.by.counts() && p.Policy.Window < least {
+		p.Problems = append(p.Problems, fmt.Sprintf("a window of %d cannot be kept, because %.0f %s a second come by themselves and those that were let go are not told apart from them; the smallest is %d", p.Policy.Window, rate, who, least))
 	}
 	if room, known := s.room(); known {
 		p.Room = &room

@@ -20,11 +20,10 @@ type Process struct {
 	// admitted fewer. Zero where it has a name.
 	Heard    time.Time `json:"heard,omitzero"`
 	Accepted uint64    `json:"accepted,omitempty"`
-	// Held is how many connections it had; Evicted and Returned are its own since it
-	// was counted. Invariant: Held is not below 0.
-	Held     int    `json:"held,omitempty"`
-	Evicted  uint64 `json:"evicted,omitempty"`
-	Returned uint64 `json:"returned,omitempty"`
+	// Held is how many connections it had; Totals are its own since it was counted.
+	// Invariant: Held is not below 0.
+	Held int `json:"held,omitempty"`
+	Totals
 }
 
 // Life is a process that is no more, as it was last heard.
@@ -63,10 +62,7 @@ func (c Counts) noted(s Sighting) Counts {
 	if p.Boot == "" {
 		p.Heard, p.Accepted = s.At, s.Status.Accepted
 	}
-	p.Evicted = after(c.Evicted, s.Status.Evicted)
-	if s.Status.Returned != nil {
-		p.Returned = after(c.Returned, *s.Status.Returned)
-	}
+	p.Totals = totals(s.Status).after(c.Totals)
 	c.Process = p
 	return c
 }
@@ -79,6 +75,27 @@ func after(was, is uint64) uint64 {
 	return is - was
 }
 
+// totals are those of a status; what it does not say is 0.
+func totals(s drain.Status) Totals {
+	n := Totals{Evicted: s.Evicted}
+	if s.Returned != nil {
+		n.Returned = *s.Returned
+	}
+	if s.Ticketed != nil {
+		n.Ticketed = *s.Ticketed
+	}
+	return n
+}
+
+func (n Totals) plus(more Totals) Totals {
+	return Totals{n.Evicted + more.Evicted, n.Returned + more.Returned, n.Ticketed + more.Ticketed}
+}
+
+// after is how far the totals rose.
+func (n Totals) after(was Totals) Totals {
+	return Totals{after(was.Evicted, n.Evicted), after(was.Returned, n.Returned), after(was.Ticketed, n.Ticketed)}
+}
+
 // of reports whether the answer is one of the process that is counted.
 func (c Counts) of(s drain.Status) bool {
 	p := c.Process
@@ -87,7 +104,7 @@ func (c Counts) of(s drain.Status) bool {
 	case p.Boot != "" || named != "":
 		return p.Boot == named
 	}
-	return s.Accepted >= p.Accepted && s.Evicted >= c.Evicted+p.Evicted
+	return s.Accepted >= p.Accepted && s.Evicted >= c.Totals.Evicted+p.Evicted
 }
 
 // only reports, without further ado, that nobody but the process that is counted was
@@ -101,8 +118,9 @@ func (c Counts) only(s Sighting) bool {
 func (m Member) lives(s Sighting) []drain.Status {
 	written := drain.Status{
 		Active: m.Process.Held, Accepted: max(m.Process.Accepted, m.Admissions.Accepted),
-		Evicted: m.Counts.Evicted + m.Process.Evicted, Returned: new(m.Counts.Returned + m.Process.Returned),
 	}
+	n := m.Counts.Totals.plus(m.Process.Totals)
+	written.Evicted, written.Returned, written.Ticketed = n.Evicted, &n.Returned, &n.Ticketed
 	if s.At.IsZero() {
 		return []drain.Status{written}
 	}
@@ -124,8 +142,8 @@ func (m Member) lives(s Sighting) []drain.Status {
 
 // doings is what became of clients at a member since it was counted.
 type doings struct {
-	evicted, returned uint64
-	lost              int
+	Totals
+	lost int
 }
 
 // deeds sums up all processes of the member since it was counted: what one held that
@@ -135,24 +153,17 @@ func (m Member) deeds(s Sighting) doings {
 		return doings{lost: m.Lost}
 	}
 	if m.Counts.only(s) {
-		d := doings{evicted: after(m.Counts.Evicted, s.Status.Evicted), lost: m.Lost}
-		if s.Status.Returned != nil {
-			d.returned = after(m.Counts.Returned, *s.Status.Returned)
-		}
-		return d
+		return doings{totals(s.Status).after(m.Counts.Totals), m.Lost}
 	}
 	var d doings
-	evicted, returned := m.Counts.Evicted, m.Counts.Returned
+	was := m.Counts.Totals
 	lives := m.lives(s)
 	for i, life := range lives {
-		d.evicted += after(evicted, life.Evicted)
-		if life.Returned != nil {
-			d.returned += after(returned, *life.Returned)
-		}
+		d.Totals = d.plus(totals(life).after(was))
 		if i < len(lives)-1 {
 			d.lost += life.Active
 		}
-		evicted, returned = 0, 0
+		was = Totals{}
 	}
 	if len(lives) == 1 {
 		d.lost = m.Lost

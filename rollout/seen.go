@@ -119,6 +119,11 @@ type Sighting struct {
 	At     time.Time
 	// PerSecond is the rate of admitted connections between the last two answers.
 	PerSecond float64
+	// Since is when the process that answers was first heard, ReturnedAt when it last
+	// was seen to have admitted a returning client; zero is never.
+	Since, ReturnedAt time.Time
+	// ReturnedPerSecond is the rate of returning clients between the last two answers.
+	ReturnedPerSecond float64
 	// Err says why the newest request had no answer; empty when it had one.
 	Err string
 	// ErrAt is when the newest failed request ended, FailingSince when the first
@@ -197,6 +202,7 @@ func (s Sighting) After(status drain.Status, err error, now time.Time) Sighting 
 		} else if gap := now.Sub(last.At).Seconds(); !last.At.IsZero() && gap > 0.05 {
 			s.PerSecond = float64(status.Accepted-last.Status.Accepted) / gap
 		}
+		s.returning(last, status, now)
 		s.Status, s.At = status, now
 		return s
 	}
@@ -213,6 +219,22 @@ func (s Sighting) After(status drain.Status, err error, now time.Time) Sighting 
 	}
 	s.Err, s.ErrAt, s.Failures = err.Error(), now, last.Failures+1
 	return s
+}
+
+// returning follows how many returning clients come: last is the sighting before this
+// answer.
+func (s *Sighting) returning(last Sighting, status drain.Status, now time.Time) {
+	was, is := totals(last.Status).Returned, totals(status).Returned
+	if last.At.IsZero() || !sameProcess(last.Status, status) {
+		s.Since, s.ReturnedPerSecond = now, 0
+		return
+	}
+	if is > was {
+		s.ReturnedAt = now
+	}
+	if gap := now.Sub(last.At).Seconds(); gap > 0.05 && is >= was {
+		s.ReturnedPerSecond = float64(is-was) / gap
+	}
 }
 
 // Differs reports whether the sighting next says more than new counts.

@@ -104,12 +104,11 @@ type Quota struct {
 
 // Counts is where a member's totals were when the rollout began to count.
 type Counts struct {
-	// Counted: Evicted and Returned are the instance's totals when the rollout
-	// began to count; later totals minus these are the rollout's own. Invariant:
-	// both are 0 while it is not counted.
-	Counted  bool   `json:"counted,omitempty"`
-	Evicted  uint64 `json:"evicted,omitempty"`
-	Returned uint64 `json:"returned,omitempty"`
+	// Counted: Totals are the instance's when the rollout began to count; later
+	// totals minus these are the rollout's own. Invariant: they are 0 while it is not
+	// counted.
+	Counted bool `json:"counted,omitempty"`
+	Totals
 	// Admissions are its totals when they were last added to the rollout's; they
 	// are kept for the target only.
 	Admissions
@@ -118,6 +117,14 @@ type Counts struct {
 	Lost int `json:"lost,omitempty"`
 	// Process is the one that is counted; zero while it is not.
 	Process Process `json:"process,omitzero"`
+}
+
+// Totals is how many connections were evicted, and how many clients returned: as the
+// application says, and by their tickets.
+type Totals struct {
+	Evicted  uint64 `json:"evicted,omitempty"`
+	Returned uint64 `json:"returned,omitempty"`
+	Ticketed uint64 `json:"ticketed,omitempty"`
 }
 
 // Admissions is how many new connections were accepted and how many refused, in all.
@@ -212,10 +219,11 @@ func (s Steps) turnedRound() Steps {
 type Toll struct {
 	// Total is what From held when the funnel started; 0 before.
 	Total int `json:"total,omitempty"`
-	// Evicted and Returned are the sums of members that are not Counted any
-	// more: forgotten ones, and all of them before an abort.
-	Evicted  uint64 `json:"evicted,omitempty"`
-	Returned uint64 `json:"returned,omitempty"`
+	// Totals are the sums of members that are not Counted any more: forgotten ones,
+	// and all of them before an abort.
+	Totals
+	// Basis is what clients that return are counted by; empty before the funnel started.
+	Basis Basis `json:"basis,omitempty"`
 	// Lost is the sum of connections that died with forgotten members.
 	Lost int `json:"lost,omitempty"`
 	// Owed is how many clients of the rollout that this one superseded were on their
@@ -239,9 +247,18 @@ type Toll struct {
 // what is known of the target is of another one.
 func (t Toll) turnedRound() Toll {
 	return Toll{
-		Evicted: t.Evicted, Returned: t.Returned, Lost: t.Lost, Owed: t.Owed,
-		Marks: t.Marks, NeverBack: t.NeverBack,
+		Totals: t.Totals, Lost: t.Lost, Owed: t.Owed,
+		Marks: t.Marks, NeverBack: t.NeverBack, Basis: t.Basis.inherited(),
 	}
+}
+
+// inherited is the basis of what follows at once: who returns then was let go before,
+// so that own returns cannot be judged anew.
+func (b Basis) inherited() Basis {
+	if b == ByReturns {
+		return b
+	}
+	return ""
 }
 
 // Flow is what the target had admitted and refused by a moment.

@@ -187,10 +187,7 @@ func (t *turn) hold() {
 // last answer on.
 func (t *turn) count(key discovery.InstanceID) {
 	m, status := t.state.Members[key], t.seen.Instances[key].Status
-	m.Counted, m.Counts.Evicted, m.Counts.Returned = true, status.Evicted, 0
-	if status.Returned != nil {
-		m.Counts.Returned = *status.Returned
-	}
+	m.Counted, m.Totals = true, totals(status)
 	m.Counts = m.Counts.noted(t.seen.Instances[key])
 	t.put(key, m)
 }
@@ -204,8 +201,7 @@ func (t *turn) fold(key discovery.InstanceID) {
 	}
 	done := m.deeds(t.seen.Instances[key])
 	r := t.rollout()
-	r.Evicted += done.evicted
-	r.Returned += done.returned
+	r.Toll.Totals = r.Toll.Totals.plus(done.Totals)
 	r.Lost += done.lost
 	m.Counts = Counts{Admissions: m.Admissions}
 	t.put(key, m)

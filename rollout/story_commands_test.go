@@ -83,7 +83,10 @@ func (s *teller) commands() map[string]func(rest string) {
 		},
 		"gate":     s.gate,
 		"reported": func(string) { s.Edge.ReportLoads() },
-		"unclear":  func(string) { s.Fleet.HideReturns() },
+		"tells": func(rest string) {
+			s.Fleet.Tell(map[string]sim.Tells{"tickets": sim.Tickets, "returns": sim.Returns, "nothing": sim.Nothing, "nobody": sim.Nobody}[rest])
+		},
+		"flap": func(rest string) { s.Crowd.Flap(s.number(rest)) },
 		"furthest": func(string) {
 			every := s.Policy.Funnel.Every
 			s.line("furthest", "%d were on their way at once, %d closes in %s", s.Furthest(), s.Peak(every.D()), every)

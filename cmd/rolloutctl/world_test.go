@@ -37,7 +37,7 @@ func steady(name discovery.Service, n int) rollout.View {
 			}
 			v.Seen.Fleet.Instances = append(v.Seen.Fleet.Instances, in)
 			v.State.Members[in.ID] = rollout.Member{Identity: rollout.Identity{ID: in.ID, Colour: c, Addr: in.Addr, Drain: in.Drain}, Counts: rollout.Counts{Counted: true}}
-			st := drain.Status{State: drain.Serving, Returned: new(uint64)}
+			st := drain.Status{State: drain.Serving, Returned: new(uint64), Ticketed: new(uint64)}
 			if c == discovery.Blue {
 				st.Active, st.Accepted = 100, 120
 			}
@@ -60,10 +60,11 @@ func draining(name discovery.Service, n, part int) rollout.View {
 	for id, m := range v.State.Members {
 		s := v.Seen.Instances[id]
 		if m.Colour == discovery.Blue {
-			s.Status = drain.Status{State: drain.Draining, Active: 100 - part, Accepted: 120, Evicted: uint64(part), Returned: new(uint64)}
+			s.Status = drain.Status{State: drain.Draining, Active: 100 - part, Accepted: 120, Evicted: uint64(part), Returned: new(uint64), Ticketed: new(uint64)}
 			m.Ceiling = new(100 - part)
 		} else {
 			s.Status.Active, s.Status.Accepted, s.Status.Returned, s.PerSecond = part, uint64(part), new(uint64(part-1)), 1.25
+			s.Status.Ticketed = s.Status.Returned
 		}
 		v.State.Members[id], v.Seen.Instances[id] = m, s
 	}
@@ -91,7 +92,7 @@ func looped(end time.Duration) rollout.View {
 		s := v.Seen.Instances[id]
 		switch {
 		case m.Colour == discovery.Green:
-			s.Status.Returned = nil
+			s.Status.Returned, s.Status.Ticketed = nil, nil
 		case id == "chat-b3":
 			m.Turn, m.Ceiling, s.Status.Active, s.Status.Evicted = 3, new(55), 60, 40
 		case id == "chat-b4":

@@ -26,14 +26,14 @@ func draining() map[discovery.Service]rollout.View {
 	state := rollout.NewState("chat", discovery.Blue)
 	state.Epoch = 1
 	state.Members = map[discovery.InstanceID]rollout.Member{
-		"b1":                  {Identity: rollout.Identity{ID: "b1", Colour: discovery.Blue, Addr: addr, Drain: blue.Drain}, Quota: rollout.Quota{Ceiling: new(40)}, Counts: rollout.Counts{Counted: true, Evicted: 5}},
+		"b1":                  {Identity: rollout.Identity{ID: "b1", Colour: discovery.Blue, Addr: addr, Drain: blue.Drain}, Quota: rollout.Quota{Ceiling: new(40)}, Counts: rollout.Counts{Counted: true, Totals: rollout.Totals{Evicted: 5}}},
 		"b1@10.0.0.9:80/blue": {Identity: rollout.Identity{ID: "b1", Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.0.9:80"), Drain: "http://10.0.0.9:81"}, Departed: at},
 		"g1":                  {Identity: rollout.Identity{ID: "g1", Colour: discovery.Green, Addr: green.Addr, Drain: green.Drain}, Counts: rollout.Counts{Counted: true}},
 	}
 	state.Rollout = &rollout.Rollout{ID: "chat-1", From: discovery.Blue, To: discovery.Green, Phase: rollout.Draining,
 		Paused: true, Policy: rollout.DefaultPolicy(), Started: at, Since: at,
 		Steps: rollout.Steps{Step: 3, Pace: rollout.Pace{Limit: 50, Why: "2 of 30 new connections were refused"}},
-		Toll:  rollout.Toll{Total: 100, Lost: 4, NeverBack: 1}, Batches: rollout.Batches{Batch: 2}}
+		Toll:  rollout.Toll{Total: 100, NeverBack: 1}, Batches: rollout.Batches{Batch: 2}}
 	state.Rollout.Policy.Deadline = units.Duration(time.Minute)
 	state.Rollout.Policy.Gates = []rollout.Gate{{Name: "errors"}, {Name: "load"}, {Name: "new"}}
 	return map[discovery.Service]rollout.View{"chat": {
@@ -42,7 +42,7 @@ func draining() map[discovery.Service]rollout.View {
 			Fleet: discovery.Fleet{Instances: []discovery.Instance{blue, green}, LeftOut: []discovery.LeftOut{{ID: "x", Reason: "no colour"}}, Err: "no answer"},
 			Instances: map[discovery.InstanceID]rollout.Sighting{
 				"b1": {At: at, Status: drain.Status{State: drain.Draining, Active: 42, Evicted: 25, Accepted: 70, Returned: new(uint64(0))}},
-				"g1": {At: at, Status: drain.Status{State: drain.Serving, Active: 18, Accepted: 18, Returned: new(uint64(17))}},
+				"g1": {At: at, Status: drain.Status{State: drain.Serving, Active: 18, Accepted: 18, Returned: new(uint64(17)), Ticketed: new(uint64(17))}},
 			},
 			Gates:   map[string]rollout.Reading{"errors": {Open: true, At: at}, "load": {At: at}},
 			Proxies: []rollout.Proxy{{Node: "edge-1", Routes: true, Connected: true, Confirmed: true}, {Node: "edge-2", Routes: true, Connected: true}},
@@ -80,9 +80,9 @@ func TestMetrics(t *testing.T) {
 		`sluice_returned_total{colour="green",instance="g1",service="chat"} 17`,
 		`sluice_drain_error{colour="blue",instance="b1@10.0.0.9:80",service="chat"} 0`,
 		`sluice_rollout_evicted{service="chat"} 20`,
-		`sluice_rollout_lost{service="chat"} 4`,
-		`sluice_outstanding{service="chat"} 6`,
-		`sluice_outstanding_at_least{service="chat"} 6`,
+		`sluice_rollout_lost{service="chat"} 0`,
+		`sluice_outstanding{service="chat"} 2`,
+		`sluice_outstanding_at_least{service="chat"} 2`,
 		`sluice_never_back{service="chat"} 1`,
 		`sluice_pace{service="chat"} 50`,
 		`sluice_alarm{service="chat"} 1`,

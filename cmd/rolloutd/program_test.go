@@ -71,7 +71,7 @@ func newProgram(t *testing.T, connections int) *program {
 	t.Helper()
 	p := &program{t: t, dir: t.TempDir(), web: freePort(t), said: &saying{}}
 	for _, c := range discovery.Colours {
-		g := &guarded{Gate: drain.New(drain.Options{CountsReturns: true}), id: "chat-" + string(c), colour: c}
+		g := &guarded{Gate: drain.New(drain.Options{CountsReturns: true, CountsTickets: true}), id: "chat-" + string(c), colour: c}
 		g.server = httptest.NewServer(g.Endpoint())
 		t.Cleanup(g.server.Close)
 		p.gates = append(p.gates, g)
@@ -171,6 +171,7 @@ func (p *program) arrive(g *guarded, returning bool) {
 		p.t.Errorf("%s refuses a client: %v", g.id, err)
 	} else if returning {
 		conn.Returned()
+		conn.Ticketed()
 	}
 }
 

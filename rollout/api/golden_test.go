@@ -306,12 +306,12 @@ func (m moment) seen() rollout.Seen {
 			continue
 		}
 		status := drain.Status{State: drain.Serving, Active: 20 + i, Accepted: max(x.Accepted, x.Process.Accepted) + 90,
-			Evicted: x.Evicted + x.Process.Evicted + 30, Returned: new(x.Returned + x.Process.Returned + 50)}
+			Evicted: x.Evicted + x.Process.Evicted + 30, Returned: new(x.Returned + x.Process.Returned + 50), Ticketed: new(x.Ticketed + x.Process.Ticketed + 50)}
 		if x.Process.Boot != "" {
 			status.Boot = "boot of " + string(x.ID)
 		}
 		if r := m.state.Rollout; r != nil && r.Returns != nil {
-			status.Returned = nil // which is why there is an estimate
+			status.Returned, status.Ticketed = nil, nil // which is why there is an estimate
 		}
 		if o := orders[key].Drain; o != nil {
 			status.State, status.Ceiling, status.Rollout, status.Epoch, status.Step = drain.Draining, o.Ceiling, o.Rollout, o.Epoch, o.Step

@@ -27,12 +27,12 @@ func view() rollout.View {
 	add := func(id discovery.InstanceID, c discovery.Colour, addr string, ceiling *int, st drain.Status) {
 		in := discovery.Instance{ID: id, Colour: c, Addr: netip.MustParseAddrPort(addr), Health: discovery.Passing, Drain: "http://" + addr, Capacity: 500, Version: "v1"}
 		seen.Fleet.Instances = append(seen.Fleet.Instances, in)
-		state.Members[id] = rollout.Member{Identity: rollout.Identity{ID: id, Colour: c, Addr: in.Addr, Drain: in.Drain}, Quota: rollout.Quota{Ceiling: ceiling}, Counts: rollout.Counts{Counted: true, Evicted: 1000, Returned: 7}}
+		state.Members[id] = rollout.Member{Identity: rollout.Identity{ID: id, Colour: c, Addr: in.Addr, Drain: in.Drain}, Quota: rollout.Quota{Ceiling: ceiling}, Counts: rollout.Counts{Counted: true, Totals: rollout.Totals{Evicted: 1000, Returned: 7, Ticketed: 7}}}
 		seen.Instances[id] = rollout.Sighting{At: noon, Status: st, PerSecond: 1.5}
 	}
 	add("b1", discovery.Blue, "10.0.0.1:80", new(55), drain.Status{State: drain.Draining, Active: 60, Evicted: 1040, Returned: new(uint64(7))})
 	add("b2", discovery.Blue, "10.0.0.2:80", new(40), drain.Status{State: drain.Draining, Active: 40, Evicted: 1060, Returned: new(uint64(7))})
-	add("g1", discovery.Green, "10.0.0.3:80", nil, drain.Status{State: drain.Serving, Active: 100, Accepted: 100, Evicted: 1000, Returned: new(uint64(97))})
+	add("g1", discovery.Green, "10.0.0.3:80", nil, drain.Status{State: drain.Serving, Active: 100, Accepted: 100, Evicted: 1000, Returned: new(uint64(97)), Ticketed: new(uint64(97))})
 	state.Rollout = &rollout.Rollout{
 		ID: "chat-1", From: discovery.Blue, To: discovery.Green, Phase: rollout.Draining, Started: after(-time.Minute), Since: after(-50 * time.Second),
 		Settled: after(-49 * time.Second), Policy: rollout.DefaultPolicy(),
@@ -141,7 +141,7 @@ func TestLookETA(t *testing.T) {
 func TestLookUnknown(t *testing.T) {
 	v := view()
 	g1 := v.Seen.Instances["g1"]
-	g1.Status.Returned = nil
+	g1.Status.Returned, g1.Status.Ticketed = nil, nil
 	v.Seen.Instances["g1"] = g1
 	if r := Look(v, noon).Rollout; r.Returned != nil || r.Outstanding != nil || r.NeverBack != nil || r.Evicted != 100 {
 		t.Errorf("green cannot tell returning clients, but: %v returned, %v outstanding", r.Returned, r.Outstanding)
@@ -165,9 +165,13 @@ func TestLookUnknown(t *testing.T) {
 // once.
 func TestLookNeverBack(t *testing.T) {
 	v := view()
-	v.State.Rollout.NeverBack, v.State.Rollout.Lost = 4, 3
-	if r := Look(v, noon).Rollout; *r.NeverBack != 4 || *r.Outstanding != 9 || r.Lost != 3 || r.Evicted+r.Lost != *r.Returned+*r.Outstanding+*r.NeverBack {
-		t.Errorf("never back %d, outstanding %d, lost %d; want 4, 9 and 3", *r.NeverBack, *r.Outstanding, r.Lost)
+	v.State.Rollout.NeverBack = 4
+	if r := Look(v, noon).Rollout; *r.NeverBack != 4 || *r.Outstanding != 6 || r.Evicted != *r.Returned+*r.Outstanding+*r.NeverBack {
+		t.Errorf("never back %d, outstanding %d; want 4 and 6", *r.NeverBack, *r.Outstanding)
+	}
+	v.State.Rollout.Lost = 3 // who have no tickets
+	if r := Look(v, noon).Rollout; r.NeverBack != nil || r.Exact || *r.Outstanding != 9 || r.Lost != 3 {
+		t.Errorf("never back %v, outstanding %d, lost %d; want not known, 9 and 3", r.NeverBack, *r.Outstanding, r.Lost)
 	}
 }
 

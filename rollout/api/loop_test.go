@@ -81,7 +81,7 @@ func TestLookETAOfTheLoop(t *testing.T) {
 // returned has so many of the evicted clients seen again.
 func returned(v *rollout.View, n uint64) {
 	s := v.Seen.Instances["g1"]
-	s.Status.Returned = new(7 + n)
+	s.Status.Returned, s.Status.Ticketed = new(7+n), new(7+n)
 	v.Seen.Instances["g1"] = s
 }
 
@@ -171,7 +171,7 @@ func TestLookGatesAndHooks(t *testing.T) {
 func TestLookEstimated(t *testing.T) {
 	v := view()
 	g1 := v.Seen.Instances["g1"]
-	g1.Status.Returned = nil
+	g1.Status.Returned, g1.Status.Ticketed = nil, nil
 	v.Seen.Instances["g1"] = g1
 	v.State.Rollout.Accepted = 70
 	v.State.Rollout.Returns = new(returns.New(time.Minute).Observe(returns.Observation{Now: noon, AsOf: noon}))

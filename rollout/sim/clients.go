@@ -29,6 +29,7 @@ type Crowd struct {
 	first  []int32 // new clients that were refused before
 	owed   float64 // organic clients that are due
 	came   int     // new clients that are in
+	flaps  int     // clients that come again and again, per second
 	most   int     // how often one client was closed
 }
 

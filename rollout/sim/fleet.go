@@ -249,6 +249,3 @@ func (f *Fleet) Unread(why string) {
 	f.shown.Unread = why
 	f.rediscover()
 }
-
-// HideReturns has the application not tell returning clients from new ones any more.
-func (f *Fleet) HideReturns() { f.conf.Unclear = true }

@@ -41,6 +41,7 @@ type Instance struct {
 	total int
 
 	accepted, evicted, returned, refused uint64
+	flapped                              uint64 // returned although nobody let them go
 	entered, rejected                    uint64 // as the proxies count
 
 	rollout        string
@@ -65,9 +66,7 @@ func (in *Instance) Status() drain.Status {
 	if in.Claims != nil {
 		s.Active = *in.Claims
 	}
-	if !in.fleet.conf.Unclear {
-		s.Returned = new(in.returned)
-	}
+	in.fleet.conf.Tells.say(&s, in.returned+in.flapped, in.returned)
 	if in.ordered {
 		s.State = drain.Draining
 		if s.Active == 0 {

@@ -89,7 +89,7 @@ func (p *promises) init(w *World) {
 	if conf.Exact {
 		p.window = 0
 	}
-	if conf.Unclear {
+	if conf.Tells != Tickets {
 		p.window = p.window * 12 / 10 // where returns are estimated
 	}
 	if s := conf.Policy.Stagger.Instances; !s.IsZero() {

@@ -57,7 +57,7 @@ func (s Scenario) Run(size Size) Report {
 	w := New(s.conf(size))
 	w.openGate()
 	_, w.promises.rooms = w.Fleet.room(discovery.Green, int(w.Policy.Headroom))
-	w.Pass(5 * time.Second)
+	w.Pass(12 * time.Second)
 	began := w.now
 	plan, err := rollout.MakePlan(w.state, w.see(), discovery.Green, w.Policy, w.Now())
 	if err == nil {

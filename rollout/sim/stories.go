@@ -40,7 +40,7 @@ var Scenarios = []Scenario{
 		Name: "untold", Live: discovery.Green, Shows: []rollout.Code{rollout.Learning},
 		conf: with(func(c *Config) {
 			c.Never = 0.05
-			c.Unclear = true
+			c.Tells = Nothing
 			c.Organic = float64(c.Connections) / 30_000
 			c.Back = exponential(5 * time.Second)
 			c.Policy.Window = c.Policy.Funnel.Close * 3

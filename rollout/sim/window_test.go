@@ -25,27 +25,29 @@ var backs = []back{
 	{"uniform 20s", 10 * time.Second, uniform(20 * time.Second)},
 }
 
+var words = map[Tells]string{Tickets: "tickets are shown", Returns: "returns are told", Nothing: "nothing is told", Nobody: "nobody is said to return"}
+
 // TestWindow holds the truth against the window in every air: how long clients
 // take to return, how many never do, how many come by themselves with a rate that
 // drifts by a fifth, and a green that refuses everyone in the middle. What is
 // outstanding in truth stays within the window where returns are told, and within
 // 1.2 windows where they are estimated.
 func TestWindow(t *testing.T) {
-	worst := map[bool]float64{}
+	worst := map[Tells]float64{}
 	for _, back := range backs {
 		for _, never := range []float64{0, 0.05, 0.2} {
 			for _, organic := range []float64{10, 100, 500} {
 				for _, refuses := range []time.Duration{0, time.Minute, 200 * time.Second} {
-					for _, unclear := range []bool{false, true} {
+					for _, tells := range []Tells{Tickets, Returns, Nothing} {
 						if testing.Short() && organic != 100 {
 							continue
 						}
-						name := fmt.Sprintf("%s, %.0f%% lost, %.0f/s, refuses %s, estimated %t", back.name, 100*never, organic, refuses, unclear)
+						name := fmt.Sprintf("%s, %.0f%% lost, %.0f/s, refuses %s, %s", back.name, 100*never, organic, refuses, words[tells])
 						s := Scenario{Name: name, Live: discovery.Green, conf: func(size Size) Config {
 							c := base(size)
 							c.Policy.Funnel.Close, c.Policy.Window = 1000, 3000
 							c.Policy.ReturnTimeout = units.Duration(2 * time.Minute)
-							c.Back, c.Never, c.Organic, c.Drift, c.Unclear = back.of, never, organic, 5*time.Minute, unclear
+							c.Back, c.Never, c.Organic, c.Drift, c.Tells = back.of, never, organic, 5*time.Minute, tells
 							return c
 						}, play: func(w *World) {
 							if refuses > 0 {
@@ -60,13 +62,15 @@ func TestWindow(t *testing.T) {
 						for _, f := range r.Faults {
 							t.Errorf("%s: %s", name, f)
 						}
-						worst[unclear] = max(worst[unclear], float64(r.Out)/3000)
+						worst[tells] = max(worst[tells], float64(r.Out)/3000)
 					}
 				}
 			}
 		}
 	}
-	t.Logf("the most on their way at once: %.2f windows where returns are told, %.2f where they are estimated", worst[false], worst[true])
+	for tells, most := range worst {
+		t.Logf("the most on their way at once: %.2f windows where %s", most, words[tells])
+	}
 }
 
 // TestWindowTakesNoTime: an undisturbed rollout whose window does not bind, because a
@@ -76,10 +80,10 @@ func TestWindow(t *testing.T) {
 // on their way; where returns are told, until the return timeout, which binds.
 func TestWindowTakesNoTime(t *testing.T) {
 	const cap = 1000
-	longest := map[bool]time.Duration{}
+	longest := map[Tells]time.Duration{}
 	for _, back := range backs {
 		for _, organic := range []float64{10, 100, 500} {
-			for _, unclear := range []bool{false, true} {
+			for _, tells := range []Tells{Tickets, Returns, Nothing} {
 				if testing.Short() && organic != 100 {
 					continue
 				}
@@ -87,21 +91,21 @@ func TestWindowTakesNoTime(t *testing.T) {
 					s := Scenario{Live: discovery.Green, Within: time.Hour, conf: func(size Size) Config {
 						c := base(size)
 						c.Policy.Funnel.Close, c.Policy.Window = cap, window
-						c.Back, c.Never, c.Organic, c.Drift, c.Unclear = back.of, never, organic, 5*time.Minute, unclear
+						c.Back, c.Never, c.Organic, c.Drift, c.Tells = back.of, never, organic, 5*time.Minute, tells
 						return c
 					}}
 					return s.Run(Size{Connections: 30_000, Instances: 6})
 				}
 				window := run(0, 0).Out + cap
 				for _, never := range []float64{0, 0.05, 0.2} {
-					if never > 0 && !unclear {
+					if never > 0 && tells != Nothing {
 						continue
 					}
-					name := fmt.Sprintf("%s, %.0f%% lost, %.0f/s, estimated %t, window %d", back.name, 100*never, organic, unclear, window)
+					name := fmt.Sprintf("%s, %.0f%% lost, %.0f/s, %s, window %d", back.name, 100*never, organic, words[tells], window)
 					alone, bound := run(0, never), run(window, never)
 					most := alone.Took * 11 / 10
-					longest[unclear] = max(longest[unclear], bound.Took-most)
-					if unclear {
+					longest[tells] = max(longest[tells], bound.Took-most)
+					if tells == Nothing {
 						most += 25*time.Second + back.mean
 					}
 					for _, f := range append(alone.Faults, bound.Faults...) {
@@ -114,5 +118,7 @@ func TestWindowTakesNoTime(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("longer than a tenth: %v where returns are told, %v where they are estimated", longest[false], longest[true])
+	for tells, most := range longest {
+		t.Logf("longer than a tenth: %v where %s", most, words[tells])
+	}
 }

@@ -49,8 +49,8 @@ type Config struct {
 	Never float64
 	// Drift is the period in which Organic swings by a fifth up and down; 0 is never.
 	Drift time.Duration
-	// Unclear: the application does not tell returning clients from new ones.
-	Unclear bool
+	// Tells is what the application says of returning clients.
+	Tells Tells
 	// Nameless: instances say no boot.
 	Nameless bool
 	// Organic is how many new clients come per second; none in an exact world.

@@ -74,8 +74,8 @@ func TestRealKill(t *testing.T) {
 		if r.Outcome != rollout.Done {
 			t.Errorf("%s ended %s", id, r.Outcome)
 		}
-		if r.NeverBack == nil || *r.NeverBack > 0 {
-			t.Errorf("%s never saw %v clients again", id, r.NeverBack)
+		if r.NotBack > 0 {
+			t.Errorf("%s never saw %d clients again", id, r.NotBack)
 		}
 		c.kept(s, began, f, r)
 	}
