@@ -128,7 +128,7 @@ func (s *story) act(n byte, arg int) {
 			s.cap(n)
 		}
 	case 5:
-		s.Restart()
+		s.RestartAhead([]time.Duration{0, 0, time.Hour, -time.Hour, 2 * time.Second}[arg%5])
 	case 6: // it dies; the registry notices
 		s.lost += in.Holds()
 		in.Vanish()

@@ -324,7 +324,7 @@ func (c *Controller) load(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("load the stored state of %s: %w", service, err)
 		}
-		c.running[service] = &running{state: s, stored: stored, known: true}
+		c.running[service] = &running{state: s.Resumed(time.Now()), stored: stored, known: true}
 	}
 	c.names = slices.Sorted(maps.Keys(c.running))
 	return nil

@@ -349,3 +349,36 @@ func TestConflictDuringAWrite(t *testing.T) {
 		r.once(40)
 	})
 }
+
+// A clock that was ahead when the state was stored, and was set right since, or one
+// that was behind, changes nothing of the pace.
+func TestClockIsSet(t *testing.T) {
+	for _, ahead := range []time.Duration{time.Hour, -time.Hour, 4 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t, 2, 2, 40)
+			r.start()
+			r.do(promoteGreen)
+			r.until("at step 1", func(v rollout.View) bool { return v.State.Rollout != nil && v.State.Rollout.Step == 1 })
+			if err := r.stop(); err != nil {
+				t.Fatal(err)
+			}
+			theirs := r.shelf.state(t, "chat").Dated(func(at time.Time) time.Time { return at.Add(ahead) })
+			data, err := rollout.EncodeState(theirs)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.shelf.Replace(t.Context(), "chat", r.shelf.read("chat"), data); err != nil {
+				t.Fatal(err)
+			}
+			r.run()
+			r.configure("chat")
+			r.discover()
+			began := time.Now()
+			r.untilPhase(rollout.Steady)
+			if took := time.Since(began); took > 20*time.Second {
+				t.Errorf("with a clock that was %v ahead three steps took %v", ahead, took)
+			}
+			r.once(40)
+		})
+	}
+}

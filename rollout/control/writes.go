@@ -146,7 +146,7 @@ func (c *Controller) adopt(r reloaded, w world) {
 			continue
 		}
 		if s, err := rollout.DecodeStateOf(name, stored.Data); err == nil {
-			run.state, run.stored, run.known = s, stored, true
+			run.state, run.stored, run.known = s.Resumed(w.now), stored, true
 		}
 	}
 }

@@ -171,3 +171,18 @@ func latest(a, b time.Time) time.Time {
 	}
 	return a
 }
+
+// Dated is the estimate with every moment in it moved. A zero one stays.
+func (r Estimate) Dated(move func(time.Time) time.Time) Estimate {
+	r.Marks = slices.Clone(r.Marks)
+	all := []*time.Time{&r.Seen, &r.AsOf, &r.Since, &r.At, &r.Short, &r.LearnAt, &r.GaveUp}
+	for i := range r.Marks {
+		all = append(all, &r.Marks[i].At)
+	}
+	for _, at := range all {
+		if !at.IsZero() {
+			*at = move(*at)
+		}
+	}
+	return r
+}

@@ -49,7 +49,12 @@ func (l *loop) Do(c rollout.Command) (rollout.Answer, error) {
 
 // Restart is rolloutd dying and starting again: only what is stored survives, and
 // the proxies, which connect again at once.
-func (l *loop) Restart() {
+func (l *loop) Restart() { l.RestartAhead(0) }
+
+// RestartAhead is Restart after the clock was set back by so much, or forward, if it is
+// below 0: what is stored is of a clock that was ahead.
+func (l *loop) RestartAhead(ahead time.Duration) {
+	l.state = l.state.Dated(func(at time.Time) time.Time { return at.Add(ahead) }).Resumed(l.Now())
 	l.talks.forget()
 	l.edge.forget()
 	l.asking = false
