@@ -3,7 +3,9 @@ package discovery
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -23,9 +25,15 @@ type Reading struct {
 
 // Doubt is an absence that is not believed yet. The zero value is none.
 type Doubt struct {
-	missing []InstanceID // sorted; never empty in a doubt
-	since   time.Time    // of the first reading that missed exactly these
-	nothing bool         // that reading held no instance at all
+	missing []absence // sorted; never empty in a doubt
+	since   time.Time // of the first reading that missed exactly these
+	nothing bool      // that reading held no instance at all
+}
+
+// absence is an instance that a reading misses, as what it was.
+type absence struct {
+	id InstanceID
+	as Colour // the colour under which it is listed; empty when it is not
 }
 
 // Due is when a consistent reading can settle the doubt; false when there is no
@@ -36,25 +44,39 @@ func (d Doubt) Due(hold time.Duration) (time.Time, bool) {
 
 // Believe returns what is to be believed after a reading, and the doubt that is
 // left. What is listed is believed at once, health included; only absence is
-// doubted. When more than half of the instances in previous are missing, the
-// missing are kept as they were and Suspect says so. A doubt ends when all are
-// back, or when the same ones are still missing in a consistent reading at least
-// hold after the first; whenever the missing change, hold starts again. That
+// doubted, and an instance that is listed under another colour is absent as what it
+// was. When more than half of the instances of a colour in previous are missing, the
+// missing are kept as they were, of whatever colour, and Suspect says so. A doubt ends
+// when all are back, or when the same ones are still missing in a consistent reading at
+// least hold after the first; whenever the missing change, hold starts again. That
 // nothing is listed is never believed where there was something.
 func Believe(previous Fleet, r Reading, d Doubt, hold time.Duration) (Fleet, Doubt) {
-	listed := map[InstanceID]bool{}
+	listed := make(map[InstanceID]Instance, len(r.Fleet.Instances))
 	for _, i := range r.Fleet.Instances {
-		listed[i.ID] = true
+		listed[i.ID] = i
 	}
 	var kept []Instance
-	var missing []InstanceID
+	var missing []absence
+	known, lost := map[Colour]int{}, map[Colour]int{}
 	for _, i := range previous.Instances {
-		if !listed[i.ID] {
-			kept, missing = append(kept, i), append(missing, i.ID)
+		known[i.Colour]++
+		now, ok := listed[i.ID]
+		if ok && now.Colour == i.Colour {
+			continue
 		}
+		lost[i.Colour]++
+		missing = append(missing, absence{i.ID, now.Colour})
+		if ok {
+			now.Colour = i.Colour // all but its colour is believed
+			i = now
+		}
+		kept = append(kept, i)
 	}
-	known, nothing := len(previous.Instances), len(listed) == 0
-	doubted := len(d.missing) > 0 || nothing || 2*len(missing) > known
+	nothing := len(listed) == 0
+	doubted := len(d.missing) > 0 || nothing
+	for c, n := range lost {
+		doubted = doubted || 2*n > known[c]
+	}
 	if len(missing) == 0 || !doubted {
 		return r.Fleet, Doubt{}
 	}
@@ -65,14 +87,17 @@ func Believe(previous Fleet, r Reading, d Doubt, hold time.Duration) (Fleet, Dou
 		return r.Fleet, Doubt{}
 	}
 	f := r.Fleet
-	f.Instances = append(kept, r.Fleet.Instances...)
+	for _, i := range kept {
+		delete(listed, i.ID)
+	}
+	f.Instances = slices.AppendSeq(kept, maps.Values(listed))
 	slices.SortFunc(f.Instances, func(a, b Instance) int { return cmp.Compare(a.ID, b.ID) })
 	f.Twins = FindTwins(f.Instances)
-	f.Suspect = suspicion(r, known, len(missing), hold)
+	f.Suspect = suspicion(r, len(previous.Instances), missing, known, lost, hold)
 	return f, d
 }
 
-func suspicion(r Reading, known, missing int, hold time.Duration) string {
+func suspicion(r Reading, known int, missing []absence, of, lost map[Colour]int, hold time.Duration) string {
 	switch listed, left := len(r.Fleet.Instances), len(r.Fleet.LeftOut); {
 	case listed == 0 && left > 0:
 		return fmt.Sprintf("%s lists no usable instance of %s (%d left out); the %d last known are kept until it lists some again",
@@ -80,8 +105,17 @@ func suspicion(r Reading, known, missing int, hold time.Duration) string {
 	case listed == 0:
 		return fmt.Sprintf("%s lists no instance of %s; the %d last known are kept until it lists some again",
 			r.Registry, r.Service, known)
-	default:
-		return fmt.Sprintf("%s no longer lists %d of the %d known instances of %s; they are kept until the same is read %s later",
-			r.Registry, missing, known, r.Service, hold)
 	}
+	var parts []string
+	for _, c := range Colours {
+		if lost[c] > 0 {
+			parts = append(parts, fmt.Sprintf("%d of the %d known %s", lost[c], of[c], c))
+		}
+	}
+	recoloured := ""
+	if slices.ContainsFunc(missing, func(a absence) bool { return a.as != "" }) {
+		recoloured = ", or lists them under another colour"
+	}
+	return fmt.Sprintf("%s no longer lists %s instances of %s%s; they are kept until the same is read %s later",
+		r.Registry, strings.Join(parts, " and "), r.Service, recoloured, hold)
 }

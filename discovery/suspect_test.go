@@ -10,10 +10,15 @@ import (
 
 var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 
-// fleet has one instance for each letter; a capital one is critical.
+// fleet has one instance for each letter; a capital one is critical, and one before a
+// dash is green.
 func fleet(letters string) Fleet {
 	f := Fleet{Instances: []Instance{}}
-	for i, c := range letters {
+	green, blue, both := strings.Cut(letters, "-")
+	if !both {
+		green, blue = "", letters
+	}
+	for i, c := range green + blue {
 		in := Instance{
 			ID: InstanceID(strings.ToLower(string(c))), Colour: Blue, Health: Passing,
 			Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}), 80),
@@ -21,14 +26,21 @@ func fleet(letters string) Fleet {
 		if c < 'a' {
 			in.Health = Critical
 		}
+		if i < len(green) {
+			in.Colour = Green
+		}
 		f.Instances = append(f.Instances, in)
 	}
+	slices.SortFunc(f.Instances, func(a, b Instance) int { return strings.Compare(string(a.ID), string(b.ID)) })
 	return f
 }
 
 func letters(f Fleet) string {
 	var s strings.Builder
 	for _, i := range f.Instances {
+		if i.Colour == Green {
+			s.WriteByte('+')
+		}
 		if i.Health == Critical {
 			s.WriteString(strings.ToUpper(string(i.ID)))
 		} else {
@@ -93,6 +105,24 @@ func TestBelieve(t *testing.T) {
 			{10 * time.Second, consistent, "a", "a", false},
 			{0, consistent, "", "a", true},
 		},
+		"the half of a colour is enough": {
+			{0, stale, "abc-def", "+a+b+cdef", false},
+			{0, stale, "abc-", "+a+b+cdef", true},
+			{10 * time.Second, consistent, "abc-", "+a+b+c", false},
+		},
+		"another colour is an absence, and health is believed": {
+			{0, stale, "abc-def", "+a+b+cdef", false},
+			{0, stale, "abcd-ef", "+a+b+c+def", false}, // one of three
+			{0, stale, "abcdEf-", "+a+b+c+dEf", true},
+			{9 * time.Second, stale, "abcde-f", "+a+b+c+def", true}, // another absence
+			{9 * time.Second, consistent, "abcde-f", "+a+b+c+def", true},
+			{time.Second, consistent, "abcde-f", "+a+b+c+d+ef", false},
+		},
+		"a colour whose last is recoloured": {
+			{0, stale, "a-b", "+ab", false},
+			{0, stale, "ab-", "+ab", true},
+			{time.Second, stale, "a-b", "+ab", false},
+		},
 		"all at once replaced by others": {
 			{0, stale, "abc", "abc", false},
 			{0, stale, "xyz", "abcxyz", true},
@@ -125,7 +155,8 @@ func TestSuspicionInWords(t *testing.T) {
 	}{
 		{fleet(""), "Consul lists no instance of chat; the 6 last known are kept until it lists some again"},
 		{left, "Consul lists no usable instance of chat (2 left out); the 6 last known are kept until it lists some again"},
-		{fleet("ab"), "Consul no longer lists 4 of the 6 known instances of chat; they are kept until the same is read 10s later"},
+		{fleet("cdef-ab"), "Consul no longer lists 4 of the 6 known blue instances of chat, or lists them under another colour; they are kept until the same is read 10s later"},
+		{fleet("ab"), "Consul no longer lists 4 of the 6 known blue instances of chat; they are kept until the same is read 10s later"},
 	} {
 		got, doubt := Believe(fleet("abcdef"), Reading{Registry: "Consul", Service: "chat", Fleet: c.read, At: noon}, Doubt{}, DefaultHold)
 		if got.Suspect != c.want {

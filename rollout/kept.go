@@ -8,8 +8,8 @@ import (
 
 // keptOpen is who gets the new connections of a colour that has some when nobody of it
 // is sure to serve: those that left discovery and say that they serve, or carry
-// connections by the proxies' newest reports, and those that share what they are
-// registered with. Discovery errs; a colour is not emptied while it is alive. None
+// connections by the proxies' newest reports, and those of which discovery says what
+// cannot be. Discovery errs; a colour is not emptied while it is alive. None
 // while the colour has an open instance.
 func (s *situation) keptOpen(c discovery.Colour) []*fact {
 	l := s.members()
@@ -18,7 +18,7 @@ func (s *situation) keptOpen(c discovery.Colour) []*fact {
 	}
 	var kept []*fact
 	for _, f := range l.colour[c] {
-		if !f.drains && !f.refusing && (f.twin.rival && f.serves || f.instance == nil && s.alive(f)) {
+		if !f.drains && !f.refusing && (f.doubtful() && f.serves || f.instance == nil && alive(s, f)) {
 			kept = append(kept, f)
 		}
 	}
@@ -27,12 +27,13 @@ func (s *situation) keptOpen(c discovery.Colour) []*fact {
 
 // alive reports whether a member that is not in discovery serves, by its own word or by
 // the connections that the proxies report.
-func (s *situation) alive(f *fact) bool {
-	if f.endpoint && f.answers {
+func alive(s *situation, f *fact) bool {
+	sight := s.seen.Instances[f.key]
+	if f.endpoint && (f.answers || sight.At.IsZero() && sight.Err == "") { // not asked yet: rolloutd has just started
 		return true
 	}
 	load, ok := s.load(s.state.Members[f.key])
-	return ok && load.Held > 0 && s.now.Sub(load.At) <= witnessMaxAge && !s.seen.Instances[f.key].Refused
+	return ok && load.Held > 0 && s.now.Sub(load.At) <= witnessMaxAge && !sight.Refused
 }
 
 // keeps reports whether a member is kept open.

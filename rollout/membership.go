@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 
@@ -13,9 +14,9 @@ const proxyForgotten = 24 * time.Hour
 
 // absorb takes what is in discovery into the members: new ones are added, those
 // that left are marked departed, departed ones that are proven empty are
-// forgotten. A drain endpoint is one process: a departed member whose endpoint an
-// instance in discovery has now is that instance under its former name or colour,
-// and is forgotten too. It also remembers every proxy that connected and routes to it.
+// forgotten. A drain endpoint is one process, or an address where there is none: a
+// departed member whose an instance in discovery has now is that instance under its
+// former name, and is forgotten too. It also remembers every proxy that connected and routes to it.
 func absorb(t *turn) {
 	if !t.asListed() {
 		absorbFleet(t)
@@ -44,10 +45,9 @@ func (s *situation) asListed() bool {
 func (m Member) is(in discovery.Instance) bool { return m.Colour == in.Colour && m.Addr == in.Addr }
 
 func absorbFleet(t *turn) {
-	claimed := make(map[string]bool, len(t.seen.Fleet.Instances))
+	claims := claimsOf(t.seen.Fleet.Instances)
 	for _, in := range t.seen.Fleet.Instances {
-		claimed[in.Drain] = in.Drain != ""
-		absorbInstance(t, in, claimed)
+		absorbInstance(t, in)
 	}
 	for _, f := range t.members().all {
 		m := t.state.Members[f.key]
@@ -56,29 +56,52 @@ func absorbFleet(t *turn) {
 		case m.Departed.IsZero():
 			m.Departed = t.now
 			t.put(f.key, m)
-		case claimed[m.Drain] || t.departedEmpty(&f) && !t.keeps(f.key):
+		case (claims.renamed(m) || t.departedEmpty(&f)) && !t.keeps(f.key):
 			t.fold(f.key)
 			t.drop(f.key)
 		}
 	}
 }
 
-// absorbInstance makes the instance a member. claimed are the drain endpoints of the
-// instances in discovery up to this one.
-func absorbInstance(t *turn, in discovery.Instance, claimed map[string]bool) {
+// claims is the addresses and the drain endpoints of the instances in discovery.
+type claims struct {
+	addrs  map[netip.AddrPort]bool
+	drains map[string]bool
+}
+
+func claimsOf(all []discovery.Instance) claims {
+	c := claims{make(map[netip.AddrPort]bool, len(all)), make(map[string]bool, len(all))}
+	for _, in := range all {
+		c.addrs[in.Addr], c.drains[in.Drain] = true, true
+	}
+	return c
+}
+
+// renamed reports whether a departed member is in discovery under another name: what it
+// holds is seen through that.
+func (c claims) renamed(m Member) bool {
+	if m.Drain == "" {
+		return c.addrs[m.Addr]
+	}
+	return c.drains[m.Drain]
+}
+
+// absorbInstance makes the instance a member.
+func absorbInstance(t *turn, in discovery.Instance) {
 	m, known := t.state.Members[in.ID]
-	if known && m.is(in) {
+	if known && m.Addr == in.Addr && (m.Colour == in.Colour || staysAs(t.situation, in.ID)) {
 		if !m.Departed.IsZero() || m.Drain != in.Drain {
 			m.Departed, m.Drain = time.Time{}, in.Drain
 			t.put(in.ID, m)
 		}
 		return
 	}
-	if known && claimed[m.Drain] {
-		t.fold(in.ID) // what it holds is seen through the instance that has its endpoint now
-	} else if known {
-		// The same id with another colour or address is another member: the
-		// connections of the former one are still where they were.
+	switch {
+	case known && m.Addr == in.Addr, known && m.Drain != "" && m.Drain == in.Drain && m.Colour == in.Colour:
+		t.fold(in.ID) // it held nothing, or what it holds is seen at its new address
+	case known:
+		// The same id at another address is another member: the connections of the
+		// former one are still where they were.
 		m.Departed = t.now
 		t.put(former(m), m)
 	}

@@ -12,16 +12,15 @@ import (
 // Notes is what the owners of instances should mend: what discovery says of their
 // registrations, and what does not fit what is known of their processes.
 func Notes(s State, seen Seen, now time.Time) []discovery.Note {
-	return newSituation(s, seen, now).notes()
-}
-
-func (s *situation) notes() []discovery.Note {
-	out := append([]discovery.Note{}, s.seen.Fleet.Notes...)
-	for _, f := range s.members().all {
+	view := newSituation(s, seen, now)
+	out := append([]discovery.Note{}, seen.Fleet.Notes...)
+	for _, f := range view.members().all {
 		note := func(format string, args ...any) {
 			out = append(out, discovery.Note{ID: f.key, Text: fmt.Sprintf(format, args...)})
 		}
 		switch {
+		case f.recoloured:
+			note("%s", f.recolouring())
 		case f.twin.rival:
 			note("%s has the other colour and %s, too; neither gets new connections or orders", f.twin.with, f.twin.shares)
 		case f.twin.second:
@@ -31,7 +30,7 @@ func (s *situation) notes() []discovery.Note {
 		}
 	}
 	for _, c := range discovery.Colours {
-		for _, f := range s.keptOpen(c) {
+		for _, f := range view.keptOpen(c) {
 			if f.instance == nil {
 				out = append(out, discovery.Note{ID: f.key, Text: "it is not in discovery any more and serves; it keeps new connections while no other of its colour takes them"})
 			}

@@ -143,6 +143,9 @@ func (s *situation) targetUnfit() *blocker {
 		if f.instance == nil {
 			continue
 		}
+		if f.recoloured {
+			return blocked(Recoloured, "waiting: %s: %s", f.key, f.recolouring())
+		}
 		if !f.serves {
 			return blocked(TargetSick, "waiting: %s instance %s is %s; deregister it to go on without it", r.To, f.key, f.instance.Health)
 		} else if sight := s.seen.Instances[f.key]; hangs(s, f, sight) {

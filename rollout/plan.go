@@ -223,6 +223,11 @@ func planTarget(s *situation, p *Plan) {
 		if f.twin.rival && f.key < f.twin.with {
 			p.Problems = append(p.Problems, f.rivalry(s.state))
 		}
+		if f.recoloured && f.colour == p.To {
+			p.Problems = append(p.Problems, fmt.Sprintf("%s: %s", f.key, f.recolouring()))
+		} else if f.recoloured {
+			p.Notes = append(p.Notes, fmt.Sprintf("%s: %s", f.key, f.recolouring()))
+		}
 	}
 	if s.seen.Fleet.Err != "" {
 		p.Problems = append(p.Problems, s.seen.Fleet.Err)

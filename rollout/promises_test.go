@@ -41,6 +41,9 @@ func FuzzPromises(f *testing.F) {
 	f.Add([]byte{0, 20, 6, 30, 7, 10, 8, 10, 9, 90, 10, 40, 11, 9, 12, 40, 13, 30, 4, 77})
 	f.Add([]byte{0, 60, 18, 100, 18, 3, 5, 10, 18, 9, 18, 40, 3, 90, 18, 5})
 	f.Add([]byte{48, 60, 18, 100, 5, 3, 18, 40, 3, 90, 18, 5, 5, 30}) // nameless
+	f.Add([]byte{0, 60, 19, 100, 5, 50, 19, 200, 3, 60, 19, 100})     // twins
+	f.Add([]byte{20, 60, 20, 61, 0, 90, 20, 62, 20, 5, 21, 90})       // tags, and half a catalogue
+	f.Add([]byte{21, 200, 14, 20, 5, 40, 0, 60, 21, 201, 5, 200})
 	f.Fuzz(func(t *testing.T, story []byte) {
 		if len(story) > 60 {
 			story = story[:60]
@@ -60,6 +63,7 @@ func FuzzPromises(f *testing.F) {
 		for len(story) >= 2 {
 			s.act(story[0], int(story[1]))
 			s.Pass(time.Duration(story[1]) * 37 * time.Millisecond)
+			s.alive()
 			story = story[2:]
 		}
 		s.heal()
@@ -78,7 +82,9 @@ type story struct {
 	shut  bool // the gate is
 	spare int
 	lost  int
-	newer bool // a third release superseded the rollout to green
+	twins map[discovery.InstanceID]bool
+	away  [2]bool // the colour is not in the catalogue
+	newer bool    // a third release superseded the rollout to green
 	// forgot: the state was lost, and with it what the rollout was and where it goes.
 	forgot bool
 }
@@ -92,7 +98,7 @@ type capAt struct {
 func newStory(t *testing.T, nameless bool) *story {
 	conf := small(4, 3, 90, 2)
 	conf.Nameless = nameless
-	s := &story{world: newWorld(t, conf), t: t}
+	s := &story{world: newWorld(t, conf), t: t, twins: map[discovery.InstanceID]bool{}}
 	s.Policy.Gates = []rollout.Gate{{Name: "errors", Command: []string{"ask"}}}
 	s.Outside.Gate("errors", rollout.Reading{Open: true})
 	s.Pass(3 * time.Second)
@@ -110,7 +116,7 @@ func (s *story) act(n byte, arg int) {
 	all := s.Fleet.Instances()
 	in := all[arg%len(all)]
 	edge := s.Edge.Proxy([]string{"edge-1", "edge-2"}[arg%2])
-	switch n % 20 {
+	switch n % 23 {
 	case 0:
 		if !s.begun && s.accepts(rollout.Promote{Service: "chat", Target: discovery.Green, Force: true}) {
 			s.begun = true
@@ -174,6 +180,25 @@ func (s *story) act(n byte, arg int) {
 	case 19: // rolloutd dies, and what it remembers with it
 		s.forgot = true
 		s.Lose()
+	case 20: // its process is registered once more, as one of either colour
+		if id := in.ID + "-twin"; s.twins[id] {
+			s.Fleet.Untwin(id)
+			s.twins[id] = false
+		} else {
+			s.Fleet.Twin(in, id, discovery.Colours[arg/len(all)%2])
+			s.twins[id] = true
+		}
+	case 21: // its tag is flipped
+		in.Recolour(in.Colour.Other())
+	case 22: // a colour leaves the catalogue, or comes back
+		s.away[arg%2] = !s.away[arg%2]
+		for _, in := range s.Fleet.Colour(discovery.Colours[arg%2]) {
+			if s.away[arg%2] {
+				in.Deregister()
+			} else {
+				in.Register()
+			}
+		}
 	}
 }
 
@@ -184,6 +209,17 @@ func (s *story) heal() {
 	s.Outside.Store(true)
 	s.Fleet.Discover("", "")
 	s.Outside.Gate("errors", rollout.Reading{Open: true})
+	for id := range s.twins {
+		s.Fleet.Untwin(id)
+	}
+	for i, c := range discovery.Colours {
+		for _, in := range s.Fleet.Colour(c) {
+			in.Recolour(s.colour(in))
+			if s.away[i] {
+				in.Register()
+			}
+		}
+	}
 	for _, in := range s.Fleet.Instances() {
 		in.Deaf = false
 		in.SetCapacity(0)
@@ -192,12 +228,12 @@ func (s *story) heal() {
 		}
 	}
 	for _, c := range discovery.Colours {
-		if !slices.ContainsFunc(s.Fleet.Colour(c), well) {
+		if !slices.ContainsFunc(s.Fleet.Instances(), func(in *sim.Instance) bool { return well(in) && s.colour(in) == c }) {
 			s.Fleet.Join(c, 21)
 		}
 	}
-	if r := s.State().Rollout; r != nil && !slices.ContainsFunc(s.Fleet.Colour(r.To), func(in *sim.Instance) bool {
-		return well(in) && !s.State().Members[in.ID].Outgoing
+	if r := s.State().Rollout; r != nil && !slices.ContainsFunc(s.Fleet.Instances(), func(in *sim.Instance) bool {
+		return well(in) && s.colour(in) == r.To && !s.State().Members[in.ID].Outgoing
 	}) {
 		s.Fleet.Join(r.To, 31) // the newer release went away again
 	}
@@ -262,7 +298,7 @@ func (s *story) check() {
 		s.t.Fatalf("%d clients were on their way at once, the window is %d", s.Furthest(), window)
 	}
 	for _, in := range s.Fleet.Colour(want.Other()) {
-		if s.begun && well(in) && in.Holds() > 0 {
+		if s.begun && well(in) && in.Holds() > 0 && s.colour(in) != want {
 			s.t.Fatalf("%s still holds %d although the rollout is over", in.Name(), in.Holds())
 		}
 	}

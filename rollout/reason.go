@@ -64,6 +64,7 @@ const (
 	Unreported     Code = "unreported"      // the proxies do not report what instances hold
 	StoreFailing   Code = "store_failing"   // the next state cannot be remembered
 	Twins          Code = "twins"           // two registrations are one process, in two colours
+	Recoloured     Code = "recoloured"      // the registry calls a target instance the other colour
 	HeldOpen       Code = "held_open"       // the live instances are not vouched for, and serve
 	Unread         Code = "unread"          // the registry was never read, and nothing is stored
 	Unsettled      Code = "unsettled"       // nothing is stored, and which colour is live is not proven

@@ -103,6 +103,8 @@ type fact struct {
 	// the member itself or the witness of its colour says so.
 	held  int
 	known bool
+	// recoloured: discovery calls it the other colour.
+	recoloured bool
 	// twin is what it shares with another registration.
 	twin twin
 	// reported: the proxies report a load of it.
@@ -140,7 +142,7 @@ func (s *situation) members() *roster {
 		if f.twin.second {
 			continue // the other is here
 		}
-		if f.serves && !f.drains && !f.refusing && !f.twin.rival {
+		if f.serves && !f.drains && !f.refusing && !f.doubtful() {
 			l.open[f.colour] = append(l.open[f.colour], f)
 		}
 		if f.old {
@@ -219,6 +221,7 @@ func (s *situation) factOf(x listed, m Member, shared twin, empty bool) fact {
 		instance: in, serves: in != nil && in.Health.Serves(),
 		heard: sight.At, answers: sight.Err == "" && !sight.At.IsZero(), refusing: sight.refusing(),
 	}
+	f.recoloured = in != nil && in.Colour != m.Colour
 	f.dead = isDead(s, &f, sight)
 	if r := s.state.Rollout; r != nil {
 		f.old, f.takes = r.old(m), r.takes(m)
@@ -237,6 +240,10 @@ func (s *situation) factOf(x listed, m Member, shared twin, empty bool) fact {
 	}
 	return f
 }
+
+// doubtful reports whether discovery contradicts itself, or what is known, about what
+// the member is: it gets no new connections while another of its colour does.
+func (f *fact) doubtful() bool { return f.twin.rival || f.recoloured }
 
 func (s Sighting) refusing() bool { return !s.At.IsZero() && s.Status.State != drain.Serving }
 
@@ -258,7 +265,7 @@ func (s *situation) witnessedEmpty(c discovery.Colour) bool {
 		}
 	}
 	w, ok := s.seen.Witnesses[c]
-	return ok && len(w.Missing) == 0 && w.Active == 0 && w.Reported == 0 && s.now.Sub(w.At) <= witnessMaxAge
+	return ok && len(w.Missing) == 0 && w.Active == 0 && s.now.Sub(w.At) <= witnessMaxAge
 }
 
 func (s *situation) proxy(node string) (Proxy, bool) {

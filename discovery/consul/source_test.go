@@ -185,7 +185,7 @@ func TestAShrinkIsConfirmedByAConsistentRead(t *testing.T) {
 		w.chat(t, 1)
 		a.list("g1! g2")
 		got := w.chat(t, 2)
-		if in(got) != "b1 b2 b3 g1! g2 g3" || got.Suspect != "Consul no longer lists 4 of the 6 known instances of chat; they are kept until the same is read 10s later" {
+		if in(got) != "b1 b2 b3 g1! g2 g3" || got.Suspect != "Consul no longer lists 3 of the 3 known blue and 1 of the 3 known green instances of chat; they are kept until the same is read 10s later" {
 			t.Fatalf("%+v", got)
 		}
 		time.Sleep(9990 * time.Millisecond)

@@ -93,7 +93,7 @@ func lookInstances(v rollout.View, outlook rollout.Outlook, doubles map[discover
 		i := Instance{ID: m.ID, Colour: m.Colour, Addr: m.Addr, Departed: !m.Departed.IsZero(), Ceiling: clone(m.Ceiling)}
 		i.Batch, i.Old = outlook.Turns[key]
 		if at := slices.IndexFunc(v.Seen.Fleet.Instances, func(d discovery.Instance) bool {
-			return d.ID == m.ID && d.Colour == m.Colour && d.Addr == m.Addr
+			return d.ID == m.ID && d.Addr == m.Addr && m.Departed.IsZero()
 		}); at >= 0 {
 			d := v.Seen.Fleet.Instances[at]
 			listed[d.ID] = true

@@ -76,6 +76,9 @@ func (in *Instance) Status() drain.Status {
 	return s
 }
 
+// Side is the colour that it really is, whatever it is registered as.
+func (in *Instance) Side() discovery.Colour { return discovery.Colours[in.side] }
+
 // Name is its id or, when another process has that now, where it was too.
 func (in *Instance) Name() string { return in.name }
 
@@ -245,12 +248,11 @@ func (in *Instance) SetCapacity(capacity int) { in.registered(func() { in.Capaci
 // DropEndpoint has it be registered without a drain endpoint.
 func (in *Instance) DropEndpoint() { in.registered(func() { in.Drain = "" }) }
 
-// Recolour has the same process be registered as one of the colour.
+// Recolour has the same process be registered as one of the colour. It goes on as what
+// it was, and what it holds counts there.
 func (in *Instance) Recolour(c discovery.Colour) {
-	in.fleet.held[in.side] -= in.total
-	in.Colour, in.side = c, side(c)
-	in.fleet.held[in.side] += in.total
-	in.fleet.regroup()
+	in.Colour = c
+	in.fleet.lie()
 }
 
 // Move starts another process of the same id at another address; the former one

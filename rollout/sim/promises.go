@@ -100,7 +100,11 @@ func (p *promises) init(w *World) {
 // record keeps one close of an exact world.
 func (p *promises) record(in *Instance, at time.Duration) {
 	if in.fleet.conf.Exact {
-		p.all = append(p.all, Close{Epoch.Add(at), in.Colour})
+		of := in.Side()
+		if m, ok := p.world.state.Members[in.ID]; ok && m.Addr == in.Addr {
+			of = m.Colour // whatever its tags say
+		}
+		p.all = append(p.all, Close{Epoch.Add(at), of})
 	}
 }
 

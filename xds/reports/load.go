@@ -15,8 +15,6 @@ type ClusterLoad struct {
 	// Counts is what each proxy's own counters say of the whole cluster, sorted
 	// by node. A proxy that never sent counters is not there.
 	Counts []Count
-	// Said is how many requests each proxy that reports has in its newest load report.
-	Said map[string]int
 }
 
 // EndpointLoad is what is reported of one endpoint, summed over the proxies that ever
@@ -53,9 +51,6 @@ type Count struct {
 	At time.Time
 	// Silent: no counters came for 5 intervals, or none that can be believed.
 	Silent bool
-	// Covers is the process that the counters are about as well: after a hot restart the
-	// one before it, which sends none any more.
-	Covers string
 }
 
 // Reporter is one node and how its reports fare.
@@ -68,9 +63,6 @@ type Reporter struct {
 	// Trouble is why the newest refused report was refused; Refused counts them.
 	Trouble string
 	Refused uint64
-	// Partial: its counters do not say whether a process before it still has connections, so
-	// a counter that is missing does not prove a 0.
-	Partial bool
 	// Ignored names clusters that it reports and that were never published.
 	Ignored []string
 }
@@ -80,14 +72,11 @@ func (h *Hub) Load(cluster string) ClusterLoad {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := time.Now()
-	out := ClusterLoad{Endpoints: map[netip.AddrPort]EndpointLoad{}, Said: map[string]int{}}
+	out := ClusterLoad{Endpoints: map[netip.AddrPort]EndpointLoad{}}
 	for _, node := range slices.Sorted(maps.Keys(h.nodes)) {
 		n := h.nodes[node]
 		r := n.clusters[cluster]
 		if r != nil {
-			if !n.contested() && !h.silent(n.loads, r.at, now) {
-				out.Said[node] = r.reported
-			}
 			for addr, e := range r.endpoints {
 				out.Endpoints[addr] = out.Endpoints[addr].plus(node, r, e, n.contested() || h.silent(n.loads, r.at, now))
 			}
@@ -124,14 +113,11 @@ const connectRetention = 10 * time.Second
 
 // count is what the node's counters say of the cluster that r, which may be nil, is of.
 func (n *reporter) count(r *clusterReport, silent bool, now time.Time) Count {
-	c := Count{Node: n.node, Silent: silent, Covers: n.covers}
+	c := Count{Node: n.node, Silent: silent}
 	if r == nil || r.counted.IsZero() {
-		if n.whole() {
-			c.At = n.complete // it has sent everything, and this was not among it
-		}
+		c.At = n.complete // it has sent everything, and this was not among it
 		return c
 	}
-	c.Silent = silent || r.unknown
 	c.Requests, c.Pending, c.Connections = r.counters.requests, r.counters.pending, r.counters.connections
 	c.Overflow, c.At = r.overflow, r.counted
 	if now.Sub(r.connectAt) < connectRetention {
@@ -153,7 +139,6 @@ func (h *Hub) Reporters() []Reporter {
 		}
 		out = append(out, Reporter{
 			Node: n.node, Loads: n.loads.at, Counters: n.counters.at, Silent: silent,
-			Partial: !n.complete.IsZero() && n.parent == nil,
 			Trouble: n.trouble, Refused: n.refused, Ignored: slices.Clone(n.ignored),
 		})
 	}
