@@ -79,7 +79,7 @@ func (r *rig) build(c discovery.Colour, i int) *house {
 	}
 	addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, host, 0, byte(i)}), 9000)
 	h := &house{
-		Gate: drain.New(drain.Options{Token: "t", CountsReturns: true}), door: make(chan net.Conn),
+		Gate: drain.New(drain.Options{Token: "t", CountsReturns: true, CountsTickets: true}), door: make(chan net.Conn),
 		id: discovery.InstanceID(fmt.Sprintf("%s%d", c[:1], i+1)),
 	}
 	h.server = &http.Server{Handler: r.watchOrders(h)}
@@ -253,6 +253,7 @@ func (r *rig) arrive(name string, returning bool) {
 	}
 	if returning {
 		conn.Returned()
+		conn.Ticketed()
 	}
 }
 
