@@ -99,7 +99,7 @@ func refuse(c Code, format string, args ...any) *Refusal {
 	return &Refusal{Code: c, Text: fmt.Sprintf(format, args...)}
 }
 
-func (c Pause) apply(_ Policy, s State, _ Seen, now time.Time) (State, Answer, error) {
+func (c Pause) apply(_ Policy, s State, seen Seen, now time.Time) (State, Answer, error) {
 	r := s.Rollout
 	if r == nil {
 		return s, Answer{}, refuse(NoRollout, "%s: no rollout is under way, so there is nothing to pause", s.Service)
@@ -107,7 +107,7 @@ func (c Pause) apply(_ Policy, s State, _ Seen, now time.Time) (State, Answer, e
 	if r.Paused {
 		return s, Answer{Text: fmt.Sprintf("%s: rollout %s is paused already", s.Service, r.ID), Rollout: r.ID}, nil
 	}
-	t := newTurn(s, Seen{}, now)
+	t := newTurn(s, seen, now)
 	t.rollout().Paused = true
 	t.restep()
 	t.note("paused")
@@ -178,7 +178,7 @@ func turnRound(t *turn, event string) {
 	t.enter(Opening, event)
 }
 
-func (c SetPace) apply(_ Policy, s State, _ Seen, now time.Time) (State, Answer, error) {
+func (c SetPace) apply(_ Policy, s State, seen Seen, now time.Time) (State, Answer, error) {
 	r := s.Rollout
 	if r == nil {
 		return s, Answer{}, refuse(NoRollout, "%s: no rollout is under way; set the pace with promote --close N --every T or in the policy", s.Service)
@@ -189,7 +189,7 @@ func (c SetPace) apply(_ Policy, s State, _ Seen, now time.Time) (State, Answer,
 	if r.Policy.Funnel == c.Funnel {
 		return s, Answer{Text: fmt.Sprintf("%s: the pace is %s already", s.Service, c.Funnel), Rollout: r.ID}, nil
 	}
-	t := newTurn(s, Seen{}, now)
+	t := newTurn(s, seen, now)
 	t.rollout().Policy.Funnel = c.Funnel
 	t.restep()
 	t.note(fmt.Sprintf("pace %s instead of %s", c.Funnel, r.Policy.Funnel))

@@ -164,7 +164,7 @@ func (g *ground) leave() {
 
 // arrive puts a client on the next endpoint that takes new connections.
 func (g *ground) arrive(returning bool) {
-	wish := rollout.Wished(g.state, g.sight())
+	wish := rollout.Wished(g.state, g.sight(), g.now)
 	var open []*machine
 	for _, c := range discovery.Colours {
 		for _, e := range wish.Endpoints[c] {
@@ -264,7 +264,7 @@ func (g *ground) look() {
 		if d.Changed {
 			g.remember(d.Next)
 		}
-		if told := g.tell(rollout.Wished(g.state, g.sight())); !d.Changed && !told {
+		if told := g.tell(rollout.Wished(g.state, g.sight(), g.now)); !d.Changed && !told {
 			return
 		}
 	}

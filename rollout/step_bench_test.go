@@ -40,7 +40,7 @@ func BenchmarkWished(b *testing.B) {
 			seen := w.Seen()
 			b.ReportAllocs()
 			for b.Loop() {
-				rollout.Wished(w.State(), seen)
+				rollout.Wished(w.State(), seen, w.Now())
 			}
 		})
 	}

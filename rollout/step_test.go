@@ -54,7 +54,7 @@ func TestStepIsPure(t *testing.T) {
 		}
 		// Later there may be something to do.
 		rollout.Step(s, seen, w.Now().Add(10*time.Second))
-		rollout.Wished(s, seen)
+		rollout.Wished(s, seen, w.Now())
 		if !reflect.DeepEqual(s.Clone(), was) || !reflect.DeepEqual(seen, saw) {
 			t.Fatal("Step changed what it was given")
 		}

@@ -80,8 +80,8 @@ func (i Instruction) Same(other Instruction) bool {
 // Wished derives from the state what should be. What is seen adds only which
 // instances can take new connections now. Pure, and the same for the same
 // arguments: saying it again after a restart is harmless.
-func Wished(s State, seen Seen) Wish {
-	made := newSituation(s, seen, time.Time{})
+func Wished(s State, seen Seen, now time.Time) Wish {
+	made := newSituation(s, seen, now)
 	if s.Unsettled {
 		return Wish{
 			Unsettled: fmt.Sprintf("no state is stored of %s, and its live colour is not proven yet", s.Service),

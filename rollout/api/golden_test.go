@@ -253,7 +253,7 @@ func (m moment) server() api.Server {
 	seen := m.seen()
 	policy := rollout.DefaultPolicy()
 	view := rollout.View{
-		State: m.state, Seen: seen, Wish: rollout.Wished(m.state, seen), Reason: rollout.Step(m.state, seen, m.at).Reason, Policy: policy,
+		State: m.state, Seen: seen, Wish: rollout.Wished(m.state, seen, m.at), Reason: rollout.Step(m.state, seen, m.at).Reason, Policy: policy,
 		Differences: map[discovery.InstanceID]rollout.Difference{"b1": {Said: 21, Reported: 60, Since: m.at.Add(-time.Minute)}},
 	}
 	return api.Server{
@@ -293,7 +293,7 @@ func (m moment) seen() rollout.Seen {
 	if m.state.Retired {
 		s.Fleet.Err, s.Fleet.Suspect, s.Unpublished = "consul gives no answer", "all instances of blue left at once", "listener/web would be removed"
 	}
-	orders := rollout.Wished(m.state, s).Orders
+	orders := rollout.Wished(m.state, s, m.at).Orders
 	for i, key := range slices.Sorted(maps.Keys(m.state.Members)) {
 		x := m.state.Members[key]
 		if x.Departed.IsZero() {

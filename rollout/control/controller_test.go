@@ -116,6 +116,14 @@ func TestStoreFailing(t *testing.T) {
 		if want := "waiting: the next state cannot be stored: no space left on device"; v.Reason.Text != want {
 			t.Errorf("reason %q, want %q", v.Reason.Text, want)
 		}
+		// Both may be the same Consul: neither hides the other.
+		gone := discovery.Snapshot{"chat": {Instances: r.fleet.Instances, Err: "Consul cannot be read: EOF"}}
+		r.control.Discovered(gone)
+		time.Sleep(2 * time.Second)
+		if want := "waiting: the next state cannot be stored: no space left on device; besides: Consul cannot be read: EOF"; r.view().Reason.Text != want {
+			t.Errorf("reason %q, want %q", r.view().Reason.Text, want)
+		}
+		r.discover()
 		if text := r.refused(rollout.Pause{Service: "chat"}, rollout.NotStored); !strings.Contains(text, "nothing was changed") {
 			t.Error(text)
 		}

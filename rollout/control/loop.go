@@ -219,9 +219,9 @@ func (c *Controller) look(ctx context.Context, name discovery.Service, w world) 
 	case run.write == nil && !d.Changed:
 		run.behind, run.failure, run.retry, run.wake = time.Time{}, nil, time.Time{}, d.Wake
 	case run.write == nil:
-		d.Reason, run.wake = waiting(run.failure), run.retry
+		d.Reason, run.wake = waiting(run.failure, seen), run.retry
 	case run.failure != nil:
-		d.Reason = waiting(run.failure)
+		d.Reason = waiting(run.failure, seen)
 	default:
 		if run.behind.IsZero() {
 			run.behind = w.now
@@ -230,7 +230,7 @@ func (c *Controller) look(ctx context.Context, name discovery.Service, w world) 
 			run.wake = slow
 			return
 		}
-		d.Reason = waiting(errSlow)
+		d.Reason = waiting(errSlow, seen)
 	}
 	c.say(name, run, rollout.View{State: run.state, Seen: seen, Wish: wish, Reason: d.Reason, Policy: conf.Policy})
 }
@@ -287,7 +287,7 @@ func (c *Controller) wish(name discovery.Service, w world, own bool) bool {
 	if !run.known && !run.state.Unsettled && !c.unread(name, w) {
 		return false
 	}
-	wish := rollout.Wished(run.state, c.see(name, w))
+	wish := rollout.Wished(run.state, c.see(name, w), w.now)
 	if old, ok := c.published[name]; ok && reflect.DeepEqual(old, wish) {
 		return false
 	}

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -15,8 +16,14 @@ const slow = 250 * time.Millisecond
 
 var errSlow = errors.New("the next state is being stored, and the store has given no answer yet; nothing is done before it has")
 
-func waiting(err error) rollout.Reason {
-	return rollout.Reason{Code: rollout.StoreFailing, Text: "waiting: " + err.Error()}
+// waiting says why nothing new is done, and what else is wrong: the store and discovery
+// may be the same Consul.
+func waiting(err error, seen rollout.Seen) rollout.Reason {
+	text := "waiting: " + err.Error()
+	if why := cmp.Or(seen.Fleet.Err, seen.Fleet.Suspect); why != "" {
+		text += "; besides: " + why
+	}
+	return rollout.Reason{Code: rollout.StoreFailing, Text: text}
 }
 
 // write is a state on its way to the store.

@@ -112,7 +112,7 @@ func (l *loop) look() {
 		var d rollout.Decision
 		var beside sync.WaitGroup
 		beside.Go(func() { d = rollout.Step(l.state, seen, l.Now()) })
-		l.wish = rollout.Wished(l.state, seen)
+		l.wish = rollout.Wished(l.state, seen, l.Now())
 		beside.Wait()
 		if l.edge.publish(l.wish); l.edge.routes.version != version {
 			d = rollout.Step(l.state, l.see(), l.Now())
@@ -194,7 +194,7 @@ func (l *loop) State() rollout.State { return l.state }
 func (l *loop) Reason() rollout.Reason { return l.reason }
 
 // Wish is what should be by what is stored and seen now.
-func (l *loop) Wish() rollout.Wish { return rollout.Wished(l.state, l.see()) }
+func (l *loop) Wish() rollout.Wish { return rollout.Wished(l.state, l.see(), l.Now()) }
 
 // Steady reports whether no rollout is under way.
 func (l *loop) Steady() bool { return l.state.Rollout == nil }
