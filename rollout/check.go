@@ -26,6 +26,11 @@ func (s State) Check() error {
 	case !slices.IsSorted(s.Proxies):
 		return fmt.Errorf("state of %s: its proxies are not sorted", s.Service)
 	}
+	for node := range s.Machines {
+		if _, known := slices.BinarySearch(s.Proxies, node); !known {
+			return fmt.Errorf("state of %s: it knows the machine of %s, which is none of its proxies", s.Service, node)
+		}
+	}
 	for id, m := range s.Members {
 		if err := m.check(id); err != nil {
 			return fmt.Errorf("state of %s: member %s %w", s.Service, id, err)

@@ -9,7 +9,7 @@ import (
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
-// Command is what an operator asks for: Promote, Pause, Resume, Abort, SetPace or Adopt.
+// Command is what an operator asks for: Promote, Pause, Resume, Abort, SetPace, Adopt or Forget.
 type Command interface {
 	service() discovery.Service
 	// apply is pure: it returns the state as it should be and what that does. An
@@ -93,6 +93,8 @@ const (
 	NotStored      Code = "not_stored"  // the state could not be stored
 	NotSettled     Code = "not_settled" // nothing is stored, and which colour is live is not proven
 	Settled        Code = "settled"     // it is known which colour is live
+	UnknownProxy   Code = "unknown_proxy"
+	ProxyConnected Code = "proxy_connected" // it is not gone
 )
 
 func refuse(c Code, format string, args ...any) *Refusal {

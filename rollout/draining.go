@@ -41,7 +41,7 @@ func draining(t *turn) Reason {
 		}
 		return t.wait(unfit)
 	}
-	if behind := awaitProxies(t, t.whereTo()); behind != nil {
+	if behind := awaitProxies(t.situation, t.whereTo()); behind != nil {
 		return t.wait(behind)
 	}
 	if old.empty() {

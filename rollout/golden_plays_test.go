@@ -212,7 +212,7 @@ var plays = map[string]play{
 		g.pass(time.Second)
 		g.crash(g.machines["b2"])
 		g.machines["b3"].gone = true
-		g.seen.Proxies[1] = rollout.Proxy{Node: "edge-2", Routes: true, Lost: g.now}
+		g.seen.Proxies[1] = rollout.Proxy{Node: "edge-2", Addr: edge(2), Routes: true, Lost: g.now}
 		g.pass(time.Second)
 		moment("one died, one left, a proxy went")
 		// b4 moves while its former process still runs.

@@ -58,6 +58,9 @@ type machine struct {
 	sight    rollout.Sighting
 }
 
+// edge is the machine of a proxy.
+func edge(n byte) netip.Addr { return netip.AddrFrom4([4]byte{10, 9, 0, n}) }
+
 func newGround(t *testing.T, blue, green, connections int) *ground {
 	g := &ground{
 		t: t, now: time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC), state: rollout.NewState("chat", discovery.Blue), policy: rollout.DefaultPolicy(),
@@ -66,7 +69,7 @@ func newGround(t *testing.T, blue, green, connections int) *ground {
 	g.policy.Funnel = units.Funnel{Close: 10, Every: 3 * second}
 	g.seen = rollout.Seen{
 		Watching: g.now, Gates: map[string]rollout.Reading{}, Hooks: map[discovery.InstanceID]rollout.HookRun{},
-		Proxies: []rollout.Proxy{{Node: "edge-1", Routes: true, Connected: true}, {Node: "edge-2", Routes: true, Connected: true}},
+		Proxies: []rollout.Proxy{{Node: "edge-1", Addr: edge(1), Routes: true, Connected: true}, {Node: "edge-2", Addr: edge(2), Routes: true, Connected: true}},
 	}
 	for i := range blue {
 		m := g.join(discovery.Blue, i+1)
@@ -241,6 +244,7 @@ func (g *ground) ask(m *machine) rollout.Sighting {
 	if status.State == drain.Draining && status.Active == 0 {
 		status.State = drain.Drained
 	}
+	status.Peers = map[string]drain.Peer{edge(1).String(): {Held: status.Active, Accepted: status.Accepted, Refused: status.Refused}}
 	var err error
 	switch {
 	case m.dead:

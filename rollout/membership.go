@@ -1,16 +1,13 @@
 package rollout
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
 )
-
-// proxyForgotten is how long a proxy may be away before promotions stop
-// waiting for it.
-const proxyForgotten = 24 * time.Hour
 
 // absorb takes what is in discovery into the members: new ones are added, those
 // that left are marked departed, departed ones that are proven empty are
@@ -146,15 +143,31 @@ func joinDrain(t *turn) {
 	}
 }
 
+// absorbProxies remembers who routes here, and where that is: a lost one is known to the
+// instances by its machine.
 func absorbProxies(t *turn) {
+	var foreign []string
 	for _, p := range t.seen.Proxies {
 		i, known := slices.BinarySearch(t.state.Proxies, p.Node)
 		switch {
 		case p.Connected && p.Routes && !known:
 			s := t.write()
 			s.Proxies = slices.Insert(slices.Clone(s.Proxies), i, p.Node)
-		case known && (p.Connected && !p.Routes || !p.Connected && t.now.Sub(p.Lost) > proxyForgotten):
-			t.forgetProxy(p.Node)
+		case p.Connected && !p.Routes && known:
+			foreign = append(foreign, p.Node)
+		}
+		if at := t.state.Machines[p.Node]; p.Connected && p.Routes && p.Addr.IsValid() && at != p.Addr {
+			s := t.write()
+			machines := maps.Clone(s.Machines)
+			if machines == nil {
+				machines = map[string]netip.Addr{}
+			}
+			machines[p.Node] = p.Addr
+			s.Machines = machines
 		}
 	}
+	if len(foreign) > 0 {
+		t.forgetProxies(foreign...)
+	}
+	leaveLost(t)
 }

@@ -36,7 +36,7 @@ func opening(t *turn) Reason {
 	if len(t.members().open[r.To]) == 0 {
 		return t.wait(cmp.Or(t.rivals(), blocked(TargetSick, "waiting: %s has no healthy instance that takes new connections; start some, or abort", r.To)))
 	}
-	if behind := awaitProxies(t, everything); behind != nil {
+	if behind := awaitProxies(t.situation, everything); behind != nil {
 		return t.wait(behind)
 	}
 	if closed := followStartingGates(t); closed != nil {
@@ -80,7 +80,7 @@ func shifting(t *turn) Reason {
 	if unfit := t.targetUnfit(); unfit != nil {
 		return t.wait(unfit)
 	}
-	if behind := awaitProxies(t, t.whereTo()); behind != nil {
+	if behind := awaitProxies(t.situation, t.whereTo()); behind != nil {
 		return t.wait(behind)
 	}
 	if r.Settled.IsZero() {
@@ -110,7 +110,7 @@ func confirming(t *turn) Reason {
 	if !r.Settled.IsZero() {
 		need = routesOnly
 	}
-	if behind := awaitProxies(t, need); behind != nil {
+	if behind := awaitProxies(t.situation, need); behind != nil {
 		if !r.Settled.IsZero() {
 			t.rollout().Settled = time.Time{}
 		}

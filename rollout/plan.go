@@ -258,7 +258,7 @@ func planProxies(s *situation, p *Plan) {
 		p.Notes = append(p.Notes, "no proxy is connected yet, and nothing is closed before one is: known from before are "+names(s.state.Proxies))
 	}
 	if away := len(s.state.Proxies) - connected; connected > 0 && away > 0 {
-		p.Notes = append(p.Notes, fmt.Sprintf("%s: each is waited for up to %s", counted(away, "known proxy is not connected", "known proxies are not connected"), units.Duration(proxyPatience)))
+		p.Notes = append(p.Notes, fmt.Sprintf("%s: each is waited for until no instance has heard of it for %s, or until rolloutctl proxies forget", counted(away, "known proxy is not connected", "known proxies are not connected"), units.Duration(silence)))
 	}
 	if s.seen.Unpublished != "" {
 		p.Problems = append(p.Problems, "the proxies cannot be told: "+s.seen.Unpublished)

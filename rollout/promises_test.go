@@ -44,6 +44,8 @@ func FuzzPromises(f *testing.F) {
 	f.Add([]byte{0, 60, 19, 100, 5, 50, 19, 200, 3, 60, 19, 100})     // twins
 	f.Add([]byte{20, 60, 20, 61, 0, 90, 20, 62, 20, 5, 21, 90})       // tags, and half a catalogue
 	f.Add([]byte{21, 200, 14, 20, 5, 40, 0, 60, 21, 201, 5, 200})
+	f.Add([]byte{0, 60, 23, 51, 5, 100, 9, 50, 5, 200, 23, 200, 9, 100}) // cut off
+	f.Add([]byte{23, 51, 0, 250, 14, 250, 9, 250, 23, 250, 5, 30, 9, 30})
 	f.Fuzz(func(t *testing.T, story []byte) {
 		if len(story) > 60 {
 			story = story[:60]
@@ -116,7 +118,7 @@ func (s *story) act(n byte, arg int) {
 	all := s.Fleet.Instances()
 	in := all[arg%len(all)]
 	edge := s.Edge.Proxy([]string{"edge-1", "edge-2"}[arg%2])
-	switch n % 23 {
+	switch n % 25 {
 	case 0:
 		if !s.begun && s.accepts(rollout.Promote{Service: "chat", Target: discovery.Green, Force: true}) {
 			s.begun = true
@@ -177,6 +179,10 @@ func (s *story) act(n byte, arg int) {
 			s.lost += in.Holds()
 			in.Start()
 		}
+	case 23: // an Envoy and rolloutd do not hear each other, and its clients still come
+		edge.Cut()
+	case 24:
+		in.Mute = !in.Mute
 	case 19: // rolloutd dies, and what it remembers with it
 		s.forgot = true
 		s.Lose()

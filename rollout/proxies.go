@@ -1,13 +1,5 @@
 package rollout
 
-import (
-	"time"
-)
-
-// proxyPatience is how long a proxy that vanished is waited for before it is
-// named and left behind; draining instances refuse by themselves.
-const proxyPatience = 30 * time.Second
-
 // need is what a proxy has to have acknowledged.
 type need bool
 
@@ -34,23 +26,13 @@ func (s *situation) whereTo() need {
 	return routesOnly
 }
 
-// awaitProxies leaves a proxy behind that has been away for too long, and returns what
-// to wait for; nil when every known proxy has acknowledged what is needed.
-func awaitProxies(t *turn, n need) *blocker {
-	if unconfirmed := t.unconfirmed(n); unconfirmed != nil {
+// awaitProxies is what to wait for; nil when every known proxy has acknowledged what is
+// needed.
+func awaitProxies(s *situation, n need) *blocker {
+	if unconfirmed := s.unconfirmed(n); unconfirmed != nil {
 		return unconfirmed
 	}
-	node, end, absent := t.absentProxy(n)
-	switch {
-	case !absent:
-		return nil
-	case t.now.Before(end):
-		return blockedUntil(end, Unconfirmed, "waiting: proxy %s is not connected; it is left behind at %s", node, clock(end))
-	}
-	t.forgetProxy(node)
-	t.rollout().LeftBehind = append(t.state.Rollout.LeftBehind, "proxy "+node)
-	t.note("proxy " + node + " is not connected and was left behind")
-	return blockedUntil(t.now, Unconfirmed, "proxy %s is left behind", node)
+	return awaitLost(s, n)
 }
 
 // unconfirmed says which connected proxies have not acknowledged what is needed.
@@ -86,21 +68,4 @@ func (s *situation) unproxied() *blocker {
 		return blocked(NoProxy, "waiting: no Envoy has connected, so nobody is let go; have one connect to rolloutd")
 	}
 	return blocked(NoProxy, "waiting: no Envoy is connected, so nobody is let go; see that %s can reach rolloutd", names(s.state.Proxies))
-}
-
-// absentProxy is the first known proxy that is not connected and had not acknowledged
-// what is needed, and until when it is waited for.
-func (s *situation) absentProxy(n need) (node string, end time.Time, absent bool) {
-	for _, node := range s.state.Proxies {
-		p, seen := s.proxy(node)
-		if p.Connected || n.met(p) {
-			continue
-		}
-		since := latest(s.state.Rollout.Since, s.seen.Watching)
-		if seen {
-			since = latest(since, p.Lost)
-		}
-		return node, since.Add(proxyPatience), true
-	}
-	return "", time.Time{}, false
 }

@@ -137,6 +137,8 @@ type Sighting struct {
 	// Former is the processes that answered before the one of Status, oldest first; at
 	// most formersKept. Never changed once made.
 	Former []Life
+	// Callers is whom it hears of.
+	Callers Callers
 }
 
 // Proxy is one Envoy as seen from one service.
@@ -199,6 +201,7 @@ func (s Sighting) After(status drain.Status, err error, now time.Time) Sighting 
 			s.PerSecond = float64(status.Accepted-last.Status.Accepted) / gap
 		}
 		s.returning(last, status, now)
+		s.Callers = last.Callers.after(last.Status, status, sameProcess(last.Status, status), now)
 		s.Status, s.At = status, now
 		return s
 	}

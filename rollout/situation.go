@@ -39,6 +39,10 @@ type memo struct {
 	roster *roster
 	moved  *Moved
 	room   *roomLeft
+	// What is seen does not change: hearing is who is heard, proxies who is where among
+	// the seen ones, by node.
+	hearing *hearing
+	proxies map[string]int
 }
 
 func newSituation(s State, seen Seen, now time.Time) *situation {
@@ -269,8 +273,14 @@ func (s *situation) witnessedEmpty(c discovery.Colour) bool {
 }
 
 func (s *situation) proxy(node string) (Proxy, bool) {
-	i := slices.IndexFunc(s.seen.Proxies, func(p Proxy) bool { return p.Node == node })
-	if i < 0 {
+	if s.memo.proxies == nil {
+		s.memo.proxies = make(map[string]int, len(s.seen.Proxies))
+		for i, p := range s.seen.Proxies {
+			s.memo.proxies[p.Node] = i
+		}
+	}
+	i, ok := s.memo.proxies[node]
+	if !ok {
 		return Proxy{}, false
 	}
 	return s.seen.Proxies[i], true

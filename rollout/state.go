@@ -52,6 +52,9 @@ type State struct {
 	Members map[discovery.InstanceID]Member `json:"members"`
 	// Proxies are the node ids that a switch has to be confirmed by, sorted.
 	Proxies []string `json:"proxies,omitempty"`
+	// Machines is where each of Proxies was connected from last; one that is missing is
+	// not known. Invariant: it has no others.
+	Machines map[string]netip.Addr `json:"machines,omitempty"`
 	// Rollout is nil while steady.
 	Rollout *Rollout `json:"rollout,omitempty"`
 	// History is the finished rollouts, oldest first.
@@ -309,7 +312,7 @@ func (s State) Clone() State {
 	if s.Members == nil {
 		s.Members = map[discovery.InstanceID]Member{}
 	}
-	s.Proxies = slices.Clone(s.Proxies)
+	s.Proxies, s.Machines = slices.Clone(s.Proxies), maps.Clone(s.Machines)
 	s.History = slices.Clone(s.History)
 	if s.Rollout != nil {
 		s.Rollout = new(*s.Rollout)

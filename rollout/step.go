@@ -3,6 +3,7 @@ package rollout
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -207,8 +208,10 @@ func (t *turn) fold(key discovery.InstanceID) {
 	t.put(key, m)
 }
 
-// forgetProxy has no switch be confirmed by the proxy any more.
-func (t *turn) forgetProxy(node string) {
+// forgetProxies has no switch be confirmed by the proxies any more.
+func (t *turn) forgetProxies(nodes ...string) {
 	s := t.write()
-	s.Proxies = slices.DeleteFunc(slices.Clone(s.Proxies), func(n string) bool { return n == node })
+	s.Proxies = slices.DeleteFunc(slices.Clone(s.Proxies), func(n string) bool { return slices.Contains(nodes, n) })
+	s.Machines = maps.Clone(s.Machines)
+	maps.DeleteFunc(s.Machines, func(n string, _ netip.Addr) bool { return slices.Contains(nodes, n) })
 }

@@ -27,6 +27,7 @@ func (s *teller) commands() map[string]func(rest string) {
 		"pause":   func(string) { s.command(rollout.Pause{Service: "chat"}) },
 		"resume":  func(string) { s.command(rollout.Resume{Service: "chat"}) },
 		"abort":   func(string) { s.command(rollout.Abort{Service: "chat"}) },
+		"forget":  func(rest string) { s.command(rollout.Forget{Service: "chat", Node: rest}) },
 		"pace": func(rest string) {
 			f, err := units.ParseFunnel(rest)
 			if err != nil {
@@ -70,6 +71,7 @@ func (s *teller) commands() map[string]func(rest string) {
 		"takes":    s.each(func(in *sim.Instance, _ string) { in.Full = false }),
 		"crash":    s.each(func(in *sim.Instance, _ string) { in.Crash() }),
 		"stubborn": s.each(func(in *sim.Instance, arg string) { in.Stubborn = arg != "no" }),
+		"mute":     s.each(func(in *sim.Instance, _ string) { in.Mute = true }),
 		"join": func(rest string) {
 			colour, n, _ := strings.Cut(rest, " ")
 			s.Fleet.Join(discovery.Colour(colour), s.number(n))
@@ -241,7 +243,7 @@ func (s *teller) everybody(do func(*sim.Instance)) {
 	}
 }
 
-// meddle is what happens to a proxy: "edge-2 gone", "edge-2 back", "edge-1
+// meddle is what happens to a proxy: "edge-2 gone", "edge-2 cut", "edge-2 back", "edge-1
 // refuses TEXT", "edge-1 takes", "tool-1 alien".
 func (s *teller) meddle(rest string) {
 	node, rest, _ := strings.Cut(rest, " ")
@@ -250,6 +252,8 @@ func (s *teller) meddle(rest string) {
 	switch what {
 	case "gone":
 		p.Leave()
+	case "cut":
+		p.Cut()
 	case "back":
 		p.Return()
 	case "slow":

@@ -13,7 +13,7 @@ import (
 )
 
 func (c *cli) proxies() *cobra.Command {
-	return &cobra.Command{
+	list := &cobra.Command{
 		Use:   "proxies",
 		Short: "List the Envoys, what they acknowledged and what they refused",
 		Args:  noArgs,
@@ -34,6 +34,8 @@ func (c *cli) proxies() *cobra.Command {
 			return c.printProxies(all, time.Now())
 		},
 	}
+	list.AddCommand(c.forget())
+	return list
 }
 
 func (c *cli) printProxies(all []api.Proxy, now time.Time) error {

@@ -44,6 +44,7 @@ func steady(name discovery.Service, n int) rollout.View {
 			v.Seen.Instances[in.ID] = rollout.Sighting{At: then, Status: st}
 		}
 	}
+	v.State.Proxies = []string{"edge-1", "edge-2"}
 	v.Seen.Proxies = []rollout.Proxy{{Node: "edge-1", Routes: true, Connected: true, Confirmed: true}, {Node: "edge-2", Routes: true, Connected: true, Confirmed: true}}
 	return v
 }

@@ -87,6 +87,15 @@ func (c *Client) Proxies(ctx context.Context) (all []Proxy, err error) {
 	return all, c.get(ctx, &all, nil, "proxies")
 }
 
+// Forget says that a proxy is gone.
+func (c *Client) Forget(ctx context.Context, node string) (a rollout.Answer, err error) {
+	data, err := json.Marshal(Forgetting{node})
+	if err != nil {
+		return a, err
+	}
+	return a, c.exchange(ctx, http.MethodPost, nil, data, &a, "proxies", "forget")
+}
+
 // Promote starts a promotion.
 func (c *Client) Promote(ctx context.Context, name discovery.Service, p Promotion) (rollout.Answer, error) {
 	return c.post(ctx, name, "promote", p)

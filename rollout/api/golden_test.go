@@ -77,6 +77,11 @@ var answers = map[string]func(t *testing.T) []asked{
 			do("promotion: draining, in a step", "pace", `{"close":3,"every":"1s"}`), do("promotion: draining, in a step", "pace", `{"close":10,"every":"3s"}`),
 			do("promotion: draining, in a step", "abort", ""), do("aborts: aborting while draining", "abort", ""),
 			do("superseded: a newer blue", "promote", `{"target":"blue","force":true}`),
+			{moment: "lost: one died, one left, a proxy went", method: "POST", path: "proxies/forget", body: `{"node":"edge-2"}`, server: func(s *api.Server) {
+				s.Do = func(_ context.Context, c rollout.Command) (rollout.Answer, error) {
+					return rollout.Answer{Text: fmt.Sprintf("%T", c)}, nil
+				}
+			}},
 		}
 	},
 	"refusals": func(t *testing.T) []asked {
@@ -97,6 +102,8 @@ var answers = map[string]func(t *testing.T) []asked{
 			do("promotion: draining, in a step", "promote", `{"target":"blue"}`), do("promotion: confirming", "promote", `{"target":"blue"}`),
 			do("aborts: draining the way back", "promote", `{"target":"green"}`), do("superseded: retired", "promote", `{"target":"green"}`),
 			do("promotion: new", "promote", `{"target":"green"}`), do("many events: done", "promote", `{"target":"blue","deadline":"1s"}`),
+			{moment: "promotion: steady", method: "POST", path: "proxies/forget", body: `{"node":"edge-1"}`},
+			{moment: "promotion: steady", method: "POST", path: "proxies/forget", body: `{"node":"edge-9"}`},
 			{moment: "promotion: steady", method: "GET", path: "services/mail"}, {moment: "promotion: steady", method: "GET", path: "watch?service=mail"},
 			{moment: "promotion: steady", method: "GET", path: "services/chat/plan"}, {moment: "promotion: steady", method: "GET", path: "services/chat/plan?target=green&speed=1"},
 			{moment: "promotion: steady", method: "GET", path: "nothing"}, {moment: "promotion: steady", method: "DELETE", path: "services/chat/promote"},

@@ -53,6 +53,7 @@ func (s Server) Handler() http.Handler {
 	v1.HandleFunc("GET /v1/watch", s.watch)
 	v1.HandleFunc("GET /v1/instances", s.ready(s.instances))
 	v1.HandleFunc("GET /v1/proxies", s.proxies)
+	v1.HandleFunc("POST /v1/proxies/forget", s.ready(s.forget))
 	v1.HandleFunc("GET /v1/reports", func(w http.ResponseWriter, r *http.Request) { say(w, s.Reports()) })
 	v1.HandleFunc("GET /v1/services/{service}", s.ready(s.service))
 	v1.HandleFunc("GET /v1/services/{service}/plan", s.ready(s.plan))
@@ -247,7 +248,7 @@ func refuse(w http.ResponseWriter, err error) {
 
 func httpStatus(c rollout.Code) int {
 	switch c {
-	case rollout.UnknownService:
+	case rollout.UnknownService, rollout.UnknownProxy:
 		return http.StatusNotFound
 	case rollout.BadRequest:
 		return http.StatusBadRequest

@@ -83,7 +83,7 @@ func (c *Crowd) returns(times int) {
 // Arrive has n new clients come to a colour, past the proxies.
 func (c *Crowd) Arrive(to discovery.Colour, n int) {
 	for range n {
-		if c.edge.through(nil, side(to)) == nil {
+		if c.edge.through(nil, side(to), direct) == nil {
 			c.after(c.again(), c.arrives)
 			continue
 		}

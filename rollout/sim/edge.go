@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -14,14 +15,15 @@ type Edge struct {
 	*ground
 	fleet *Fleet
 
-	proxies   []*Proxy  // sorted by name
-	serving   []*Proxy  // those that clients come through
-	routes    routes    // what the proxies are told
-	turned    time.Time // when its weights changed last
-	guard     string    // why they are not told it
-	turn      int       // round robin
-	reported  bool      // loads, in an exact world, too
-	kept      bool      // what the proxies hold is from before rolloutd lost its state
+	proxies   []*Proxy      // sorted by name
+	serving   []*Proxy      // those that clients come through
+	routes    routes        // what the proxies are told
+	alone     time.Duration // since when no proxy is connected; negative while one is
+	turned    time.Time     // when its weights changed last
+	guard     string        // why they are not told it
+	turn      int           // round robin
+	reported  bool          // loads, in an exact world, too
+	kept      bool          // what the proxies hold is from before rolloutd lost its state
 	loads     map[rollout.Place]rollout.Load
 	witnesses map[discovery.Colour]rollout.Witness
 }
@@ -38,7 +40,7 @@ func (e *Edge) Proxy(node string) *Proxy {
 
 // add connects a proxy, the i-th by name.
 func (e *Edge) add(i int, node string, delay time.Duration) {
-	e.proxies = slices.Insert(e.proxies, i, &Proxy{edge: e, node: node, delay: delay})
+	e.proxies = slices.Insert(e.proxies, i, &Proxy{edge: e, node: node, delay: delay, addr: netip.AddrFrom4([4]byte{10, 9, byte(len(e.proxies) >> 8), byte(len(e.proxies) + 1)})})
 	e.watch()
 }
 
@@ -93,7 +95,7 @@ func (e *Edge) publish(wish rollout.Wish) {
 // are any, and how many send each instance new connections.
 func (e *Edge) watch() {
 	envoys := slices.DeleteFunc(slices.Clone(e.proxies), func(p *Proxy) bool { return p.alien })
-	e.serving = slices.DeleteFunc(slices.Clone(envoys), (*Proxy).Gone)
+	e.serving = slices.DeleteFunc(slices.Clone(envoys), func(p *Proxy) bool { return p.gone && !p.cut })
 	if len(e.serving) == 0 {
 		e.serving = envoys
 	}
@@ -105,12 +107,19 @@ func (e *Edge) watch() {
 			}
 		}
 	}
+	if !slices.ContainsFunc(envoys, func(p *Proxy) bool { return !p.gone }) {
+		if e.alone < 0 {
+			e.alone = e.now
+		}
+	} else {
+		e.alone = -1
+	}
 }
 
-// through brings a client to the next instance of a colour that the routes lead to,
-// to any where there are none, or nowhere: it is refused. In an exact world the proxy
-// tries one after another.
-func (e *Edge) through(r *routes, c int) *Instance {
+// through brings a client from a machine to the next instance of a colour that the routes
+// lead to, to any where there are none, or nowhere: it is refused. In an exact world the
+// proxy tries one after another.
+func (e *Edge) through(r *routes, c int, from string) *Instance {
 	all := e.fleet.colours[c]
 	if r != nil && len(e.fleet.liars) > 0 {
 		all = slices.Concat(all, e.fleet.liars)
@@ -121,7 +130,7 @@ func (e *Edge) through(r *routes, c int) *Instance {
 		if r != nil && !r.opens(in, c) {
 			continue
 		}
-		if in.admits() {
+		if in.admits(from) {
 			return in
 		}
 		if !e.conf.Exact {
@@ -134,7 +143,7 @@ func (e *Edge) through(r *routes, c int) *Instance {
 // connect brings one client to an instance through some proxy, or nowhere: it is
 // refused.
 func (e *Edge) connect() *Instance {
-	r := e.route()
+	r, from := e.route()
 	c := 0
 	switch {
 	case r.weights[0] == 0:
@@ -142,15 +151,16 @@ func (e *Edge) connect() *Instance {
 	case r.weights[1] > 0 && e.rng.IntN(r.weights[0]+r.weights[1]) >= r.weights[0]:
 		c = 1
 	}
-	return e.through(r, c)
+	return e.through(r, c, from)
 }
 
-// route is what the next client's proxy has heard.
-func (e *Edge) route() *routes {
+// route is what the next client's proxy has heard, and its machine.
+func (e *Edge) route() (*routes, string) {
 	if len(e.serving) == 0 {
-		return &e.routes
+		return &e.routes, direct
 	}
-	return &e.serving[e.rng.IntN(len(e.serving))].heard
+	p := e.serving[e.rng.IntN(len(e.serving))]
+	return &p.heard, p.addr.String()
 }
 
 // reporting is how often the proxies of a large world report their loads.

@@ -76,7 +76,7 @@ func (f *Fleet) populate() {
 			n = n/2 + f.rng.IntN(n+1)
 		}
 		left -= n
-		in.hold(n)
+		in.hold(n, direct)
 	}
 }
 

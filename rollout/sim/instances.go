@@ -19,6 +19,8 @@ type Instance struct {
 	discovery.Instance
 	// Deaf: its drain endpoint does not answer.
 	Deaf bool
+	// Mute: it does not say who is connected to it.
+	Mute bool
 	// Full: it refuses every new connection.
 	Full bool
 	// Stubborn: a hook cannot end it.
@@ -43,6 +45,7 @@ type Instance struct {
 	accepted, evicted, returned, refused uint64
 	flapped                              uint64 // returned although nobody let them go
 	entered, rejected                    uint64 // as the proxies count
+	peers                                peers  // in an exact world
 
 	rollout        string
 	epoch, step    uint64
@@ -67,6 +70,9 @@ func (in *Instance) Status() drain.Status {
 		s.Active = *in.Claims
 	}
 	in.fleet.conf.Tells.say(&s, in.returned+in.flapped, in.returned)
+	if in.fleet.conf.Exact && !in.Mute {
+		s.Peers = in.peers.said()
+	}
 	if in.ordered {
 		s.State = drain.Draining
 		if s.Active == 0 {
@@ -134,6 +140,7 @@ func (in *Instance) release() int {
 	k := in.draw()
 	in.held[k]--
 	in.total--
+	in.peers.release()
 	in.fleet.held[in.side]--
 	return k
 }
@@ -155,8 +162,8 @@ func (in *Instance) draw() int {
 	return 0
 }
 
-// admits is a new connection at the instance.
-func (in *Instance) admits() bool {
+// admits is a new connection at the instance, from a machine.
+func (in *Instance) admits(from string) bool {
 	f := in.fleet
 	switch {
 	case in.dead, in.side == 1 && f.sulk > 0 && f.rng.Float64() < f.sulk:
@@ -165,15 +172,20 @@ func (in *Instance) admits() bool {
 	case in.ordered, in.Full, in.Limit > 0 && in.total >= in.Limit:
 		in.rejected++
 		in.refused++
+		in.peers.refuse(from)
 		return false
 	}
-	in.hold(1)
+	in.hold(1, from)
 	in.entered++
 	return true
 }
 
-// hold has the instance hold n connections more, of clients that were never closed.
-func (in *Instance) hold(n int) {
+// hold has the instance hold n connections more from a machine, of clients that were
+// never closed.
+func (in *Instance) hold(n int, from string) {
+	if in.fleet.conf.Exact {
+		in.peers.hold(n, from)
+	}
 	in.held[0] += n
 	in.total += n
 	in.accepted += uint64(n)
@@ -208,6 +220,7 @@ func (in *Instance) end() [times]int {
 	f.held[in.side] -= in.total
 	f.promises.lost += in.total
 	in.dead, in.left, in.held, in.total = true, 0, [times]int{}, 0
+	in.peers = nil
 	f.promises.disturb(f.now)
 	f.detect(func() {
 		if in.dead {
@@ -271,7 +284,7 @@ func (in *Instance) registered(change func()) {
 
 // Admit has n new clients connect to the instance, past every proxy.
 func (in *Instance) Admit(n int) {
-	in.hold(n)
+	in.hold(n, direct)
 	in.fleet.crowd.come(n)
 }
 

@@ -133,6 +133,12 @@ func (p *promises) closed(in *Instance, at time.Duration) {
 	if in.openAt > 0 {
 		p.fault(at, "%s closed a connection while %d proxies send it new ones", in.name, in.openAt)
 	}
+	if alone := w.Edge.alone; alone >= 0 && at-max(alone, w.seen.Watching.Sub(Epoch)) > p.every+6*time.Second && w.Outside.StoreIsUp() {
+		p.fault(at, "%s closed a connection although no proxy is connected since %v", in.name, alone)
+	}
+	if cut := w.Edge.cutOff(in); cut != nil && w.Outside.StoreIsUp() && at-cut.lost.Sub(Epoch) > p.every+time.Second {
+		p.fault(at, "%s closed a connection while %s, which is cut off, serves and sends it new ones", in.name, cut.node)
+	}
 	if !w.conf.Exact {
 		p.paced(at)
 		if at-p.shaken >= p.grace {

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 
@@ -46,24 +47,43 @@ func (r *routes) sends(in *Instance) bool {
 type Proxy struct {
 	edge   *Edge
 	node   string
+	addr   netip.Addr // its machine
 	delay  time.Duration
 	nack   string // why it refuses what it is told
 	gone   bool   // not connected
 	alien  bool   // an xDS client that is no Envoy of ours: it asks for nothing and acknowledges nothing
+	cut    bool   // … but its clients still come through it
 	unseen bool   // nor connected since rolloutd started
 	lost   time.Time
 	told   int    // the version it was sent last
 	heard  routes // what it acknowledged
 }
 
-// Leave ends the proxy's connection to rolloutd, and Return begins a new one.
+// Leave ends the proxy; others take its connections over. Return starts it anew, or
+// mends its connection to rolloutd.
 func (p *Proxy) Leave() {
-	p.gone, p.lost = true, p.edge.Now()
+	p.leave(false)
+	for _, other := range p.edge.proxies {
+		if !other.gone && !other.alien {
+			for _, in := range p.edge.fleet.instances {
+				in.peers.move(p.addr.String(), other.addr.String())
+			}
+			return
+		}
+	}
+}
+
+// Cut has the proxy and rolloutd not hear each other any more; its clients still come
+// through it, to where it last heard.
+func (p *Proxy) Cut() { p.leave(true) }
+
+func (p *Proxy) leave(cut bool) {
+	p.gone, p.cut, p.lost = true, cut, p.edge.Now()
 	p.again()
 }
 
 func (p *Proxy) Return() {
-	p.gone, p.unseen = false, false
+	p.gone, p.cut, p.unseen = false, false, false
 	p.again()
 }
 
@@ -99,10 +119,21 @@ func (p *Proxy) again() {
 
 // seen is the proxy as rolloutd sees it, when that is published.
 func (p *Proxy) seen(now *routes) rollout.Proxy {
-	s := rollout.Proxy{Node: p.node, Routes: !p.alien, Connected: !p.gone, Lost: p.lost, Confirmed: !p.gone && p.heard.version == now.version}
+	s := rollout.Proxy{Node: p.node, Addr: p.addr, Routes: !p.alien, Connected: !p.gone, Lost: p.lost, Confirmed: !p.gone && p.heard.version == now.version}
 	s.Routed = !p.alien && p.heard.version > 0 && p.heard.weights == now.weights && (!p.gone || p.edge.turned.Before(p.lost))
 	if p.heard.version != now.version {
 		s.Nack = p.nack
 	}
 	return s
+}
+
+// cutOff is a proxy that is cut off, serves, and sends new connections to the instance;
+// nil if there is none.
+func (e *Edge) cutOff(in *Instance) *Proxy {
+	for _, p := range e.proxies {
+		if p.cut && p.heard.sends(in) && e.fleet.hears(p.addr.String()) {
+			return p
+		}
+	}
+	return nil
 }

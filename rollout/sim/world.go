@@ -105,6 +105,11 @@ func New(conf Config) *World {
 	for i := range conf.Proxies {
 		edge.add(i, fmt.Sprintf("edge-%d", i+1), time.Duration(i+1)*20*time.Millisecond)
 	}
+	for i, in := range fleet.instances {
+		if n := len(edge.proxies); n > 0 {
+			in.peers.move(direct, edge.proxies[i%n].addr.String())
+		}
+	}
 	if conf.Exact {
 		w.next = never
 	} else {
