@@ -76,7 +76,7 @@ func (s *situation) sumMoved() Moved {
 		sight := s.seen.Instances[key]
 		done := x.deeds(sight)
 		all, m.Lost = all.plus(done.Totals), m.Lost+uint64(done.lost)
-		if r.takes(x) && x.Departed.IsZero() {
+		if r.takes(x) && x.Departed.IsZero() && !(x.Closed && sight.At.IsZero()) {
 			m.By = m.By.orBelow(told(s, key, x))
 		}
 	}

@@ -167,7 +167,7 @@ func turnRound(t *turn, event string) {
 			}
 		}
 		m := t.state.Members[f.key]
-		m.Standing, m.HookCalls, m.Admissions = Standing{Outgoing: m.Outgoing}, HookCalls{}, f.admissions
+		m.Standing, m.HookCalls, m.Admissions = Standing{Outgoing: m.Outgoing, Closed: staysClosed(&f, m)}, HookCalls{}, f.admissions
 		t.put(f.key, m)
 	}
 	s := t.write()
@@ -262,7 +262,11 @@ func begin(t *turn, plan Plan, left leftover) {
 		key, m := f.key, t.state.Members[f.key]
 		// An older release stays out of its colour while there is a newer one.
 		outgoing := m.Outgoing && m.Colour == plan.To && newer
-		t.put(key, Member{Identity: m.Identity, Departed: m.Departed, Standing: Standing{Outgoing: outgoing}})
+		closed := m.Closed
+		if m.Colour == plan.To && !outgoing {
+			closed = f.endpoint && (!f.answers || f.refusing)
+		}
+		t.put(key, Member{Identity: m.Identity, Departed: m.Departed, Standing: Standing{Outgoing: outgoing, Closed: closed}})
 		if left.owed > 0 && !f.heard.IsZero() {
 			t.count(key) // from the same answers on: clients that are on their way come back in between
 		}

@@ -18,7 +18,7 @@ func (s *situation) keptOpen(c discovery.Colour) []*fact {
 	}
 	var kept []*fact
 	for _, f := range l.colour[c] {
-		if !f.drains && !f.refusing && (f.doubtful() && f.serves || f.instance == nil && alive(s, f)) {
+		if !f.drains && !f.refusing && !f.shut && (f.doubtful() && f.serves || f.instance == nil && alive(s, f)) {
 			kept = append(kept, f)
 		}
 	}

@@ -104,6 +104,7 @@ func absorbInstance(t *turn, in discovery.Instance) {
 	}
 	next := Member{Identity: Identity{ID: in.ID, Colour: in.Colour, Addr: in.Addr, Drain: in.Drain}}
 	next.Fresh = !known && joinsNext(t.situation, in)
+	next.Closed = t.state.Rollout.closedAtFirst(in)
 	if back, ok := t.state.Members[former(next)]; ok {
 		t.drop(former(next))
 		next = back

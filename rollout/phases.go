@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/sluice-proxy/sluice/discovery"
 )
 
 const (
@@ -24,6 +26,10 @@ func steady(t *turn) Reason {
 	if len(t.state.Members) > 0 && len(t.members().open[live]) == 0 {
 		return t.wait(blocked(NoHealthyLive, "%s has no healthy instance, new connections get 503; start some, or promote %s", live, live.Other()))
 	}
+	keepClosed(t, t.members().colour[live])
+	if shut := shutOut(t.situation, live); len(shut) > 0 {
+		return reason(IsSteady, "all new connections go to %s, none to %s before it says that it takes them (%s)", live, keys(shut), whyClosed(t.situation, shut[0]))
+	}
 	return reason(IsSteady, "all new connections go to %s", live)
 }
 
@@ -42,6 +48,7 @@ func opening(t *turn) Reason {
 	if closed := followStartingGates(t); closed != nil {
 		return t.wait(closed)
 	}
+	closeUnheard(t)
 	if r.Policy.Canary > 0 && !r.Aborting {
 		t.enter(Shifting, fmt.Sprintf("canary: %s of new connections to %s for %s", r.Policy.Canary, r.To, r.Policy.Soak))
 		t.rollout().Weight = r.Policy.Canary
@@ -65,7 +72,7 @@ func targetClosed(t *turn) (closed *blocker) {
 			continue
 		}
 		if closed == nil {
-			closed = blocked(TargetClosed, "waiting: %s instance %s has not said yet that it takes new connections", r.To, f.key)
+			closed = blocked(TargetClosed, "waiting: %s instance %s has not said yet that it takes new connections%s", r.To, f.key, whyUnsaid(t.seen.Instances[f.key]))
 		}
 		if !fresh {
 			t.ask = append(t.ask, f.key)
@@ -187,6 +194,9 @@ func soaking(t *turn) Reason {
 // finish ends the rollout and remembers it.
 func finish(t *turn, how Outcome) {
 	moved := t.moved()
+	for _, c := range discovery.Colours {
+		keepClosed(t, t.members().colour[c])
+	}
 	for key := range t.state.Members {
 		t.fold(key)
 	}

@@ -190,6 +190,13 @@ func planTarget(s *situation, p *Plan) {
 		if !m.Departed.IsZero() && sight.Status.Active > 0 {
 			p.Problems = append(p.Problems, fmt.Sprintf("%s of the release before still holds %d connections on %s", key, sight.Status.Active, p.To))
 		}
+		switch {
+		case f.instance == nil || !f.serves || !f.endpoint:
+		case sight.Err != "":
+			p.Problems = append(p.Problems, fmt.Sprintf("%s cannot be told to take new connections, so it gets none (%s)", key, sight.Err))
+		case sight.At.IsZero():
+			p.Problems = append(p.Problems, fmt.Sprintf("%s has not said yet whether it takes new connections, try again in a moment", key))
+		}
 		if m.Departed.IsZero() {
 			p.by = p.by.orBelow(told(s, key, m))
 		}

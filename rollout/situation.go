@@ -100,6 +100,8 @@ type fact struct {
 	// epoch, so that what it holds can only fall.
 	heard                    time.Time
 	answers, refusing, gated bool
+	// shut: it gets no new connections since it is Closed and says nothing else.
+	shut bool
 	// dead: its process no longer exists, by two witnesses: see isDead.
 	dead bool
 	// held is how many connections it holds, by its own word or, where it has no
@@ -146,7 +148,7 @@ func (s *situation) members() *roster {
 		if f.twin.second {
 			continue // the other is here
 		}
-		if f.serves && !f.drains && !f.refusing && !f.doubtful() {
+		if f.serves && !f.drains && !f.refusing && !f.shut && !f.doubtful() {
 			l.open[f.colour] = append(l.open[f.colour], f)
 		}
 		if f.old {
@@ -226,6 +228,7 @@ func (s *situation) factOf(x listed, m Member, shared twin, empty bool) fact {
 		heard: sight.At, answers: sight.Err == "" && !sight.At.IsZero(), refusing: sight.refusing(),
 	}
 	f.recoloured = in != nil && in.Colour != m.Colour
+	f.shut = m.Closed && f.endpoint && (!f.answers || f.refusing)
 	f.dead = isDead(s, &f, sight)
 	if r := s.state.Rollout; r != nil {
 		f.old, f.takes = r.old(m), r.takes(m)

@@ -145,6 +145,9 @@ type Standing struct {
 	// Fresh: it joined a colour that drained already and held nothing; it is left
 	// alone, as the beginning of the next release, until that is promoted.
 	Fresh bool `json:"fresh,omitempty"`
+	// Closed: it gets no new connections until it says that it serves. It last said that
+	// it refuses them, or it is one of a target that has not said that it takes them.
+	Closed bool `json:"closed,omitempty"`
 	// Turn is the batch in which it drains; 0: its turn has not come. Invariant:
 	// not above the rollout's Batch.
 	Turn int `json:"turn,omitempty"`

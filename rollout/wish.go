@@ -145,7 +145,7 @@ func (s *situation) endpoints(c discovery.Colour) []Endpoint {
 	out := []Endpoint{}
 	kept := s.keptOpen(c)
 	for _, f := range s.members().colour[c] {
-		closed := !f.serves || f.refusing || f.drains || f.doubtful()
+		closed := !f.serves || f.refusing || f.shut || f.drains || f.doubtful()
 		if slices.Contains(kept, f) {
 			closed = false
 		}

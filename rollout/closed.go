@@ -1,0 +1,83 @@
+package rollout
+
+import (
+	"cmp"
+	"fmt"
+
+	"github.com/sluice-proxy/sluice/discovery"
+)
+
+// staysClosed reports whether a member gets no new connections until it says that it
+// serves: it last said that it refuses them, it was told to, or it was closed already.
+// One that answers speaks for itself.
+func staysClosed(f *fact, m Member) bool {
+	switch {
+	case !f.endpoint, f.answers && !f.refusing:
+		return false
+	}
+	return m.Closed || f.refusing || f.drains
+}
+
+// keepClosed remembers of each of the members whether it stays closed, so that a rolloutd
+// that starts anew and cannot ask it knows.
+func keepClosed(t *turn, of []*fact) {
+	for _, f := range of {
+		if m := t.state.Members[f.key]; m.Closed != staysClosed(f, m) {
+			m.Closed = !m.Closed
+			t.put(f.key, m)
+		}
+	}
+}
+
+// closeUnheard closes each instance of the target that has not said since the rollout
+// began that it takes new connections; an abort goes back to instances that had them,
+// and closes only those that refuse.
+func closeUnheard(t *turn) {
+	r := t.state.Rollout
+	for _, f := range t.members().target {
+		m := t.state.Members[f.key]
+		said := !f.refusing && !f.heard.Before(r.Since)
+		closed := f.endpoint && !said && (!r.Aborting || staysClosed(f, m))
+		if closed != m.Closed {
+			m.Closed = closed
+			t.put(f.key, m)
+		}
+		if closed && f.serves {
+			t.rollout().LeftBehind = append(t.state.Rollout.LeftBehind, "instance "+string(f.key))
+			t.note(fmt.Sprintf("%s gets no new connections: it has not said that it takes them (%s)", f.key, whyClosed(t.situation, f)))
+		}
+	}
+}
+
+// closedAtFirst reports whether an instance that joins is closed until it says that it
+// takes new connections: it joins a target that is to get them.
+func (r *Rollout) closedAtFirst(in discovery.Instance) bool {
+	return r != nil && !r.Aborting && in.Colour == r.To && in.Drain != ""
+}
+
+// whyClosed is why an instance has not said that it takes new connections.
+func whyClosed(s *situation, f *fact) string {
+	if f.refusing && f.answers {
+		return "it refuses them"
+	}
+	return cmp.Or(s.seen.Instances[f.key].Err, "it has not answered yet")
+}
+
+// whyUnsaid is the same beside a sentence; empty before anything is known.
+func whyUnsaid(sight Sighting) string {
+	if sight.Err == "" {
+		return ""
+	}
+	return " (" + sight.Err + ")"
+}
+
+// shutOut lists the healthy instances of a colour that get no new connections because
+// they have not said that they take them.
+func shutOut(s *situation, c discovery.Colour) (out []*fact) {
+	for _, f := range s.members().colour[c] {
+		if f.serves && f.shut && !f.drains {
+			out = append(out, f)
+		}
+	}
+	return out
+}
