@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -30,6 +31,9 @@ type Registration struct {
 	// KillAfter is a duration such as 90s; empty when not declared.
 	KillAfter string
 	Version   string
+	// Ignored says what of the registration is not used, in plain words; empty when
+	// all is.
+	Ignored string
 }
 
 // Hook as a drain address says that the policy's hook ends the instance.
@@ -70,6 +74,9 @@ func NewFleet(registrations []Registration) Fleet {
 		if i.KillAfter, err = killAfter(r.KillAfter); err != nil {
 			note(err)
 		}
+		if r.Ignored != "" {
+			note(errors.New(r.Ignored))
+		}
 		f.Instances = append(f.Instances, i)
 	}
 	f.Twins = FindTwins(f.Instances)
@@ -81,7 +88,8 @@ func compare(a, b Registration) int {
 	return cmp.Or(
 		cmp.Compare(a.ID, b.ID), cmp.Compare(a.Unfit, b.Unfit), cmp.Compare(a.Address, b.Address), cmp.Compare(a.Port, b.Port),
 		cmp.Compare(a.Colour, b.Colour), cmp.Compare(a.Health, b.Health), cmp.Compare(a.Drain, b.Drain),
-		cmp.Compare(a.Capacity, b.Capacity), cmp.Compare(a.KillAfter, b.KillAfter), cmp.Compare(a.Version, b.Version))
+		cmp.Compare(a.Capacity, b.Capacity), cmp.Compare(a.KillAfter, b.KillAfter), cmp.Compare(a.Version, b.Version),
+		cmp.Compare(a.Ignored, b.Ignored))
 }
 
 // addr accepts what a proxy can connect to: host names are refused by Envoy.
@@ -143,13 +151,20 @@ func isPort(s string) bool {
 	return err == nil && n > 0
 }
 
+// What a registration can declare at most: more is a slip of the pen, and nobody has to
+// calculate with it.
+const (
+	mostCapacity  = 100_000_000
+	mostKillAfter = 30 * 24 * time.Hour
+)
+
 func capacity(s string) (int, error) {
 	if s == "" {
 		return 0, nil
 	}
 	n, err := strconv.Atoi(s)
-	if err != nil || n < 1 {
-		return 0, fmt.Errorf("its capacity %q is no whole number above 0, so it counts as not declared; write it like 5000", s)
+	if err != nil || n < 1 || n > mostCapacity {
+		return 0, fmt.Errorf("its capacity %.40q is no whole number from 1 to %d, so it counts as not declared; write it like 5000", s, mostCapacity)
 	}
 	return n, nil
 }
@@ -159,8 +174,8 @@ func killAfter(s string) (time.Duration, error) {
 		return 0, nil
 	}
 	d, err := time.ParseDuration(s)
-	if err != nil || d <= 0 {
-		return 0, fmt.Errorf("its kill_after %q is no duration above 0, so it counts as not declared; write it like 90s or 10m", s)
+	if err != nil || d <= 0 || d > mostKillAfter {
+		return 0, fmt.Errorf("its kill_after %.40q is no duration above 0 and of 30 days at most, so it counts as not declared; write it like 90s or 10m", s)
 	}
 	return d, nil
 }

@@ -39,6 +39,9 @@ func TestNewFleet(t *testing.T) {
 		"capacity in words":   {with(func(r *Registration) { r.Capacity = "lots" }), "", `capacity "lots"`},
 		"capacity 0":          {with(func(r *Registration) { r.Capacity = "0" }), "", `capacity "0"`},
 		"capacity overflow":   {with(func(r *Registration) { r.Capacity = "99999999999999999999" }), "", "capacity"},
+		"capacity of a typo":  {with(func(r *Registration) { r.Capacity = "9223372036854775807" }), "", "from 1 to 100000000"},
+		"ends in a century":   {with(func(r *Registration) { r.KillAfter = "900000h" }), "", "of 30 days at most"},
+		"weights":             {with(func(r *Registration) { r.Ignored = "its weights are not used" }), "", "not used"},
 		"unreadable drain":    {with(func(r *Registration) { r.Drain = "here" }), "", `drain address "here"`},
 		"nothing but address": {Registration{ID: "a", Colour: Blue, Address: "10.0.0.1", Port: 80}, "", ""},
 	} {

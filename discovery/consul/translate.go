@@ -50,11 +50,16 @@ func registration(e *api.ServiceEntry, t tags) discovery.Registration {
 		KillAfter: s.Meta["kill_after"],
 		Version:   s.Meta["version"],
 	}
+	if w := s.Weights; w.Passing > 1 || w.Warning > 1 {
+		r.Ignored = fmt.Sprintf("its weights, %d passing and %d warning, are not used: proxies share new connections evenly", w.Passing, w.Warning)
+	}
 	if r.Address == "" && e.Node != nil {
 		r.Address = e.Node.Address
 	}
 	blue, green := slices.Contains(s.Tags, t.blue), slices.Contains(s.Tags, t.green)
 	switch {
+	case s.Kind != api.ServiceKindTypical:
+		r.Unfit = fmt.Sprintf("it is a %s of Consul's mesh and no instance; name the service behind it", s.Kind)
 	case blue && green:
 		r.Unfit = fmt.Sprintf("it has both tags, %s and %s; leave it one of them", t.blue, t.green)
 	case blue:

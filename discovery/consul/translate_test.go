@@ -102,6 +102,24 @@ func TestTagsCanBeNamed(t *testing.T) {
 	}
 }
 
+func TestMeshAndWeights(t *testing.T) {
+	entry := func(id string, change func(*api.AgentService)) *api.ServiceEntry {
+		s := &api.AgentService{ID: id, Address: "10.0.0.1", Port: 80 + int(id[0]), Tags: []string{"blue"}}
+		change(s)
+		return &api.ServiceEntry{Service: s}
+	}
+	f := translate([]*api.ServiceEntry{
+		entry("a", func(s *api.AgentService) { s.Weights = api.AgentWeights{Passing: 1, Warning: 1} }),
+		entry("b", func(s *api.AgentService) { s.Weights = api.AgentWeights{Passing: 9, Warning: 1} }),
+		entry("c", func(s *api.AgentService) { s.Kind = api.ServiceKindConnectProxy }),
+	}, plain)
+	left := []discovery.LeftOut{{ID: "c", Reason: "it is a connect-proxy of Consul's mesh and no instance; name the service behind it"}}
+	notes := []discovery.Note{{ID: "b", Text: "its weights, 9 passing and 1 warning, are not used: proxies share new connections evenly"}}
+	if in(f) != "a b c?" || !slices.Equal(f.LeftOut, left) || !slices.Equal(f.Notes, notes) {
+		t.Errorf("%+v", f)
+	}
+}
+
 func FuzzTranslate(f *testing.F) {
 	answers, _ := filepath.Glob("testdata/*.json")
 	for _, path := range answers {

@@ -54,7 +54,7 @@ type Discovery struct {
 // Consul is an agent and how it is read.
 type Consul struct {
 	// Address is host:port, or an http:// or https:// URL. Default
-	// 127.0.0.1:8500.
+	// CONSUL_HTTP_ADDR, or 127.0.0.1:8500.
 	Address string `yaml:"address"`
 	// TokenFile holds the ACL token: it needs service:read and node:read on the
 	// services. Default: no token.

@@ -94,7 +94,7 @@ func (r *reading) syntax(err error) *Problem {
 }
 
 func (c *Consul) defaults() {
-	c.Address = "127.0.0.1:8500"
+	c.Address = cmp.Or(os.Getenv("CONSUL_HTTP_ADDR"), "127.0.0.1:8500")
 	c.Tags = Tags{Blue: string(discovery.Blue), Green: string(discovery.Green)}
 }
 

@@ -23,8 +23,8 @@ func CheckWatches(services int) error {
 // something else: the name is a segment of a path.
 func CheckName(service string) error {
 	switch {
-	case strings.ContainsAny(service, "/?# "):
-		return fmt.Errorf("%q is no service of Consul's; it holds no /, ?, # or space", service)
+	case strings.ContainsAny(service, "/?#"):
+		return fmt.Errorf("%q is no service of Consul's; it holds no /, ? or #", service)
 	case service == "." || service == "..":
 		return fmt.Errorf("%q is no service of Consul's; a path would lose it", service)
 	}
