@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"strings"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -34,6 +35,16 @@ const ours, owner = "sluice", "service"
 // stormName is the name of a Listener's storm guard; no Listener's own name has
 // a slash.
 func stormName(listener string) string { return listener + "/storm" }
+
+// ListenerOf is the listener that the resource is a part of; empty for those that are of a
+// service, or of all.
+func ListenerOf(ref resource.Ref) string {
+	switch ref.Type {
+	case ListenerType, SecretType, RouteType, ExtensionType:
+		return strings.TrimSuffix(ref.Name, stormName(""))
+	}
+	return ""
+}
 
 // storm holds the buckets of the guarded services on a listener.
 func storm(l edge.Listener, on []routed) resource.Resource {

@@ -2,9 +2,12 @@ package envoy
 
 import (
 	"path"
+	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/xds/resource"
@@ -28,6 +31,26 @@ func transport(l edge.Listener) *corev3.TransportSocket {
 			TypedConfig: packed(&tlsv3.DownstreamTlsContext{CommonTlsContext: common}),
 		},
 	}
+}
+
+// Respell is an encoded Secret with its paths spelled in another way. An Envoy that could not
+// read the files takes the same Secret for no change, acknowledges it and does not look again.
+func Respell(body []byte, n int) []byte {
+	s := &tlsv3.Secret{}
+	if proto.Unmarshal(body, s) != nil || s.GetTlsCertificate() == nil {
+		return body
+	}
+	for _, file := range []*corev3.DataSource{s.GetTlsCertificate().GetCertificateChain(), s.GetTlsCertificate().GetPrivateKey()} {
+		if name, ok := file.GetSpecifier().(*corev3.DataSource_Filename); ok {
+			dir, base := path.Split(name.Filename)
+			name.Filename = dir + strings.Repeat("./", n) + base
+		}
+	}
+	spelled, err := proto.MarshalOptions{Deterministic: true}.Marshal(s)
+	if err != nil {
+		return body
+	}
+	return spelled
 }
 
 // secret names the files; Envoy reads them on its own machine, and again when

@@ -45,7 +45,7 @@ func (s *situation) unconfirmed(n need) *blocker {
 		switch {
 		case !p.Routes:
 		case p.Connected && p.Nack != "":
-			return blocked(Nacked, "waiting: proxy %s refused its configuration (%s); mend the cause, then restart that Envoy", p.Node, p.Nack)
+			return blocked(Nacked, "waiting: proxy %s refused its configuration (%s); mend the cause: what was refused is sent again within a minute, and at once when rolloutd gets SIGHUP", p.Node, p.Nack)
 		case p.Connected && !n.met(p):
 			behind = append(behind, p.Node)
 		}

@@ -39,8 +39,8 @@ type Client struct {
 	// again and not named a type yet, they are what it asked for last.
 	Everything map[string]bool
 	Asked      map[resource.Ref]bool
-	// Nacks is the newest refusal of each type that has one which no later
-	// acknowledgement or removal has settled, sorted by type.
+	// Nacks are the refusals that no later acknowledgement or removal has settled, sorted
+	// by type, the newest first. A name is in one of them.
 	Nacks []Nack
 	// NackCount counts all refusals since this process started.
 	NackCount uint64
@@ -139,11 +139,7 @@ func (p *peer) describe() Client {
 				}
 			}
 		}
-		if h.nack != nil {
-			nack := *h.nack
-			nack.Names = slices.Clone(nack.Names)
-			d.Nacks = append(d.Nacks, nack)
-		}
+		d.Nacks = append(d.Nacks, h.refusals()...)
 	}
 	slices.SortFunc(d.Withheld, func(a, b Withheld) int { return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Name, b.Name)) })
 	return d

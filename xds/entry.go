@@ -6,8 +6,10 @@ type entry struct {
 	// held is what the proxy acknowledged, or claimed to hold when it connected;
 	// without an envelope it is a version that is not known here.
 	held *revision
-	// refused is not sent again before its content changes.
+	// refused is sent again when its content changes, or later; tries counts how often it was
+	// refused since the proxy held what is published.
 	refused *revision
+	tries   int
 	// withheld says what the proxy is not sent, and why.
 	withheld *Withheld
 
@@ -27,7 +29,7 @@ type entry struct {
 // disowned is what stays known of a name when the stream that spoke for its type has
 // ended. The pending response is lost, so what it repeated must be sent again.
 func (e entry) disowned() entry {
-	return entry{held: e.held, refused: e.refused, named: e.named, again: e.again || e.repeated}
+	return entry{held: e.held, refused: e.refused, tries: e.tries, named: e.named, again: e.again || e.repeated}
 }
 
 // dropped is what stays known of a name that the proxy no longer asks for: what is

@@ -21,14 +21,14 @@ type holding struct {
 	agenda       agenda
 	subscription subscription
 	flight       flight
-	all          bool  // the stream before asked for everything
-	nack         *Nack // the newest refusal; nil once it is settled
+	all          bool             // the stream before asked for everything
+	nacks        map[string]*Nack // what is refused and not settled, by name; "": nameless
 }
 
 func newHolding(s *Server, p *peer, typeURL string) *holding {
 	h := &holding{
 		s: s, p: p, typeURL: typeURL,
-		names: inventory{byName: map[string]*entry{}}, flight: flight{pending: map[string]*response{}},
+		names: inventory{byName: map[string]*entry{}}, nacks: map[string]*Nack{}, flight: flight{pending: map[string]*response{}},
 	}
 	h.disown()
 	return h

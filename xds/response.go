@@ -112,7 +112,7 @@ func (h *holding) put(r *response, snap *snapshot, name string, e *entry) bool {
 	case wait:
 		h.agenda.wait(name, e)
 	case send:
-		r.changed = append(r.changed, v.revision)
+		r.changed = append(r.changed, h.varied(v.revision, e))
 	case remove:
 		r.removed = append(r.removed, name)
 	}

@@ -46,6 +46,9 @@ type Options struct {
 	// first is sent, the one of the second with the same name is sent again
 	// right after, even if unchanged (a modified cluster waits for its endpoints).
 	Resend map[string]string
+	// Vary maps a type, of which a proxy that has refused some bytes takes the same bytes
+	// for no change and acknowledges them, to other bytes that mean the same: the n-th, from 1.
+	Vary map[string]func(body []byte, n int) []byte
 	// Processes knows which process a stream is of; nil is a book of its own.
 	Processes *process.Book
 }
@@ -58,6 +61,7 @@ type Server struct {
 	onePerResponse map[string]bool
 	resend         map[string]string
 	followers      map[string]bool // the types that follow another
+	vary           map[string]func(body []byte, n int) []byte
 	processes      *process.Book
 
 	publish  sync.Mutex // orders publishers
@@ -78,6 +82,7 @@ func New(o Options) *Server {
 		resend:         maps.Clone(o.Resend),
 		followers:      map[string]bool{},
 		changed:        level.New(),
+		vary:           maps.Clone(o.Vary),
 		byName:         map[string]*peer{},
 		processes:      cmp.Or(o.Processes, process.New()),
 		streams:        map[*stream]struct{}{},

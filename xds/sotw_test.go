@@ -86,10 +86,10 @@ func TestNackStorm(t *testing.T) {
 		s.hears("RDS +web:1")
 		d.hears("RDS +web:1")
 		time.Sleep(time.Minute)
-		s.hears()
-		d.hears()
+		synctest.Wait()
 		for _, node := range []string{"edge-1", "edge-2"} {
-			if p := w.proxy(node); p.NackCount != 4 {
+			// Each of the three again after 1, 2, 4, 8 and 16 s.
+			if p := w.proxy(node); p.NackCount != 4+3*5 || len(p.Nacks) != 3 {
 				t.Errorf("%s refused %d times", node, p.NackCount)
 			}
 		}

@@ -38,6 +38,7 @@ type publisher struct {
 	good     rollout.Wishes               // the last wish of each service that was published
 	set      []resource.Resource
 	versions map[resource.Ref]string
+	owners   map[resource.Ref]discovery.Service // of what is published; empty: several share it
 	routings routings
 	proxies  []xds.Client
 	refused  map[discovery.Service]string
@@ -51,6 +52,7 @@ func newPublisher(c *config.Config, logger *slog.Logger) *publisher {
 			WriteOnce:      []string{envoy.ListenerType},
 			OnePerResponse: []string{envoy.RouteType, envoy.EndpointType, envoy.ExtensionType},
 			Resend:         map[string]string{envoy.ClusterType: envoy.EndpointType},
+			Vary:           map[string]func([]byte, int) []byte{envoy.SecretType: envoy.Respell},
 			Processes:      processes,
 		}),
 		hub:    reports.New(reports.Options{Logger: logger, OwnClusters: []string{bootstrap.Cluster}, Processes: processes}),
@@ -209,6 +211,10 @@ func (p *publisher) tell() {
 		panic(err) // the guard has validated every message, so it can be encoded
 	}
 	p.versions = p.server.Versions()
+	p.owners = map[resource.Ref]discovery.Service{}
+	for _, r := range p.set {
+		p.owners[r.Ref] = discovery.Service(r.Owner)
+	}
 }
 
 // refresh takes over what the proxies have acknowledged since.
@@ -229,7 +235,7 @@ const sayWithin = 2 * time.Second
 func (p *publisher) Proxies(name discovery.Service) []rollout.Proxy {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	needs, concerned := p.needs(name)
+	needs := p.needs(name)
 	paths, now := p.paths(name), time.Now()
 	service := p.service(name)
 	out := make([]rollout.Proxy, 0, len(p.proxies))
@@ -244,13 +250,7 @@ func (p *publisher) Proxies(name discovery.Service) []rollout.Proxy {
 			Routed:    routes && !x.Contested && service != nil && p.routings.reached(x, *service, p.good[name]),
 			Keeps:     p.keeps(name, x),
 		}
-		for _, n := range x.Nacks {
-			for _, name := range n.Names {
-				if concerned[resource.Ref{Type: n.Type, Name: name}] {
-					seen.Nack = n.Message
-				}
-			}
-		}
+		seen.Nack = p.refusal(name, x)
 		out = append(out, seen)
 	}
 	return out
@@ -311,26 +311,21 @@ func (p *publisher) foreign(x xds.Client) bool {
 }
 
 // needs is what a proxy has to hold to send the service's connections where they
-// should go, and whose refusals concern the service.
-func (p *publisher) needs(name discovery.Service) (map[resource.Ref]string, map[resource.Ref]bool) {
+// should go.
+func (p *publisher) needs(name discovery.Service) map[resource.Ref]string {
 	s := p.service(name)
 	if s == nil {
-		return nil, nil
+		return nil
 	}
-	needs, concerned := map[resource.Ref]string{}, map[resource.Ref]bool{
-		{Type: envoy.ListenerType, Name: s.Listener}: true,
-	}
-	for _, c := range discovery.Colours {
-		concerned[resource.Ref{Type: envoy.ClusterType, Name: envoy.ClusterName(name, c)}] = true
-	}
+	needs := map[resource.Ref]string{}
 	for _, ref := range envoy.Needs(*s) {
 		version, published := p.versions[ref]
 		if !published {
-			return nil, concerned
+			return nil
 		}
-		needs[ref], concerned[ref] = version, true
+		needs[ref] = version
 	}
-	return needs, concerned
+	return needs
 }
 
 // service is what of a service's configuration Envoy hears; nil if it has none.

@@ -11,17 +11,18 @@ import (
 	"github.com/sluice-proxy/sluice/rollout/control"
 )
 
-// reload rereads the configuration whenever hup says so. What is wrong or cannot
+// reload rereads the configuration whenever hup says so, after hearing is told of it. What is wrong or cannot
 // change in a running program is logged, and the running configuration stays as
 // a whole.
 func reload(ctx context.Context, path string, conf *config.Config, hup <-chan os.Signal, logger *slog.Logger,
-	control *control.Controller, asked *queries, apply func(*config.Config)) {
+	control *control.Controller, asked *queries, hearing func(), apply func(*config.Config)) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-hup:
 		}
+		hearing()
 		next, err := config.Load(path)
 		if err != nil {
 			logger.Error("reload refused", "reason", err)

@@ -88,7 +88,7 @@ func serve(ctx context.Context, path string, hup <-chan os.Signal, logger *slog.
 		return serveAPI(ctx, operator(conf, control, pub, source, carried, asked), apiListener)
 	})
 	group.Go(func() error {
-		reload(ctx, path, conf, hup, logger, control, asked, func(next *config.Config) {
+		reload(ctx, path, conf, hup, logger, control, asked, pub.server.Retry, func(next *config.Config) {
 			asked.follow(next)
 			pub.configure(next)
 			control.Configure(services(next))
