@@ -28,7 +28,8 @@ type listening struct {
 	held    map[resource.Ref]bool
 	version map[resource.Ref]string
 	weights map[string]uint32 // by cluster, of the last routes
-	nowhere string            // what a route of the last routes answers by itself
+	leave   func()
+	nowhere string // what a route of the last routes answers by itself
 	removed []string
 }
 
@@ -48,7 +49,8 @@ func (p *program) listenAgain(node string, before *listening) *listening {
 	}
 	l := &listening{t: p.t, stream: stream, held: map[resource.Ref]bool{}, version: map[resource.Ref]string{}, weights: map[string]uint32{}}
 	var hearing sync.WaitGroup
-	p.t.Cleanup(func() { cancel(); hearing.Wait(); _ = conn.Close() })
+	l.leave = func() { cancel(); hearing.Wait(); _ = conn.Close() }
+	p.t.Cleanup(l.leave)
 	for _, kind := range []string{envoy.ClusterType, envoy.EndpointType, envoy.ListenerType, envoy.RouteType} {
 		r := &xdsproto.DeltaDiscoveryRequest{Node: &core.Node{Id: node, Cluster: "edge"}, TypeUrl: kind, InitialResourceVersions: before.claims(kind)}
 		if r.ResourceNamesSubscribe = slices.Sorted(maps.Keys(r.InitialResourceVersions)); kind == envoy.ClusterType || kind == envoy.ListenerType {

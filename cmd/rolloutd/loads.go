@@ -41,7 +41,9 @@ type loads struct {
 	traffic     map[discovery.Service]traffic
 	differences map[discovery.Service]map[discovery.InstanceID]rollout.Difference
 
-	differs map[discovery.Service]*control.Differ // owned by run
+	// Owned by run: differs compares, and waited is which proxies a service waited for.
+	differs map[discovery.Service]*control.Differ
+	waited  map[discovery.Service]map[string]bool
 }
 
 // traffic is what the proxies carry of one service. Never changed once made.
@@ -52,7 +54,7 @@ type traffic struct {
 }
 
 func newLoads(pub *publisher) *loads {
-	return &loads{pub: pub, start: time.Now(), nodes: map[string]time.Time{}, differs: map[discovery.Service]*control.Differ{}}
+	return &loads{pub: pub, start: time.Now(), nodes: map[string]time.Time{}, differs: map[discovery.Service]*control.Differ{}, waited: map[discovery.Service]map[string]bool{}}
 }
 
 // Loads returns what the proxies reported of a service when run looked last.
@@ -102,10 +104,10 @@ func (l *loads) run(ctx context.Context, control *control.Controller) error {
 
 // look computes everything anew; false when nothing is reported.
 func (l *loads) look(views map[discovery.Service]rollout.View, now time.Time) bool {
-	nodes := l.holders(now)
+	nodes, away := l.holders(now)
 	all := map[discovery.Service]traffic{}
 	for name, tcp := range l.pub.carries() {
-		all[name] = l.of(name, tcp, nodes, now)
+		all[name] = l.of(name, tcp, nodes, l.left(views[name].State, name, away), now)
 	}
 	differences := map[discovery.Service]map[discovery.InstanceID]rollout.Difference{}
 	for name, v := range views {
@@ -126,9 +128,34 @@ func (l *loads) look(views map[discovery.Service]rollout.View, now time.Time) bo
 	return false
 }
 
+// left tells which of the proxies that are away the service does not wait for any more:
+// they are gone, and what they held is.
+func (l *loads) left(state rollout.State, name discovery.Service, away map[string]bool) (gone func(node string) bool) {
+	waited := l.waited[name]
+	if waited == nil {
+		waited = map[string]bool{}
+		l.waited[name] = waited
+	}
+	for _, node := range state.Proxies {
+		waited[node] = true
+	}
+	maps.DeleteFunc(waited, func(node string, _ bool) bool {
+		_, waits := slices.BinarySearch(state.Proxies, node)
+		return !waits && !away[node]
+	})
+	return func(node string) bool {
+		if !away[node] || !waited[node] {
+			return false
+		}
+		_, waits := slices.BinarySearch(state.Proxies, node)
+		return !waits
+	}
+}
+
 // holders lists every proxy that may hold connections: those that are connected for
-// configuration or were within lostRetention.
-func (l *loads) holders(now time.Time) []string {
+// configuration or were within lostRetention, and which of them are away. What one that is
+// away held is a bound until its service does not wait for it any more: then it is gone.
+func (l *loads) holders(now time.Time) (nodes []string, away map[string]bool) {
 	connected, lost := l.pub.nodes()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -141,17 +168,23 @@ func (l *loads) holders(now time.Time) []string {
 		}
 	}
 	maps.DeleteFunc(l.nodes, func(_ string, at time.Time) bool { return now.Sub(at) > lostRetention })
-	return slices.Sorted(maps.Keys(l.nodes))
+	away = map[string]bool{}
+	for node, at := range l.nodes {
+		if !at.Equal(now) {
+			away[node] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(l.nodes)), away
 }
 
-// of sums up what is reported of a service's two clusters.
-func (l *loads) of(name discovery.Service, tcp bool, nodes []string, now time.Time) traffic {
+// of sums up what is reported of a service's two clusters, but by proxies that are gone.
+func (l *loads) of(name discovery.Service, tcp bool, nodes []string, gone func(string) bool, now time.Time) traffic {
 	out := traffic{
 		loads: map[rollout.Place]rollout.Load{}, witnesses: map[discovery.Colour]rollout.Witness{},
 		overflow: map[discovery.Colour]uint64{},
 	}
 	for _, c := range discovery.Colours {
-		reported := l.pub.hub.Load(envoy.ClusterName(name, c))
+		reported := l.pub.hub.LoadBut(envoy.ClusterName(name, c), gone)
 		for addr, e := range reported.Endpoints {
 			out.loads[rollout.Place{Colour: c, Addr: addr}] = rollout.Load{
 				Held: e.Held, Admissions: rollout.Admissions{Accepted: e.Issued, Refused: e.Errors}, PerSecond: e.PerSecond, At: e.At, Silent: e.Silent,
@@ -160,7 +193,7 @@ func (l *loads) of(name discovery.Service, tcp bool, nodes []string, now time.Ti
 		for _, count := range reported.Counts {
 			out.overflow[c] += count.Overflow
 		}
-		if w, ok := witness(nodes, reported.Counts, tcp); ok && now.Sub(l.start) >= proofDelay {
+		if w, ok := witness(slices.DeleteFunc(slices.Clone(nodes), gone), reported.Counts, tcp); ok && now.Sub(l.start) >= proofDelay {
 			out.witnesses[c] = w
 		}
 	}

@@ -44,3 +44,28 @@ func TestWitness(t *testing.T) {
 		}
 	}
 }
+
+// What a lost proxy held counts until its service does not wait for it any more.
+func TestWhatALostProxyHeldCountsUntilItIsGone(t *testing.T) {
+	l := newLoads(nil)
+	state := rollout.NewState("chat", "blue")
+	gone := func(node string, waits []string, away map[string]bool) bool {
+		state.Proxies = waits
+		return l.left(state, "chat", away)(node)
+	}
+	away := map[string]bool{"b": true}
+	for _, c := range []struct {
+		node  string
+		want  bool
+		waits []string
+	}{
+		{"a", false, []string{"a", "b"}}, {"b", false, []string{"a", "b"}}, {"b", true, []string{"a"}}, {"a", false, nil}, {"c", false, nil},
+	} {
+		if got := gone(c.node, c.waits, away); got != c.want {
+			t.Errorf("%s is gone where %v are waited for: %v", c.node, c.waits, got)
+		}
+	}
+	if gone("b", nil, nil) || gone("b", nil, away) {
+		t.Error("one that came back, and was never waited for since, is taken for gone")
+	}
+}

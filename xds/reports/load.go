@@ -69,11 +69,20 @@ type Reporter struct {
 
 // Load returns what is reported of a cluster.
 func (h *Hub) Load(cluster string) ClusterLoad {
+	return h.LoadBut(cluster, func(string) bool { return false })
+}
+
+// LoadBut is Load without what the nodes hold that are gone: their connections are, too.
+// What was ever sent through them stays counted.
+func (h *Hub) LoadBut(cluster string, gone func(node string) bool) ClusterLoad {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := time.Now()
 	out := ClusterLoad{Endpoints: map[netip.AddrPort]EndpointLoad{}}
 	for _, node := range slices.Sorted(maps.Keys(h.nodes)) {
+		if gone(node) {
+			continue
+		}
 		n := h.nodes[node]
 		r := n.clusters[cluster]
 		if r != nil {
