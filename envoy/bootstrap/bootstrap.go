@@ -82,12 +82,16 @@ func Write(w io.Writer, o Options) error {
 	if _, err := netip.ParseAddr(host); err == nil {
 		kind = "STATIC"
 	}
+	local := strings.EqualFold(host, "localhost")
+	if local {
+		kind = "LOGICAL_DNS" // one host with several addresses, of which the first that answers is taken
+	}
 	flags := Flags()
 	if o.Concurrency > 0 {
 		flags = append(flags, "--concurrency", strconv.Itoa(o.Concurrency))
 	}
 	return file.Execute(w, map[string]any{
-		"Node": o.Node, "Cluster": o.Cluster, "Kind": kind, "Host": host, "Port": p,
+		"Node": o.Node, "Cluster": o.Cluster, "Kind": kind, "Both": local, "Host": host, "Port": p,
 		"AdminHost": o.Admin.Addr().String(), "AdminPort": o.Admin.Port(), "Flags": strings.Join(flags, " "),
 	})
 }

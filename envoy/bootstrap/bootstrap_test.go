@@ -15,7 +15,8 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 
 func TestGolden(t *testing.T) {
 	for file, o := range map[string]Options{
-		"testdata/static.yaml": {Node: "edge-1", XDS: "10.0.0.2:18000"},
+		"testdata/static.yaml":    {Node: "edge-1", XDS: "10.0.0.2:18000"},
+		"testdata/localhost.yaml": {Node: "edge-1", XDS: "localhost:18000"},
 		"testdata/dns.yaml": {Node: `odd "name": #1 ü`, Cluster: "eu", XDS: "rolloutd.example.com:443",
 			Admin: netip.MustParseAddrPort("[::1]:9902"), Concurrency: 4},
 	} {

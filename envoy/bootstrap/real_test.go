@@ -5,6 +5,7 @@ package bootstrap_test
 import (
 	"bytes"
 	"encoding/json"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -79,4 +80,41 @@ func TestRealStart(t *testing.T) {
 			t.Errorf("%s runs as %+v", node, info)
 		}
 	}
+}
+
+// With localhost, which is ::1 first in many places, an Envoy finds a rolloutd that listens on
+// 127.0.0.1 only.
+func TestRealLocalhost(t *testing.T) {
+	rolloutd, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rolloutd.Close()
+	_, port, _ := net.SplitHostPort(rolloutd.Addr().String())
+	admin, err := fleet.FreeAddr()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := bootstrap.Write(&b, bootstrap.Options{Node: "edge-1", XDS: "localhost:" + port, Admin: admin}); err != nil {
+		t.Fatal(err)
+	}
+	path, err := fleet.EnvoyPath()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "envoy.yaml")
+	if err := os.WriteFile(file, b.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, err := fleet.Start("edge-1", file+".log", append([]string{path, "-c", file, "--disable-hot-restart", "--concurrency", "1"}, bootstrap.Flags()...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Kill)
+	conn, err := rolloutd.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Close()
 }
