@@ -1,6 +1,7 @@
 package reports
 
 import (
+	"fmt"
 	"time"
 
 	metrics "github.com/envoyproxy/go-control-plane/envoy/service/metrics/v3"
@@ -102,7 +103,12 @@ func (h *Hub) addMessage(t *talk, f *flush, m message) bool {
 	for name, c := range m.clusters {
 		f.gauge = f.gauge || c.gauge
 		if r := h.cluster(n, name); r != nil {
-			f.clusters[name] = clusterFlush{f.clusters[name].plus(c), r.reported}
+			if c = f.clusters[name].plus(c); !c.plausible() {
+				f.fault = true
+				h.refuse(n, fmt.Sprintf("the counters of cluster %s sum to %d requests, %d connections and %d overflows, which cannot be", name, c.requests, c.connections, c.overflow))
+				continue
+			}
+			f.clusters[name] = clusterFlush{c, r.reported}
 		}
 	}
 	return true
@@ -123,7 +129,7 @@ func (h *Hub) addFlush(n *reporter, f flush) {
 			r.connect, r.connectAt = c.connect, f.at
 		}
 		if !r.counted.IsZero() {
-			r.overflow += increase(r.counters.overflow, c.overflow)
+			r.overflow += min(maxCount, increase(r.counters.overflow, c.overflow))
 		}
 		r.counters, r.counted = c.counters, f.at
 		r.compare(c.reported)

@@ -21,11 +21,16 @@ type counters struct {
 	gauge                          bool // it had a gauge of requests in progress
 }
 
+// plausible reports whether a proxy can have that many.
+func (c counters) plausible() bool {
+	return c.requests <= maxHeld && c.pending <= maxHeld && c.connections <= maxHeld && c.overflow <= maxSince
+}
+
 // plus adds what a later message of the same flush says.
 func (c counters) plus(more counters) counters {
 	return counters{
 		requests: c.requests + more.requests, pending: c.pending + more.pending, connections: c.connections + more.connections,
-		overflow: c.overflow + more.overflow, connects: c.connects + more.connects, connect: max(c.connect, more.connect),
+		overflow: c.overflow + more.overflow, connects: max(c.connects, more.connects), connect: max(c.connect, more.connect),
 		gauge: c.gauge || more.gauge,
 	}
 }
@@ -139,7 +144,7 @@ func (m *message) metric(cluster, stat string, b []byte) error {
 	if err != nil || stat == "" || stat == connectTime && samples == 0 {
 		return err
 	}
-	if !(value >= 0 && value <= maxCount) {
+	if !(value >= 0 && value <= maxSince) {
 		m.fault = fmt.Sprintf("cluster.%s.%s is %v, which cannot be", cluster, stat, value)
 		return nil
 	}
@@ -154,9 +159,13 @@ func (m *message) metric(cluster, stat string, b []byte) error {
 	case requestsFull, requestsOverflow, connectOverflow:
 		c.overflow = uint64(value)
 	case connectTime:
-		c.connects, c.connect = samples, time.Duration(value*float64(time.Millisecond))
+		c.connects, c.connect = samples, time.Duration(min(value, maxCount)*float64(time.Millisecond))
 	}
-	m.clusters[cluster] = m.clusters[cluster].plus(c)
+	if c = m.clusters[cluster].plus(c); !c.plausible() {
+		m.fault = fmt.Sprintf("cluster.%s.%s is %v, which cannot be", cluster, stat, value)
+		return nil
+	}
+	m.clusters[cluster] = c
 	return nil
 }
 

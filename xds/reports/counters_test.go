@@ -242,8 +242,13 @@ func TestHostileCounters(t *testing.T) {
 		for _, v := range []float64{-1, math.NaN(), math.Inf(1), 1e300} {
 			a.flush(with(map[string]float64{"cluster.blue.upstream_rq_active": v, "cluster.green.upstream_rq_active": 2}))
 		}
-		a.flush(own())
-		if r := w.Reporters()[0]; r.Refused != 4 || !strings.Contains(r.Trouble, "cluster.blue.upstream_rq_active is 1e+300") {
+		half := map[string]float64{"cluster.blue.upstream_rq_active": 1 << 23}
+		a.flush(half, half, half, own()) // each can be, the sum cannot
+		if r := w.Reporters()[0]; r.Refused != 5 || !strings.Contains(r.Trouble, "25165824 requests") {
+			t.Errorf("%+v", r)
+		}
+		a.flush(with(map[string]float64{"cluster.blue.upstream_rq_active": 1e300}))
+		if r := w.Reporters()[0]; r.Refused != 6 || !strings.Contains(r.Trouble, "cluster.blue.upstream_rq_active is 1e+300") {
 			t.Errorf("%+v", r)
 		}
 		w.count("green", "liar 0+0/0 !0 at never silent true") // believed whole or not at all

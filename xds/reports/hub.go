@@ -34,7 +34,10 @@ const (
 
 	maxReporters = 10_000  // nodes remembered
 	maxEndpoints = 10_000  // endpoints of one cluster that are remembered
-	maxCount     = 1 << 31 // more is no count
+	maxHeld      = 1 << 24 // requests that one proxy can have in progress
+	maxCount     = 1 << 31 // more is no count of what happened between two reports
+	maxSince     = 1 << 53 // more is no count of what happened since a proxy started
+	maxRate      = 1e9     // more is no rate
 	maxName      = 512     // bytes of a cluster's name
 	maxIgnored   = 8       // names of ignored clusters that are shown
 )

@@ -112,12 +112,14 @@ func parse(c *endpoint.ClusterStats) (map[netip.AddrPort]endpointStats, error) {
 				return nil, fmt.Errorf("%.64q and port %d are no address", at.GetAddress(), port)
 			}
 			addr := netip.AddrPortFrom(ip.Unmap(), uint16(at.GetPortValue()))
-			for _, n := range []uint64{e.GetTotalRequestsInProgress(), e.GetTotalIssuedRequests(), e.GetTotalErrorRequests()} {
-				if n > maxCount {
-					return nil, fmt.Errorf("%s has a count of %d (as a signed number %d), which cannot be", addr, n, int64(n))
+			s := out[addr]
+			for _, n := range []struct{ was, more, most uint64 }{
+				{uint64(s.held), e.GetTotalRequestsInProgress(), maxHeld}, {s.issued, e.GetTotalIssuedRequests(), maxCount}, {s.errors, e.GetTotalErrorRequests(), maxCount},
+			} {
+				if n.more > n.most || n.was+n.more > n.most {
+					return nil, fmt.Errorf("%s has a count of %d (as a signed number %d), which cannot be", addr, n.was+n.more, int64(n.more))
 				}
 			}
-			s := out[addr]
 			s.held += int(e.GetTotalRequestsInProgress())
 			s.issued += e.GetTotalIssuedRequests()
 			s.errors += e.GetTotalErrorRequests()
@@ -145,7 +147,7 @@ func (h *Hub) addLoads(cluster string, r *clusterReport, stats map[netip.AddrPor
 		h.totals[cluster] = totals
 	}
 	for addr, s := range stats {
-		e := endpointReport{held: s.held, issued: s.issued, errors: s.errors, perSecond: float64(s.issued) / since.Seconds(), present: true}
+		e := endpointReport{held: s.held, issued: s.issued, errors: s.errors, perSecond: min(maxRate, float64(s.issued)/since.Seconds()), present: true}
 		if was := r.endpoints[addr]; was != nil {
 			e.issued, e.errors = e.issued+was.issued, e.errors+was.errors
 		}

@@ -216,6 +216,8 @@ func TestHostileLoadReports(t *testing.T) {
 			"signed number -1":              clusterStats("blue", said{one, 0, minusOne, 0}, said{two, 1, 1, 0}),
 			"count of 9223372036854775808":  clusterStats("blue", said{two, 1, 1, 0}, said{one, 1 << 63, 0, 0}),
 			"count of 2147483649":           clusterStats("blue", said{one, 1, 1, 1<<31 + 1}),
+			"signed number 16777217":        clusterStats("blue", said{one, 1<<24 + 1, 0, 0}),
+			"count of 16777217":             clusterStats("blue", said{one, 1 << 24, 0, 0}, said{one, 1, 0, 0}), // each can be
 			"no address":                    nowhere,
 			"names no endpoints":            vague,
 			"more than 10000 endpoints":     clusterStats("blue", many...),

@@ -122,19 +122,25 @@ func (h *Hub) importLoads(n *reporter, clusters map[string]exchange.Cluster) {
 		}
 		stats := map[netip.AddrPort]endpointStats{}
 		for addr, e := range c.Endpoints {
-			s := endpointStats{held: max(0, min(e.Held, maxCount))}
+			if len(stats) >= maxEndpoints {
+				break
+			}
+			s := endpointStats{held: bounded(e.Held)}
 			if was, ok := r.imported[addr]; ok {
-				s.issued, s.errors = increase(was.Issued, e.Issued), increase(was.Errors, e.Errors)
+				s.issued, s.errors = min(maxCount, increase(was.Issued, e.Issued)), min(maxCount, increase(was.Errors, e.Errors))
 			}
 			r.imported[addr] = e
 			stats[addr] = s
 		}
 		h.addLoads(name, r, stats, h.interval, n.loads.at)
-		for addr, e := range c.Endpoints {
-			r.endpoints[addr].perSecond = e.PerSecond
+		for addr := range stats {
+			r.endpoints[addr].perSecond = max(0, min(maxRate, c.Endpoints[addr].PerSecond))
 		}
 	}
 }
+
+// bounded is a count of what is in progress, as it can be.
+func bounded(n int) int { return max(0, min(n, maxHeld)) }
 
 // importCounters takes over a node's newest flush from another replica. h.mu is held.
 func (h *Hub) importCounters(n *reporter, clusters map[string]exchange.Cluster) {
@@ -142,8 +148,8 @@ func (h *Hub) importCounters(n *reporter, clusters map[string]exchange.Cluster) 
 	for name, c := range clusters {
 		if r := h.cluster(n, name); r != nil {
 			f.clusters[name] = clusterFlush{counters{
-				requests: max(0, c.Requests), pending: max(0, c.Pending), connections: max(0, c.Connections),
-				overflow: c.Overflow, connects: c.Connects, connect: c.Connect,
+				requests: bounded(c.Requests), pending: bounded(c.Pending), connections: bounded(c.Connections),
+				overflow: min(maxSince, c.Overflow), connects: c.Connects, connect: max(0, min(time.Hour, c.Connect)),
 			}, r.reported}
 		}
 	}

@@ -2,6 +2,9 @@ package reports_test
 
 import (
 	"encoding/json"
+	"fmt"
+	"math"
+	"net/netip"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -135,6 +138,37 @@ func TestReportsShowEmptyAcrossReplicas(t *testing.T) {
 		for name, w := range map[string]*world{"a": a, "b": b} {
 			if e := w.endpoint(one); e.Held != 0 || len(e.Silent) > 0 {
 				t.Errorf("%s: %+v", name, e)
+			}
+		}
+	})
+}
+
+// What another replica says is bounded as what proxies say.
+func TestHostileReplica(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := published(t)
+		most := exchange.Cluster{
+			Endpoints: map[netip.AddrPort]exchange.Endpoint{one: {Held: math.MaxInt, PerSecond: math.MaxFloat64}},
+			Requests:  math.MaxInt, Pending: math.MinInt, Connections: math.MaxInt, Connect: math.MaxInt64,
+		}
+		for i := range 3 {
+			for n := range 100 {
+				most.Endpoints[one] = exchange.Endpoint{Held: math.MaxInt, PerSecond: math.MaxFloat64, Issued: uint64(i) * (math.MaxUint64 / 2), Errors: uint64(i)}
+				most.Overflow = uint64(i) * (math.MaxUint64 / 2)
+				at := time.Now()
+				w.Import("other", exchange.Reports{Now: at, Nodes: []exchange.Node{{
+					Node: fmt.Sprint("edge-", n), Loads: at, Counters: at, Clusters: map[string]exchange.Cluster{"blue": most},
+				}}})
+				time.Sleep(time.Millisecond)
+			}
+		}
+		e := w.endpoint(one)
+		if e.Held != 100<<24 || e.PerSecond > 100*1e9 || e.Issued > 200<<31 {
+			t.Errorf("%+v", e)
+		}
+		for _, c := range w.Load("blue").Counts {
+			if c.Requests != 1<<24 || c.Pending != 0 || c.Overflow > 2<<31 || c.ConnectP99 > time.Hour {
+				t.Errorf("%+v", c)
 			}
 		}
 	})
