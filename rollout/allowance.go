@@ -33,14 +33,18 @@ func (s *situation) allowance(pace Pace) (given Allowance, none *blocker) {
 			given = Allowance{room, fmt.Sprintf("%s has no room for more", r.To)}
 		}
 	}
-	if r.Policy.Window > 0 {
-		left, closed := s.window()
-		if closed != nil {
-			return Allowance{}, closed
-		}
-		if left < given.Close {
-			given = Allowance{left, fmt.Sprintf("more would not fit the window of %d", r.Policy.Window)}
-		}
+	left, closed := given.Close, (*blocker)(nil)
+	switch {
+	case r.Policy.Window > 0:
+		left, closed = s.window()
+	case r.Policy.Window == units.Auto:
+		left, closed = s.airLeft()
+	}
+	if closed != nil {
+		return Allowance{}, closed
+	}
+	if left < given.Close {
+		given = Allowance{left, fmt.Sprintf("more would not fit the window of %d", s.bound())}
 	}
 	return given, nil
 }
@@ -113,19 +117,19 @@ func (s *situation) window() (left int, closed *blocker) {
 	r := s.state.Rollout
 	m, estimate := s.moved(), r.Returns
 	if m.By.counts() {
-		if left = r.Policy.Window - m.Outstanding; left <= 0 {
+		if left = int(r.Policy.Window) - m.Outstanding; left <= 0 {
 			return 0, blocked(WindowFull, "waiting: %s%d evicted clients are on their way, the window is %d", m.about(), m.Outstanding, r.Policy.Window)
 		}
 		return left, nil
 	}
-	switch left = estimate.Room(r.Policy.Window, s.limit(), r.Policy.Funnel.Every.D()); {
+	switch left = estimate.Room(int(r.Policy.Window), s.limit(), r.Policy.Funnel.Every.D()); {
 	case !estimate.Ready():
 		return 0, blocked(Learning, "waiting: learning how many connections come to %s by themselves, before the first is closed", r.To)
 	case estimate.Missing():
 		return 0, blocked(NotReturning, "waiting: evicted clients are not coming back to %s since %s; about %d are on their way", r.To, clock(estimate.Short), m.Outstanding)
 	case estimate.Doubt:
 		return 0, blocked(NotReturning, "waiting: fewer clients come back to %s than a moment ago; about %d are on their way", r.To, m.Outstanding)
-	case left <= 0 && r.Policy.Window < estimate.MinWindow():
+	case left <= 0 && int(r.Policy.Window) < estimate.MinWindow():
 		return 0, blocked(WindowFull, "waiting: about %d evicted clients are on their way, the window is %d; with as many connections as come by themselves the smallest that can be kept is %d", m.Outstanding, r.Policy.Window, estimate.MinWindow())
 	case left <= 0:
 		return 0, blocked(WindowFull, "waiting: %d evicted clients are on their way, the window is %d", m.Outstanding, r.Policy.Window)
@@ -258,12 +262,12 @@ func (s *situation) overruns() bool {
 	if room, known := s.room(); known && room < 0 {
 		return true
 	}
-	if r.Policy.Window == 0 || r.Returns == nil || s.moved().By.counts() {
+	if r.Policy.Window <= 0 || r.Returns == nil || s.moved().By.counts() {
 		return false
 	}
 	rest := r.StepAt.Sub(s.now)
 	left := int(float64(r.Given.Close) * min(1, rest.Seconds()/r.Policy.Funnel.Every.D().Seconds()))
-	return r.Returns.Stops(r.Policy.Window, left, rest)
+	return r.Returns.Stops(int(r.Policy.Window), left, rest)
 }
 
 // Pace is how the funnel follows the target: halved when the target refuses, answers

@@ -160,6 +160,7 @@ func tally(t *turn) {
 	mark(t)
 	believe(t)
 	age(t)
+	followAir(t)
 }
 
 // tallyLost takes over what died with a member's process, until it answers again.

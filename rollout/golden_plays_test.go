@@ -177,12 +177,14 @@ var plays = map[string]play{
 		g.untilPhase(rollout.Steady)
 		moment("done")
 	}},
-	"untold": {1, 1, 10, func(g *ground, moment func(string)) {
+	"untold": {2, 1, 30, func(g *ground, moment func(string)) {
 		g.policy.ReturnTimeout = 4 * second
 		g.machines["g1"].tells = false
 		g.away = time.Hour
 		g.look()
 		g.promote(discovery.Green)
+		g.untilStep(2)
+		g.crash(g.machines["b2"])
 		g.untilPhase(rollout.Soaking)
 		moment("nobody is back")
 		g.untilPhase(rollout.Steady)

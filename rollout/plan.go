@@ -30,6 +30,9 @@ type Plan struct {
 	Batches []Batch `json:"batches,omitempty"`
 	// PeakPerSecond is the highest rate of evictions.
 	PeakPerSecond float64 `json:"peak_per_second"`
+	// Window is the most evicted clients that may be on their way at once; 0 is no
+	// bound. The automatic one grows where clients take long to return.
+	Window int `json:"window,omitempty"`
 	// Room is the free capacity of the target; nil when not declared by all.
 	Room *int `json:"room"`
 	// Gates is what the policy's gates say now, in its order; empty where nobody asked.
@@ -86,6 +89,7 @@ func MakePlan(s State, seen Seen, target discovery.Colour, policy Policy, now ti
 	planOld(before, &p)
 	planTarget(before, &p)
 	planProxies(before, &p)
+	p.Window = before.bound()
 	p.reckon(before.batches())
 	planTimes(before, &p)
 	return p, nil
@@ -106,7 +110,7 @@ func (s *situation) batches() [][]*fact {
 func (p *Plan) reckon(batches [][]*fact) {
 	f := p.Policy.Funnel
 	if w := p.Policy.Window; w > 0 {
-		f.Close = min(f.Close, w)
+		f.Close = min(f.Close, int(w))
 		if !p.by.counts() {
 			p.Takes += units.Duration(returns.Measuring)
 		}
@@ -212,7 +216,7 @@ func planTarget(s *situation, p *Plan) {
 			rate += sight.PerSecond
 		}
 	}
-	if least := smallestWindow(rate); p.Policy.Window > 0 && !p.by.counts() && p.Policy.Window < least {
+	if least := smallestWindow(rate); p.Policy.Window > 0 && !p.by.counts() && int(p.Policy.Window) < least {
 		p.Problems = append(p.Problems, fmt.Sprintf("a window of %d cannot be kept, because %.0f %s a second come by themselves and those that were let go are not told apart from them; the smallest is %d", p.Policy.Window, rate, who, least))
 	}
 	if room, known := s.room(); known {
@@ -283,6 +287,8 @@ type Outlook struct {
 	// Pace is that with the adaptive pace, and Why says why it is less.
 	Limit, Pace int
 	Why         string
+	// Window is the most clients that may be on their way; 0 is no bound.
+	Window int
 }
 
 // Foresee tells what the running rollout has before it; the zero value without
@@ -293,7 +299,7 @@ func Foresee(s State, seen Seen, now time.Time) Outlook {
 		return Outlook{}
 	}
 	ahead := newSituation(s, seen, now)
-	out := Outlook{Turns: map[discovery.InstanceID]int{}, Limit: ahead.limit()}
+	out := Outlook{Turns: map[discovery.InstanceID]int{}, Limit: ahead.limit(), Window: ahead.bound()}
 	out.Pace, out.Why = r.Pace.of(out.Limit)
 	for _, f := range ahead.members().old {
 		out.Turns[f.key] = s.Members[f.key].Turn

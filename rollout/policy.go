@@ -28,9 +28,11 @@ type Policy struct {
 	// it is counted as never back; the rollout soaks at most that long after
 	// the last eviction. Default 1m.
 	ReturnTimeout units.Duration `json:"return_timeout" yaml:"return_timeout"`
-	// Window is the most evicted clients that may be outstanding at once. 0 is no
-	// bound. Where the application does not tell returns they are estimated.
-	Window int `json:"window,omitempty" yaml:"window"`
+	// Window is the most evicted clients that may be outstanding at once. Default auto:
+	// five caps, or twice as many as are let go while the slowest clients come back.
+	// Where nobody tells returning clients, a number is held by an estimate; auto is
+	// held by what is certain, so that it binds only when nearly nobody comes back.
+	Window units.Window `json:"window,omitempty" yaml:"window"`
 	// Capacity is how many connections an instance has room for that declares
 	// none itself. 0 is no bound.
 	Capacity int `json:"capacity,omitempty" yaml:"capacity"`
@@ -150,7 +152,7 @@ func (p Policy) Check() map[string]error {
 			bad[key] = fmt.Errorf("%s is %s; it must not be negative", key, d)
 		}
 	}
-	for key, n := range map[string]int{"window": p.Window, "capacity": p.Capacity, "hurry_cap": p.HurryCap} {
+	for key, n := range map[string]int{"capacity": p.Capacity, "hurry_cap": p.HurryCap} {
 		if n < 0 {
 			bad[key] = fmt.Errorf("%s is %d; it must be 0 or more, 0 for none", key, n)
 		}
@@ -236,7 +238,7 @@ type Overrides struct {
 	Grace  *units.Duration `json:"grace,omitempty"`
 	Canary *units.Share    `json:"canary,omitempty"`
 	Soak   *units.Duration `json:"soak,omitempty"`
-	Window *int            `json:"window,omitempty"`
+	Window *units.Window   `json:"window,omitempty"`
 	// Stagger is how many old instances drain at a time, StaggerSoak the wait
 	// between two batches.
 	Stagger     *units.Portion  `json:"stagger,omitempty"`

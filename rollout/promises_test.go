@@ -300,7 +300,7 @@ func (s *story) check() {
 	if live := s.State().Live; live != want {
 		s.t.Fatalf("live is %s, want %s", live, want)
 	}
-	if window := s.Policy.Window; window > 0 && s.lost == 0 && s.Furthest() > window {
+	if window := int(s.Policy.Window); window > 0 && s.lost == 0 && s.Furthest() > window {
 		s.t.Fatalf("%d clients were on their way at once, the window is %d", s.Furthest(), window)
 	}
 	for _, in := range s.Fleet.Colour(want.Other()) {

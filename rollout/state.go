@@ -240,6 +240,8 @@ type Toll struct {
 	// Invariant: Gone never falls from one mark to the next.
 	Marks     []returns.Mark `json:"marks,omitempty"`
 	NeverBack int            `json:"never_back,omitempty"`
+	// Air is who is on his way for certain.
+	Air Air `json:"air,omitzero"`
 	// Admissions are what the target admitted and refused since the funnel started,
 	// and Flow what they were when it was last looked at for refusals.
 	Admissions

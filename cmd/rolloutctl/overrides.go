@@ -13,7 +13,8 @@ import (
 // overrides are the flags that change the policy for one promotion.
 type overrides struct {
 	flags                 *pflag.FlagSet
-	close, window         int
+	close                 int
+	window                units.Window
 	every, grace, soak    units.Duration
 	staggerSoak, deadline units.Duration
 	canary                units.Share
@@ -27,7 +28,7 @@ func addOverrides(cmd *cobra.Command) *overrides {
 	o.flags.Var(text{&o.grace}, "grace", "`DURATION` for connections to end by themselves before the funnel starts")
 	o.flags.Var(text{&o.canary}, "canary", "`SHARE` of new connections that the target gets first, such as 5%")
 	o.flags.Var(text{&o.soak}, "soak", "`DURATION` for which the canary share is held")
-	o.flags.IntVar(&o.window, "window", 0, "most evicted `CLIENTS` that may be on their way at once; 0 is no bound")
+	o.flags.Var(text{&o.window}, "window", "most evicted `CLIENTS` that may be on their way at once, such as 3000; auto, or none for no bound")
 	o.flags.Var(text{&o.stagger}, "stagger", "how many old `INSTANCES` drain at a time, such as 1 or 25%; 0 is all")
 	o.flags.Var(text{&o.staggerSoak}, "stagger-soak", "`DURATION` to wait between two batches of instances")
 	o.flags.Var(text{&o.deadline}, "deadline", "`DURATION` that the whole promotion may take")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 var colours = []cobra.Completion{"blue", "green"}
@@ -43,7 +44,10 @@ func (c *cli) plan() *cobra.Command {
 // loopRows are what of the closed loop the promotion would use.
 func loopRows(p rollout.Plan) [][2]string {
 	var rows [][2]string
-	if p.Policy.Window > 0 {
+	switch {
+	case p.Window > 0 && p.Policy.Window == units.Auto:
+		rows = append(rows, [2]string{"window", fmt.Sprintf("auto: at most %d evicted clients on their way, more where they take long to return", p.Window)})
+	case p.Policy.Window > 0:
 		rows = append(rows, [2]string{"window", fmt.Sprintf("at most %d evicted clients on their way", p.Policy.Window)})
 	}
 	if end := p.Policy.Deadline; end > 0 {

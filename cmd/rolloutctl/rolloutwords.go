@@ -8,6 +8,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // about is a number of clients that may be an estimate, or is not known but has a
@@ -49,6 +50,14 @@ func outstanding(r api.Rollout) string {
 		text += fmt.Sprintf(" of %d", r.Policy.Window)
 	}
 	return text
+}
+
+// window is the most clients that may be on their way, and whose number that is.
+func window(r api.Rollout) string {
+	if r.Window > 0 && r.Policy.Window == units.Auto {
+		return fmt.Sprintf("%d, auto", r.Window)
+	}
+	return r.Policy.Window.String()
 }
 
 // losses are what only sometimes happens: connections that ended with their

@@ -138,7 +138,7 @@ func rolloutFacts(s api.Status, now time.Time) [][2]string {
 		{"lost", optional(int(r.Lost))},
 		{"returned", about(r.Returned, r.Exact, 0)},
 		{"outstanding", about(r.Outstanding, r.Exact, r.AtLeast)},
-		{"window", optional(r.Policy.Window)},
+		{"window", window(r)},
 		{"never back", number(r.NeverBack)},
 	}
 	rows = append(rows, gateFacts(r.Gates, now)...)

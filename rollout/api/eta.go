@@ -96,7 +96,7 @@ func (e eta) steps(batches []int) int {
 	steps, pace, limit := 0, e.outlook.Pace, max(1, e.outlook.Limit)
 	most := func() int {
 		if w := e.v.State.Rollout.Policy.Window; w > 0 {
-			return min(pace, w)
+			return min(pace, int(w))
 		}
 		return pace
 	}
@@ -116,7 +116,7 @@ func (e eta) steps(batches []int) int {
 func (e eta) bound() float64 {
 	r := e.v.State.Rollout
 	held := oldHeld(e.s.Instances)
-	if r.Policy.Window == 0 || r.Phase != rollout.Draining || held == nil || e.moved.Outstanding+min(e.outlook.Pace, r.Policy.Window) <= r.Policy.Window {
+	if r.Policy.Window <= 0 || r.Phase != rollout.Draining || held == nil || e.moved.Outstanding+min(e.outlook.Pace, int(r.Policy.Window)) <= int(r.Policy.Window) {
 		return 0
 	}
 	return float64(r.Total-*held) / max(1, e.now.Sub(r.Settled.Add(r.Policy.Grace.D())).Seconds())

@@ -132,9 +132,9 @@ func TestOverrides(t *testing.T) {
 	for name, o := range map[string]rollout.Overrides{
 		"none": {},
 		"all": {Close: new(500), Every: d(3 * time.Second), Grace: d(time.Second), Canary: new(units.Share(500)), Soak: d(time.Minute),
-			Window: new(3000), Stagger: new(units.Portion{Number: 2}), StaggerSoak: d(2 * time.Minute), Deadline: d(time.Hour)},
+			Window: new(units.Window(3000)), Stagger: new(units.Portion{Number: 2}), StaggerSoak: d(2 * time.Minute), Deadline: d(time.Hour)},
 		"share":  {Stagger: new(units.Portion{Share: 2500})},
-		"to off": {Window: new(0), Stagger: new(units.Portion{}), StaggerSoak: d(0), Deadline: d(0)},
+		"to off": {Window: new(units.NoWindow), Stagger: new(units.Portion{}), StaggerSoak: d(0), Deadline: d(0)},
 	} {
 		if _, err := client.Plan(t.Context(), "chat", Promotion{Target: "green", Overrides: o}); err != nil || !reflect.DeepEqual(planned, o) {
 			t.Errorf("%s: plan got %+v (%v), want %+v", name, planned, err, o)

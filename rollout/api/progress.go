@@ -15,7 +15,7 @@ func lookRollout(v rollout.View, s Status, outlook rollout.Outlook, now time.Tim
 		Started: r.Started, Since: r.Since, Policy: r.Policy, Step: r.Step, Total: r.Total,
 		Pace:  Pace{Close: outlook.Pace, Why: outlook.Why},
 		Alarm: rollout.Alarm(v.State, v.Seen, now),
-		Batch: r.Batch, Spill: r.Spill,
+		Window: outlook.Window, Batch: r.Batch, Spill: r.Spill,
 		Gates: lookGates(r.Policy, v.Seen), Hooks: lookHooks(v),
 		LeftBehind: append([]string{}, r.LeftBehind...),
 		Events:     append([]rollout.Event{}, r.Events...),

@@ -91,7 +91,7 @@ func planQuery(q url.Values) (target discovery.Colour, o rollout.Overrides, err 
 		case key == "soak":
 			o.Soak, err = parse(value, text[units.Duration])
 		case key == "window":
-			o.Window, err = parse(value, strconv.Atoi)
+			o.Window, err = parse(value, text[units.Window])
 		case key == "stagger":
 			o.Stagger, err = parse(value, text[units.Portion])
 		case key == "stagger_soak":
@@ -113,10 +113,11 @@ func planQuery(q url.Values) (target discovery.Colour, o rollout.Overrides, err 
 
 func (p Promotion) query() url.Values {
 	q := url.Values{"target": {p.Target}}
-	for key, n := range map[string]*int{"close": p.Close, "window": p.Window} {
-		if n != nil {
-			q.Set(key, strconv.Itoa(*n))
-		}
+	if p.Close != nil {
+		q.Set("close", strconv.Itoa(*p.Close))
+	}
+	if p.Window != nil {
+		q.Set("window", p.Window.String())
 	}
 	for key, d := range map[string]*units.Duration{"every": p.Every, "grace": p.Grace, "soak": p.Soak, "stagger_soak": p.StaggerSoak, "deadline": p.Deadline} {
 		if d != nil {

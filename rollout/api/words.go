@@ -85,6 +85,9 @@ type Rollout struct {
 	NeverBack *uint64 `json:"never_back"`
 	Exact     bool    `json:"exact"`
 	Pace      Pace    `json:"pace"`
+	// Window is the most clients that may be on their way now: the policy's or, by
+	// auto, what follows from the cap and from how long they take; 0 is no bound.
+	Window int `json:"window,omitempty"`
 	// Alarm is what an operator has to know although the rollout goes on.
 	Alarm string `json:"alarm,omitempty"`
 	// Batch counts the batches that were begun, Batches those that there will be

@@ -85,7 +85,7 @@ func (p *promises) init(w *World) {
 	p.wide.length, p.narrow.length = p.every-conf.Jitter, 100*time.Millisecond
 	p.reasons = map[rollout.Code]time.Duration{}
 	p.shaken = -time.Hour
-	p.window, p.turn, p.rooms = conf.Policy.Window, math.MaxInt, conf.Exact
+	p.window, p.turn, p.rooms = max(0, int(conf.Policy.Window)), math.MaxInt, conf.Exact
 	if conf.Exact {
 		p.window = 0
 	}

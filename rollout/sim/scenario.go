@@ -93,7 +93,7 @@ func (s Scenario) check(w *World, r *Report) {
 			fault("the reason %s was never given", c)
 		}
 	}
-	if s.Within == 0 && s.play == nil && w.Policy.Window == 0 && w.Policy.Stagger.Soak == 0 {
+	if s.Within == 0 && s.play == nil && w.Policy.Window <= 0 && w.Policy.Stagger.Soak == 0 {
 		s.Within = r.Planned * 11 / 10
 	}
 	if s.Within > 0 && r.Took > s.Within {

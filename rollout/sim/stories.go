@@ -25,7 +25,7 @@ var Scenarios = []Scenario{
 		Name: "slow-clients", Live: discovery.Green,
 		conf: with(func(c *Config) {
 			c.Back = uniform(40 * time.Second)
-			c.Policy.Window = c.Policy.Funnel.Close * 4
+			c.Policy.Window = units.Window(c.Policy.Funnel.Close * 4)
 		}),
 	},
 	{
@@ -33,7 +33,7 @@ var Scenarios = []Scenario{
 		conf: with(func(c *Config) {
 			c.Never = 0.05
 			c.Back = exponential(5 * time.Second)
-			c.Policy.Window = c.Policy.Funnel.Close * 4
+			c.Policy.Window = units.Window(c.Policy.Funnel.Close * 4)
 		}),
 	},
 	{
@@ -43,14 +43,14 @@ var Scenarios = []Scenario{
 			c.Tells = Nothing
 			c.Organic = float64(c.Connections) / 30_000
 			c.Back = exponential(5 * time.Second)
-			c.Policy.Window = c.Policy.Funnel.Close * 3
+			c.Policy.Window = units.Window(c.Policy.Funnel.Close * 3)
 		}),
 	},
 	{
 		Name: "dead-blue", Live: discovery.Green, Shows: []rollout.Code{rollout.WindowFull},
 		conf: with(func(c *Config) {
 			c.Back = exponential(10 * time.Second)
-			c.Policy.Window = c.Policy.Funnel.Close * 4
+			c.Policy.Window = units.Window(c.Policy.Funnel.Close * 4)
 		}),
 		play: func(w *World) { w.half(w.crash) },
 	},
@@ -77,7 +77,7 @@ var Scenarios = []Scenario{
 		Name: "abort-window", Live: discovery.Blue, Mean: 1.1,
 		conf: with(func(c *Config) {
 			c.Back = exponential(10 * time.Second)
-			c.Policy.Window = c.Policy.Funnel.Close * 3
+			c.Policy.Window = units.Window(c.Policy.Funnel.Close * 3)
 		}),
 		play: func(w *World) { w.half(func() { w.command(rollout.Abort{Service: "chat"}) }) },
 	},
@@ -113,7 +113,7 @@ var Scenarios = []Scenario{
 		Name: "supersede-window", Live: discovery.Blue, Mean: 1.6,
 		conf: with(func(c *Config) {
 			c.Back = uniform(40 * time.Second)
-			c.Policy.Window = c.Policy.Funnel.Close * 4
+			c.Policy.Window = units.Window(c.Policy.Funnel.Close * 4)
 		}),
 		play: func(w *World) { w.half(w.supersede) },
 	},

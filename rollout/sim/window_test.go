@@ -87,7 +87,7 @@ func TestWindowTakesNoTime(t *testing.T) {
 				if testing.Short() && organic != 100 {
 					continue
 				}
-				run := func(window int, never float64) Report {
+				run := func(window units.Window, never float64) Report {
 					s := Scenario{Live: discovery.Green, Within: time.Hour, conf: func(size Size) Config {
 						c := base(size)
 						c.Policy.Funnel.Close, c.Policy.Window = cap, window
@@ -96,13 +96,13 @@ func TestWindowTakesNoTime(t *testing.T) {
 					}}
 					return s.Run(Size{Connections: 30_000, Instances: 6})
 				}
-				window := run(0, 0).Out + cap
+				window := units.Window(run(units.NoWindow, 0).Out + cap)
 				for _, never := range []float64{0, 0.05, 0.2} {
 					if never > 0 && tells != Nothing {
 						continue
 					}
 					name := fmt.Sprintf("%s, %.0f%% lost, %.0f/s, %s, window %d", back.name, 100*never, organic, words[tells], window)
-					alone, bound := run(0, never), run(window, never)
+					alone, bound := run(units.NoWindow, never), run(window, never)
 					most := alone.Took * 11 / 10
 					longest[tells] = max(longest[tells], bound.Took-most)
 					if tells == Nothing {

@@ -1,0 +1,122 @@
+package rollout
+
+import (
+	"slices"
+	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/returns"
+	"github.com/sluice-proxy/sluice/rollout/units"
+)
+
+// Air is how many of those that were let go are on their way, by what is certain: it is
+// what the automatic window bounds. Where returning clients are counted, it is that
+// count. Elsewhere whatever the target accepts counts as one that is back: of those that
+// were let go within any time, no more can be. That no client comes back shows at once,
+// then, and nothing else does.
+type Air struct {
+	// Back is how many of all that were let go count as back, and Seen how many
+	// connections the target had accepted when that was reckoned.
+	Back uint64 `json:"back,omitempty"`
+	Seen uint64 `json:"seen,omitempty"`
+	// Late is how many died with an instance, or had gone before the rollout: nobody
+	// knows since when they are back, so they count as back.
+	Late uint64 `json:"late,omitempty"`
+	// Spare is the least by which Back exceeded all that were let go since At: what the
+	// target accepted and nobody was let go for. It is soon taken off.
+	Spare uint64    `json:"spare,omitempty"`
+	At    time.Time `json:"at,omitzero"`
+	// Slowest is the longest that it took until as many were back as had been let go,
+	// but for one in a hundred. It is judged once a step, by what Back and all that were
+	// let go were the last time, at Judged.
+	Slowest    units.Duration `json:"slowest,omitempty"`
+	Judged     time.Time      `json:"judged,omitzero"`
+	JudgedBack uint64         `json:"judged_back,omitempty"`
+	JudgedGone uint64         `json:"judged_gone,omitempty"`
+}
+
+const (
+	// airCaps is how many caps the automatic window is at least, and airTimes how many
+	// times as many as are let go in the longest return time.
+	airCaps  = 5
+	airTimes = 2
+	// spareFor is how long what the target accepted may be for clients whose going was
+	// not told yet.
+	spareFor = 3 * time.Second
+)
+
+// away is how many of so many are on their way.
+func (a Air) away(gone uint64) int { return int(gone - min(gone, a.Back)) }
+
+// with reckons with what the target accepted by now, when so many had gone.
+func (a Air) with(gone, accepted uint64, now time.Time) Air {
+	a.Back, a.Seen = a.Back+accepted-min(accepted, a.Seen), accepted
+	spare := a.Back - min(a.Back, gone)
+	switch a.Spare = min(a.Spare, spare); {
+	case a.At.IsZero():
+		a.Spare, a.At = spare, now
+	case now.Sub(a.At) >= spareFor:
+		a.Back -= a.Spare
+		a.Spare, a.At = spare-a.Spare, now
+	}
+	return a
+}
+
+// followAir reckons who is on his way, and how long the slowest took.
+func followAir(t *turn) {
+	r, m := t.state.Rollout, t.moved()
+	a, gone := r.Air, m.gone()+uint64(r.Owed)
+	if m.By.counts() {
+		a.Back = m.Returned + uint64(m.NeverBack)
+	} else {
+		late := m.Lost + uint64(r.Owed)
+		a.Back, a.Late = a.Back+late-min(late, a.Late), late
+		if accepted := r.Toll.Accepted; accepted != a.Seen || a.Spare > 0 {
+			a = a.with(gone+t.unreportedCloses(), accepted, t.now)
+		}
+		if first := r.Marks[0]; t.now.Sub(first.At) > r.Policy.ReturnTimeout.D() {
+			a.Back = max(a.Back, first.Gone) // no longer waited for
+		}
+	}
+	if t.now.Sub(a.Judged) >= r.Policy.Funnel.Every.D() {
+		a = a.judged(gone, r.Marks, t.now)
+	}
+	if a != r.Air {
+		t.rollout().Air = a
+	}
+}
+
+// judged is the air with how long the slowest took, if most of as many as were let go
+// since the last time came back: else it is not known how long the others will take.
+func (a Air) judged(gone uint64, marks []returns.Mark, now time.Time) Air {
+	came, went := a.Back-min(a.Back, a.JudgedBack), gone-min(gone, a.JudgedGone)
+	i := slices.IndexFunc(marks, func(m returns.Mark) bool { return m.Gone > a.Back+gone/100 })
+	if came > 0 && 3*came >= 2*went && i >= 0 {
+		a.Slowest = max(a.Slowest, units.Duration(now.Sub(marks[i].At)))
+	}
+	a.Judged, a.JudgedBack, a.JudgedGone = now, a.Back, gone
+	return a
+}
+
+// bound is the most clients that may be on their way at once; 0 is no bound.
+func (s *situation) bound() int {
+	r := s.state.Rollout
+	if r.Policy.Window != units.Auto {
+		return max(0, int(r.Policy.Window))
+	}
+	slowest := r.Air.Slowest.D().Seconds() / r.Policy.Funnel.Every.D().Seconds()
+	return max(airCaps*s.limit(), int(airTimes*slowest*float64(s.limit())))
+}
+
+// airLeft is how many clients more the automatic window lets be on their way; 0 with
+// the reason why.
+func (s *situation) airLeft() (left int, closed *blocker) {
+	r, m, most := s.state.Rollout, s.moved(), s.bound()
+	away, said := m.Outstanding, m.about()
+	if !m.By.counts() {
+		away, said = r.Air.away(m.gone()+uint64(r.Owed)), "at least "
+	}
+	if left = most - away; left <= 0 {
+		return 0, blocked(NotReturning, "waiting: %s%d evicted clients are not back on %s, and the automatic window is %d; see why they do not come, or set a window", said, away, r.To, most)
+	}
+	return left, nil
+}
