@@ -74,7 +74,7 @@ func (h *Hub) Import(replica string, in exchange.Reports) {
 		if node.Node == "" || len(node.Node) > maxName {
 			continue
 		}
-		n, err := h.node(node.Node)
+		n, err := h.node(h.twin(replica, node))
 		if err != nil {
 			continue
 		}
@@ -93,6 +93,20 @@ func (h *Hub) Import(replica string, in exchange.Reports) {
 		}
 	}
 	h.changed.Set()
+}
+
+// twin is the name under which another replica's node is known here. One that reports the
+// same kind on an open stream to this process, too, is another process with the same id:
+// each counts for itself. A stream that moved between replicas is not, once its end here was
+// noticed. h.mu is held.
+func (h *Hub) twin(replica string, node exchange.Node) string {
+	other := node.Node + " (at " + replica + ")"
+	here := h.nodes[node.Node]
+	if here != nil && (here.loads.local() && !node.Loads.IsZero() || here.counters.local() && !node.Counters.IsZero()) {
+		return other
+	}
+	delete(h.nodes, other)
+	return node.Node
 }
 
 // update makes a replica the source of a report that is newer than the known one; false

@@ -173,3 +173,25 @@ func TestHostileReplica(t *testing.T) {
 		}
 	})
 }
+
+// Two processes with one id that report to two replicas are two here, too, until one of them
+// turns out to have moved.
+func TestTwinsAtTwoReplicas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := published(t), published(t)
+		busy, idle := a.sink("edge-1"), b.sink("edge-1")
+		defer idle.end()
+		for range 3 {
+			busy.flush(with(map[string]float64{"cluster.blue.upstream_rq_active": 40}))
+			idle.flush(with(map[string]float64{"cluster.blue.upstream_rq_active": 0}))
+			pass(t, b, a)
+		}
+		a.count("blue", "edge-1 40+0/0 !0 at 3s silent false, edge-1 (at replica) 0+0/0 !0 at 2s silent false")
+		busy.end()
+		for range 2 {
+			idle.flush(with(map[string]float64{"cluster.blue.upstream_rq_active": 0}))
+			pass(t, b, a)
+		}
+		a.count("blue", "edge-1 0+0/0 !0 at 1s silent false")
+	})
+}
