@@ -45,7 +45,7 @@ func startBenched(b *testing.B, discovery, rest string) *benched {
 	text := fmt.Sprintf("discovery: %s\nstate: {file: state}\n%s", discovery, rest)
 	must(b, os.WriteFile(path, []byte(text), 0o644))
 	conf := got(config.Load(path))(b)
-	store, closeStore, err := openStore(conf)
+	store, closeStore, err := openStore(conf, newTokens(conf, logger))
 	must(b, err)
 	xdsListener, apiListener := got(net.Listen("tcp", "127.0.0.1:0"))(b), got(net.Listen("tcp", "127.0.0.1:0"))(b)
 
@@ -58,7 +58,7 @@ func startBenched(b *testing.B, discovery, rest string) *benched {
 		Store: store, Drain: orders, Publish: p.pub.Publish, Proxies: p.pub.Proxies, Loads: carried.Loads, Logger: logger,
 	})
 	p.control.Configure(services(conf))
-	source := newSource(logger, p.control.Discovered)
+	source := newSource(logger, func() string { return "" }, p.control.Discovered)
 
 	ctx, stop := context.WithCancel(context.Background())
 	group, ctx := errgroup.WithContext(ctx)
@@ -67,7 +67,9 @@ func startBenched(b *testing.B, discovery, rest string) *benched {
 	group.Go(func() error { return hear(ctx, p.pub, p.notice) })
 	group.Go(func() error { return carried.run(ctx, p.control) })
 	group.Go(func() error { return serveXDS(ctx, p.pub, xdsListener) })
-	group.Go(func() error { return serveAPI(ctx, operator(conf, p.control, p.pub, source, carried, &queries{conf: conf}), apiListener) })
+	group.Go(func() error {
+		return serveAPI(ctx, operator(func() string { return conf.API.Token }, p.control, p.pub, source, carried, &queries{conf: conf}), apiListener)
+	})
 	b.Cleanup(func() {
 		stop()
 		_ = group.Wait()

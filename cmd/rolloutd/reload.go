@@ -11,9 +11,9 @@ import (
 	"github.com/sluice-proxy/sluice/rollout/control"
 )
 
-// reload rereads the configuration whenever hup says so, after hearing is told of it. What is wrong or cannot
-// change in a running program is logged, and the running configuration stays as
-// a whole.
+// reload rereads the configuration whenever hup says so, after hearing is told of it.
+// What is wrong or cannot change in a running program is logged, and the running
+// configuration stays as a whole.
 func reload(ctx context.Context, path string, conf *config.Config, hup <-chan os.Signal, logger *slog.Logger,
 	control *control.Controller, asked *queries, hearing func(), apply func(*config.Config)) {
 	for {

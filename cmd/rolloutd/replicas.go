@@ -16,12 +16,13 @@ import (
 const importInterval = time.Second
 
 // importReports takes over what proxies report to the other replicas, until ctx ends.
-func importReports(ctx context.Context, conf *config.Config, hub *reports.Hub, logger *slog.Logger) error {
+func importReports(ctx context.Context, conf *config.Config, token func() string, hub *reports.Hub, logger *slog.Logger) error {
 	all, ctx := errgroup.WithContext(ctx)
 	for _, replica := range conf.Replicas {
 		all.Go(func() error {
-			client, err := api.NewClient(replica, conf.API.Token)
+			client, err := api.NewClient(replica, "")
 			if err == nil {
+				client.TokenNow = token
 				importFrom(ctx, replica, client, hub, logger)
 			}
 			return err

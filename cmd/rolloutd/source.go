@@ -28,6 +28,7 @@ type adapter interface {
 // keep the others from being seen.
 type source struct {
 	logger *slog.Logger
+	token  func() string // Consul's
 	emit   func(discovery.Snapshot)
 	next   chan *config.Config // capacity 1: the newest configuration, a level
 
@@ -37,8 +38,8 @@ type source struct {
 	last    discovery.Snapshot
 }
 
-func newSource(logger *slog.Logger, emit func(discovery.Snapshot)) *source {
-	return &source{logger: logger, emit: emit, next: make(chan *config.Config, 1)}
+func newSource(logger *slog.Logger, token func() string, emit func(discovery.Snapshot)) *source {
+	return &source{logger: logger, token: token, emit: emit, next: make(chan *config.Config, 1)}
 }
 
 // run discovers until ctx ends.
@@ -121,7 +122,7 @@ func (s *source) newAdapter(c *config.Config) (adapter, error) {
 			names[x.Name] = x.ConsulService
 		}
 		return consul.New(consul.Options{
-			Address: d.Address, Token: d.Token, Datacenter: d.Datacenter,
+			Address: d.Address, TokenNow: s.token, Datacenter: d.Datacenter,
 			BlueTag: d.Tags.Blue, GreenTag: d.Tags.Green,
 			Services: names, Previous: last, Logger: s.logger,
 		})

@@ -39,7 +39,8 @@ func serve(ctx context.Context, path string, hup <-chan os.Signal, logger *slog.
 	for _, n := range conf.Notes {
 		logger.Warn("configuration", "note", n.String())
 	}
-	store, closeStore, err := openStore(conf)
+	tokens := newTokens(conf, logger)
+	store, closeStore, err := openStore(conf, tokens)
 	if err != nil {
 		return err
 	}
@@ -56,9 +57,10 @@ func serve(ctx context.Context, path string, hup <-chan os.Signal, logger *slog.
 	defer apiListener.Close()
 
 	pub := newPublisher(conf, logger)
-	orders := drain.NewClient(conf.Drain.Token)
+	orders := drain.NewClient("")
+	orders.Token = tokens.of("drain.token_file")
 	defer orders.Close()
-	gates, err := outside.NewGates(outside.Prometheus{Address: conf.Prometheus.Address, Token: conf.Prometheus.Token})
+	gates, err := outside.NewGates(outside.Prometheus{Address: conf.Prometheus.Address, TokenNow: tokens.of("prometheus.token_file")})
 	if err != nil {
 		return err
 	}
@@ -73,22 +75,24 @@ func serve(ctx context.Context, path string, hup <-chan os.Signal, logger *slog.
 		Loads: carried.Loads,
 	})
 	control.Configure(services(conf))
-	source := newSource(logger, control.Discovered)
+	source := newSource(logger, tokens.of("discovery.consul.token_file"), control.Discovered)
 
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return tokens.run(ctx) })
 	group.Go(func() error { return control.Run(ctx) })
 	group.Go(func() error { return gates.Run(ctx, control.Notice) })
 	group.Go(func() error { return hooks.Run(ctx, control.Notice) })
 	group.Go(func() error { return source.run(ctx, conf) })
 	group.Go(func() error { return hear(ctx, pub, control.Notice) })
 	group.Go(func() error { return carried.run(ctx, control) })
-	group.Go(func() error { return importReports(ctx, conf, pub.hub, logger) })
+	group.Go(func() error { return importReports(ctx, conf, tokens.of("api.token_file"), pub.hub, logger) })
 	group.Go(func() error { return serveXDS(ctx, pub, xdsListener) })
 	group.Go(func() error {
-		return serveAPI(ctx, operator(conf, control, pub, source, carried, asked), apiListener)
+		return serveAPI(ctx, operator(tokens.of("api.token_file"), control, pub, source, carried, asked), apiListener)
 	})
 	group.Go(func() error {
-		reload(ctx, path, conf, hup, logger, control, asked, pub.server.Retry, func(next *config.Config) {
+		hearing := func() { pub.server.Retry(); tokens.reread() }
+		reload(ctx, path, conf, hup, logger, control, asked, hearing, func(next *config.Config) {
 			asked.follow(next)
 			pub.configure(next)
 			control.Configure(services(next))
@@ -102,10 +106,10 @@ func serve(ctx context.Context, path string, hup <-chan os.Signal, logger *slog.
 	return err
 }
 
-func openStore(c *config.Config) (control.Store, func(), error) {
+func openStore(c *config.Config, tokens *tokens) (control.Store, func(), error) {
 	if c.State.Consul != nil {
 		s, err := storeconsul.New(storeconsul.Options{
-			Address: c.State.Consul.Address, Token: c.State.Consul.Token,
+			Address: c.State.Consul.Address, TokenNow: tokens.of("state.consul.token_file"),
 			Datacenter: c.State.Consul.Datacenter, Prefix: c.State.Consul.Prefix,
 		})
 		return s, func() {}, err
@@ -153,7 +157,7 @@ func serveXDS(ctx context.Context, pub *publisher, l net.Listener) error {
 }
 
 // operator is what the API shows and does.
-func operator(conf *config.Config, control *control.Controller, pub *publisher, source *source, carried *loads, asked *queries) http.Handler {
+func operator(token func() string, control *control.Controller, pub *publisher, source *source, carried *loads, asked *queries) http.Handler {
 	registry := prometheus.NewRegistry()
 	views := func() (map[discovery.Service]rollout.View, <-chan struct{}) {
 		all, newer := control.Views()
@@ -165,7 +169,7 @@ func operator(conf *config.Config, control *control.Controller, pub *publisher, 
 	}
 	registry.MustRegister(newMetrics(now, pub.list), newLoadMetrics(carried), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return api.Server{
+	server := api.Server{
 		Views: views, Do: asked.do(control), Plan: asked.plan(control), Proxies: carried.list, Reports: pub.hub.Export,
 		Ready: func() error {
 			err := control.Ready()
@@ -175,8 +179,12 @@ func operator(conf *config.Config, control *control.Controller, pub *publisher, 
 			return err
 		},
 		Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
-		Version: version, Token: conf.API.Token,
-	}.Handler()
+		Version: version,
+	}
+	return demanding(token, func(shown string) http.Handler {
+		server.Token = shown
+		return server.Handler()
+	})
 }
 
 func serveAPI(ctx context.Context, handler http.Handler, l net.Listener) error {

@@ -25,6 +25,9 @@ type Options struct {
 	// left empty here, and all of TLS, is taken from Consul's own environment
 	// variables (CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN, CONSUL_CACERT, …).
 	Address, Token, Datacenter string
+	// TokenNow, if set, is asked for the token of each query, in place of Token: it
+	// may be replaced. Empty is Consul's own.
+	TokenNow func() string
 	// BlueTag and GreenTag mark the colours. Default "blue" and "green".
 	BlueTag, GreenTag string
 	// Services maps each service to its name in Consul; empty means the same.
@@ -68,6 +71,9 @@ func New(o Options) (*Source, error) {
 	if o.Hold == 0 {
 		o.Hold = discovery.DefaultHold
 	}
+	if o.TokenNow == nil {
+		o.TokenNow = func() string { return "" } // the client's
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -99,7 +105,7 @@ func New(o Options) (*Source, error) {
 		if err := rules.CheckName(name); err != nil {
 			return nil, fmt.Errorf("service %s: %w", service, err)
 		}
-		w := &watch{service: service, name: name, tags: tags, hold: o.Hold, health: client.Health()}
+		w := &watch{service: service, name: name, tags: tags, hold: o.Hold, health: client.Health(), token: o.TokenNow}
 		if f, ok := o.Previous[service]; ok && f.Unread == "" {
 			w.fleet, w.known = f, true
 			s.world[service] = f

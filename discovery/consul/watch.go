@@ -46,6 +46,7 @@ type watch struct {
 	tags    tags
 	hold    time.Duration
 	health  *api.Health
+	token   func() string // empty: the client's
 
 	index uint64 // of the last answer; 0 asks without waiting
 	known bool   // fleet has been read, by this watch or one before it
@@ -110,7 +111,7 @@ func (w *watch) failure(err error) report {
 // read asks once, waiting for news where there is an index to wait from, and
 // weighs the answer against what was believed before.
 func (w *watch) read(ctx context.Context) (discovery.Fleet, error) {
-	q := api.QueryOptions{WaitIndex: w.index, WaitTime: wait}
+	q := api.QueryOptions{WaitIndex: w.index, WaitTime: wait, Token: w.token()}
 	if due, ok := w.doubt.Due(w.hold); ok {
 		if left := time.Until(due); left <= 0 {
 			q.RequireConsistent, q.WaitIndex = true, 0

@@ -35,7 +35,11 @@ const (
 // Client asks a rolloutd. Safe for concurrent use. Every method may return a
 // *rollout.Refusal or an error that is ErrNoServer.
 type Client struct {
-	base  *url.URL
+	base *url.URL
+	// TokenNow, if set before the first request, is asked for the token of each
+	// request, in place of NewClient's: it may be replaced.
+	TokenNow func() string
+
 	token string
 	http  *http.Client
 }
@@ -208,8 +212,12 @@ func (c *Client) ask(ctx context.Context, method string, q url.Values, body []by
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	if c.token != "" {
-		req.Header.Set("Authorization", "Bearer "+c.token)
+	token := c.token
+	if c.TokenNow != nil {
+		token = c.TokenNow()
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	res, err := c.http.Do(req)
 	if err != nil {

@@ -27,6 +27,9 @@ type Client struct {
 	// Dial connects to an instance. Nil is the machine's network; set it before
 	// the first request.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// Token, if set before the first request, is asked for the token of each request,
+	// in place of NewClient's: it may be replaced.
+	Token func() string
 
 	token string
 	http  *http.Client
@@ -140,8 +143,12 @@ func (c *Client) roundTrip(ctx context.Context, method, base string, body any) (
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	if c.token != "" {
-		req.Header.Set("Authorization", "Bearer "+c.token)
+	token := c.token
+	if c.Token != nil {
+		token = c.Token()
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	res, err := c.http.Do(req)
 	if err != nil {

@@ -23,7 +23,7 @@ func (p Prometheus) parsing(through http.RoundTripper) parser {
 	if p.Address == "" {
 		return parser{}
 	}
-	return parser{client: client(strict{next: through, token: p.Token}), base: strings.TrimSuffix(p.Address, "/") + "/api/v1/parse_query?query="}
+	return parser{client: client(strict{next: through, token: p.shown}), base: strings.TrimSuffix(p.Address, "/") + "/api/v1/parse_query?query="}
 }
 
 // Parse asks Prometheus whether it understands the query. fault is what is wrong with

@@ -23,8 +23,18 @@ type Prometheus struct {
 	// Address is an http:// or https:// URL, with the path in front of /api/v1 if
 	// there is one. Empty: there is none, and gates with a query stay closed.
 	Address string
-	// Token is the bearer token that is shown to it; empty: none.
-	Token string
+	// Token is the bearer token that is shown to it; empty: none. TokenNow, if set, is
+	// asked for that of each request, in place of Token: it may be replaced.
+	Token    string
+	TokenNow func() string
+}
+
+// shown is the token of a request that begins now.
+func (p Prometheus) shown() string {
+	if p.TokenNow != nil {
+		return p.TokenNow()
+	}
+	return p.Token
 }
 
 // connect returns nil if there is none.
@@ -32,7 +42,7 @@ func (p Prometheus) connect(through http.RoundTripper) (v1.API, error) {
 	if p.Address == "" {
 		return nil, nil
 	}
-	c, err := api.NewClient(api.Config{Address: p.Address, Client: client(strict{next: through, token: p.Token})})
+	c, err := api.NewClient(api.Config{Address: p.Address, Client: client(strict{next: through, token: p.shown})})
 	if err != nil {
 		return nil, fmt.Errorf("prometheus.address: %w", err)
 	}
@@ -78,13 +88,13 @@ const mostAnswer = 1 << 20
 // value is missing: the client library reads null, or nothing at all, as 0.
 type strict struct {
 	next  http.RoundTripper
-	token string
+	token func() string
 }
 
 func (s strict) RoundTrip(req *http.Request) (*http.Response, error) {
-	if s.token != "" {
+	if token := s.token(); token != "" {
 		req = req.Clone(req.Context())
-		req.Header.Set("Authorization", "Bearer "+s.token)
+		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	res, err := s.next.RoundTrip(req)
 	if err != nil {

@@ -164,14 +164,8 @@ func (c *Config) paths() []*string {
 }
 
 func (r *reading) tokens(c *Config) {
-	r.token("api.token_file", c.API.TokenFile, &c.API.Token)
-	r.token("drain.token_file", c.Drain.TokenFile, &c.Drain.Token)
-	r.token("prometheus.token_file", c.Prometheus.TokenFile, &c.Prometheus.Token)
-	if d := c.Discovery.Consul; d != nil {
-		r.token("discovery.consul.token_file", d.TokenFile, &d.Token)
-	}
-	if s := c.State.Consul; s != nil {
-		r.token("state.consul.token_file", s.TokenFile, &s.Token)
+	for _, t := range c.Tokens() {
+		r.token(t.Key, t.File, t.Held)
 	}
 }
 

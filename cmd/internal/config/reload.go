@@ -12,16 +12,18 @@ import (
 // Changed compares a running configuration with the one that shall replace it.
 // changes says in words what would be different; refused names what cannot be
 // changed in a running rolloutd, each with the reason. If anything is refused
-// the running configuration stays as a whole. Pure.
+// the running configuration stays as a whole. What token files hold is not compared:
+// tokens are replaced in their files. Pure.
 func (c *Config) Changed(next *Config) (changes []string, refused Problems) {
 	d := &difference{next: next}
-	d.fixed("discovery", c.Discovery, next.Discovery, "instances would be taken for departed ones")
-	d.fixed("state", c.State, next.State, "a rollout would lose its memory")
-	d.fixed("xds", c.XDS, next.XDS, "the Envoys are connected to it")
-	d.fixed("api", c.API, next.API, "it is being served")
-	d.fixed("replicas", c.Replicas, next.Replicas, "they are being asked")
-	d.fixed("drain", c.Drain, next.Drain, "orders are being sent with it")
-	d.fixed("prometheus", c.Prometheus, next.Prometheus, "gates are being asked there")
+	was, will := c.places(), next.places()
+	d.fixed("discovery", was.Discovery, will.Discovery, "instances would be taken for departed ones")
+	d.fixed("state", was.State, will.State, "a rollout would lose its memory")
+	d.fixed("xds", was.XDS, will.XDS, "the Envoys are connected to it")
+	d.fixed("api", was.API, will.API, "it is being served")
+	d.fixed("replicas", was.Replicas, will.Replicas, "they are being asked")
+	d.fixed("drain", was.Drain, will.Drain, "orders are being sent with it")
+	d.fixed("prometheus", was.Prometheus, will.Prometheus, "gates are being asked there")
 	d.listeners(c)
 	d.services(c)
 	return d.changes, d.refused

@@ -24,6 +24,9 @@ type Options struct {
 	// of TLS, is taken from Consul's own environment variables
 	// (CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN, CONSUL_CACERT, …).
 	Address, Token string
+	// TokenNow, if set, is asked for the token of each request, in place of Token: it
+	// may be replaced. Empty is Consul's own.
+	TokenNow func() string
 	// Datacenter defaults to the agent's own. All replicas must name the same.
 	Datacenter string
 	// Prefix of all keys, without slashes at its ends. Default "sluice".
@@ -35,6 +38,7 @@ type Options struct {
 type Store struct {
 	client *api.Client
 	prefix string
+	token  func() string
 }
 
 // New checks the options and connects to nothing.
@@ -47,14 +51,17 @@ func New(o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set up the Consul client: %w", err)
 	}
-	return &Store{client: client, prefix: cmp.Or(o.Prefix, "sluice") + "/state/"}, nil
+	if o.TokenNow == nil {
+		o.TokenNow = func() string { return "" } // the client's
+	}
+	return &Store{client: client, prefix: cmp.Or(o.Prefix, "sluice") + "/state/", token: o.TokenNow}, nil
 }
 
 // Load returns every stored state, read consistently. A key that does not hold
 // exactly a state of the service it is named for is an error that names it; it
 // is never overwritten.
 func (s *Store) Load(ctx context.Context) (map[discovery.Service]rollout.Stored, error) {
-	q := (&api.QueryOptions{RequireConsistent: true}).WithContext(ctx)
+	q := (&api.QueryOptions{RequireConsistent: true, Token: s.token()}).WithContext(ctx)
 	pairs, meta, err := s.client.KV().List(s.prefix, q)
 	if err != nil {
 		return nil, fmt.Errorf("read the states under Consul key %s: %w", s.prefix, err)
@@ -112,7 +119,7 @@ func (s *Store) Replace(ctx context.Context, service discovery.Service, old roll
 	}
 	// A transaction of one, because the leader's session check will join it.
 	swap := api.TxnOps{{KV: &api.KVTxnOp{Verb: api.KVCAS, Key: key, Value: value, Index: index}}}
-	ok, answer, _, err := s.client.Txn().Txn(swap, new(api.QueryOptions).WithContext(ctx))
+	ok, answer, _, err := s.client.Txn().Txn(swap, (&api.QueryOptions{Token: s.token()}).WithContext(ctx))
 	switch {
 	case err != nil:
 		return fail(err)
