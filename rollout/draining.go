@@ -54,6 +54,12 @@ func draining(t *turn) Reason {
 // orders it.
 func nextStep(t *turn, old oldSide) Reason {
 	r := t.state.Rollout
+	if knocks := turnedAway(t.situation); knocks != nil {
+		if t.stepRuns() {
+			t.restep() // whom this step has not closed yet might be refused, too
+		}
+		return t.wait(knocks)
+	}
 	if t.now.Before(r.StepAt) {
 		if t.stepRuns() && t.overruns() {
 			t.restep() // the room or window that this step was for went away

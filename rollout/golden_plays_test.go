@@ -193,6 +193,8 @@ var plays = map[string]play{
 	"refused": {2, 2, 60, func(g *ground, moment func(string)) {
 		g.machines["g1"].Capacity, g.machines["g2"].Capacity = 25, 25
 		g.look()
+		g.machines["b1"].status.Refused += 6
+		g.pass(2 * time.Second)
 		g.promote(discovery.Green)
 		g.untilStep(1)
 		g.machines["g2"].full = true

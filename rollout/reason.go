@@ -41,6 +41,7 @@ const (
 	TargetSick     Code = "target_sick"     // the target is unhealthy
 	Unconfirmed    Code = "unconfirmed"     // proxies have not acknowledged
 	NoProxy        Code = "no_proxy"        // no proxy is connected, so none can confirm
+	TurnedAway     Code = "turned_away"     // the draining side still refuses new clients
 	Nacked         Code = "nacked"          // a proxy refused
 	Unpublished    Code = "unpublished"     // the guard refused
 	Settling       Code = "settling"        // handshakes under way when the last proxy confirmed

@@ -139,6 +139,8 @@ type Sighting struct {
 	Former []Life
 	// Callers is whom it hears of.
 	Callers Callers
+	// Knocks is whom it refused lately.
+	Knocks Knocks
 }
 
 // Proxy is one Envoy as seen from one service.
@@ -201,7 +203,8 @@ func (s Sighting) After(status drain.Status, err error, now time.Time) Sighting 
 			s.PerSecond = float64(status.Accepted-last.Status.Accepted) / gap
 		}
 		s.returning(last, status, now)
-		s.Callers = last.Callers.after(last.Status, status, sameProcess(last.Status, status), now)
+		same := !last.At.IsZero() && sameProcess(last.Status, status)
+		s.Callers, s.Knocks = last.Callers.after(last.Status, status, same, now), last.Knocks.after(last.Status, status, same, last.At, now)
 		s.Status, s.At = status, now
 		return s
 	}

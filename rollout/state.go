@@ -225,6 +225,9 @@ func (s Steps) turnedRound() Steps {
 type Toll struct {
 	// Total is what From held when the funnel started; 0 before.
 	Total int `json:"total,omitempty"`
+	// Knocking is how many connections a second From refused before it drained.
+	// Invariant: not below 0.
+	Knocking float64 `json:"knocking,omitempty"`
 	// Totals are the sums of members that are not Counted any more: forgotten ones,
 	// and all of them before an abort.
 	Totals

@@ -76,7 +76,7 @@ func TestReasonsReadWell(t *testing.T) {
 	// there is a state. TestCodes in rollout/api reads which codes there are.
 	for _, code := range []rollout.Code{
 		rollout.IsSteady, rollout.IsShifting, rollout.IsDraining, rollout.IsSoaking, rollout.IsRetired, rollout.Paused, rollout.NoHealthyLive, rollout.TargetClosed, rollout.TargetSick, rollout.Unconfirmed,
-		rollout.Nacked, rollout.NoProxy, rollout.Unpublished, rollout.Settling, rollout.GateOpen, rollout.InGrace, rollout.NoRoom, rollout.Unreachable, rollout.NoEndpoint, rollout.StaleDiscovery, rollout.StoreFailing, rollout.Unread,
+		rollout.Nacked, rollout.NoProxy, rollout.TurnedAway, rollout.Unpublished, rollout.Settling, rollout.GateOpen, rollout.InGrace, rollout.NoRoom, rollout.Unreachable, rollout.NoEndpoint, rollout.StaleDiscovery, rollout.StoreFailing, rollout.Unread,
 		rollout.Contradicted, rollout.Twins, rollout.HeldOpen, rollout.Recoloured,
 		rollout.FreshCounts, rollout.FreshGates, rollout.GateClosed, rollout.WindowFull, rollout.Learning, rollout.NotReturning, rollout.BatchSoak, rollout.HookRunning, rollout.HookFailed, rollout.HookTooLarge, rollout.Unreported,
 		rollout.InProgress, rollout.NoRollout, rollout.NoTarget, rollout.Infeasible, rollout.BadRequest, rollout.UnknownService, rollout.NotStored,

@@ -136,7 +136,7 @@ func (p *promises) closed(in *Instance, at time.Duration) {
 	if alone := w.Edge.alone; alone >= 0 && at-max(alone, w.seen.Watching.Sub(Epoch)) > p.every+6*time.Second && w.Outside.StoreIsUp() {
 		p.fault(at, "%s closed a connection although no proxy is connected since %v", in.name, alone)
 	}
-	if cut := w.Edge.cutOff(in); cut != nil && w.Outside.StoreIsUp() && at-cut.lost.Sub(Epoch) > p.every+time.Second {
+	if cut := w.Edge.cutOff(in, w.state.Proxies); cut != nil && w.Outside.StoreIsUp() && at-cut.lost.Sub(Epoch) > p.every+time.Second {
 		p.fault(at, "%s closed a connection while %s, which is cut off, serves and sends it new ones", in.name, cut.node)
 	}
 	if !w.conf.Exact {

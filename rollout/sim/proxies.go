@@ -128,10 +128,10 @@ func (p *Proxy) seen(now *routes) rollout.Proxy {
 }
 
 // cutOff is a proxy that is cut off, serves, and sends new connections to the instance;
-// nil if there is none.
-func (e *Edge) cutOff(in *Instance) *Proxy {
+// nil if there is none. One that an operator has called gone does not count.
+func (e *Edge) cutOff(in *Instance, waited []string) *Proxy {
 	for _, p := range e.proxies {
-		if p.cut && p.heard.sends(in) && e.fleet.hears(p.addr.String()) {
+		if p.cut && slices.Contains(waited, p.node) && p.heard.sends(in) && e.fleet.hears(p.addr.String()) {
 			return p
 		}
 	}
