@@ -47,3 +47,26 @@ func TestRealTwins(t *testing.T) {
 		}
 	}
 }
+
+// TestRealSeparateStreams: an Envoy with streams of their own for listeners and clusters,
+// beside the aggregated one that brings the rest, is one proxy.
+func TestRealSeparateStreams(t *testing.T) {
+	w := start(t, plan{chats: 1, policy: halfPolicy})
+	const ads, own = "    ads: {}\n    resource_api_version: V3\n    initial_fetch_timeout: 5s\n",
+		"    api_config_source: {api_type: DELTA_GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: sluice_xds}}]}\n    resource_api_version: V3\n"
+	w.startEdge(fleet.EnvoyOptions{Node: "edge-1", XDS: w.ctl.XDS, Dir: w.dir, Edit: func(bootstrap string) string {
+		if strings.Count(bootstrap, ads) != 2 {
+			t.Fatalf("the bootstrap is\n%s", bootstrap)
+		}
+		return strings.ReplaceAll(bootstrap, ads, own)
+	}})
+	c := w.gather(20)
+	c.on(chat, discovery.Blue)
+	w.done(chat, w.promote(chat, api.Promotion{Target: "green"}))
+	c.on(chat, discovery.Green)
+	all, err := w.api.Proxies(w.ctx)
+	w.must(err)
+	if len(all) != 1 || all[0].Contested || len(all[0].Holds) < 4 {
+		t.Errorf("the proxies are %+v", all)
+	}
+}
