@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -74,7 +75,21 @@ type Instance struct {
 	KillAfter time.Duration `json:"kill_after,omitempty"`
 	// Version is the release it runs, free text.
 	Version string `json:"version,omitempty"`
+	// Node is the machine that registered it; empty where the registry has none. Of
+	// several nodes each may have an instance of one id: then ID is id@node.
+	Node string `json:"node,omitempty"`
 }
+
+// Short is its id as its node registered it.
+func (i Instance) Short() InstanceID { return ShortOf(i.ID, i.Node) }
+
+// ShortOf is an id without its node.
+func ShortOf(id InstanceID, node string) InstanceID {
+	return InstanceID(strings.TrimSuffix(string(id), "@"+node))
+}
+
+// AtNode is an id with its node.
+func AtNode(id InstanceID, node string) InstanceID { return id + InstanceID("@"+node) }
 
 // LeftOut is a registration that is not used, and why in plain words.
 type LeftOut struct {

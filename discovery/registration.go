@@ -16,7 +16,9 @@ import (
 // Registration is one instance as a registry or a file spells it, not yet known
 // to be usable.
 type Registration struct {
-	ID     InstanceID
+	ID InstanceID
+	// Node is the machine that registered it; empty where the registry has none.
+	Node   string
 	Colour Colour
 	// Unfit says why it cannot be used whatever the rest says; empty when it can.
 	Unfit   string
@@ -48,7 +50,18 @@ func NewFleet(registrations []Registration) Fleet {
 	sorted := slices.SortedFunc(slices.Values(registrations), compare)
 	f := Fleet{Instances: []Instance{}}
 	used := map[InstanceID]bool{}
+	nodes := map[InstanceID]string{}
+	several := map[InstanceID]bool{}
 	for _, r := range sorted {
+		if node, ok := nodes[r.ID]; ok && node != r.Node {
+			several[r.ID] = true
+		}
+		nodes[r.ID] = r.Node
+	}
+	for _, r := range sorted {
+		if several[r.ID] && r.Node != "" {
+			r.ID = AtNode(r.ID, r.Node)
+		}
 		addr, err := r.addr()
 		switch {
 		case r.ID == "":
@@ -64,7 +77,7 @@ func NewFleet(registrations []Registration) Fleet {
 		}
 		used[r.ID] = true
 		note := func(err error) { f.Notes = append(f.Notes, Note{ID: r.ID, Text: err.Error()}) }
-		i := Instance{ID: r.ID, Colour: r.Colour, Addr: addr, Health: r.Health, Version: r.Version}
+		i := Instance{ID: r.ID, Node: r.Node, Colour: r.Colour, Addr: addr, Health: r.Health, Version: r.Version}
 		if i.Drain, err = drainURL(r.Drain, addr.Addr()); err != nil {
 			note(err)
 		}
@@ -79,14 +92,17 @@ func NewFleet(registrations []Registration) Fleet {
 		}
 		f.Instances = append(f.Instances, i)
 	}
+	slices.SortFunc(f.Instances, byID)
 	f.Twins = FindTwins(f.Instances)
 	return f
 }
 
+func byID(a, b Instance) int { return cmp.Compare(a.ID, b.ID) }
+
 // compare orders registrations by id, and equal ids by all the rest.
 func compare(a, b Registration) int {
 	return cmp.Or(
-		cmp.Compare(a.ID, b.ID), cmp.Compare(a.Unfit, b.Unfit), cmp.Compare(a.Address, b.Address), cmp.Compare(a.Port, b.Port),
+		cmp.Compare(a.ID, b.ID), cmp.Compare(a.Node, b.Node), cmp.Compare(a.Unfit, b.Unfit), cmp.Compare(a.Address, b.Address), cmp.Compare(a.Port, b.Port),
 		cmp.Compare(a.Colour, b.Colour), cmp.Compare(a.Health, b.Health), cmp.Compare(a.Drain, b.Drain),
 		cmp.Compare(a.Capacity, b.Capacity), cmp.Compare(a.KillAfter, b.KillAfter), cmp.Compare(a.Version, b.Version),
 		cmp.Compare(a.Ignored, b.Ignored))

@@ -1,7 +1,6 @@
 package discovery
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -51,16 +50,16 @@ func (d Doubt) Due(hold time.Duration) (time.Time, bool) {
 // least hold after the first; whenever the missing change, hold starts again. That
 // nothing is listed is never believed where there was something.
 func Believe(previous Fleet, r Reading, d Doubt, hold time.Duration) (Fleet, Doubt) {
-	listed := make(map[InstanceID]Instance, len(r.Fleet.Instances))
+	listed := make(map[registered]Instance, len(r.Fleet.Instances))
 	for _, i := range r.Fleet.Instances {
-		listed[i.ID] = i
+		listed[registered{i.Short(), i.Node}] = i
 	}
 	var kept []Instance
 	var missing []absence
 	known, lost := map[Colour]int{}, map[Colour]int{}
 	for _, i := range previous.Instances {
 		known[i.Colour]++
-		now, ok := listed[i.ID]
+		now, ok := listed[registered{i.Short(), i.Node}]
 		if ok && now.Colour == i.Colour {
 			continue
 		}
@@ -88,13 +87,33 @@ func Believe(previous Fleet, r Reading, d Doubt, hold time.Duration) (Fleet, Dou
 	}
 	f := r.Fleet
 	for _, i := range kept {
-		delete(listed, i.ID)
+		delete(listed, registered{i.Short(), i.Node})
 	}
-	f.Instances = slices.AppendSeq(kept, maps.Values(listed))
-	slices.SortFunc(f.Instances, func(a, b Instance) int { return cmp.Compare(a.ID, b.ID) })
+	f.Instances = tellApart(slices.AppendSeq(kept, maps.Values(listed)))
 	f.Twins = FindTwins(f.Instances)
 	f.Suspect = suspicion(r, len(previous.Instances), missing, known, lost, hold)
 	return f, d
+}
+
+// registered is what an instance is to its registry.
+type registered struct {
+	short InstanceID
+	node  string
+}
+
+// tellApart gives those that share an id their nodes, and sorts.
+func tellApart(all []Instance) []Instance {
+	same := map[InstanceID]int{}
+	for _, i := range all {
+		same[i.ID]++
+	}
+	for n, i := range all {
+		if same[i.ID] > 1 && i.Node != "" {
+			all[n].ID = AtNode(i.Short(), i.Node)
+		}
+	}
+	slices.SortFunc(all, byID)
+	return all
 }
 
 func suspicion(r Reading, known int, missing []absence, of, lost map[Colour]int, hold time.Duration) string {

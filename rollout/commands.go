@@ -266,7 +266,11 @@ func begin(t *turn, plan Plan, left leftover) {
 		if m.Colour == plan.To && !outgoing {
 			closed = f.endpoint && (!f.answers || f.refusing)
 		}
-		t.put(key, Member{Identity: m.Identity, Departed: m.Departed, Standing: Standing{Outgoing: outgoing, Closed: closed}})
+		release := Release{}
+		if f.instance != nil && f.instance.Version != "" {
+			release = Release{f.instance.Version, token(t.seen.Instances[key].Status.Boot)}
+		}
+		t.put(key, Member{Identity: m.Identity, Departed: m.Departed, Release: release, Standing: Standing{Outgoing: outgoing, Closed: closed}})
 		if left.owed > 0 && !f.heard.IsZero() {
 			t.count(key) // from the same answers on: clients that are on their way come back in between
 		}

@@ -239,6 +239,8 @@ var plays = map[string]play{
 		moment("done")
 	}},
 	"superseded": {2, 2, 60, func(g *ground, moment func(string)) {
+		b1 := g.machines["b1"]
+		b1.Node, b1.Version, b1.status.Boot = "n1", "v41", "Xk3d"
 		g.look()
 		g.promote(discovery.Green)
 		g.untilStep(3)

@@ -31,7 +31,7 @@ func (s *situation) asListed() bool {
 	}
 	for i := range all {
 		f := &all[i]
-		if m := s.state.Members[f.key]; f.instance == nil || !m.is(*f.instance) || m.Drain != f.instance.Drain {
+		if m := s.state.Members[f.key]; f.instance == nil || !m.is(*f.instance) || m.Drain != f.instance.Drain || m.Node != f.instance.Node || updated(m, *f.instance, s.seen.Instances[f.key]) {
 			return false
 		}
 	}
@@ -86,9 +86,10 @@ func (c claims) renamed(m Member) bool {
 // absorbInstance makes the instance a member.
 func absorbInstance(t *turn, in discovery.Instance) {
 	m, known := t.state.Members[in.ID]
-	if known && m.Addr == in.Addr && (m.Colour == in.Colour || staysAs(t.situation, in.ID)) {
-		if !m.Departed.IsZero() || m.Drain != in.Drain {
-			m.Departed, m.Drain = time.Time{}, in.Drain
+	again := known && m.Departed.IsZero() && updated(m, in, t.seen.Instances[in.ID])
+	if known && m.Addr == in.Addr && !again && (m.Colour == in.Colour || staysAs(t.situation, in.ID)) {
+		if !m.Departed.IsZero() || m.Drain != in.Drain || m.Node != in.Node {
+			m.Departed, m.Drain, m.Node = time.Time{}, in.Drain, in.Node
 			t.put(in.ID, m)
 		}
 		return
@@ -102,13 +103,13 @@ func absorbInstance(t *turn, in discovery.Instance) {
 		m.Departed = t.now
 		t.put(former(m), m)
 	}
-	next := Member{Identity: Identity{ID: in.ID, Colour: in.Colour, Addr: in.Addr, Drain: in.Drain}}
-	next.Fresh = !known && joinsNext(t.situation, in)
+	next := Member{Identity: Identity{ID: in.ID, Node: in.Node, Colour: in.Colour, Addr: in.Addr, Drain: in.Drain}}
+	next.Fresh = (!known || again || m.Release.differs(in)) && joinsNext(t.situation, in)
 	next.Closed = t.state.Rollout.closedAtFirst(in)
 	if back, ok := t.state.Members[former(next)]; ok {
 		t.drop(former(next))
 		next = back
-		next.Departed, next.Drain = time.Time{}, in.Drain
+		next.Departed, next.Drain, next.Node = time.Time{}, in.Drain, in.Node
 	}
 	t.put(in.ID, next)
 }
@@ -125,12 +126,38 @@ func joinsNext(s *situation, in discovery.Instance) bool {
 	if r == nil || in.Colour != r.From || r.Phase != Draining && r.Phase != Soaking || r.Policy.Stagger.InPlace {
 		return false
 	}
-	for _, m := range s.state.Members {
-		if m.Addr == in.Addr || m.Drain != "" && m.Drain == in.Drain {
+	for key, m := range s.state.Members {
+		if key != in.ID && (m.Addr == in.Addr || m.Drain != "" && m.Drain == in.Drain) {
 			return false
 		}
 	}
 	return true
+}
+
+// Release is which release a member ran, and in which process, when the rollout began:
+// an update in place is the same id with another process and another version.
+type Release struct {
+	Version string `json:"version,omitempty"`
+	// Boot stands for the name of the process; empty where it says none.
+	Boot string `json:"boot,omitempty"`
+}
+
+// differs reports whether an instance is registered with another version. One that is
+// not told is none.
+func (r Release) differs(in discovery.Instance) bool {
+	return r.Version != "" && in.Version != "" && in.Version != r.Version
+}
+
+// updated reports whether the member's id has another process with another release now.
+// The same process is the same release, whatever its registration says meanwhile.
+func updated(m Member, in discovery.Instance, now Sighting) bool {
+	if !m.Release.differs(in) || now.At.IsZero() {
+		return false
+	}
+	if boot := token(now.Status.Boot); m.Release.Boot != "" && boot != "" {
+		return boot != m.Release.Boot
+	}
+	return len(now.Former) > 0
 }
 
 // joinDrain has a member that seemed to belong to a later release drain with the

@@ -49,6 +49,7 @@ func newSituation(s State, seen Seen, now time.Time) *situation {
 	if seen.Fleet.Unread != "" {
 		seen.Fleet = s.remembered(seen.Fleet.Unread)
 	}
+	seen.Fleet = Named(s, seen.Fleet)
 	made := &situation{state: s, seen: seen, now: now, memo: &memo{}}
 	made.members() // everything else asks for them
 	return made

@@ -79,14 +79,19 @@ type Member struct {
 	Counts
 	Standing
 	HookCalls
+	// Release is zero before its first rollout, and where it declares no version.
+	Release Release `json:"release,omitzero"`
 }
 
 // Identity is what never changes of a member: an instance that comes back with
 // another colour, address or id is another member.
 type Identity struct {
-	ID     discovery.InstanceID `json:"id"`
-	Colour discovery.Colour     `json:"colour"`
-	Addr   netip.AddrPort       `json:"addr"`
+	ID discovery.InstanceID `json:"id"`
+	// Node is the machine that registered it; empty where the registry has none, and in
+	// a state that an older rolloutd stored.
+	Node   string           `json:"node,omitempty"`
+	Colour discovery.Colour `json:"colour"`
+	Addr   netip.AddrPort   `json:"addr"`
 	// Drain is the base URL of its drain endpoint; empty without one. The only
 	// part that may change: the process may move its endpoint.
 	Drain string `json:"drain,omitempty"`

@@ -100,6 +100,8 @@ func (s *teller) commands() map[string]func(rest string) {
 		},
 		"visit":    func(rest string) { s.Crowd.Visit(s.number(rest)) },
 		"ends":     s.each(func(in *sim.Instance, arg string) { in.End(s.number(arg)) }),
+		"version":  s.each((*sim.Instance).SetVersion),
+		"update":   s.each((*sim.Instance).Update),
 		"move":     s.each(func(in *sim.Instance, arg string) { in.Move(netip.MustParseAddrPort(arg)) }),
 		"recolour": s.each(func(in *sim.Instance, arg string) { in.Recolour(discovery.Colour(arg)) }),
 		"twin": func(rest string) { // of, id, colour

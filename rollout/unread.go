@@ -14,7 +14,7 @@ func (s State) remembered(unread string) discovery.Fleet {
 	f := discovery.Fleet{Unread: unread, Err: unread + "; the instances that were stored last are used"}
 	for key, m := range s.Members {
 		if key == m.ID && m.Departed.IsZero() {
-			f.Instances = append(f.Instances, discovery.Instance{ID: m.ID, Colour: m.Colour, Addr: m.Addr, Drain: m.Drain, Health: discovery.Passing})
+			f.Instances = append(f.Instances, discovery.Instance{ID: m.ID, Node: m.Node, Colour: m.Colour, Addr: m.Addr, Drain: m.Drain, Health: discovery.Passing})
 		}
 	}
 	slices.SortFunc(f.Instances, func(a, b discovery.Instance) int { return cmp.Compare(a.ID, b.ID) })

@@ -67,12 +67,12 @@ type families struct {
 
 func newFamilies() families {
 	return families{
-		connections:      desc("connections", "Connections the instance holds now.", "service", "colour", "instance"),
-		ceiling:          desc("ceiling", "Connections the instance may still hold by its current order.", "service", "colour", "instance"),
-		evictedTotal:     desc("evicted_total", "Connections closed by the funnel since the instance started.", "service", "colour", "instance"),
-		acceptedTotal:    desc("accepted_total", "Connections admitted since the instance started.", "service", "colour", "instance"),
-		returnedTotal:    desc("returned_total", "Admitted connections of returning clients since the instance started.", "service", "colour", "instance"),
-		drainError:       desc("drain_error", "1 while the instance's drain endpoint gives no answer.", "service", "colour", "instance"),
+		connections:      desc("connections", "Connections the instance holds now.", "service", "colour", "instance", "node"),
+		ceiling:          desc("ceiling", "Connections the instance may still hold by its current order.", "service", "colour", "instance", "node"),
+		evictedTotal:     desc("evicted_total", "Connections closed by the funnel since the instance started.", "service", "colour", "instance", "node"),
+		acceptedTotal:    desc("accepted_total", "Connections admitted since the instance started.", "service", "colour", "instance", "node"),
+		returnedTotal:    desc("returned_total", "Admitted connections of returning clients since the instance started.", "service", "colour", "instance", "node"),
+		drainError:       desc("drain_error", "1 while the instance's drain endpoint gives no answer.", "service", "colour", "instance", "node"),
 		rolloutEvicted:   desc("rollout_evicted", "Connections closed by the funnel in the current rollout.", "service"),
 		outstanding:      desc("outstanding", "Clients evicted or lost in the current rollout that are on their way; an estimate where instances cannot tell.", "service"),
 		atLeast:          desc("outstanding_at_least", "Clients evicted or lost in the current rollout that are on their way for certain.", "service"),
@@ -96,8 +96,8 @@ func newFamilies() families {
 		unpublished:      desc("unpublished", "1 while the proxies have not been sent what the state wishes.", "service"),
 		nacksTotal:       desc("nacks_total", "Responses the proxy refused since rolloutd started.", "node"),
 		withheld:         desc("withheld", "Resources that the proxy is not sent.", "node"),
-		reported:         desc("reported_connections", "Connections to the instance by the proxies' load reports.", "service", "colour", "instance"),
-		difference:       desc("connections_difference", "Lasting difference: connections that the instance says it holds minus those that the proxies report; 0 while both agree.", "service", "colour", "instance"),
+		reported:         desc("reported_connections", "Connections to the instance by the proxies' load reports.", "service", "colour", "instance", "node"),
+		difference:       desc("connections_difference", "Lasting difference: connections that the instance says it holds minus those that the proxies report; 0 while both agree.", "service", "colour", "instance", "node"),
 		colourReported:   desc("colour_connections", "Connections to the colour by the proxies' own counters.", "service", "colour"),
 		connectP99:       desc("connect_p99_seconds", "99th percentile of the time that connecting to an instance took lately, the slowest proxy's.", "service", "colour"),
 	}
@@ -223,7 +223,7 @@ func (s sample) fleet(st api.Status) {
 		} else {
 			count[side{i.Colour, i.Health}]++
 		}
-		labels := []string{name, string(i.Colour), id}
+		labels := []string{name, string(i.Colour), id, i.Node}
 		s.maybe(s.connections, i.Held, labels...)
 		s.maybe(s.ceiling, i.Ceiling, labels...)
 		s.counter(s.evictedTotal, i.Evicted, labels...)

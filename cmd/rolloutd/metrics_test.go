@@ -73,12 +73,12 @@ func TestMetrics(t *testing.T) {
 		t.Fatalf("scrape: %d %s", rec.Code, rec.Body)
 	}
 	for _, want := range []string{
-		`sluice_connections{colour="blue",instance="b1",service="chat"} 42`,
-		`sluice_connections{colour="green",instance="g1",service="chat"} 18`,
-		`sluice_ceiling{colour="blue",instance="b1",service="chat"} 40`,
-		`sluice_evicted_total{colour="blue",instance="b1",service="chat"} 25`,
-		`sluice_returned_total{colour="green",instance="g1",service="chat"} 17`,
-		`sluice_drain_error{colour="blue",instance="b1@10.0.0.9:80",service="chat"} 0`,
+		`sluice_connections{colour="blue",instance="b1",node="",service="chat"} 42`,
+		`sluice_connections{colour="green",instance="g1",node="",service="chat"} 18`,
+		`sluice_ceiling{colour="blue",instance="b1",node="",service="chat"} 40`,
+		`sluice_evicted_total{colour="blue",instance="b1",node="",service="chat"} 25`,
+		`sluice_returned_total{colour="green",instance="g1",node="",service="chat"} 17`,
+		`sluice_drain_error{colour="blue",instance="b1@10.0.0.9:80",node="",service="chat"} 0`,
 		`sluice_rollout_evicted{service="chat"} 20`,
 		`sluice_rollout_lost{service="chat"} 0`,
 		`sluice_outstanding{service="chat"} 2`,
@@ -106,8 +106,8 @@ func TestMetrics(t *testing.T) {
 		`sluice_proxies{service="chat",state="confirmed"} 1`,
 		`sluice_nacks_total{node="edge-1"} 2`,
 		`sluice_withheld{node="edge-2"} 0`,
-		`sluice_reported_connections{colour="blue",instance="b1",service="chat"} 30`,
-		`sluice_connections_difference{colour="blue",instance="b1",service="chat"} 12`,
+		`sluice_reported_connections{colour="blue",instance="b1",node="",service="chat"} 30`,
+		`sluice_connections_difference{colour="blue",instance="b1",node="",service="chat"} 12`,
 		`sluice_colour_connections{colour="blue",service="chat"} 31`,
 		`sluice_connect_p99_seconds{colour="blue",service="chat"} 0.0015`,
 	} {

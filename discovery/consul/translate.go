@@ -1,6 +1,7 @@
 package consul
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,26 +15,15 @@ import (
 type tags struct{ blue, green string }
 
 // translate turns Consul's answer for one service into a Fleet. It is pure: the
-// same entries in any order give the same Fleet. An id that several nodes have
-// registered is told apart as id@node.
+// same entries in any order give the same Fleet.
 func translate(entries []*api.ServiceEntry, t tags) discovery.Fleet {
-	nodes := map[string]int{}
-	for _, e := range entries {
-		if e != nil && e.Service != nil {
-			nodes[e.Service.ID]++
-		}
-	}
 	var all []discovery.Registration
 	for _, e := range entries {
 		if e == nil || e.Service == nil {
 			all = append(all, discovery.Registration{Unfit: "Consul sent it without a service"})
 			continue
 		}
-		r := registration(e, t)
-		if nodes[e.Service.ID] > 1 && e.Node != nil {
-			r.ID += discovery.InstanceID("@" + e.Node.Node)
-		}
-		all = append(all, r)
+		all = append(all, registration(e, t))
 	}
 	return discovery.NewFleet(all)
 }
@@ -53,8 +43,8 @@ func registration(e *api.ServiceEntry, t tags) discovery.Registration {
 	if w := s.Weights; w.Passing > 1 || w.Warning > 1 {
 		r.Ignored = fmt.Sprintf("its weights, %d passing and %d warning, are not used: proxies share new connections evenly", w.Passing, w.Warning)
 	}
-	if r.Address == "" && e.Node != nil {
-		r.Address = e.Node.Address
+	if e.Node != nil {
+		r.Address, r.Node = cmp.Or(r.Address, e.Node.Address), e.Node.Node
 	}
 	blue, green := slices.Contains(s.Tags, t.blue), slices.Contains(s.Tags, t.green)
 	switch {

@@ -166,9 +166,12 @@ type Colour struct {
 
 // Instance is one instance, in discovery or departed and not proven empty.
 type Instance struct {
-	ID     discovery.InstanceID `json:"id"`
-	Colour discovery.Colour     `json:"colour"`
-	Addr   netip.AddrPort       `json:"addr"`
+	// ID is its name: its id, or id@node where another node has an instance of that id.
+	ID discovery.InstanceID `json:"id"`
+	// Node is the machine that registered it, where the registry has one.
+	Node   string           `json:"node,omitempty"`
+	Colour discovery.Colour `json:"colour"`
+	Addr   netip.AddrPort   `json:"addr"`
 	// Health is empty when the instance is departed.
 	Health discovery.Health `json:"health,omitempty"`
 	// State is what its drain endpoint last said; empty when it never did.

@@ -240,6 +240,15 @@ func (in *Instance) Start() {
 	in.fleet.detect(func() { in.Health = discovery.Passing })
 }
 
+// Update ends the process and starts another release in its place, under the same id.
+func (in *Instance) Update(version string) {
+	in.Start()
+	in.SetVersion(version)
+}
+
+// SetVersion has it be registered with that version.
+func (in *Instance) SetVersion(version string) { in.registered(func() { in.Version = version }) }
+
 // boot names the process; empty where the instances say none.
 func (in *Instance) boot() string {
 	if in.fleet.conf.Nameless {
