@@ -156,7 +156,8 @@ func TestProxies(t *testing.T) {
 	}
 }
 
-// A moved instance is two processes, a recoloured one is one.
+// A moved instance is two processes, a recoloured one is one: what it holds stays in
+// the cluster by which it came.
 func TestMoveAndRecolour(t *testing.T) {
 	w := tiny(2, 1, 20)
 	a, b := w.Fleet.Instance("chat-b0001"), w.Fleet.Instance("chat-b0002")
@@ -165,14 +166,14 @@ func TestMoveAndRecolour(t *testing.T) {
 		t.Errorf("%s holds %d, %s holds %d", a.Name(), a.Holds(), next.Name(), next.Holds())
 	}
 	b.Recolour(discovery.Green)
-	if w.Fleet.Held(discovery.Blue) != 10 || w.Fleet.Held(discovery.Green) != 10 || len(w.Fleet.Colour(discovery.Green)) != 2 {
+	if w.Fleet.Held(discovery.Blue) != 20 || w.Fleet.Held(discovery.Green) != 0 || b.Colour != discovery.Green {
 		t.Errorf("blue holds %d, green %d", w.Fleet.Held(discovery.Blue), w.Fleet.Held(discovery.Green))
 	}
 	b.End(3)
 	b.Admit(1)
 	b.Vanish()
 	b.Start()
-	if b.Holds() != 0 || w.Fleet.Held(discovery.Green) != 0 || b.Status().Accepted != 0 || b.Dead() {
+	if b.Holds() != 0 || w.Fleet.Held(discovery.Blue) != 10 || b.Status().Accepted != 0 || b.Dead() {
 		t.Errorf("started anew, it says %+v", b.Status())
 	}
 	if _, all := w.disconnects(); all != w.conf.Connections+w.Crowd.came {
