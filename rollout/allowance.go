@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/drain"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -69,7 +70,7 @@ func (s *situation) deadlineNeed() (need int, late bool) {
 	}
 	held := 0
 	for _, f := range s.members().old {
-		held += f.held
+		held += weight(s, f)
 	}
 	left := r.Started.Add(r.Policy.Deadline.D()).Sub(latest(s.now, r.StepAt))
 	steps := int(left / r.Policy.Funnel.Every.D())
@@ -187,7 +188,7 @@ func (s *situation) capacity(f *fact, p Policy) int {
 	if limit := s.seen.Instances[f.key].Status.Limit; limit > 0 && (n == 0 || limit < n) {
 		n = limit
 	}
-	return int(int64(n) * int64(cmp.Or(p.Headroom, units.Whole)) / int64(units.Whole))
+	return int(int64(min(n, drain.MaxConnections)) * int64(cmp.Or(p.Headroom, units.Whole)) / int64(units.Whole))
 }
 
 // usage is how many connections the open instances of the target hold, and how many
@@ -197,9 +198,15 @@ func (s *situation) usage() (held, room int) {
 	r := s.state.Rollout
 	for _, f := range s.members().open[r.To] {
 		n, known := s.usageOf(f)
+		most := s.capacity(f, r.Policy)
+		if borne := weight(s, f); borne < n { // it overstates, and uses its own room at most
+			n = max(borne, min(n, most))
+		} else if load, reported := s.load(s.state.Members[f.key]); reported && f.endpoint && complete(s, f.colour) {
+			n = max(n, load.Held) // it understates
+		}
 		held += n
 		if known {
-			room += s.capacity(f, r.Policy) - n
+			room += most - n
 		}
 	}
 	return held, room
@@ -371,18 +378,6 @@ func setPace(t *turn, next Pace) {
 	case next.Limit == 0 && was.Limit > 0:
 		t.note("the pace is " + r.Policy.Funnel.String() + " again")
 	}
-}
-
-// standStill closes nothing for an interval, after which the pace is judged anew.
-func standStill(t *turn, pace Pace) Reason {
-	setPace(t, pace)
-	if t.stepRuns() {
-		t.restep()
-	}
-	r := t.rollout()
-	r.StepAt = t.now.Add(r.Policy.Funnel.Every.D())
-	t.wakeBy(r.StepAt)
-	return t.paceReason(TargetSick)
 }
 
 func latest(times ...time.Time) (last time.Time) {

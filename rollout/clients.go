@@ -170,6 +170,8 @@ func tallyLost(t *turn, f *fact) {
 		lost = f.held // those clients are on their way, too
 		if f.heard.IsZero() {
 			lost = t.state.Members[f.key].Process.Held
+		} else if m := t.state.Members[f.key]; m.Counted {
+			lost = min(lost, m.couldHold(t.seen.Instances[f.key].Status))
 		}
 	}
 	if m := t.state.Members[f.key]; m.Lost != lost && f.endpoint {

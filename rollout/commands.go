@@ -244,10 +244,7 @@ func begin(t *turn, plan Plan, left leftover) {
 	s := t.write()
 	// Above every epoch that an instance remembers: a state that was lost must not
 	// make its orders stale.
-	for key := range s.Members {
-		s.Epoch = max(s.Epoch, t.seen.Instances[key].Status.Epoch)
-	}
-	s.Epoch++
+	s.Epoch = max(s.Epoch, newest(t.situation)) + 1
 	s.Rollout = &Rollout{
 		ID: fmt.Sprintf("%s-%d", s.Service, s.Epoch), From: plan.From, To: plan.To, Phase: Opening,
 		Forced: len(plan.Problems) > 0, Policy: plan.Policy, Started: t.now, Since: t.now,

@@ -98,6 +98,12 @@ func (s *situation) paceReason(c Code) Reason {
 	if why != "" {
 		text += ": " + why
 	}
+	for _, f := range s.members().old {
+		if strange := overstated(s, f); strange != "" {
+			text += "; " + strange
+			break
+		}
+	}
 	return Reason{Code: c, Text: text}
 }
 
@@ -107,7 +113,7 @@ func closeGates(t *turn) Reason {
 	r := t.state.Rollout
 	total := 0
 	for _, f := range t.members().old {
-		total += f.held
+		total += weight(t.situation, f)
 		if !f.endpoint || f.dead || !f.drains || f.twin.rival {
 			continue
 		}
@@ -256,7 +262,7 @@ func step(t *turn, o oldSide) Reason {
 	lastPart, lastFirst := t.lastStep()
 	held := make([]int, len(o.held))
 	for i, f := range o.held {
-		held[i] = f.held
+		held[i] = weight(t.situation, f)
 	}
 	part := spread.Shares(given.Close, held)
 	first := spread.Starts(part, every)
@@ -283,7 +289,7 @@ func step(t *turn, o oldSide) Reason {
 func writeDown(t *turn) {
 	for _, f := range t.members().all {
 		if m := t.state.Members[f.key]; m.Counted {
-			if now := m.Counts.noted(t.seen.Instances[f.key]); now != m.Counts {
+			if now := noted(t.situation, f.key, m); now != m.Counts {
 				m.Counts = now
 				t.put(f.key, m)
 			}

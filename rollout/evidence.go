@@ -67,8 +67,8 @@ func gather(s *situation) evidence {
 		e.held[c] = w.Active
 		e.counted = e.counted && ok && len(w.Missing) == 0
 		for _, f := range s.members().colour[c] {
-			if f.answers {
-				e.epoch = max(e.epoch, s.seen.Instances[f.key].Status.Epoch)
+			if said := s.seen.Instances[f.key].Status.Epoch; f.answers && said <= knownEpoch {
+				e.epoch = max(e.epoch, said)
 			}
 		}
 	}

@@ -90,7 +90,7 @@ func MakePlan(s State, seen Seen, target discovery.Colour, policy Policy, now ti
 	planTarget(before, &p)
 	planProxies(before, &p)
 	p.Window = before.bound()
-	p.reckon(before.batches())
+	p.reckon(before, before.batches())
 	planTimes(before, &p)
 	return p, nil
 }
@@ -107,7 +107,7 @@ func (s *situation) batches() [][]*fact {
 
 // reckon computes how long it takes when nothing holds it up. A window that is
 // smaller than the cap is taken to let a whole window go each step.
-func (p *Plan) reckon(batches [][]*fact) {
+func (p *Plan) reckon(s *situation, batches [][]*fact) {
 	f := p.Policy.Funnel
 	if w := p.Policy.Window; w > 0 {
 		f.Close = min(f.Close, int(w))
@@ -119,7 +119,7 @@ func (p *Plan) reckon(batches [][]*fact) {
 	for i, batch := range batches {
 		held, ids := 0, make([]discovery.InstanceID, len(batch))
 		for i, f := range batch {
-			held, ids[i] = held+f.held, f.key
+			held, ids[i] = held+weight(s, f), f.key
 		}
 		p.Batches = append(p.Batches, Batch{Instances: ids, Connections: held, Takes: units.Duration(spread.Finish(f, held).Round(100 * time.Millisecond))})
 		p.Steps += (held + f.Close - 1) / f.Close
@@ -128,10 +128,12 @@ func (p *Plan) reckon(batches [][]*fact) {
 		case last:
 			p.Takes += units.Duration(took)
 		case held > 0:
-			p.Takes += units.Duration(f.Every.D()*time.Duration((held+f.Close-1)/f.Close)) + p.Policy.Stagger.Soak
+			steps := min((held+f.Close-1)/f.Close, int(spread.Far/f.Every.D()))
+			p.Takes += units.Duration(f.Every.D()*time.Duration(steps)) + p.Policy.Stagger.Soak
 		default:
 			p.Takes += p.Policy.Stagger.Soak
 		}
+		p.Takes = min(p.Takes, units.Duration(spread.Far))
 	}
 	if len(batches) < 2 {
 		p.Batches = nil
@@ -167,7 +169,11 @@ func planTimes(s *situation, p *Plan) {
 func planOld(s *situation, p *Plan) {
 	for _, f := range s.members().old {
 		key, n, sight := f.key, f.held, s.seen.Instances[f.key]
+		n = weight(s, f)
 		p.Connections += n
+		if strange := overstated(s, f); strange != "" {
+			p.Notes = append(p.Notes, strange)
+		}
 		switch {
 		case !f.endpoint && p.Policy.Hook == nil:
 			p.Notes = append(p.Notes, fmt.Sprintf("%s has no drain endpoint: the rollout waits until you stop and deregister it", key))

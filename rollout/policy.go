@@ -138,6 +138,9 @@ func DefaultPolicy() Policy {
 	}
 }
 
+// longest is the most that a duration of a policy may be: a year.
+const longest = 365 * 24 * time.Hour
+
 // Check reports everything that is wrong with the policy: key → sentence.
 func (p Policy) Check() map[string]error {
 	bad := map[string]error{}
@@ -150,12 +153,19 @@ func (p Policy) Check() map[string]error {
 	} {
 		if d < 0 {
 			bad[key] = fmt.Errorf("%s is %s; it must not be negative", key, d)
+		} else if d.D() > longest {
+			bad[key] = fmt.Errorf("%s is %s; the most is %s", key, d, units.Duration(longest))
 		}
 	}
 	for key, n := range map[string]int{"capacity": p.Capacity, "hurry_cap": p.HurryCap} {
 		if n < 0 {
 			bad[key] = fmt.Errorf("%s is %d; it must be 0 or more, 0 for none", key, n)
+		} else if n > drain.MaxConnections {
+			bad[key] = fmt.Errorf("%s is %d; the most is %d, and 0 is no bound", key, n, drain.MaxConnections)
 		}
+	}
+	if p.Window < units.NoWindow || p.Window > drain.MaxConnections {
+		bad["window"] = fmt.Errorf("window is %d; the most is %d, or auto, or none", int(p.Window), drain.MaxConnections)
 	}
 	if p.Soak > 0 && p.Canary == 0 {
 		bad["soak"] = fmt.Errorf("soak is %s but there is no canary to soak; set canary, such as 5%%", p.Soak)

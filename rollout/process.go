@@ -62,9 +62,25 @@ func (c Counts) noted(s Sighting) Counts {
 	if p.Boot == "" {
 		p.Heard, p.Accepted = s.At, s.Status.Accepted
 	}
-	p.Totals = totals(s.Status).after(c.Totals)
+	p.Totals = c.did(s.Status)
 	c.Process = p
 	return c
+}
+
+// did is what the counted process did since it was counted, by its answer s. It cannot
+// have closed more than it held when it was last written down, and admitted since.
+func (c Counts) did(s drain.Status) Totals {
+	t := totals(s).after(c.Totals)
+	if p := c.Process; p != (Process{}) {
+		t.Evicted = min(t.Evicted, p.Evicted+uint64(p.Held)+after(c.Admissions.Accepted, s.Accepted))
+	}
+	return t
+}
+
+// couldHold is the most that the counted process may have held by its answer s: what it
+// did when it was last written down, and what it admitted since.
+func (c Counts) couldHold(s drain.Status) int {
+	return int(min(drain.MaxTotal, uint64(c.Process.Held)+after(c.Admissions.Accepted, s.Accepted)))
 }
 
 // after is how far a total rose; one that fell is of another process.
@@ -153,15 +169,18 @@ func (m Member) deeds(s Sighting) doings {
 		return doings{lost: m.Lost}
 	}
 	if m.Counts.only(s) {
-		return doings{totals(s.Status).after(m.Counts.Totals), m.Lost}
+		return doings{m.Counts.did(s.Status), m.Lost}
 	}
 	var d doings
 	was := m.Counts.Totals
 	lives := m.lives(s)
 	for i, life := range lives {
-		d.Totals = d.plus(totals(life).after(was))
-		if i < len(lives)-1 {
-			d.lost += life.Active
+		did, held := totals(life).after(was), life.Active
+		if i == 0 {
+			did, held = m.Counts.did(life), min(held, m.couldHold(life))
+		}
+		if d.Totals = d.plus(did); i < len(lives)-1 {
+			d.lost += held
 		}
 		was = Totals{}
 	}

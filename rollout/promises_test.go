@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/drain"
 	"github.com/sluice-proxy/sluice/rollout/sim"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
@@ -46,6 +47,7 @@ func FuzzPromises(f *testing.F) {
 	f.Add([]byte{21, 200, 14, 20, 5, 40, 0, 60, 21, 201, 5, 200})
 	f.Add([]byte{0, 60, 23, 51, 5, 100, 9, 50, 5, 200, 23, 200, 9, 100}) // cut off
 	f.Add([]byte{23, 51, 0, 250, 14, 250, 9, 250, 23, 250, 5, 30, 9, 30})
+	f.Add([]byte{0, 60, 25, 61, 25, 33, 5, 10, 26, 57, 25, 11, 3, 90, 25, 50}) // liars
 	f.Fuzz(func(t *testing.T, story []byte) {
 		if len(story) > 60 {
 			story = story[:60]
@@ -118,7 +120,7 @@ func (s *story) act(n byte, arg int) {
 	all := s.Fleet.Instances()
 	in := all[arg%len(all)]
 	edge := s.Edge.Proxy([]string{"edge-1", "edge-2"}[arg%2])
-	switch n % 25 {
+	switch n % 27 {
 	case 0:
 		if !s.begun && s.accepts(rollout.Promote{Service: "chat", Target: discovery.Green, Force: true}) {
 			s.begun = true
@@ -181,6 +183,11 @@ func (s *story) act(n byte, arg int) {
 		}
 	case 23: // an Envoy and rolloutd do not hear each other, and its clients still come
 		edge.Cut()
+	case 25: // it lies about what it holds, where the proxies say what that is
+		s.Edge.ReportLoads()
+		in.Claims = []*int{nil, new(0), new(2 * in.Holds()), new(1_000_000)}[arg/len(all)%4]
+	case 26: // it remembers an epoch from elsewhere
+		in.Stranger = uint64(arg/len(all)%2) * drain.MaxTotal
 	case 24:
 		in.Mute = !in.Mute
 	case 19: // rolloutd dies, and what it remembers with it
@@ -227,7 +234,7 @@ func (s *story) heal() {
 		}
 	}
 	for _, in := range s.Fleet.Instances() {
-		in.Deaf = false
+		in.Deaf, in.Claims, in.Stranger = false, nil, 0
 		in.SetCapacity(0)
 		if in.Dead() {
 			in.Deregister()

@@ -186,7 +186,7 @@ type Decision struct {
 func (s Sighting) After(status drain.Status, err error, now time.Time) Sighting {
 	last := s
 	if err == nil && !last.At.IsZero() {
-		if err = contradiction(last.Status, status); err != nil && last.Contradicts >= insists {
+		if err = contradiction(last.Status, status); last.Contradicts >= insists {
 			err = nil
 		}
 	}
@@ -252,6 +252,9 @@ func contradiction(before, now drain.Status) error {
 	same := before.Boot == now.Boot && before.State != drain.Serving && before.Rollout == now.Rollout && before.Epoch == now.Epoch && before.Accepted == now.Accepted
 	if same && now.Active > before.Active {
 		return contradicting(fmt.Sprintf("its answers contradict each other: it holds %d connections after %d and admitted none in between; mend its drain endpoint", now.Active, before.Active))
+	}
+	if sameProcess(before, now) {
+		return impossible(before, now)
 	}
 	return nil
 }

@@ -39,6 +39,8 @@ type memo struct {
 	roster *roster
 	moved  *Moved
 	room   *roomLeft
+	// complete is the colours of which every proxy that may hold something reports.
+	complete map[discovery.Colour]bool
 	// What is seen does not change: hearing is who is heard, proxies who is where among
 	// the seen ones, by node.
 	hearing *hearing

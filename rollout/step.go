@@ -189,7 +189,7 @@ func (t *turn) hold() {
 func (t *turn) count(key discovery.InstanceID) {
 	m, status := t.state.Members[key], t.seen.Instances[key].Status
 	m.Counted, m.Totals = true, totals(status)
-	m.Counts = m.Counts.noted(t.seen.Instances[key])
+	m.Counts = noted(t.situation, key, m)
 	t.put(key, m)
 }
 

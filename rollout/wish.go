@@ -66,6 +66,17 @@ type Instruction struct {
 	Serve *drain.Release
 }
 
+// Epoch is that of the order or the release; 0 without one.
+func (i Instruction) Epoch() uint64 {
+	switch {
+	case i.Drain != nil:
+		return i.Drain.Epoch
+	case i.Serve != nil:
+		return i.Serve.Epoch
+	}
+	return 0
+}
+
 // Same reports whether two instructions say the same.
 func (i Instruction) Same(other Instruction) bool {
 	switch {

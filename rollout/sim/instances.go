@@ -29,6 +29,9 @@ type Instance struct {
 	Limit int
 	// Claims is how many connections it says that it holds; nil is the truth.
 	Claims *int
+	// Stranger is an epoch that it remembers from elsewhere: it refuses every word that is
+	// older. 0 is none.
+	Stranger uint64
 	// Handshake is how long its handshakes take, in ms; nil is not told.
 	Handshake *int
 
@@ -66,6 +69,7 @@ func (in *Instance) Status() drain.Status {
 		State: drain.Serving, Boot: in.boot(), Active: in.total, Accepted: in.accepted, Evicted: in.evicted, Refused: in.refused,
 		HandshakeMS: in.Handshake, Limit: in.Limit, Ceiling: in.ceiling, Rollout: in.rollout, Epoch: in.epoch, Step: in.step,
 	}
+	s.Epoch = max(s.Epoch, in.Stranger)
 	if in.Claims != nil {
 		s.Active = *in.Claims
 	}

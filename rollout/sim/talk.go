@@ -147,6 +147,8 @@ func (a *talks) arrive(r *request) {
 		r.err = fmt.Errorf("drain %s: dial tcp %s: connect: %w", r.told.Endpoint, in.Addr, syscall.ECONNREFUSED)
 	case in.Deaf:
 		r.err = fmt.Errorf("drain %s: no answer within 2s", r.told.Endpoint)
+	case r.tells && in.Stranger > r.told.Instruction.Epoch():
+		r.err = fmt.Errorf("drain %s: refused with 409: epoch %d is older than the last one", r.told.Endpoint, r.told.Instruction.Epoch())
 	default:
 		if r.tells {
 			in.hear(r.told.Instruction)

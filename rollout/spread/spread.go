@@ -97,6 +97,9 @@ func Delay(last, next []time.Duration, limit int, every time.Duration) time.Dura
 // few over for a step of their own.
 func PauseAfter(every time.Duration) time.Duration { return min(every/100, 10*time.Millisecond) }
 
+// Far is a time that nobody waits for: ten years. What takes longer takes that.
+const Far = 10 * 365 * 24 * time.Hour
+
 // Finish estimates when the funnel will have let held connections go, from
 // one step to the last close: whole steps before the last, and all but half a
 // distance of the last.
@@ -105,6 +108,9 @@ func Finish(f units.Funnel, held int) time.Duration {
 		return 0
 	}
 	steps := (held + f.Close - 1) / f.Close
+	if steps-1 > int(Far/f.Every.D()) {
+		return Far
+	}
 	last := held - (steps-1)*f.Close
 	return time.Duration(steps-1)*f.Every.D() + time.Duration((float64(last)-0.5)/float64(last)*float64(f.Every.D()))
 }
