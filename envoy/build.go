@@ -8,9 +8,7 @@
 package envoy
 
 import (
-	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -56,61 +54,7 @@ var Types = [...]string{RuntimeType, ClusterType, EndpointType, SecretType, List
 // The routes in which it stands are Kept: a proxy that has others from before goes on
 // with them.
 func Build(c edge.Config, w rollout.Wishes) ([]resource.Resource, map[discovery.Service]error) {
-	bad, errs := faults(c)
-	services := map[discovery.Service]edge.Service{}
-	for name := range w {
-		services[name] = edge.Service{Name: name}
-	}
-	for _, s := range c.Services {
-		services[s.Name] = s
-	}
-	var out []resource.Resource
-	var admit []admitted
-	at := map[string][]routed{} // by listener
-	for _, name := range slices.Sorted(maps.Keys(services)) {
-		s := services[name]
-		if errs[name] != nil {
-			continue
-		}
-		wish, ok := w[name]
-		if ok && wish.Gone {
-			continue
-		}
-		if wish.Unsettled != "" {
-			if s.Listener != "" && !wish.Retired {
-				at[s.Listener] = append(at[s.Listener], routed{s, wish})
-			}
-			continue
-		}
-		own, err := build(s, wish, ok)
-		most, unfit := limits(s, wish)
-		if err := cmp.Or(err, unfit); err != nil {
-			errs[name] = err
-			continue
-		}
-		out, admit = append(out, own...), append(admit, most...)
-		if s.Listener != "" && !wish.Retired {
-			at[s.Listener] = append(at[s.Listener], routed{s, wish})
-		}
-	}
-	for _, l := range listeners(c) {
-		if bad[l.Name] != nil {
-			continue
-		}
-		out = append(out, listener(l), storm(l, at[l.Name]))
-		if l.TLS != nil {
-			out = append(out, secret(l))
-		}
-		switch on := at[l.Name]; {
-		case l.Protocol != edge.TCP:
-			out = append(out, routes(l.Name, on))
-		case len(on) > 0 && on[0].Unsettled == "":
-			out = append(out, tcp(l, on[0]))
-		}
-	}
-	out = append(out, runtime(admit))
-	slices.SortFunc(out, compare)
-	return out, errs
+	return new(Builder).Build(c, w)
 }
 
 // routed is a service that gets new connections, and how.
@@ -119,26 +63,33 @@ type routed struct {
 	rollout.Wish
 }
 
-// build returns what belongs to one service alone, checked.
-func build(s edge.Service, w rollout.Wish, known bool) ([]resource.Resource, error) {
+// build returns what belongs to one service alone, checked. was is what the service was
+// made into before: of it is used what w does not change.
+func build(s edge.Service, w rollout.Wish, known bool, was built) ([]resource.Resource, error) {
 	if !known {
 		return nil, fmt.Errorf("service %s: nothing is known yet of what should be; wait for its first complete read", s.Name)
 	}
-	var out []resource.Resource
-	for _, colour := range discovery.Colours {
+	good := was.known && was.err == nil
+	var out, check []resource.Resource
+	for i, colour := range discovery.Colours {
 		e, err := endpoints(s.Name, colour, w.Endpoints[colour])
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, cluster(s, colour), e)
+		if good {
+			out = append(out, was.own[2*i], e)
+		} else {
+			out = append(out, cluster(s, colour), e)
+			check = append(check, out[2*i])
+		}
+		check = append(check, e)
 	}
-	check := out
 	if !w.Retired {
 		if err := sums(w.Weights); err != nil {
 			return nil, fmt.Errorf("service %s: %w", s.Name, err)
 		}
-		if s.Listener != "" {
-			alone := routed{s, w}
+		alone := routed{s, w}
+		if s.Listener != "" && !(good && !was.wish.Retired && alone.same(routed{s, was.wish})) {
 			check = append(check, storm(edge.Listener{Name: s.Listener, Protocol: s.Protocol}, []routed{alone}))
 			if s.Protocol == edge.TCP {
 				check = append(check, tcp(edge.Listener{Name: s.Listener}, alone))

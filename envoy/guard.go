@@ -58,7 +58,8 @@ type Refusal struct {
 // Safe is the publish guard: it returns every reason why the proxies, which hold
 // published, must not be told next; none means that telling them ends no
 // established connection. The order in which next is told (see Resource.After)
-// is kept by the one who tells. On a Refusal nothing of next is published; the
+// is kept by the one who tells. A message that is published already is not validated
+// again. On a Refusal nothing of next is published; the
 // caller may build again with the last good wish of the Services that are named.
 func Safe(published, next []resource.Resource, may May) []Refusal {
 	g := guard{before: index(published), after: index(next), may: may}
@@ -66,7 +67,12 @@ func Safe(published, next []resource.Resource, may May) []Refusal {
 		if g.after[r.Ref] != &next[i] {
 			g.refuse(Twice, r, "is there twice; publish it once")
 		}
-		g.valid(r)
+		if was := g.before[r.Ref]; was == nil || was.Message != r.Message {
+			g.valid(r)
+		}
+		if r.Type == ClusterType {
+			g.endpointed(r)
+		}
 		g.reaches(r)
 	}
 	for i := range published {
@@ -144,12 +150,16 @@ func (g *guard) fit(r resource.Resource, m *endpointv3.ClusterLoadAssignment) {
 	}
 }
 
-// cluster: nothing in it closes connections, and its endpoints come with it,
-// or it would warm up for seconds and then serve nothing.
+// cluster: nothing in it closes connections.
 func (g *guard) cluster(r resource.Resource, m *clusterv3.Cluster) {
 	if m.OutlierDetection != nil || m.CloseConnectionsOnHostHealthFailure || m.CommonLbConfig.GetCloseConnectionsOnHostSetChange() {
 		g.refuse(ClusterCloses, r, "would close connections by itself; leave outlier detection and close_connections_on_* out")
 	}
+}
+
+// endpointed: a cluster's endpoints come with it, or it would warm up for seconds and
+// then serve nothing.
+func (g *guard) endpointed(r resource.Resource) {
 	if g.after[resource.Ref{Type: EndpointType, Name: r.Name}] == nil {
 		g.refuse(EndpointsMissing, r, "comes without its endpoints; publish them with it, even if there are none")
 	}
@@ -175,14 +185,14 @@ func (g *guard) listener(was resource.Resource, now *resource.Resource) {
 	switch {
 	case now == nil:
 		g.refuse(ListenerRemoved, was, "would be removed, which ends its established connections; put it back into the configuration")
-	case !proto.Equal(was.Message, now.Message):
+	case was.Message != now.Message && !proto.Equal(was.Message, now.Message):
 		g.refuse(ListenerChanged, was, "would be changed, which ends its established connections; put it back as it was and add another listener with another name")
 	}
 }
 
 // endpoints: who stays keeps its identity, who goes is empty.
 func (g *guard) endpoints(was resource.Resource, now *resource.Resource) {
-	if now != nil && proto.Equal(was.Message, now.Message) {
+	if now != nil && (was.Message == now.Message || proto.Equal(was.Message, now.Message)) {
 		return
 	}
 	old := identities(was.Message)

@@ -120,6 +120,19 @@ func (s *Server) Publish(set []resource.Resource) error {
 	return nil
 }
 
+// Version returns the version of a resource; false if it is not published.
+func (s *Server) Version(ref resource.Ref) (string, bool) {
+	snap := s.snapshot.Load()
+	if snap == nil {
+		return "", false
+	}
+	r := snap.of(ref.Type).byName[ref.Name]
+	if r == nil {
+		return "", false
+	}
+	return r.version, true
+}
+
 // Versions returns the version of each resource that is published.
 func (s *Server) Versions() map[resource.Ref]string {
 	versions := map[resource.Ref]string{}

@@ -179,7 +179,7 @@ func (s *stage) told(types ...string) {
 		s.pub.refresh()
 		for _, p := range s.pub.proxies {
 			for _, kind := range types {
-				for ref, version := range s.pub.versions {
+				for ref, version := range s.pub.server.Versions() {
 					if ref.Type == kind && !p.Holds(map[resource.Ref]string{ref: version}) {
 						return fmt.Errorf("%s does not hold %s", p.Node, ref)
 					}

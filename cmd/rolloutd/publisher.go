@@ -37,8 +37,8 @@ type publisher struct {
 	faulty   map[discovery.Service]string // why a service's newest configuration is not in config
 	good     rollout.Wishes               // the last wish of each service that was published
 	set      []resource.Resource
-	versions map[resource.Ref]string
 	owners   map[resource.Ref]discovery.Service // of what is published; empty: several share it
+	builder  envoy.Builder
 	routings routings
 	proxies  []xds.Client
 	refused  map[discovery.Service]string
@@ -95,7 +95,7 @@ func (p *publisher) Publish(wishes rollout.Wishes) map[discovery.Service]string 
 		was := p.good
 		p.set, p.good = set, d.wishes
 		p.tell()
-		p.routings.turn(was, p.good, p.set, p.versions)
+		p.routings.turn(was, p.good, p.set, p.server.Version)
 	} else {
 		for name := range wishes {
 			d.refuse(name, shared)
@@ -130,7 +130,7 @@ func (d draft) refuse(name discovery.Service, why string) {
 // services share is refused; shared is why.
 func (p *publisher) build(d draft) (set []resource.Resource, shared string) {
 	for {
-		set, bad := envoy.Build(d.config, d.wishes)
+		set, bad := p.builder.Build(d.config, d.wishes)
 		for name, err := range bad {
 			d.refuse(name, err.Error())
 		}
@@ -180,40 +180,44 @@ func (p *publisher) fallBack(wishes rollout.Wishes, names []discovery.Service) b
 // service whose last member was forgotten neither.
 func (p *publisher) may(wishes rollout.Wishes) envoy.May {
 	remove := map[discovery.Service]bool{}
-	members := map[string]map[netip.AddrPort]bool{}
-	for name, wish := range wishes {
-		remove[name] = wish.Gone
-		for c, endpoints := range wish.Endpoints {
-			addrs := map[netip.AddrPort]bool{}
-			for _, e := range endpoints {
-				addrs[netip.AddrPortFrom(e.Addr.Addr().Unmap(), e.Addr.Port())] = true
+	clusters := sync.OnceValue(func() map[string][]rollout.Endpoint {
+		all := map[string][]rollout.Endpoint{}
+		for name, wish := range wishes {
+			for c, endpoints := range wish.Endpoints {
+				all[envoy.ClusterName(name, c)] = endpoints
 			}
-			members[envoy.ClusterName(name, c)] = addrs
+		}
+		return all
+	})
+	for name, wish := range wishes {
+		if wish.Gone {
+			remove[name] = true
 		}
 	}
 	return envoy.May{
 		Remove: remove,
 		Holds: func(cluster string, addr netip.AddrPort) bool {
-			addrs, known := members[cluster]
-			return !known || addrs[addr]
+			endpoints, known := clusters()[cluster]
+			return !known || slices.ContainsFunc(endpoints, func(e rollout.Endpoint) bool {
+				return netip.AddrPortFrom(e.Addr.Addr().Unmap(), e.Addr.Port()) == addr
+			})
 		},
 	}
 }
 
 // tell hands the set to the xDS server.
 func (p *publisher) tell() {
-	for _, r := range p.set {
-		if r.Type == envoy.ClusterType {
-			p.hub.Follow(r.Name)
-		}
-	}
-	if err := p.server.Publish(p.set); err != nil {
-		panic(err) // the guard has validated every message, so it can be encoded
-	}
-	p.versions = p.server.Versions()
+	var clusters []string
 	p.owners = map[resource.Ref]discovery.Service{}
 	for _, r := range p.set {
 		p.owners[r.Ref] = discovery.Service(r.Owner)
+		if r.Type == envoy.ClusterType {
+			clusters = append(clusters, r.Name)
+		}
+	}
+	p.hub.Follow(clusters...)
+	if err := p.server.Publish(p.set); err != nil {
+		panic(err) // the guard has validated every message, so it can be encoded
 	}
 }
 
@@ -319,7 +323,7 @@ func (p *publisher) needs(name discovery.Service) map[resource.Ref]string {
 	}
 	needs := map[resource.Ref]string{}
 	for _, ref := range envoy.Needs(*s) {
-		version, published := p.versions[ref]
+		version, published := p.server.Version(ref)
 		if !published {
 			return nil
 		}

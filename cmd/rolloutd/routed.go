@@ -32,7 +32,7 @@ type routing struct {
 const routingsKept = 64
 
 // turn takes over what is published now, instead of was.
-func (r *routings) turn(was, now rollout.Wishes, set []resource.Resource, versions map[resource.Ref]string) {
+func (r *routings) turn(was, now rollout.Wishes, set []resource.Resource, version func(resource.Ref) (string, bool)) {
 	if r.said == nil {
 		r.said, r.turned = map[resource.Ref][]routing{}, map[discovery.Service]time.Time{}
 	}
@@ -47,10 +47,11 @@ func (r *routings) turn(was, now rollout.Wishes, set []resource.Resource, versio
 			continue
 		}
 		said := r.said[x.Ref]
-		if n := len(said); n > 0 && said[n-1].version == versions[x.Ref] {
+		newest, _ := version(x.Ref)
+		if n := len(said); n > 0 && said[n-1].version == newest {
 			continue
 		}
-		said = append(said, routing{versions[x.Ref], now})
+		said = append(said, routing{newest, now})
 		r.said[x.Ref] = said[max(0, len(said)-routingsKept):]
 	}
 }

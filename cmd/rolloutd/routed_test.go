@@ -25,7 +25,7 @@ func TestRoutingOutlivesOtherChanges(t *testing.T) {
 	var r routings
 	published := rollout.Wishes{}
 	publish := func(version string, next rollout.Wishes) {
-		r.turn(published, next, set, map[resource.Ref]string{ref: version})
+		r.turn(published, next, set, func(resource.Ref) (string, bool) { return version, true })
 		published = next
 	}
 	holds := func(version string, lost time.Time) bool {

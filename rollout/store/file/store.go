@@ -29,11 +29,18 @@ const suffix = ".json"
 // halfWritten is what renameio calls a file until it is complete.
 var halfWritten = regexp.MustCompile(`^\..*\.json\d+$`)
 
+// writers is how many states are on their way to the disk at a time. Each waits for it
+// several times, in a thread of its own; disks are faster with many at once.
+const writers = 16
+
 // Store is a folder of states. Methods may be called concurrently.
 type Store struct {
 	dir  string
 	lock *os.File
-	mu   sync.Mutex // one Replace at a time, from its read to its rename
+	disk chan struct{} // capacity writers: who is in it may write
+
+	mu    sync.Mutex
+	turns map[discovery.Service]chan struct{} // capacity 1: one Replace at a time, from its read to its rename
 }
 
 // Open makes the folder if needed and holds it exclusively until Close or the
@@ -47,7 +54,7 @@ func Open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, lock: lock}
+	s := &Store{dir: dir, lock: lock, disk: make(chan struct{}, writers), turns: map[discovery.Service]chan struct{}{}}
 	if err := s.sweep(); err != nil {
 		lock.Close()
 		return nil, err
@@ -116,10 +123,15 @@ func (s *Store) Replace(ctx context.Context, service discovery.Service, old roll
 		return rollout.Stored{}, errors.New("a state needs the name of its service")
 	}
 	path := filepath.Join(s.dir, fileName(service))
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if ctx.Err() != nil {
-		return rollout.Stored{}, context.Cause(ctx)
+	for _, door := range []chan struct{}{s.turn(service), s.disk} {
+		select {
+		case door <- struct{}{}:
+			defer func() { <-door }()
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil {
+			return rollout.Stored{}, context.Cause(ctx)
+		}
 	}
 	var now rollout.Stored
 	data, err := os.ReadFile(path)
@@ -136,6 +148,16 @@ func (s *Store) Replace(ctx context.Context, service discovery.Service, old roll
 		return rollout.Stored{}, fmt.Errorf("store state of %s: %w; nothing is done before it can be stored", service, err)
 	}
 	return stored(next), nil
+}
+
+// turn is where the Replaces of a service wait for each other.
+func (s *Store) turn(service discovery.Service) chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.turns[service] == nil {
+		s.turns[service] = make(chan struct{}, 1)
+	}
+	return s.turns[service]
 }
 
 // makeFolder survives a power cut like what is stored in it.

@@ -1,0 +1,178 @@
+package envoy
+
+import (
+	"cmp"
+	"maps"
+	"reflect"
+	"slices"
+
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/envoy/edge"
+	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/xds/resource"
+)
+
+// Builder is Build with a memory. It returns what Build does, and what follows from
+// the same configuration and the same wishes as the time before is the same message,
+// not an equal one: the cost of a change is that of what changes. The zero value has
+// built nothing. Its method must not be called concurrently.
+type Builder struct {
+	config    edge.Config
+	listeners []edge.Listener
+	bad       map[string]error
+	faulty    map[discovery.Service]error
+	of        map[discovery.Service]edge.Service
+
+	services map[discovery.Service]built
+	shared   map[string]served // by listener
+	admitted []admitted
+	runtime  resource.Resource
+}
+
+// built is what a wish of a service was made into.
+type built struct {
+	wish  rollout.Wish
+	known bool
+	own   []resource.Resource
+	most  []admitted
+	err   error
+}
+
+// served is what the services on a listener were made into.
+type served struct {
+	on  []routed
+	all []resource.Resource
+}
+
+// Build is the function Build.
+func (b *Builder) Build(c edge.Config, w rollout.Wishes) ([]resource.Resource, map[discovery.Service]error) {
+	if b.services == nil || !reflect.DeepEqual(b.config, c) {
+		b.begin(c)
+	}
+	errs := map[discovery.Service]error{}
+	maps.Copy(errs, b.faulty)
+	var out []resource.Resource
+	var admit []admitted
+	at := map[string][]routed{} // by listener
+	for _, name := range b.names(w) {
+		if b.faulty[name] != nil {
+			continue
+		}
+		wish, ok := w[name]
+		if ok && wish.Gone {
+			continue
+		}
+		s := b.of[name]
+		if wish.Unsettled != "" {
+			if s.Listener != "" && !wish.Retired {
+				at[s.Listener] = append(at[s.Listener], routed{s, wish})
+			}
+			continue
+		}
+		made := b.service(name, wish, ok)
+		if made.err != nil {
+			errs[name] = made.err
+			continue
+		}
+		out, admit = append(out, made.own...), append(admit, made.most...)
+		if s.Listener != "" && !wish.Retired {
+			at[s.Listener] = append(at[s.Listener], routed{s, wish})
+		}
+	}
+	for _, l := range b.listeners {
+		if b.bad[l.Name] == nil {
+			out = append(out, b.listener(l, at[l.Name])...)
+		}
+	}
+	if b.runtime.Message == nil || !slices.Equal(b.admitted, admit) {
+		b.admitted, b.runtime = admit, runtime(admit)
+	}
+	out = append(out, b.runtime)
+	slices.SortFunc(out, compare)
+	return out, errs
+}
+
+// begin forgets everything: another configuration may change anything.
+func (b *Builder) begin(c edge.Config) {
+	*b = Builder{
+		config: c, listeners: listeners(c), of: map[discovery.Service]edge.Service{},
+		services: map[discovery.Service]built{}, shared: map[string]served{},
+	}
+	b.bad, b.faulty = faults(c)
+	for _, s := range c.Services {
+		b.of[s.Name] = s
+	}
+}
+
+// names lists the services that are configured or wished, sorted.
+func (b *Builder) names(w rollout.Wishes) []discovery.Service {
+	out := make([]discovery.Service, 0, len(w)+len(b.of))
+	for name := range w {
+		out = append(out, name)
+	}
+	for name := range b.of {
+		if _, wished := w[name]; !wished {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+func (b *Builder) service(name discovery.Service, w rollout.Wish, known bool) built {
+	was, ok := b.services[name]
+	if ok && was.known == known && reflect.DeepEqual(was.wish, w) {
+		return was
+	}
+	s, configured := b.of[name]
+	if !configured {
+		s = edge.Service{Name: name}
+	}
+	made := built{wish: w, known: known}
+	var unfit error
+	made.own, made.err = build(s, w, known, was)
+	made.most, unfit = limits(s, w)
+	made.err = cmp.Or(made.err, unfit)
+	b.services[name] = made
+	return made
+}
+
+// listener is what belongs to a listener and the services on it.
+func (b *Builder) listener(l edge.Listener, on []routed) []resource.Resource {
+	was, ok := b.shared[l.Name]
+	if ok && slices.EqualFunc(was.on, on, routed.same) {
+		return was.all
+	}
+	next := served{on: slices.Clone(on)}
+	if ok {
+		next.all = slices.Clip(was.all[:lasting(l)])
+	} else {
+		next.all = append(next.all, listener(l))
+		if l.TLS != nil {
+			next.all = append(next.all, secret(l))
+		}
+	}
+	next.all = append(next.all, storm(l, on))
+	switch {
+	case l.Protocol != edge.TCP:
+		next.all = append(next.all, routes(l.Name, on))
+	case len(on) > 0 && on[0].Unsettled == "":
+		next.all = append(next.all, tcp(l, on[0]))
+	}
+	b.shared[l.Name] = next
+	return next.all
+}
+
+// lasting is how many of a listener's resources no wish can change.
+func lasting(l edge.Listener) int {
+	if l.TLS != nil {
+		return 2
+	}
+	return 1
+}
+
+// same reports whether two services of one configuration are sent new connections in
+// the same way.
+func (r routed) same(other routed) bool {
+	return r.Name == other.Name && r.Proxies == other.Proxies && r.Unsettled == other.Unsettled && maps.Equal(r.Weights, other.Weights)
+}
