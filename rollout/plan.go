@@ -84,7 +84,7 @@ func MakePlan(s State, seen Seen, target discovery.Colour, policy Policy, now ti
 	before := newSituation(s, seen, now)
 	p := Plan{Service: s.Service, From: target.Other(), To: target, Policy: policy}
 	if !slices.ContainsFunc(before.members().target, func(f *fact) bool { return f.serves }) {
-		return Plan{}, refuse(NoTarget, "%s: %s has no healthy instance to take connections; start and register some first", s.Service, target)
+		return Plan{}, refuse(NoTarget, "%s: %s has no healthy instance to take connections; %s", s.Service, target, cmp.Or(before.claimed(target), "start and register some first"))
 	}
 	planOld(before, &p)
 	planTarget(before, &p)

@@ -28,6 +28,20 @@ func staysAs(s *situation, key discovery.InstanceID) bool {
 	return !slices.ContainsFunc(s.members().open[m.Colour], func(other *fact) bool { return other.key != key })
 }
 
+// claimed says why an instance that discovery calls the colour's is not believed to be
+// one; empty where there is none.
+func (s *situation) claimed(c discovery.Colour) string {
+	for _, f := range s.members().all {
+		switch {
+		case f.twin.rival:
+			return f.rivalry(s.state)
+		case f.recoloured && f.instance.Colour == c:
+			return fmt.Sprintf("%s: %s", f.key, f.recolouring())
+		}
+	}
+	return ""
+}
+
 // recolouring says what is not believed of a member that discovery calls the other
 // colour.
 func (f *fact) recolouring() string {
