@@ -74,6 +74,10 @@ type Load struct {
 type Witness struct {
 	// Active counts proxies that no longer answer with their last answer.
 	Active int
+	// Reported is the sum of the newest load reports of the colour, of the proxies that
+	// report: a second witness. Where it says that something is held, Active of 0 is no
+	// proof.
+	Reported int
 	// At is the oldest of the newest answers of those that answer; they are at most
 	// two seconds old. Zero: none does.
 	At time.Time

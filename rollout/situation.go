@@ -275,7 +275,7 @@ func (s *situation) witnessedEmpty(c discovery.Colour) bool {
 		}
 	}
 	w, ok := s.seen.Witnesses[c]
-	return ok && len(w.Missing) == 0 && w.Active == 0 && s.now.Sub(w.At) <= witnessMaxAge
+	return ok && len(w.Missing) == 0 && w.Active == 0 && w.Reported == 0 && s.now.Sub(w.At) <= witnessMaxAge
 }
 
 func (s *situation) proxy(node string) (Proxy, bool) {

@@ -71,6 +71,9 @@ func (c *cli) printProxies(all []api.Proxy, now time.Time) error {
 		for _, w := range p.Withheld {
 			fmt.Fprintf(&b, "%s is not sent %s: %s\n", clean(p.Node), clean(w.Ref), clean(w.Why))
 		}
+		if p.Reports.Partial {
+			fmt.Fprintf(&b, "%s sends no server.parent_connections: a colour that it never used is not known to be empty there; make its bootstrap anew, or let its stats_matcher include server.\n", clean(p.Node))
+		}
 		if r := p.Reports; r.Refused > 0 {
 			fmt.Fprintf(&b, "%s sent %d reports that are not believed, the newest: %s\n", clean(p.Node), r.Refused, clean(r.Trouble))
 		}

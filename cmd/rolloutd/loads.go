@@ -193,7 +193,11 @@ func (l *loads) of(name discovery.Service, tcp bool, nodes []string, gone func(s
 		for _, count := range reported.Counts {
 			out.overflow[c] += count.Overflow
 		}
-		if w, ok := witness(slices.DeleteFunc(slices.Clone(nodes), gone), reported.Counts, tcp); ok && now.Sub(l.start) >= proofDelay {
+		holders := slices.DeleteFunc(slices.Clone(nodes), gone)
+		if w, ok := witness(holders, reported.Counts, tcp); ok && now.Sub(l.start) >= proofDelay {
+			for _, node := range holders { // a stranger's report is no witness
+				w.Reported += reported.Said[node]
+			}
 			out.witnesses[c] = w
 		}
 	}
@@ -202,14 +206,22 @@ func (l *loads) of(name discovery.Service, tcp bool, nodes []string, gone func(s
 
 // witness sums up the counters of one colour over every proxy that may hold
 // connections: the nodes, and every other proxy that sends counters. false: there is no
-// such proxy, and then nothing is proven either.
+// such proxy, and then nothing is proven either. After a hot restart the new process's
+// counters are about the old one's connections, too.
 func witness(nodes []string, counts []reports.Count, tcp bool) (rollout.Witness, bool) {
 	var w rollout.Witness
 	silent := map[string]bool{}
 	for _, node := range nodes {
 		silent[node] = true
 	}
+	covered := map[string]bool{}
 	for _, c := range counts {
+		covered[c.Covers] = c.Covers != "" && !c.Silent && !c.At.IsZero()
+	}
+	for _, c := range counts {
+		if covered[c.Node] {
+			continue
+		}
 		silent[c.Node] = c.Silent || c.At.IsZero()
 		active := c.Requests + c.Pending
 		if tcp {
@@ -223,7 +235,7 @@ func witness(nodes []string, counts []reports.Count, tcp bool) (rollout.Witness,
 		}
 	}
 	for _, node := range slices.Sorted(maps.Keys(silent)) {
-		if silent[node] {
+		if silent[node] && !covered[node] {
 			w.Missing = append(w.Missing, node)
 		}
 	}
@@ -274,6 +286,7 @@ func (l *loads) list() []api.Proxy {
 		r := reporters[p.Node]
 		all[i].Reports = api.Reporting{
 			Loads: optional(r.Loads), Counters: optional(r.Counters), Silent: r.Silent,
+			Partial: r.Partial,
 			Trouble: r.Trouble, Refused: r.Refused, Ignored: r.Ignored,
 		}
 	}

@@ -37,6 +37,12 @@ func TestWitness(t *testing.T) {
 		{name: "one whose configuration comes from another replica", nodes: []string{"a"},
 			counts: []reports.Count{{Node: "a", At: at}, {Node: "z", Requests: 4, At: at, Silent: true}},
 			want:   rollout.Witness{Active: 4, At: at, Missing: []string{"z"}}},
+		{name: "after a hot restart the new process counts for the old one", nodes: []string{"a", "a (2)"},
+			counts: []reports.Count{{Node: "a", Requests: 40, At: at, Silent: true}, {Node: "a (2)", Requests: 41, At: later, Covers: "a"}},
+			want:   rollout.Witness{Active: 41, At: later}},
+		{name: "but not where it does not know", nodes: []string{"a", "a (2)"},
+			counts: []reports.Count{{Node: "a", Requests: 40, At: at, Silent: true}, {Node: "a (2)", At: later, Silent: true, Covers: "a"}},
+			want:   rollout.Witness{Active: 40, Missing: []string{"a", "a (2)"}}},
 	} {
 		got, ok := witness(c.nodes, c.counts, c.tcp)
 		if ok == c.none || got.Active != c.want.Active || !got.At.Equal(c.want.At) || got.ConnectP99 != c.want.ConnectP99 || !slices.Equal(got.Missing, c.want.Missing) {

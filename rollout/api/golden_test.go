@@ -349,7 +349,7 @@ func proxies(at time.Time) []api.Proxy {
 		{Node: "edge-2", Since: at, Address: "10.1.0.2:40000", NackCount: 3,
 			Nacks:    []api.Rejection{{Type: "route", Names: []string{"chat"}, Message: "sum of weights is 0", At: at}},
 			Withheld: []api.Withheld{{Ref: "listener/web", Why: "it would be removed"}},
-			Reports:  api.Reporting{Silent: true, Trouble: "it names no endpoints", Refused: 7, Ignored: []string{"other"}}},
+			Reports:  api.Reporting{Silent: true, Partial: true, Trouble: "it names no endpoints", Refused: 7, Ignored: []string{"other"}}},
 		{Node: "edge-3", Connected: true, Since: at, Address: "10.1.0.3:40000", UserAgent: "envoy 1.39.3", Twins: []string{"edge-3 (2)"},
 			Holds: []api.Holding{}, Nacks: []api.Rejection{}, Withheld: []api.Withheld{}},
 		{Node: "edge-3 (2)", Connected: true, Since: at, Address: "10.1.0.4:40000", UserAgent: "envoy 1.39.3", Twins: []string{"edge-3"}, Contested: true,

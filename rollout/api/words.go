@@ -282,6 +282,9 @@ type Reporting struct {
 	Counters *time.Time `json:"counters"`
 	// Silent: one of them came and no longer comes.
 	Silent bool `json:"silent,omitempty"`
+	// Partial: its counters do not say whether a process before it still has connections
+	// (server.parent_connections), so a counter that is missing does not prove a 0.
+	Partial bool `json:"partial,omitempty"`
 	// Trouble is why the newest refused report was refused; Refused counts them.
 	Trouble string `json:"trouble,omitempty"`
 	Refused uint64 `json:"refused"`

@@ -25,6 +25,9 @@ type EnvoyOptions struct {
 	Ready []netip.AddrPort
 	// Concurrency is the number of worker threads; 0 is one.
 	Concurrency int
+	// BaseID lets it be restarted hot, by a second start with the same BaseID and the next
+	// Epoch; 0: it cannot be. Each start has a Dir of its own.
+	BaseID, Epoch int
 	// Edit changes the bootstrap that is written; nil: it stays.
 	Edit func(bootstrap string) string
 }
@@ -55,8 +58,12 @@ func StartEnvoy(ctx context.Context, o EnvoyOptions) (*Process, netip.AddrPort, 
 	}
 	// Without hot restart several Envoys share a machine and none leaves shared
 	// memory behind.
-	command := append([]string{path, "-c", file, "--disable-hot-restart", "--log-level", "warning",
-		"--concurrency", strconv.Itoa(workers)}, bootstrap.Flags()...)
+	command := append([]string{path, "-c", file, "--log-level", "warning", "--concurrency", strconv.Itoa(workers)}, bootstrap.Flags()...)
+	if o.BaseID == 0 {
+		command = append(command, "--disable-hot-restart")
+	} else {
+		command = append(command, "--base-id", strconv.Itoa(o.BaseID), "--restart-epoch", strconv.Itoa(o.Epoch))
+	}
 	p, err := Start(o.Node, filepath.Join(o.Dir, o.Node+".log"), command...)
 	if err != nil {
 		return nil, netip.AddrPort{}, err

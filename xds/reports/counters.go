@@ -72,6 +72,7 @@ type flush struct {
 	gauge    bool // it has some cluster's gauge of requests in progress
 	fault    bool // a part of it cannot be
 	clusters map[string]clusterFlush
+	generation
 }
 
 // clusterFlush is what one flush has of one cluster.
@@ -96,6 +97,7 @@ func (h *Hub) addMessage(t *talk, f *flush, m message) bool {
 	}
 	f.at = time.Now()
 	n.counters.at = f.at
+	f.generation = f.generation.plus(m.generation)
 	if m.fault != "" {
 		f.fault = true
 		h.refuse(n, m.fault)
@@ -115,16 +117,21 @@ func (h *Hub) addMessage(t *talk, f *flush, m message) bool {
 }
 
 // addFlush takes over a whole flush. A cluster that is not in it counts 0, because a
-// proxy sends every counter that it ever used. A flush without any cluster's gauge
+// proxy sends every counter that it ever used; but only if the flush says that there is no
+// process before it that may hold something. A flush without any cluster's gauge
 // proves nothing: the proxy may be configured not to send gauges. A flush with a part
 // that cannot be is not believed at all. h.mu is held.
 func (h *Hub) addFlush(n *reporter, f flush) {
 	if !f.gauge || f.fault {
 		return
 	}
-	n.complete = f.at
+	n.complete, n.generation = f.at, f.generation
+	h.cover(n)
 	for name, r := range n.clusters {
 		c := f.clusters[name]
+		if r.unknown = !n.whole() && !(c.gauge && c.open); r.unknown {
+			continue
+		}
 		if c.connects > 0 {
 			r.connect, r.connectAt = c.connect, f.at
 		}
@@ -135,6 +142,39 @@ func (h *Hub) addFlush(n *reporter, f flush) {
 		r.compare(c.reported)
 	}
 	h.changed.Set()
+}
+
+// cover finds the process whose connections the counters of n, after a hot restart, are
+// about as well: the one before it, on the same machine, sends none from then on. Where
+// several could be meant, none is. Once the parent has no connections it holds nothing.
+// h.mu is held.
+func (h *Hub) cover(n *reporter) {
+	n.covers = ""
+	if n.epoch == nil || *n.epoch == 0 || n.parent == nil || n.process == nil || !n.machine.IsValid() {
+		return
+	}
+	now := time.Now()
+	var parent *reporter
+	for _, m := range h.nodes {
+		if m == n || m.process == nil || m.process.Node() != n.process.Node() || m.machine != n.machine || !h.silent(m.counters, m.complete, now) {
+			continue
+		}
+		if parent != nil {
+			return
+		}
+		parent = m
+	}
+	if parent == nil {
+		return
+	}
+	n.covers = parent.node
+	if n.whole() {
+		for _, r := range parent.clusters {
+			for _, e := range r.endpoints {
+				e.held, e.present = 0, false
+			}
+		}
+	}
 }
 
 // increase is how much a counter grew from was to is; one that fell began anew.

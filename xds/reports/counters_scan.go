@@ -2,6 +2,7 @@ package reports
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -18,7 +19,7 @@ type counters struct {
 	overflow                       uint64
 	connects                       uint64 // connections that connect is about
 	connect                        time.Duration
-	gauge                          bool // it had a gauge of requests in progress
+	gauge, open                    bool // it had a gauge of requests in progress, of open connections
 }
 
 // plausible reports whether a proxy can have that many.
@@ -31,7 +32,7 @@ func (c counters) plus(more counters) counters {
 	return counters{
 		requests: c.requests + more.requests, pending: c.pending + more.pending, connections: c.connections + more.connections,
 		overflow: c.overflow + more.overflow, connects: max(c.connects, more.connects), connect: max(c.connect, more.connect),
-		gauge: c.gauge || more.gauge,
+		gauge: c.gauge || more.gauge, open: c.open || more.open,
 	}
 }
 
@@ -40,8 +41,24 @@ type message struct {
 	identifier []byte
 	stamp      int64
 	clusters   map[string]counters
+	generation generation
 	fault      string // why a part of it is not believed
 }
+
+// generation is what a flush says of a hot restart; nil: nothing. The new process flushes the
+// sum of its own gauges and its parent's, but only those that it used itself.
+type generation struct {
+	epoch  *int // how often it was restarted
+	parent *int // the connections that the process before it still has
+}
+
+func (g generation) plus(more generation) generation {
+	return generation{cmp.Or(more.epoch, g.epoch), cmp.Or(more.parent, g.parent)}
+}
+
+// whole reports whether a gauge that is not in the flush is 0: no process before this one
+// has a connection that could be in it.
+func (g generation) whole() bool { return g.parent != nil && *g.parent == 0 }
 
 // The names of the stats that are read.
 const (
@@ -52,6 +69,9 @@ const (
 	requestsOverflow = "upstream_rq_pending_overflow"
 	connectOverflow  = "upstream_cx_overflow"
 	connectTime      = "upstream_cx_connect_ms"
+
+	parentConnections = "server.parent_connections"
+	restartEpoch      = "server.hot_restart_epoch"
 )
 
 var (
@@ -101,8 +121,15 @@ func (m *message) family(b []byte) error {
 	return nil
 }
 
-// statName splits cluster.NAME.STAT; stat is empty when it is not one of statNames.
+// statName splits cluster.NAME.STAT; stat is empty when it is not one of statNames. Those
+// of a hot restart have no cluster.
 func statName(b []byte) (cluster, stat string) {
+	switch string(b) {
+	case parentConnections:
+		return "", parentConnections
+	case restartEpoch:
+		return "", restartEpoch
+	}
 	b, ok := bytes.CutPrefix(b, statPrefix)
 	if !ok || len(b) > maxName {
 		return "", ""
@@ -150,12 +177,18 @@ func (m *message) metric(cluster, stat string, b []byte) error {
 	}
 	var c counters
 	switch stat {
+	case parentConnections:
+		m.generation.parent = new(int(value))
+		return nil
+	case restartEpoch:
+		m.generation.epoch = new(int(value))
+		return nil
 	case requestsActive:
 		c.requests, c.gauge = int(value), true
 	case requestsPending:
 		c.pending = int(value)
 	case connectionsOpen:
-		c.connections = int(value)
+		c.connections, c.open = int(value), true
 	case requestsFull, requestsOverflow, connectOverflow:
 		c.overflow = uint64(value)
 	case connectTime:

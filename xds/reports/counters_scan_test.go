@@ -63,7 +63,7 @@ func flushOf(t testing.TB, n int) []byte {
 
 func TestScan(t *testing.T) {
 	m, err := scan(flushOf(t, 2))
-	want := counters{requests: 7, pending: 7, connections: 7, connects: 3, connect: 2e6, gauge: true}
+	want := counters{requests: 7, pending: 7, connections: 7, connects: 3, connect: 2e6, gauge: true, open: true}
 	if err != nil || m.stamp != 1795378647120 || len(m.clusters) != 2 || m.clusters["service-1-blue"] != want || m.fault != "" {
 		t.Errorf("%+v %v", m, err)
 	}

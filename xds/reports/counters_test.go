@@ -86,7 +86,7 @@ func number(v float64) string {
 
 // own is what every Envoy has, whatever it serves.
 func own() map[string]float64 {
-	return map[string]float64{"cluster.sluice_xds.upstream_rq_active": 3, "cluster.sluice_xds.upstream_cx_active": 1, "server.live": 1}
+	return map[string]float64{"cluster.sluice_xds.upstream_rq_active": 3, "cluster.sluice_xds.upstream_cx_active": 1, "server.live": 1, "server.parent_connections": 0}
 }
 
 func with(more map[string]float64) map[string]float64 {
@@ -150,7 +150,7 @@ func TestCountersInSeveralMessages(t *testing.T) {
 		a := w.sink("edge-1")
 		defer a.end()
 		for range 3 {
-			a.flush(own(), map[string]float64{"cluster.blue.upstream_cx_active": 4}, map[string]float64{"cluster.blue.upstream_rq_active": 4}, map[string]float64{"server.live": 1})
+			a.flush(own(), map[string]float64{"cluster.blue.upstream_cx_active": 4}, map[string]float64{"cluster.blue.upstream_rq_active": 4}, map[string]float64{"server.live": 1, "server.parent_connections": 0})
 			if got := w.counts("blue"); strings.Contains(got, " 0+0/") && !strings.Contains(got, "never") {
 				t.Errorf("counted as empty: %s", got)
 			}

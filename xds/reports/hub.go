@@ -74,6 +74,9 @@ type reporter struct {
 	loads, counters source
 	clusters        map[string]*clusterReport
 	complete        time.Time // when the counters came that are known to have been all
+	machine         netip.Addr
+	generation             // by the newest flush
+	covers          string // the process that the counters are about as well
 
 	trouble string
 	refused uint64
@@ -112,6 +115,7 @@ type clusterReport struct {
 
 	counters  counters
 	counted   time.Time
+	unknown   bool // the newest flush did not have them, and that proves nothing
 	overflow  uint64
 	connect   time.Duration
 	connectAt time.Time

@@ -15,6 +15,8 @@ type ClusterLoad struct {
 	// Counts is what each proxy's own counters say of the whole cluster, sorted
 	// by node. A proxy that never sent counters is not there.
 	Counts []Count
+	// Said is how many requests each proxy that reports has in its newest load report.
+	Said map[string]int
 }
 
 // EndpointLoad is what is reported of one endpoint, summed over the proxies that ever
@@ -51,6 +53,9 @@ type Count struct {
 	At time.Time
 	// Silent: no counters came for 5 intervals, or none that can be believed.
 	Silent bool
+	// Covers is the process that the counters are about as well: after a hot restart the
+	// one before it, which sends none any more.
+	Covers string
 }
 
 // Reporter is one node and how its reports fare.
@@ -63,6 +68,9 @@ type Reporter struct {
 	// Trouble is why the newest refused report was refused; Refused counts them.
 	Trouble string
 	Refused uint64
+	// Partial: its counters do not say whether a process before it still has connections, so
+	// a counter that is missing does not prove a 0.
+	Partial bool
 	// Ignored names clusters that it reports and that were never published.
 	Ignored []string
 }
@@ -78,7 +86,7 @@ func (h *Hub) LoadBut(cluster string, gone func(node string) bool) ClusterLoad {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := time.Now()
-	out := ClusterLoad{Endpoints: map[netip.AddrPort]EndpointLoad{}}
+	out := ClusterLoad{Endpoints: map[netip.AddrPort]EndpointLoad{}, Said: map[string]int{}}
 	for _, node := range slices.Sorted(maps.Keys(h.nodes)) {
 		if gone(node) {
 			continue
@@ -86,6 +94,9 @@ func (h *Hub) LoadBut(cluster string, gone func(node string) bool) ClusterLoad {
 		n := h.nodes[node]
 		r := n.clusters[cluster]
 		if r != nil {
+			if !n.contested() && !h.silent(n.loads, r.at, now) {
+				out.Said[node] = r.reported
+			}
 			for addr, e := range r.endpoints {
 				out.Endpoints[addr] = out.Endpoints[addr].plus(node, r, e, n.contested() || h.silent(n.loads, r.at, now))
 			}
@@ -122,11 +133,14 @@ const connectRetention = 10 * time.Second
 
 // count is what the node's counters say of the cluster that r, which may be nil, is of.
 func (n *reporter) count(r *clusterReport, silent bool, now time.Time) Count {
-	c := Count{Node: n.node, Silent: silent}
+	c := Count{Node: n.node, Silent: silent, Covers: n.covers}
 	if r == nil || r.counted.IsZero() {
-		c.At = n.complete // it has sent everything, and this was not among it
+		if n.whole() {
+			c.At = n.complete // it has sent everything, and this was not among it
+		}
 		return c
 	}
+	c.Silent = silent || r.unknown
 	c.Requests, c.Pending, c.Connections = r.counters.requests, r.counters.pending, r.counters.connections
 	c.Overflow, c.At = r.overflow, r.counted
 	if now.Sub(r.connectAt) < connectRetention {
@@ -148,6 +162,7 @@ func (h *Hub) Reporters() []Reporter {
 		}
 		out = append(out, Reporter{
 			Node: n.node, Loads: n.loads.at, Counters: n.counters.at, Silent: silent,
+			Partial: !n.complete.IsZero() && n.parent == nil,
 			Trouble: n.trouble, Refused: n.refused, Ignored: slices.Clone(n.ignored),
 		})
 	}

@@ -16,7 +16,7 @@ func (h *Hub) Export() exchange.Reports {
 	out := exchange.Reports{Now: time.Now(), Nodes: []exchange.Node{}}
 	for _, node := range slices.Sorted(maps.Keys(h.nodes)) {
 		n := h.nodes[node]
-		r := exchange.Node{Node: node, Clusters: map[string]exchange.Cluster{}}
+		r := exchange.Node{Node: node, Clusters: map[string]exchange.Cluster{}, Parent: n.parent}
 		if n.loads.local() {
 			r.Loads = n.loads.at
 		}
@@ -39,6 +39,7 @@ func (r *clusterReport) export() exchange.Cluster {
 		Endpoints: map[netip.AddrPort]exchange.Endpoint{},
 		Requests:  r.counters.requests, Pending: r.counters.pending, Connections: r.counters.connections,
 		Overflow: r.counters.overflow, Connects: r.counters.connects, Connect: r.counters.connect,
+		Unknown: r.unknown,
 	}
 	for addr, e := range r.endpoints {
 		if e.present {
@@ -82,7 +83,7 @@ func (h *Hub) Import(replica string, in exchange.Reports) {
 			h.importLoads(n, node.Clusters)
 		}
 		if take(&n.counters, node.Counters) {
-			h.importCounters(n, node.Clusters)
+			h.importCounters(n, node)
 		}
 	}
 	for _, n := range h.nodes {
@@ -157,13 +158,14 @@ func (h *Hub) importLoads(n *reporter, clusters map[string]exchange.Cluster) {
 func bounded(n int) int { return max(0, min(n, maxHeld)) }
 
 // importCounters takes over a node's newest flush from another replica. h.mu is held.
-func (h *Hub) importCounters(n *reporter, clusters map[string]exchange.Cluster) {
-	f := flush{at: n.counters.at, gauge: true, clusters: map[string]clusterFlush{}}
-	for name, c := range clusters {
+func (h *Hub) importCounters(n *reporter, node exchange.Node) {
+	f := flush{at: n.counters.at, gauge: true, clusters: map[string]clusterFlush{}, generation: generation{parent: node.Parent}}
+	for name, c := range node.Clusters {
 		if r := h.cluster(n, name); r != nil {
 			f.clusters[name] = clusterFlush{counters{
 				requests: bounded(c.Requests), pending: bounded(c.Pending), connections: bounded(c.Connections),
 				overflow: min(maxSince, c.Overflow), connects: c.Connects, connect: max(0, min(time.Hour, c.Connect)),
+				gauge: !c.Unknown, open: !c.Unknown,
 			}, r.reported}
 		}
 	}

@@ -2,6 +2,7 @@ package reports
 
 import (
 	"context"
+	"net/netip"
 
 	"google.golang.org/grpc/codes"
 	grpcpeer "google.golang.org/grpc/peer"
@@ -41,6 +42,9 @@ func (h *Hub) open(ctx context.Context, node, kind string, which func(*reporter)
 		return nil, status.Error(codes.ResourceExhausted, err.Error())
 	}
 	n.process = t.stream.Process
+	if at, err := netip.ParseAddrPort(from); err == nil {
+		n.machine = at.Addr().Unmap()
+	}
 	t.reporter, t.source = n, which(n)
 	if t.source.local() {
 		h.log.Warn("proxy reports again while its older stream is open", "node", n.node)

@@ -23,6 +23,9 @@ type Node struct {
 	Loads    time.Time          `json:"loads,omitzero"`
 	Counters time.Time          `json:"counters,omitzero"`
 	Clusters map[string]Cluster `json:"clusters"`
+	// Parent is how many connections the process before it still has, after a hot restart;
+	// null: it does not say.
+	Parent *int `json:"parent,omitempty"`
 }
 
 // Cluster is what one node reports of one cluster.
@@ -37,6 +40,8 @@ type Cluster struct {
 	Overflow    uint64        `json:"overflow"`
 	Connects    uint64        `json:"connects"`
 	Connect     time.Duration `json:"connect"`
+	// Unknown: the newest flush did not have the counters, which proves nothing.
+	Unknown bool `json:"unknown,omitempty"`
 }
 
 // Endpoint is what one node reports of one endpoint.
