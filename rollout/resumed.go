@@ -18,7 +18,7 @@ import (
 func (s State) Resumed(now time.Time) State {
 	ahead := time.Duration(0)
 	if r := s.Rollout; r != nil {
-		newest := latest(r.Started, r.Since, r.Settled, r.Red, r.OrderedAt, r.Flow.At, r.Turned, r.BatchAt)
+		newest := latest(r.Started, r.Since, r.Settled, r.Red, r.OrderedAt, r.Flow.At, r.Turned, r.BatchAt, r.Air.At, r.Air.Judged)
 		for _, e := range r.Events {
 			newest = latest(newest, e.At)
 		}
@@ -33,6 +33,7 @@ func (s State) Resumed(now time.Time) State {
 	s = s.Dated(func(at time.Time) time.Time { return now.Add(at.Sub(now) - ahead) })
 	for key, m := range s.Members {
 		m.Departed, m.HookedAt = bounded(m.Departed, now), bounded(m.HookedAt, now)
+		m.Process.Heard = bounded(m.Process.Heard, now)
 		s.Members[key] = m
 	}
 	if r := s.Rollout; r != nil && !r.OrderedAt.IsZero() {
@@ -66,7 +67,7 @@ func (s State) Dated(move func(time.Time) time.Time) State {
 	}
 	s.Members = maps.Clone(s.Members)
 	for key, m := range s.Members {
-		moved(&m.Departed, &m.HookedAt)
+		moved(&m.Departed, &m.HookedAt, &m.Process.Heard)
 		s.Members[key] = m
 	}
 	if s.Rollout == nil {

@@ -13,8 +13,8 @@ func lookRollout(v rollout.View, s Status, outlook rollout.Outlook, now time.Tim
 	out := &Rollout{
 		ID: r.ID, From: r.From, To: r.To, Phase: r.Phase, Aborting: r.Aborting, Forced: r.Forced,
 		Started: r.Started, Since: r.Since, Policy: r.Policy, Step: r.Step, Total: r.Total,
-		Pace:  Pace{Close: outlook.Pace, Why: outlook.Why},
-		Alarm: rollout.Alarm(v.State, v.Seen, now),
+		Pace:   Pace{Close: outlook.Pace, Why: outlook.Why},
+		Alarm:  rollout.Alarm(v.State, v.Seen, now),
 		Window: outlook.Window, Batch: r.Batch, Spill: r.Spill,
 		Gates: lookGates(r.Policy, v.Seen), Hooks: lookHooks(v),
 		LeftBehind: append([]string{}, r.LeftBehind...),
