@@ -32,17 +32,17 @@ func prove(t *turn) Reason {
 		s := t.write()
 		s.Live, s.Unsettled = v.live, false
 	default:
-		takeOver(t, v.live, e.epoch, "no state was stored: "+v.why)
+		takeOver(t, v.live, e.next(), "no state was stored: "+v.why)
 	}
 	t.wake = t.now
 	return reason(IsSteady, "all new connections go to %s", v.live)
 }
 
-// takeOver makes live the live colour, in an epoch above every one that is remembered,
-// and writes it into the history: from that the instances are told to serve.
-func takeOver(t *turn, live discovery.Colour, remembered uint64, event string) {
+// takeOver makes live the live colour in an epoch, which is above every one that is
+// remembered, and writes it into the history: from that the instances are told to serve.
+func takeOver(t *turn, live discovery.Colour, epoch uint64, event string) {
 	s := t.write()
-	s.Live, s.Unsettled, s.Epoch = live, false, remembered+1
+	s.Live, s.Unsettled, s.Epoch = live, false, epoch
 	s.History = append(slices.Clip(s.History), Record{
 		ID: fmt.Sprintf("%s-%d", s.Service, s.Epoch), From: live.Other(), To: live, Outcome: Adopted,
 		Started: t.now, Ended: t.now, Returned: new(uint64), NeverBack: new(uint64), Events: []Event{{At: t.now, Text: event}},
@@ -71,7 +71,7 @@ func (c Adopt) apply(_ Policy, s State, seen Seen, now time.Time) (State, Answer
 	}
 	t := newTurn(s, seen, now)
 	absorb(t)
-	takeOver(t, c.Live, gather(t.situation).epoch, "no state was stored: an operator says that "+string(c.Live)+" is live")
+	takeOver(t, c.Live, gather(t.situation).next(), "no state was stored: an operator says that "+string(c.Live)+" is live")
 	return t.state, Answer{Text: fmt.Sprintf("%s: %s is live; all new connections go to it", s.Service, c.Live)}, nil
 }
 

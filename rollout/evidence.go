@@ -52,7 +52,21 @@ type evidence struct {
 	// keeper is a proxy that holds something of the service from before; empty: there
 	// is none.
 	keeper string
-	epoch  uint64 // the newest that an instance which answered remembers
+	// epoch is the newest that an instance which answered remembers; unheard: others may
+	// remember a newer one.
+	epoch   uint64
+	unheard bool
+}
+
+// unheardEpochs is how many epochs those that did not answer may be ahead.
+const unheardEpochs = 1000
+
+// next is an epoch above every one that is remembered.
+func (e evidence) next() uint64 {
+	if e.unheard {
+		return e.epoch + unheardEpochs
+	}
+	return e.epoch + 1
 }
 
 // gather collects the evidence about a service of which no state was stored.
@@ -70,6 +84,7 @@ func gather(s *situation) evidence {
 			if said := s.seen.Instances[f.key].Status.Epoch; f.answers && said <= knownEpoch {
 				e.epoch = max(e.epoch, said)
 			}
+			e.unheard = e.unheard || f.endpoint && f.heard.IsZero()
 		}
 	}
 	for _, p := range s.seen.Proxies {
@@ -184,9 +199,9 @@ func (e evidence) judgeProxies(configured discovery.Colour, watching, now time.T
 	other := configured.Other()
 	soon, counted := watching.Add(newcomers), watching.Add(counting)
 	switch {
-	case e.keeper != "" && !e.counted && now.Before(counted):
+	case e.keeper != "" && !e.counted:
 		return verdict{why: fmt.Sprintf("proxy %s holds the service from before and has not said how many connections of each colour", e.keeper), until: counted}
-	case e.said[other] == none && told == "":
+	case e.said[other] == none && told == "" && (e.keeper == "" || e.said[configured] != none):
 		return verdict{live: configured, usual: true}
 	case e.keeper != "":
 		return verdict{why: fmt.Sprintf("proxy %s holds the service from before, and nothing says which colour it sends to", e.keeper)}
