@@ -185,10 +185,10 @@ func TestRealVanishedProxy(t *testing.T) {
 	if st.Reason.Code != rollout.Unconfirmed || !strings.Contains(st.Reason.Text, "rolloutctl proxies forget edge-2") {
 		t.Errorf("%+v", st.Reason)
 	}
-	c.on(chat, discovery.Green)
 	if said := w.ctlDo("proxies", "forget", "edge-2"); !strings.Contains(said, "edge-2 is taken for gone") {
 		t.Errorf("forget said %s", said)
 	}
+	c.on(chat, discovery.Green)
 	r := w.done(chat, id)
 	c.kept(chat, began, half, r)
 	if !slices.Equal(r.LeftBehind, []string{"proxy edge-2"}) {
