@@ -301,6 +301,8 @@ type vitals struct {
 	// slow is the 99th percentile of handshakes, the slowest instance's, and bound
 	// what it may be; 0 is not known, and no bound.
 	slow, bound time.Duration
+	// usual is how many refusals there may be for the reasons of before the funnel.
+	usual uint64
 }
 
 // refusals is the share of new connections that may be refused without slowing
@@ -310,6 +312,9 @@ const refusals = 100
 // next is the pace of the step after the vitals were taken. Pure.
 func (p Pace) next(limit int, v vitals) Pace {
 	in := v.since(p.Admissions)
+	if in.Refused -= min(in.Refused, v.usual); in.Refused < minRefusals {
+		in.Refused = 0
+	}
 	now := p.Limit
 	if now == 0 || now > limit {
 		now = limit
@@ -359,6 +364,7 @@ func (s *situation) nextPace() Pace {
 		}
 	}
 	v.slow = max(v.slow, s.seen.Witnesses[r.To].ConnectP99)
+	v.usual = r.Refusals.usual(max(r.Policy.Funnel.Every.D(), s.now.Sub(latest(r.OrderedAt, r.Settled))))
 	return r.Pace.next(s.limit(), v)
 }
 
@@ -378,13 +384,4 @@ func setPace(t *turn, next Pace) {
 	case next.Limit == 0 && was.Limit > 0:
 		t.note("the pace is " + r.Policy.Funnel.String() + " again")
 	}
-}
-
-func latest(times ...time.Time) (last time.Time) {
-	for _, t := range times {
-		if t.After(last) {
-			last = t
-		}
-	}
-	return last
 }

@@ -150,13 +150,15 @@ func tally(t *turn) {
 			continue
 		}
 		r := t.rollout()
-		r.Admissions = r.Admissions.plus(f.admissions.since(m.Admissions))
+		since := f.admissions.since(m.Admissions)
+		r.Accepted, r.Refusals.Told = r.Accepted+since.Accepted, r.Refusals.Told+since.Refused
 		m.Admissions = f.admissions
 		if m.Counted {
 			m.Counts = m.Counts.noted(t.seen.Instances[f.key])
 		}
 		t.put(f.key, m)
 	}
+	tallyRefusals(t)
 	mark(t)
 	believe(t)
 	age(t)
@@ -300,10 +302,6 @@ func (s *situation) admissionsAsOf() time.Time {
 // since is how many there were after was.
 func (a Admissions) since(was Admissions) Admissions {
 	return Admissions{grown(was.Accepted, a.Accepted), grown(was.Refused, a.Refused)}
-}
-
-func (a Admissions) plus(b Admissions) Admissions {
-	return Admissions{a.Accepted + b.Accepted, a.Refused + b.Refused}
 }
 
 // grown is how far a total rose; one that fell began anew.

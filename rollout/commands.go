@@ -248,7 +248,7 @@ func begin(t *turn, plan Plan, left leftover) {
 	s.Rollout = &Rollout{
 		ID: fmt.Sprintf("%s-%d", s.Service, s.Epoch), From: plan.From, To: plan.To, Phase: Opening,
 		Forced: len(plan.Problems) > 0, Policy: plan.Policy, Started: t.now, Since: t.now,
-		Steps: Steps{StepAt: left.stepAt}, Toll: Toll{Owed: left.owed, Basis: left.basis},
+		Steps: Steps{StepAt: left.stepAt}, Toll: Toll{Owed: left.owed, Basis: left.basis, Refusals: Refusals{Since: t.now, Was: refusedInAll(t.situation)}},
 	}
 	if n := len(s.History); n > 0 && s.History[n-1].Outcome == Adopted {
 		// What an earlier state ordered may still be closing connections.

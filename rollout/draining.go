@@ -127,6 +127,7 @@ func closeGates(t *turn) Reason {
 	countOld(t)
 	countTarget(t)
 	believe(t)
+	beginRefusals(t)
 	observe(t, true)
 	t.wake = t.now
 	return t.paceReason(IsDraining)

@@ -192,12 +192,15 @@ var plays = map[string]play{
 	}},
 	"refused": {2, 2, 60, func(g *ground, moment func(string)) {
 		g.machines["g1"].Capacity, g.machines["g2"].Capacity = 25, 25
+		g.machines["b1"].status.Refused = 7
 		g.look()
 		g.machines["b1"].status.Refused += 6
 		g.pass(2 * time.Second)
 		g.promote(discovery.Green)
+		g.machines["b1"].status.Refused = 9
 		g.untilStep(1)
 		g.machines["g2"].full = true
+		g.seen.Witnesses = map[discovery.Colour]rollout.Witness{discovery.Green: {Refused: 4}}
 		g.untilStep(4)
 		g.pass(time.Second)
 		moment("green refuses")

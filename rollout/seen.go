@@ -88,6 +88,10 @@ type Witness struct {
 	// ConnectP99 is the 99th percentile of the time that connecting to an
 	// instance took lately, the slowest proxy's; 0 when not known.
 	ConnectP99 time.Duration
+	// Refused is how many connections instances or circuit breakers refused since this
+	// process started: connects that failed, overflows, and 503. Other answers are not
+	// among them.
+	Refused uint64
 }
 
 // Reading is one answer of a gate.

@@ -242,11 +242,11 @@ func (s *situation) factOf(x listed, m Member, shared twin, empty bool) fact {
 	switch {
 	case f.endpoint:
 		f.held, f.known = status.Active, !sight.At.IsZero()
-		f.admissions = Admissions{status.Accepted, max(status.Refused, load.Refused)}
+		f.admissions = Admissions{status.Accepted, status.Refused}
 	case empty:
-		f.known, f.admissions = true, load.Admissions
+		f.known, f.admissions = true, Admissions{Accepted: load.Accepted}
 	default:
-		f.held, f.known, f.admissions = load.Held, reported && load.Held > 0, load.Admissions
+		f.held, f.known, f.admissions = load.Held, reported && load.Held > 0, Admissions{Accepted: load.Accepted}
 	}
 	return f
 }

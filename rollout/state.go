@@ -254,6 +254,8 @@ type Toll struct {
 	// and Flow what they were when it was last looked at for refusals.
 	Admissions
 	Flow Flow `json:"flow,omitzero"`
+	// Refusals is whose word the refused ones are by.
+	Refusals Refusals `json:"refusals,omitzero"`
 	// Returns tells how many evicted clients are on their way; nil before the
 	// funnel starts, and where the application tells returns.
 	Returns *returns.Estimate `json:"returns,omitempty"`
@@ -264,7 +266,7 @@ type Toll struct {
 func (t Toll) turnedRound() Toll {
 	return Toll{
 		Totals: t.Totals, Lost: t.Lost, Owed: t.Owed,
-		Marks: t.Marks, NeverBack: t.NeverBack, Basis: t.Basis.inherited(),
+		Marks: t.Marks, NeverBack: t.NeverBack, Basis: t.Basis.inherited(), Refusals: t.Refusals.turnedRound(),
 	}
 }
 

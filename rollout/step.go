@@ -215,3 +215,12 @@ func (t *turn) forgetProxies(nodes ...string) {
 	s.Machines = maps.Clone(s.Machines)
 	maps.DeleteFunc(s.Machines, func(n string, _ netip.Addr) bool { return slices.Contains(nodes, n) })
 }
+
+func latest(times ...time.Time) (last time.Time) {
+	for _, t := range times {
+		if t.After(last) {
+			last = t
+		}
+	}
+	return last
+}

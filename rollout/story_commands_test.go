@@ -68,6 +68,7 @@ func (s *teller) commands() map[string]func(rest string) {
 				in.Claims = new(s.number(arg))
 			}
 		}),
+		"errors":   s.each(func(in *sim.Instance, arg string) { in.Errors = uint64(s.number(arg)) }),
 		"refuses":  s.each(func(in *sim.Instance, _ string) { in.Full = true }),
 		"takes":    s.each(func(in *sim.Instance, _ string) { in.Full = false }),
 		"crash":    s.each(func(in *sim.Instance, _ string) { in.Crash() }),

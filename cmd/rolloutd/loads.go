@@ -230,6 +230,7 @@ func witness(nodes []string, counts []reports.Count, tcp bool) (rollout.Witness,
 		}
 		w.Active += active
 		w.ConnectP99 = max(w.ConnectP99, c.ConnectP99)
+		w.Refused += max(c.Overflow, c.Refused)
 		if !silent[c.Node] && (w.At.IsZero() || c.At.Before(w.At)) {
 			w.At = c.At
 		}

@@ -169,10 +169,13 @@ const reporting = time.Second
 // report has the proxies say what they see of each instance.
 func (e *Edge) report() {
 	now := e.Now()
+	var refused [2]uint64
 	loads := make(map[rollout.Place]rollout.Load, len(e.fleet.instances))
 	for _, in := range e.fleet.instances {
 		at := rollout.Place{Colour: discovery.Colours[in.side], Addr: in.Addr}
-		load := rollout.Load{Held: in.total, Admissions: rollout.Admissions{Accepted: in.entered, Refused: in.rejected}, At: now}
+		load := rollout.Load{Held: in.total, Admissions: rollout.Admissions{Accepted: in.entered, Refused: in.rejected + in.failed}, At: now}
+		refused[in.side] += in.rejected
+		in.failed += in.Errors
 		last := e.loads[at]
 		if load.PerSecond = last.PerSecond; now.After(last.At) {
 			load.PerSecond = float64(in.entered-last.Accepted) / now.Sub(last.At).Seconds()
@@ -181,8 +184,8 @@ func (e *Edge) report() {
 	}
 	e.loads = loads
 	e.witnesses = map[discovery.Colour]rollout.Witness{
-		discovery.Blue:  {Active: e.fleet.held[0], At: now},
-		discovery.Green: {Active: e.fleet.held[1], At: now, ConnectP99: e.fleet.slow},
+		discovery.Blue:  {Active: e.fleet.held[0], At: now, Refused: refused[0]},
+		discovery.Green: {Active: e.fleet.held[1], At: now, ConnectP99: e.fleet.slow, Refused: refused[1]},
 	}
 }
 

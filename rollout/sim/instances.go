@@ -25,6 +25,8 @@ type Instance struct {
 	Full bool
 	// Stubborn: a hook cannot end it.
 	Stubborn bool
+	// Errors is how many of its answers the proxies call errors between two reports.
+	Errors uint64
 	// Limit is the most connections that it admits; 0 is no limit.
 	Limit int
 	// Claims is how many connections it says that it holds; nil is the truth.
@@ -46,6 +48,7 @@ type Instance struct {
 	total int
 
 	accepted, evicted, returned, refused uint64
+	failed                               uint64 // answers that were errors
 	flapped                              uint64 // returned although nobody let them go
 	entered, rejected                    uint64 // as the proxies count
 	peers                                peers  // in an exact world

@@ -137,6 +137,7 @@ func (h *Hub) addFlush(n *reporter, f flush) {
 		}
 		if !r.counted.IsZero() {
 			r.overflow += min(maxCount, increase(r.counters.overflow, c.overflow))
+			r.refused += min(maxCount, increase(r.counters.refused, c.refused))
 		}
 		r.counters, r.counted = c.counters, f.at
 		r.compare(c.reported)

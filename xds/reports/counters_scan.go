@@ -17,6 +17,7 @@ import (
 type counters struct {
 	requests, pending, connections int
 	overflow                       uint64
+	refused                        uint64 // connects that failed, and 503
 	connects                       uint64 // connections that connect is about
 	connect                        time.Duration
 	gauge, open                    bool // it had a gauge of requests in progress, of open connections
@@ -24,14 +25,14 @@ type counters struct {
 
 // plausible reports whether a proxy can have that many.
 func (c counters) plausible() bool {
-	return c.requests <= maxHeld && c.pending <= maxHeld && c.connections <= maxHeld && c.overflow <= maxSince
+	return c.requests <= maxHeld && c.pending <= maxHeld && c.connections <= maxHeld && max(c.overflow, c.refused) <= maxSince
 }
 
 // plus adds what a later message of the same flush says.
 func (c counters) plus(more counters) counters {
 	return counters{
 		requests: c.requests + more.requests, pending: c.pending + more.pending, connections: c.connections + more.connections,
-		overflow: c.overflow + more.overflow, connects: max(c.connects, more.connects), connect: max(c.connect, more.connect),
+		overflow: c.overflow + more.overflow, refused: c.refused + more.refused, connects: max(c.connects, more.connects), connect: max(c.connect, more.connect),
 		gauge: c.gauge || more.gauge, open: c.open || more.open,
 	}
 }
@@ -69,6 +70,8 @@ const (
 	requestsOverflow = "upstream_rq_pending_overflow"
 	connectOverflow  = "upstream_cx_overflow"
 	connectTime      = "upstream_cx_connect_ms"
+	connectFailed    = "upstream_cx_connect_fail"
+	unavailable      = "upstream_rq_503"
 
 	parentConnections = "server.parent_connections"
 	restartEpoch      = "server.hot_restart_epoch"
@@ -76,7 +79,7 @@ const (
 
 var (
 	statPrefix = []byte("cluster.")
-	statNames  = [...]string{requestsActive, requestsPending, connectionsOpen, requestsFull, requestsOverflow, connectOverflow, connectTime}
+	statNames  = [...]string{requestsActive, requestsPending, connectionsOpen, requestsFull, requestsOverflow, connectOverflow, connectTime, connectFailed, unavailable}
 )
 
 // scan reads an encoded StreamMetricsMessage. The field numbers are those of
@@ -191,6 +194,8 @@ func (m *message) metric(cluster, stat string, b []byte) error {
 		c.connections, c.open = int(value), true
 	case requestsFull, requestsOverflow, connectOverflow:
 		c.overflow = uint64(value)
+	case connectFailed, unavailable:
+		c.refused = uint64(value)
 	case connectTime:
 		c.connects, c.connect = samples, time.Duration(min(value, maxCount)*float64(time.Millisecond))
 	}

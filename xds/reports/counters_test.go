@@ -58,7 +58,7 @@ func (s *sink) send(values map[string]float64, more ...string) {
 	s.t.Helper()
 	for name, v := range values {
 		kind := "gauge"
-		if strings.HasSuffix(name, "overflow") {
+		if strings.HasSuffix(name, "overflow") || strings.HasSuffix(name, "fail") || strings.Contains(name, "upstream_rq_50") {
 			kind = "counter"
 		}
 		more = append(more, fmt.Sprintf(`{"name":%q,"metric":[{%q:{"value":%s},"timestamp_ms":%d}]}`, name, kind, number(v), s.stamp))
@@ -111,6 +111,22 @@ func (w *world) count(cluster, want string) {
 	if got := w.counts(cluster); got != want {
 		w.t.Errorf("%s: %s, want %s", cluster, got, want)
 	}
+}
+
+// Connects that fail and 503 are refusals; another answer is none, whatever its code.
+func TestRefusalsOfACluster(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := published(t)
+		a := w.sink("edge-1")
+		defer a.end()
+		for _, n := range []float64{5, 8} {
+			a.flush(with(map[string]float64{"cluster.blue.upstream_rq_active": 1, "cluster.blue.upstream_rq_503": n, "cluster.blue.upstream_cx_connect_fail": 2 * n, "cluster.blue.upstream_rq_500": 100 * n}))
+		}
+		a.flush(own())
+		if got := w.Load("blue").Counts[0].Refused; got != 9 {
+			t.Errorf("%d refusals, want 9", got)
+		}
+	})
 }
 
 func TestCountersOfACluster(t *testing.T) {

@@ -117,6 +117,7 @@ type clusterReport struct {
 	counted   time.Time
 	unknown   bool // the newest flush did not have them, and that proves nothing
 	overflow  uint64
+	refused   uint64
 	connect   time.Duration
 	connectAt time.Time
 }

@@ -47,6 +47,9 @@ type Count struct {
 	Requests, Pending, Connections int
 	// Overflow counts what circuit breakers refused since this process started.
 	Overflow uint64
+	// Refused counts connects that failed and answers 503 since this process started; an
+	// overflow may be among them.
+	Refused uint64
 	// ConnectP99 is the 99th percentile of the time to connect of late; 0: not known.
 	ConnectP99 time.Duration
 	// At is when the counters came; zero while nothing is known of this cluster.
@@ -142,7 +145,7 @@ func (n *reporter) count(r *clusterReport, silent bool, now time.Time) Count {
 	}
 	c.Silent = silent || r.unknown
 	c.Requests, c.Pending, c.Connections = r.counters.requests, r.counters.pending, r.counters.connections
-	c.Overflow, c.At = r.overflow, r.counted
+	c.Overflow, c.Refused, c.At = r.overflow, r.refused, r.counted
 	if now.Sub(r.connectAt) < connectRetention {
 		c.ConnectP99 = r.connect
 	}

@@ -38,7 +38,7 @@ func (r *clusterReport) export() exchange.Cluster {
 	out := exchange.Cluster{
 		Endpoints: map[netip.AddrPort]exchange.Endpoint{},
 		Requests:  r.counters.requests, Pending: r.counters.pending, Connections: r.counters.connections,
-		Overflow: r.counters.overflow, Connects: r.counters.connects, Connect: r.counters.connect,
+		Overflow: r.counters.overflow, Refused: r.counters.refused, Connects: r.counters.connects, Connect: r.counters.connect,
 		Unknown: r.unknown,
 	}
 	for addr, e := range r.endpoints {
@@ -164,7 +164,7 @@ func (h *Hub) importCounters(n *reporter, node exchange.Node) {
 		if r := h.cluster(n, name); r != nil {
 			f.clusters[name] = clusterFlush{counters{
 				requests: bounded(c.Requests), pending: bounded(c.Pending), connections: bounded(c.Connections),
-				overflow: min(maxSince, c.Overflow), connects: c.Connects, connect: max(0, min(time.Hour, c.Connect)),
+				overflow: min(maxSince, c.Overflow), refused: min(maxSince, c.Refused), connects: c.Connects, connect: max(0, min(time.Hour, c.Connect)),
 				gauge: !c.Unknown, open: !c.Unknown,
 			}, r.reported}
 		}

@@ -38,6 +38,7 @@ type Cluster struct {
 	Pending     int           `json:"pending"`
 	Connections int           `json:"connections"`
 	Overflow    uint64        `json:"overflow"`
+	Refused     uint64        `json:"refused,omitempty"`
 	Connects    uint64        `json:"connects"`
 	Connect     time.Duration `json:"connect"`
 	// Unknown: the newest flush did not have the counters, which proves nothing.
