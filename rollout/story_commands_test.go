@@ -87,6 +87,7 @@ func (s *teller) commands() map[string]func(rest string) {
 		},
 		"gate":     s.gate,
 		"reported": func(string) { s.Edge.ReportLoads() },
+		"lying":    func(string) { s.Edge.Lie() },
 		"tells": func(rest string) {
 			s.Fleet.Tell(map[string]sim.Tells{"tickets": sim.Tickets, "returns": sim.Returns, "nothing": sim.Nothing, "nobody": sim.Nobody}[rest])
 		},

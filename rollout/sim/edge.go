@@ -23,6 +23,7 @@ type Edge struct {
 	guard     string        // why they are not told it
 	turn      int           // round robin
 	reported  bool          // loads, in an exact world, too
+	lying     bool          // the proxies' counters say 0, as after a hot restart, whatever the loads say
 	kept      bool          // what the proxies hold is from before rolloutd lost its state
 	loads     map[rollout.Place]rollout.Load
 	witnesses map[discovery.Colour]rollout.Witness
@@ -187,10 +188,19 @@ func (e *Edge) report() {
 		discovery.Blue:  {Active: e.fleet.held[0], At: now, Refused: refused[0]},
 		discovery.Green: {Active: e.fleet.held[1], At: now, ConnectP99: e.fleet.slow, Refused: refused[1]},
 	}
+	for c, w := range e.witnesses {
+		if w.Reported = w.Active; e.lying {
+			w.Active = 0
+		}
+		e.witnesses[c] = w
+	}
 }
 
 // ReportLoads has the proxies of an exact world report loads, at once and exactly.
 func (e *Edge) ReportLoads() { e.reported = true }
+
+// Lie has the proxies' counters, but not their load reports, say that nothing is held.
+func (e *Edge) Lie() { e.lying = true }
 
 // Guard holds back what the proxies are told, for a reason; empty tells them.
 func (e *Edge) Guard(why string) {
