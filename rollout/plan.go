@@ -225,6 +225,9 @@ func planTarget(s *situation, p *Plan) {
 	if least := smallestWindow(rate); p.Policy.Window > 0 && !p.by.counts() && int(p.Policy.Window) < least {
 		p.Problems = append(p.Problems, fmt.Sprintf("a window of %d cannot be kept, because %.0f %s a second come by themselves and those that were let go are not told apart from them; the smallest is %d", p.Policy.Window, rate, who, least))
 	}
+	if p.Policy.Window > 0 && !p.by.counts() {
+		p.Notes = append(p.Notes, fmt.Sprintf("who is on his way to %s is estimated: where some clients return at once and others slowly, the window of %d may be exceeded; have clients show tickets", p.To, p.Policy.Window))
+	}
 	if room, known := s.room(); known {
 		p.Room = &room
 		switch inPlace := p.Policy.Stagger.InPlace; {
