@@ -305,10 +305,18 @@ func (s *situation) lastStep() (part []int, first []time.Duration) {
 	r := s.state.Rollout
 	every := r.Policy.Funnel.Every.D()
 	earlier := max(0, s.now.Sub(r.OrderedAt)-every)
-	for _, m := range s.state.Members {
-		if m.Ceiling != nil && m.Share > 0 {
-			part, first = append(part, m.Share), append(first, m.Start.D()-earlier)
+	spend := func(q Quota) {
+		if q.Share > 0 {
+			part, first = append(part, q.Share), append(first, q.Start.D()-earlier)
 		}
+	}
+	for _, m := range s.state.Members {
+		if m.Ceiling != nil {
+			spend(m.Quota)
+		}
+	}
+	for _, q := range r.Spent {
+		spend(q)
 	}
 	return part, first
 }

@@ -218,12 +218,15 @@ type Steps struct {
 	Cap int `json:"cap,omitempty"`
 	// Given is what the last step was allowed. Invariant: between 0 and Cap.
 	Given Allowance `json:"given,omitzero"`
+	// Spent is what the last step gave to processes that are no more: they may have
+	// closed it all, so it counts in the cap like what the others were given.
+	Spent []Quota `json:"spent,omitempty"`
 }
 
 // turnedRound is the funnel when a rollout goes back: steps are counted from 0 in the
 // new epoch, and the next may begin no earlier.
 func (s Steps) turnedRound() Steps {
-	return Steps{StepAt: s.StepAt, OrderedAt: s.OrderedAt, Cap: s.Cap, Given: s.Given}
+	return Steps{StepAt: s.StepAt, OrderedAt: s.OrderedAt, Cap: s.Cap, Given: s.Given} // StepAt is a whole step later than what was spent
 }
 
 // Toll is what happened to clients.

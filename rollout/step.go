@@ -165,7 +165,7 @@ func (t *turn) restep() {
 	}
 	r := t.rollout()
 	r.Step++
-	r.StepAt, r.Cap, r.Given = t.now.Add(r.Policy.Funnel.Every.D()), 0, Allowance{}
+	r.StepAt, r.Cap, r.Given, r.Spent = t.now.Add(r.Policy.Funnel.Every.D()), 0, Allowance{}, nil
 	t.hold()
 }
 
@@ -193,8 +193,8 @@ func (t *turn) count(key discovery.InstanceID) {
 	t.put(key, m)
 }
 
-// fold adds what a member evicted and saw return to the rollout's sums and stops
-// counting it.
+// fold adds what a member's process evicted and saw return to the rollout's sums, and
+// what the running step gave it to what is spent, and stops counting it.
 func (t *turn) fold(key discovery.InstanceID) {
 	m := t.state.Members[key]
 	if t.state.Rollout == nil || !m.Counted && m.Lost == 0 {
@@ -204,7 +204,10 @@ func (t *turn) fold(key discovery.InstanceID) {
 	r := t.rollout()
 	r.Toll.Totals = r.Toll.Totals.plus(done.Totals)
 	r.Lost += done.lost
-	m.Counts = Counts{Admissions: m.Admissions}
+	if m.Ceiling != nil && m.Share > 0 {
+		r.Spent = append(slices.Clone(r.Spent), Quota{Share: m.Share, Start: m.Start})
+	}
+	m.Counts, m.Quota = Counts{Admissions: m.Admissions}, Quota{}
 	t.put(key, m)
 }
 
