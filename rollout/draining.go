@@ -3,6 +3,7 @@ package rollout
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sluice-proxy/sluice/rollout/spread"
@@ -305,18 +306,14 @@ func (s *situation) lastStep() (part []int, first []time.Duration) {
 	r := s.state.Rollout
 	every := r.Policy.Funnel.Every.D()
 	earlier := max(0, s.now.Sub(r.OrderedAt)-every)
-	spend := func(q Quota) {
-		if q.Share > 0 {
-			part, first = append(part, q.Share), append(first, q.Start.D()-earlier)
-		}
-	}
+	all := slices.Clone(r.Spent)
 	for _, m := range s.state.Members {
-		if m.Ceiling != nil {
-			spend(m.Quota)
+		if m.Ceiling != nil && m.Share > 0 {
+			all = append(all, Spent{m.Share, m.Start})
 		}
 	}
-	for _, q := range r.Spent {
-		spend(q)
+	for _, x := range all {
+		part, first = append(part, x.Share), append(first, x.Start.D()-earlier)
 	}
 	return part, first
 }

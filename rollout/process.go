@@ -219,6 +219,7 @@ func renewMember(t *turn, f *fact, lives []drain.Status) {
 	}
 	t.fold(f.key)
 	m := t.state.Members[f.key]
+	m.Quota = Quota{}
 	m.Counts = Counts{Counted: true}.noted(t.seen.Instances[f.key])
 	if f.takes {
 		t.rollout().Accepted += admitted

@@ -75,7 +75,7 @@ func (s State) Dated(move func(time.Time) time.Time) State {
 	}
 	r := *s.Rollout
 	s.Rollout = &r
-	moved(&r.Started, &r.Since, &r.Settled, &r.Red, &r.StepAt, &r.OrderedAt, &r.Flow.At, &r.Turned, &r.BatchAt, &r.Air.At, &r.Air.Judged)
+	moved(&r.Started, &r.Since, &r.Settled, &r.Red, &r.StepAt, &r.OrderedAt, &r.Flow.At, &r.Turned, &r.BatchAt, &r.Air.At, &r.Air.Judged, &r.Refusals.Since)
 	r.Events, r.Marks = slices.Clone(r.Events), slices.Clone(r.Marks)
 	for i := range r.Events {
 		moved(&r.Events[i].At)

@@ -220,7 +220,13 @@ type Steps struct {
 	Given Allowance `json:"given,omitzero"`
 	// Spent is what the last step gave to processes that are no more: they may have
 	// closed it all, so it counts in the cap like what the others were given.
-	Spent []Quota `json:"spent,omitempty"`
+	Spent []Spent `json:"spent,omitempty"`
+}
+
+// Spent is the share of a process that is no more, as in Quota.
+type Spent struct {
+	Share int            `json:"share,omitempty"`
+	Start units.Duration `json:"start,omitempty"`
 }
 
 // turnedRound is the funnel when a rollout goes back: steps are counted from 0 in the

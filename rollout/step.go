@@ -205,9 +205,9 @@ func (t *turn) fold(key discovery.InstanceID) {
 	r.Toll.Totals = r.Toll.Totals.plus(done.Totals)
 	r.Lost += done.lost
 	if m.Ceiling != nil && m.Share > 0 {
-		r.Spent = append(slices.Clone(r.Spent), Quota{Share: m.Share, Start: m.Start})
+		r.Spent = append(slices.Clone(r.Spent), Spent{m.Share, m.Start})
 	}
-	m.Counts, m.Quota = Counts{Admissions: m.Admissions}, Quota{}
+	m.Counts = Counts{Admissions: m.Admissions}
 	t.put(key, m)
 }
 
