@@ -194,7 +194,7 @@ func (f *Fleet) evict(in *Instance, at time.Duration) {
 // ten-thousandths of their capacity; known is false if one of them declares none.
 func (f *Fleet) room(c discovery.Colour, headroom int) (total int, known bool) {
 	for _, in := range f.colours[side(c)] {
-		if in.dead || in.gone || !in.Health.Serves() {
+		if !in.roomy() {
 			continue
 		}
 		if in.Capacity == 0 {
@@ -204,6 +204,9 @@ func (f *Fleet) room(c discovery.Colour, headroom int) (total int, known bool) {
 	}
 	return total, total > 0
 }
+
+// roomy reports whether the instance counts in its colour's room.
+func (in *Instance) roomy() bool { return !in.dead && !in.gone && in.Health.Serves() }
 
 // Discover has discovery fail with err, or say what seems wrong with the fleet that it
 // reads; both are empty when nothing is.

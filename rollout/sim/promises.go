@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
@@ -66,8 +67,9 @@ type promises struct {
 	rooms    bool // headroom is watched
 	room     int  // the headroom of roomOf, which is empty when it has to be summed anew
 	roomOf   discovery.Colour
-	furthest int     // the most clients that were on their way at a close
-	all      []Close // in an exact world
+	aside    []*Instance // of that colour, which hold connections and count in no room
+	furthest int         // the most clients that were on their way at a close
+	all      []Close     // in an exact world
 }
 
 // Close is one connection that was closed, by the funnel or by the end of its
@@ -195,12 +197,15 @@ func (p *promises) bounded(at time.Duration) {
 	}
 	if p.roomOf != to {
 		p.room, _ = w.Fleet.room(to, int(w.Policy.Headroom))
-		p.roomOf = to
+		p.roomOf, p.aside = to, slices.DeleteFunc(w.Fleet.Colour(to), (*Instance).roomy)
 	}
 	if p.room == 0 {
 		return
 	}
 	full := w.Fleet.held[side(to)] + out
+	for _, in := range p.aside {
+		full -= in.total
+	}
 	p.fill = max(p.fill, float64(full)/float64(p.room))
 	if full > p.room {
 		p.fault(at, "%s has room for %d; it holds and will be sent %d", to, p.room, full)
