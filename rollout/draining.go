@@ -101,8 +101,7 @@ func (s *situation) paceReason(c Code) Reason {
 	}
 	for _, f := range s.members().old {
 		if strange := overstated(s, f); strange != "" {
-			text += "; " + strange
-			break
+			return reason(c, "%s; %s", text, strange)
 		}
 	}
 	return Reason{Code: c, Text: text}

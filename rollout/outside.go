@@ -197,7 +197,6 @@ func callHooks(t *turn, o oldSide) Reason {
 	if busy != nil {
 		return t.wait(busy)
 	}
-	r := t.state.Rollout
 	if closed := followStepGates(t); closed != nil {
 		return t.wait(closed)
 	}
@@ -234,7 +233,7 @@ func callHooks(t *turn, o oldSide) Reason {
 		}
 		orderHook(t, f.key, held[f])
 	}
-	r = t.rollout()
+	r := t.rollout()
 	r.Cap, r.Given = t.limit(), Allowance{}
 	r.StepAt = t.now.Add(r.Policy.Funnel.Every.D())
 	t.wakeBy(r.StepAt)

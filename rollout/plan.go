@@ -168,8 +168,7 @@ func planTimes(s *situation, p *Plan) {
 // planOld looks at the side that lets go.
 func planOld(s *situation, p *Plan) {
 	for _, f := range s.members().old {
-		key, n, sight := f.key, f.held, s.seen.Instances[f.key]
-		n = weight(s, f)
+		key, n, sight := f.key, weight(s, f), s.seen.Instances[f.key]
 		p.Connections += n
 		if strange := overstated(s, f); strange != "" {
 			p.Notes = append(p.Notes, strange)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net/http"
 	"sync"
 	"time"
@@ -66,9 +67,7 @@ func (t *tokens) run(ctx context.Context) error {
 func (t *tokens) reread() {
 	t.mu.Lock()
 	all := make(map[string]kept, len(t.kept))
-	for key, k := range t.kept {
-		all[key] = k
-	}
+	maps.Copy(all, t.kept)
 	t.mu.Unlock()
 	for key, k := range all {
 		token, err := k.file.Read()

@@ -136,9 +136,3 @@ func (s *shelf) state(t *testing.T, service discovery.Service) rollout.State {
 	}
 	return state
 }
-
-func (s *shelf) has(service discovery.Service) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.data[service].Version != ""
-}
