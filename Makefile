@@ -49,7 +49,7 @@ test: build lint tools ## everything: lint, short race run, all tests with a rea
 	$(GO) test -count=1 -p 1 -tags real -timeout 40m $(ANEW)
 
 sim: check-go ## every scenario of the simulation with ten million connections (a quarter of an hour)
-	$(GO) test -count=1 -timeout 60m -v -run TestScenarios ./rollout/sim -full
+	$(GO) test -count=1 -timeout 60m -v -run "TestScenarios|TestWindow" ./rollout/sim -full
 
 unit: check-go ## the tests that need none of them
 	$(GO) test -timeout 20m work

@@ -267,9 +267,12 @@ func (c *client) take(str deltaStream, m *discovery.DeltaDiscoveryResponse) {
 
 // ask subscribes, the first time with what is held.
 func (c *client) ask(typeURL string, names ...string) {
+	c.mu.Lock()
+	held := maps.Clone(c.held[typeURL])
+	c.mu.Unlock()
 	c.send(&discovery.DeltaDiscoveryRequest{
 		Node: &core.Node{Id: c.node, Cluster: "edge"}, TypeUrl: typeURL,
-		ResourceNamesSubscribe: names, InitialResourceVersions: maps.Clone(c.held[typeURL]),
+		ResourceNamesSubscribe: names, InitialResourceVersions: held,
 	})
 }
 

@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,44 +34,69 @@ var words = map[Tells]string{Tickets: "tickets are shown", Returns: "returns are
 // outstanding in truth stays within the window where returns are told, and within
 // 1.2 windows where they are estimated.
 func TestWindow(t *testing.T) {
-	worst := map[Tells]float64{}
+	worst, mu := map[Tells]float64{}, sync.Mutex{}
+	t.Cleanup(func() {
+		for tells, most := range worst {
+			t.Logf("the most on their way at once: %.2f windows where %s", most, words[tells])
+		}
+	})
 	for _, back := range backs {
-		for _, never := range []float64{0, 0.05, 0.2} {
-			for _, organic := range []float64{10, 100, 500} {
-				for _, refuses := range []time.Duration{0, time.Minute, 200 * time.Second} {
-					for _, tells := range []Tells{Tickets, Returns, Nothing} {
-						if testing.Short() && organic != 100 {
-							continue
-						}
-						name := fmt.Sprintf("%s, %.0f%% lost, %.0f/s, refuses %s, %s", back.name, 100*never, organic, refuses, words[tells])
-						s := Scenario{Name: name, Live: discovery.Green, conf: func(size Size) Config {
-							c := base(size)
-							c.Policy.Funnel.Close, c.Policy.Window = 1000, 3000
-							c.Policy.ReturnTimeout = units.Duration(2 * time.Minute)
-							c.Back, c.Never, c.Organic, c.Drift, c.Tells = back.of, never, organic, 5*time.Minute, tells
-							return c
-						}, play: func(w *World) {
-							if refuses > 0 {
-								w.half(func() {
-									w.trouble()
-									w.Fleet.sulk = 1
-									w.after(refuses, func() { w.Fleet.sulk = 0 })
-								})
-							}
-						}}
-						r := s.Run(Size{Connections: 30_000, Instances: 6})
-						for _, f := range r.Faults {
-							t.Errorf("%s: %s", name, f)
-						}
-						worst[tells] = max(worst[tells], float64(r.Out)/3000)
+		t.Run(back.name, func(t *testing.T) {
+			t.Parallel()
+			for _, air := range airs() {
+				never, organic, refuses, tells := air.never, air.organic, air.refuses, air.tells
+				name := fmt.Sprintf("%s, %.0f%% lost, %.0f/s, refuses %s, %s", back.name, 100*never, organic, refuses, words[tells])
+				s := Scenario{Name: name, Live: discovery.Green, conf: func(size Size) Config {
+					c := base(size)
+					c.Policy.Funnel.Close, c.Policy.Window = 1000, 3000
+					c.Policy.ReturnTimeout = units.Duration(2 * time.Minute)
+					c.Back, c.Never, c.Organic, c.Drift, c.Tells = back.of, never, organic, 5*time.Minute, tells
+					return c
+				}, play: func(w *World) {
+					if refuses > 0 {
+						w.half(func() {
+							w.trouble()
+							w.Fleet.sulk = 1
+							w.after(refuses, func() { w.Fleet.sulk = 0 })
+						})
 					}
+				}}
+				r := s.Run(Size{Connections: 30_000, Instances: 6})
+				for _, f := range r.Faults {
+					t.Errorf("%s: %s", name, f)
+				}
+				mu.Lock()
+				worst[tells] = max(worst[tells], float64(r.Out)/3000)
+				mu.Unlock()
+			}
+		})
+	}
+}
+
+// air is how clients come and go while green may refuse everybody for a while.
+type air struct {
+	never, organic float64
+	refuses        time.Duration
+	tells          Tells
+}
+
+// airs are all of them with -full, the middle rate of arrivals without, and the two
+// ends of each with -short.
+func airs() (all []air) {
+	for _, never := range []float64{0, 0.05, 0.2} {
+		for _, organic := range []float64{10, 100, 500} {
+			for _, refuses := range []time.Duration{0, time.Minute, 200 * time.Second} {
+				between := never == 0.05 || refuses == time.Minute
+				if !*full && organic != 100 || testing.Short() && between {
+					continue
+				}
+				for _, tells := range []Tells{Tickets, Returns, Nothing} {
+					all = append(all, air{never, organic, refuses, tells})
 				}
 			}
 		}
 	}
-	for tells, most := range worst {
-		t.Logf("the most on their way at once: %.2f windows where %s", most, words[tells])
-	}
+	return all
 }
 
 // TestWindowTakesNoTime: an undisturbed rollout whose window does not bind, because a
