@@ -46,7 +46,7 @@ func sharesPlace(s *situation, f *fact) bool {
 func disagreement(s *situation, f *fact) *blocker {
 	n := counted(contradicted(s, f), "connection", "connections")
 	if s.now.Sub(s.seen.Instances[f.key].EmptySince) <= witnessPatience {
-		return blocked(Contradicted, "waiting: %s holds nothing by its own word; the proxies last reported %s to it", f.key, n)
+		return blocked(FreshCounts, "%s holds nothing by its own word; waiting for the proxies, which last reported %s to it", f.key, n)
 	}
 	return blocked(Contradicted, "waiting: %s says that it holds nothing, but the proxies report %s to it; mend its drain endpoint, or stop the instance and deregister it", f.key, n)
 }

@@ -31,7 +31,7 @@ var scenarios = []*scenario{
 	{
 		name: "slow-clients", said: "Clients take 3 to 6 s, the window is 30 %",
 		blue: 3, green: 3, window: 0.3, reconnect: clients.Reconnect{Base: 3 * time.Second, Max: 3 * time.Second, Least: 3 * time.Second},
-		reasons: is(`settling draining( window_full draining)+`),
+		reasons: is(`settling( learning)? draining( window_full draining)+`),
 		outcome: rollout.Done, ends: "v2", most: 1, mean: 1,
 		holds: play.keepsWindow,
 	},
@@ -75,7 +75,7 @@ var scenarios = []*scenario{
 		name: "dead-blue", said: "A blue instance dies, the window is 40 %",
 		blue: 3, green: 3, window: 0.4, reconnect: clients.Reconnect{Base: 6 * time.Second, Max: 6 * time.Second},
 		deeds:   []deed{{"chat-b3 killed", moved(0.3), killed("chat-b3")}},
-		reasons: is(`settling draining( window_full draining)+( unreachable)?`),
+		reasons: is(`settling( learning)? draining( window_full draining)+( unreachable)?`),
 		outcome: rollout.Done, ends: "v2", most: 1, mean: 1,
 		holds: play.keepsWindow,
 	},
