@@ -14,6 +14,7 @@ import (
 // for the grace, then takes one step of the funnel after the other until the old
 // side is empty.
 func draining(t *turn) Reason {
+	refence(t)
 	r := t.state.Rollout
 	if r.Settled.IsZero() {
 		return closeGates(t)
@@ -49,6 +50,26 @@ func draining(t *turn) Reason {
 		return nextBatch(t, old)
 	}
 	return nextStep(t, old)
+}
+
+// refence begins a new epoch where a member that drains was released in this one.
+func refence(t *turn) {
+	for _, f := range t.members().old {
+		if f.drains && released(t.situation, f) {
+			t.restep()
+			t.write().Epoch++
+			t.note(fmt.Sprintf("%s was told to serve in this epoch and has to drain: a new one begins", f.key))
+			return
+		}
+	}
+}
+
+// released reports whether a member was told to serve in this epoch, under another
+// registration or colour. That is the last word of an epoch: it would refuse every order
+// to drain. One that heard an order of this epoch has a step.
+func released(s *situation, f *fact) bool {
+	r, said := s.state.Rollout, s.seen.Instances[f.key].Status
+	return r != nil && f.answers && !f.refusing && said.Rollout == r.ID && said.Epoch == s.state.Epoch && said.Step == 0
 }
 
 // nextStep waits for the running step to end and for all that the next one needs, and

@@ -8,9 +8,8 @@ import (
 )
 
 // staysAs reports whether a member that discovery calls the other colour stays what it
-// is: it was given its connections as that, until it is proven to hold none; one of the
-// target was told to serve, which its epoch lets nobody take back; and the last that
-// takes new connections of a colour that gets some does not leave it.
+// is: it was given its connections as that, until it is proven to hold none, and the
+// last that takes new connections of a colour that gets some does not leave it.
 func staysAs(s *situation, key discovery.InstanceID) bool {
 	m := s.state.Members[key]
 	i := slices.IndexFunc(s.members().all, func(f fact) bool { return f.key == key })
@@ -21,8 +20,6 @@ func staysAs(s *situation, key discovery.InstanceID) bool {
 	switch {
 	case f.dead:
 		return false
-	case f.takes:
-		return true
 	case f.endpoint && (!f.answers || f.held > 0), !f.endpoint && !s.witnessedEmpty(m.Colour):
 		return true
 	case f.refusing || s.state.Weights()[m.Colour] == 0:
@@ -48,8 +45,5 @@ func (s *situation) claimed(c discovery.Colour) string {
 // recolouring says what is not believed of a member that discovery calls the other
 // colour.
 func (f *fact) recolouring() string {
-	if f.takes {
-		return fmt.Sprintf("it is registered as %s and stays %s while the rollout gives it new connections; give it back its colour, or end it", f.instance.Colour, f.colour)
-	}
 	return fmt.Sprintf("it is registered as %s and stays %s until it is proven to hold none of the connections that it was given as that; give it back its colour, or end it", f.instance.Colour, f.colour)
 }

@@ -127,7 +127,7 @@ func (s *situation) orders() map[discovery.InstanceID]Instruction {
 			continue
 		}
 		claimed[m.Drain] = true
-		if in, ok := instruct(s.state, m); ok {
+		if in, ok := instruct(s.state, m); ok && (in.Drain == nil || !released(s, f)) {
 			out[key] = in
 		}
 	}

@@ -226,6 +226,7 @@ type twin struct {
 // Untwin takes such a registration away.
 func (f *Fleet) Twin(of *Instance, id discovery.InstanceID, c discovery.Colour) {
 	f.twins = append(f.twins, twin{id, c, of})
+	of.twinned = true
 	f.lie()
 }
 

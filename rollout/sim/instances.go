@@ -38,7 +38,8 @@ type Instance struct {
 	Handshake *int
 
 	fleet       *Fleet
-	boots       int // how often its process was started
+	boots       int  // how often its process was started
+	twinned     bool // it was registered twice: what it is told under one name is not known under the other
 	name        string
 	index, side int
 	dead        bool // the process does not exist
@@ -118,6 +119,7 @@ func (in *Instance) hear(told rollout.Instruction) {
 	case o == nil:
 		in.rollout, in.epoch, in.step, in.ordered, in.ceiling = told.Serve.Rollout, told.Serve.Epoch, 0, false, nil
 		in.left = 0
+	case !in.ordered && o.Epoch == in.epoch && in.twinned: // it refuses
 	case o.Epoch < in.epoch, o.Epoch == in.epoch && o.Step < in.step, !in.ordered && o.Epoch == in.epoch:
 		f.promises.fault(f.now, "%s got the order %d.%d after %d.%d", in.ID, o.Epoch, o.Step, in.epoch, in.step)
 	case in.ordered && o.Epoch == in.epoch && o.Step == in.step:
