@@ -269,13 +269,8 @@ func (s *situation) load(m Member) (Load, bool) {
 // witnessedEmpty reports whether every proxy that may hold a connection of the
 // colour says that it holds none.
 func (s *situation) witnessedEmpty(c discovery.Colour) bool {
-	for _, node := range s.state.Proxies {
-		if _, seen := s.proxy(node); !seen {
-			return false // it may hold some and was not seen since this process started
-		}
-	}
-	w, ok := s.seen.Witnesses[c]
-	return ok && len(w.Missing) == 0 && w.Active == 0 && w.Reported == 0 && s.now.Sub(w.At) <= witnessMaxAge
+	w := s.seen.Witnesses[c]
+	return complete(s, c) && w.Active == 0 && w.Reported == 0
 }
 
 func (s *situation) proxy(node string) (Proxy, bool) {

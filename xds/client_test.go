@@ -26,6 +26,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/sluice-proxy/sluice/xds"
+	"github.com/sluice-proxy/sluice/xds/process/processtest"
 	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
@@ -124,7 +125,7 @@ func start(t *testing.T, set ...resource.Resource) *world {
 	w.Server, w.grpc = xds.New(o), grpc.NewServer(xds.ServerOptions()...)
 	w.Register(w.grpc)
 	var serving sync.WaitGroup
-	serving.Go(func() { _ = w.grpc.Serve(&ports{Listener: w.lis}) })
+	serving.Go(func() { _ = w.grpc.Serve(&processtest.Ports{Listener: w.lis}) })
 	t.Cleanup(func() { w.grpc.Stop(); serving.Wait() })
 	if len(set) > 0 {
 		w.Publish(set)

@@ -2,8 +2,6 @@ package xds_test
 
 import (
 	"context"
-	"net"
-	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,30 +13,6 @@ import (
 
 	"github.com/sluice-proxy/sluice/xds/resource"
 )
-
-// ports gives each connection an address of its own, as TCP does.
-type ports struct {
-	net.Listener
-	last uint16
-}
-
-type portConn struct {
-	net.Conn
-	port uint16
-}
-
-func (l *ports) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	l.last++
-	return portConn{conn, l.last}, nil
-}
-
-func (c portConn) RemoteAddr() net.Addr {
-	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), 40_000+c.port))
-}
 
 // again opens the client's stream anew on the connection that it has, with what it holds.
 func (c *client) again(types ...string) {

@@ -1,8 +1,6 @@
 package reports_test
 
 import (
-	"net"
-	"net/netip"
 	"testing"
 	"testing/synctest"
 
@@ -11,30 +9,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
-
-// ports gives each connection an address of its own, as TCP does.
-type ports struct {
-	net.Listener
-	last uint16
-}
-
-type portConn struct {
-	net.Conn
-	port uint16
-}
-
-func (l *ports) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	l.last++
-	return portConn{conn, l.last}, nil
-}
-
-func (c portConn) RemoteAddr() net.Addr {
-	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), 40_000+c.port))
-}
 
 // anew begins the sink's stream again, on the connection that it has.
 func (s *sink) anew(node string) {

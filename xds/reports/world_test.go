@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
 
+	"github.com/sluice-proxy/sluice/xds/process/processtest"
 	"github.com/sluice-proxy/sluice/xds/reports"
 )
 
@@ -33,7 +34,7 @@ func published(t *testing.T) *world {
 	g := grpc.NewServer()
 	w.Register(g)
 	var serving sync.WaitGroup
-	serving.Go(func() { _ = g.Serve(&ports{Listener: w.lis}) })
+	serving.Go(func() { _ = g.Serve(&processtest.Ports{Listener: w.lis}) })
 	t.Cleanup(func() { g.Stop(); serving.Wait() })
 	return w
 }
