@@ -39,7 +39,7 @@ func (s *situation) allowance(pace Pace) (given Allowance, none *blocker) {
 	case r.Policy.Window > 0:
 		left, closed = s.window()
 	case r.Policy.Window == units.Auto:
-		left, closed = s.airLeft()
+		left, closed = s.autoLeft()
 	}
 	if closed != nil {
 		return Allowance{}, closed

@@ -102,7 +102,7 @@ func (r *Rollout) check() error {
 		return fmt.Errorf("a step of %d closes under a cap of %d and a pace of %d", r.Given.Close, r.Cap, r.Pace.Limit)
 	case !slices.Contains(bases, r.Basis):
 		return fmt.Errorf("clients counted by %q", r.Basis)
-	case !(r.Knocking >= 0) || math.IsInf(r.Knocking, 0) || r.Total < 0 || r.Lost < 0 || r.Owed < 0 || r.NeverBack < 0:
+	case !(r.RefusedBefore >= 0) || math.IsInf(r.RefusedBefore, 0) || r.Total < 0 || r.Lost < 0 || r.Owed < 0 || r.NeverBack < 0:
 		return fmt.Errorf("a toll below zero")
 	case !slices.IsSortedFunc(r.Marks, func(a, b returns.Mark) int { return cmp.Compare(a.Gone, b.Gone) }):
 		return fmt.Errorf("marks that fall")

@@ -162,7 +162,7 @@ func tally(t *turn) {
 	mark(t)
 	believe(t)
 	age(t)
-	followAir(t)
+	followOutstanding(t)
 }
 
 // tallyLost takes over what died with a member's process, until it answers again.

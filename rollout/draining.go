@@ -76,11 +76,11 @@ func released(s *situation, f *fact) bool {
 // orders it.
 func nextStep(t *turn, old oldSide) Reason {
 	r := t.state.Rollout
-	if knocks := turnedAway(t.situation); knocks != nil {
+	if turned := turnedAway(t.situation); turned != nil {
 		if t.stepRuns() {
 			t.restep() // whom this step has not closed yet might be refused, too
 		}
-		return t.wait(knocks)
+		return t.wait(turned)
 	}
 	if t.now.Before(r.StepAt) {
 		if t.stepRuns() && t.overruns() {

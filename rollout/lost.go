@@ -54,16 +54,16 @@ func hear(s *situation) *hearing {
 			continue
 		}
 		sight := s.seen.Instances[f.key]
-		if !f.endpoint || !f.answers || sight.Callers.Since.IsZero() {
+		if !f.endpoint || !f.answers || sight.Peers.Since.IsZero() {
 			h.mute = f.key
 			return h
 		}
-		h.since = latest(h.since, sight.Callers.Since)
+		h.since = latest(h.since, sight.Peers.Since)
 		if h.by.IsZero() || sight.At.Before(h.by) {
 			h.by = sight.At
 		}
 		for name := range sight.Status.Peers {
-			if since, quiet := sight.Callers.Quiet[name]; quiet {
+			if since, quiet := sight.Peers.Quiet[name]; quiet {
 				h.quiet[name] = latest(h.quiet[name], since)
 			} else if h.heard[name] == "" {
 				h.heard[name] = f.key

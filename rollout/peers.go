@@ -12,9 +12,9 @@ import (
 	"github.com/sluice-proxy/sluice/rollout/drain"
 )
 
-// Callers is whom an instance hears of: whose connections it holds, accepts or refuses,
+// Peers is whom an instance hears of: whose connections it holds, accepts or refuses,
 // by machine as in its status. Never changed once made.
-type Callers struct {
+type Peers struct {
 	// Since is since when each answer of this process has said its peers; zero where the
 	// newest did not.
 	Since time.Time
@@ -25,13 +25,13 @@ type Callers struct {
 
 // after is whom it hears of once its status went from was to is at now. Same: by the same
 // process, so that totals can be compared.
-func (c Callers) after(was, is drain.Status, same bool, now time.Time) Callers {
+func (c Peers) after(was, is drain.Status, same bool, now time.Time) Peers {
 	if !is.PeersAgree() {
-		return Callers{}
+		return Peers{}
 	}
 	first := c.Since.IsZero() || !same
 	if first {
-		c = Callers{Since: now}
+		c = Peers{Since: now}
 	}
 	next := c.Quiet
 	own := func() {
@@ -63,13 +63,13 @@ func (c Callers) after(was, is drain.Status, same bool, now time.Time) Callers {
 	return c
 }
 
-// knocksFor is how long refused connections count on their own: an instance remembers
+// refusalSpan is how long refused connections count on their own: an instance remembers
 // the running span and the one before.
-const knocksFor = 5 * time.Second
+const refusalSpan = 5 * time.Second
 
-// Knocks is how many connections an instance refused lately, by the machine that they
+// PeerRefusals is how many connections an instance refused lately, by the machine that they
 // came from as in its status; empty is not told. Never changed once made.
-type Knocks struct {
+type PeerRefusals struct {
 	// Began is when the running span did; zero before the first answer.
 	Began time.Time
 	// Now is what was refused since, Last in the span before.
@@ -79,26 +79,26 @@ type Knocks struct {
 // after is what it refused lately once its status went from was, at the moment then, to
 // is at now. Same: by the same process, so that totals can be compared. Of what came in
 // more than a span, one span's share counts.
-func (k Knocks) after(was, is drain.Status, same bool, then, now time.Time) Knocks {
-	switch age := now.Sub(k.Began); {
-	case k.Began.IsZero() || !same:
-		return Knocks{Began: now}
-	case now.Sub(then) > knocksFor:
-		share := knocksFor.Seconds() / now.Sub(then).Seconds()
-		k = Knocks{Began: now}
+func (l PeerRefusals) after(was, is drain.Status, same bool, then, now time.Time) PeerRefusals {
+	switch age := now.Sub(l.Began); {
+	case l.Began.IsZero() || !same:
+		return PeerRefusals{Began: now}
+	case now.Sub(then) > refusalSpan:
+		share := refusalSpan.Seconds() / now.Sub(then).Seconds()
+		l = PeerRefusals{Began: now}
 		if n := uint64(share * float64(is.Refused-min(is.Refused, was.Refused))); n > 0 {
-			k.Last = map[string]uint64{"": n}
+			l.Last = map[string]uint64{"": n}
 		}
-		return k
-	case age >= 2*knocksFor:
-		k = Knocks{Began: now}
-	case age >= knocksFor:
-		k = Knocks{Began: k.Began.Add(knocksFor), Last: k.Now}
+		return l
+	case age >= 2*refusalSpan:
+		l = PeerRefusals{Began: now}
+	case age >= refusalSpan:
+		l = PeerRefusals{Began: l.Began.Add(refusalSpan), Last: l.Now}
 	}
 	if is.Refused <= was.Refused {
-		return k
+		return l
 	}
-	counts := maps.Clone(k.Now)
+	counts := maps.Clone(l.Now)
 	if counts == nil {
 		counts = map[string]uint64{}
 	}
@@ -112,34 +112,34 @@ func (k Knocks) after(was, is drain.Status, same bool, then, now time.Time) Knoc
 	if rest > 0 {
 		counts[""] += rest
 	}
-	k.Now = counts
-	return k
+	l.Now = counts
+	return l
 }
 
 // since is what was refused since from, as far as it is remembered, and from when on
 // that is.
-func (k Knocks) since(from time.Time) (counts map[string]uint64, began time.Time) {
-	last := k.Began.Add(-knocksFor)
+func (l PeerRefusals) since(from time.Time) (counts map[string]uint64, began time.Time) {
+	last := l.Began.Add(-refusalSpan)
 	switch {
-	case k.Began.IsZero() || k.Began.Before(from):
+	case l.Began.IsZero() || l.Began.Before(from):
 		return nil, time.Time{}
-	case last.Before(from) || len(k.Last) == 0:
-		return k.Now, k.Began
+	case last.Before(from) || len(l.Last) == 0:
+		return l.Now, l.Began
 	}
-	counts = maps.Clone(k.Last)
-	for name, n := range k.Now {
+	counts = maps.Clone(l.Last)
+	for name, n := range l.Now {
 		counts[name] += n
 	}
 	return counts, last
 }
 
-// knocked sums up what the draining side has refused since from, and since when that is.
-// Who knocks from an instance's own machine and is no proxy is its health check.
-func knocked(s *situation, members []*fact, from time.Time) (by map[string]uint64, total uint64, began time.Time) {
+// refusedByPeers sums up what the draining side has refused since from, and since when that is.
+// Who comes from an instance's own machine and is no proxy is its health check.
+func refusedByPeers(s *situation, members []*fact, from time.Time) (by map[string]uint64, total uint64, began time.Time) {
 	by = map[string]uint64{}
 	var known map[string]bool
 	for _, f := range members {
-		counts, at := s.seen.Instances[f.key].Knocks.since(from)
+		counts, at := s.seen.Instances[f.key].PeerRefusals.since(from)
 		if len(counts) == 0 {
 			continue
 		}
@@ -161,26 +161,26 @@ func knocked(s *situation, members []*fact, from time.Time) (by map[string]uint6
 	return by, total, began
 }
 
-// knocking is how many connections a second the colour refused lately.
-func knocking(s *situation, c discovery.Colour) float64 {
-	_, total, began := knocked(s, s.members().colour[c], time.Time{}.Add(1))
+// refusalRate is how many connections a second the colour refused lately.
+func refusalRate(s *situation, c discovery.Colour) float64 {
+	_, total, began := refusedByPeers(s, s.members().colour[c], time.Time{}.Add(1))
 	if total == 0 {
 		return 0
 	}
 	return float64(total) / max(1, s.now.Sub(began).Seconds())
 }
 
-// fewKnocks is how many refused connections are nobody in particular.
-const fewKnocks = 4
+// fewRefusals is how many refused connections are nobody in particular.
+const fewRefusals = 4
 
 // turnedAway holds the funnel while new clients still come to the draining side, more
 // than it refused before: somebody sends them there, as an Envoy does that is cut off
 // and serves, and whom the funnel lets go would be refused, too.
 func turnedAway(s *situation) *blocker {
 	r := s.state.Rollout
-	by, total, began := knocked(s, s.members().old, r.Settled.Add(settle))
-	usual := r.Knocking * s.now.Sub(began).Seconds()
-	if float64(total) <= max(fewKnocks, usual+3*math.Sqrt(usual)) {
+	by, total, began := refusedByPeers(s, s.members().old, r.Settled.Add(settle))
+	usual := r.RefusedBefore * s.now.Sub(began).Seconds()
+	if float64(total) <= max(fewRefusals, usual+3*math.Sqrt(usual)) {
 		return nil
 	}
 	most := slices.SortedFunc(maps.Keys(by), func(a, b string) int {

@@ -105,7 +105,7 @@ func shifting(t *turn) Reason {
 
 func switchOver(t *turn) Reason {
 	to := t.state.Rollout.To
-	t.rollout().Knocking = knocking(t.situation, t.state.Rollout.From)
+	t.rollout().RefusedBefore = refusalRate(t.situation, t.state.Rollout.From)
 	t.enter(Confirming, fmt.Sprintf("all new connections to %s", to))
 	return reason(Unconfirmed, "waiting: the proxies are told to send new connections to %s", to)
 }

@@ -18,7 +18,7 @@ import (
 func (s State) Resumed(now time.Time) State {
 	ahead := time.Duration(0)
 	if r := s.Rollout; r != nil {
-		newest := latest(r.Started, r.Since, r.Settled, r.Red, r.OrderedAt, r.Flow.At, r.Turned, r.BatchAt, r.Air.At, r.Air.Judged)
+		newest := latest(r.Started, r.Since, r.Settled, r.Red, r.OrderedAt, r.Flow.At, r.Turned, r.BatchAt, r.Outstanding.At, r.Outstanding.Judged)
 		for _, e := range r.Events {
 			newest = latest(newest, e.At)
 		}
@@ -75,7 +75,7 @@ func (s State) Dated(move func(time.Time) time.Time) State {
 	}
 	r := *s.Rollout
 	s.Rollout = &r
-	moved(&r.Started, &r.Since, &r.Settled, &r.Red, &r.StepAt, &r.OrderedAt, &r.Flow.At, &r.Turned, &r.BatchAt, &r.Air.At, &r.Air.Judged, &r.Refusals.Since)
+	moved(&r.Started, &r.Since, &r.Settled, &r.Red, &r.StepAt, &r.OrderedAt, &r.Flow.At, &r.Turned, &r.BatchAt, &r.Outstanding.At, &r.Outstanding.Judged, &r.Refusals.Since)
 	r.Events, r.Marks = slices.Clone(r.Events), slices.Clone(r.Marks)
 	for i := range r.Events {
 		moved(&r.Events[i].At)

@@ -145,10 +145,10 @@ type Sighting struct {
 	// Former is the processes that answered before the one of Status, oldest first; at
 	// most formersKept. Never changed once made.
 	Former []Life
-	// Callers is whom it hears of.
-	Callers Callers
-	// Knocks is whom it refused lately.
-	Knocks Knocks
+	// Peers is whom it hears of.
+	Peers Peers
+	// PeerRefusals is whom it refused lately.
+	PeerRefusals PeerRefusals
 }
 
 // Proxy is one Envoy as seen from one service.
@@ -212,7 +212,7 @@ func (s Sighting) After(status drain.Status, err error, now time.Time) Sighting 
 		}
 		s.returning(last, status, now)
 		same := !last.At.IsZero() && sameProcess(last.Status, status)
-		s.Callers, s.Knocks = last.Callers.after(last.Status, status, same, now), last.Knocks.after(last.Status, status, same, last.At, now)
+		s.Peers, s.PeerRefusals = last.Peers.after(last.Status, status, same, now), last.PeerRefusals.after(last.Status, status, same, last.At, now)
 		s.Status, s.At = status, now
 		return s
 	}

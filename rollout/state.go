@@ -239,9 +239,9 @@ func (s Steps) turnedRound() Steps {
 type Toll struct {
 	// Total is what From held when the funnel started; 0 before.
 	Total int `json:"total,omitempty"`
-	// Knocking is how many connections a second From refused before it drained.
+	// RefusedBefore is how many connections a second From refused before it drained.
 	// Invariant: not below 0.
-	Knocking float64 `json:"knocking,omitempty"`
+	RefusedBefore float64 `json:"refused_before,omitempty"`
 	// Totals are the sums of members that are not Counted any more: forgotten ones,
 	// and all of them before an abort.
 	Totals
@@ -257,8 +257,8 @@ type Toll struct {
 	// Invariant: Gone never falls from one mark to the next.
 	Marks     []returns.Mark `json:"marks,omitempty"`
 	NeverBack int            `json:"never_back,omitempty"`
-	// Air is who is on his way for certain.
-	Air Air `json:"air,omitzero"`
+	// Outstanding is who is on his way for certain.
+	Outstanding Outstanding `json:"outstanding,omitzero"`
 	// Admissions are what the target admitted and refused since the funnel started,
 	// and Flow what they were when it was last looked at for refusals.
 	Admissions

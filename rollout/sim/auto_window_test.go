@@ -12,7 +12,7 @@ import (
 
 // TestAutoWindow: the automatic window costs nothing where clients return, whoever tells
 // of them, but the wait for the first of those that take longer than five steps; and
-// where nobody comes from some moment on, in the air are at most five caps, or twice
+// where nobody comes from some moment on, on their way are at most five caps, or twice
 // as many as are let go in the 99th percentile of return times, and some steps.
 func TestAutoWindow(t *testing.T) {
 	const cap = 1000

@@ -8,12 +8,12 @@ import (
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
-// Air is how many of those that were let go are on their way, by what is certain: it is
+// Outstanding is how many of those that were let go are on their way, by what is certain: it is
 // what the automatic window bounds. Where returning clients are counted, it is that
 // count. Elsewhere whatever the target accepts counts as one that is back: of those that
 // were let go within any time, no more can be. That no client comes back shows at once,
 // then, and nothing else does.
-type Air struct {
+type Outstanding struct {
 	// Back is how many of all that were let go count as back, and Seen how many
 	// connections the target had accepted when that was reckoned.
 	Back uint64 `json:"back,omitempty"`
@@ -35,66 +35,66 @@ type Air struct {
 }
 
 const (
-	// airCaps is how many caps the automatic window is at least, and airTimes how many
+	// autoCaps is how many caps the automatic window is at least, and autoTimes how many
 	// times as many as are let go in the longest return time.
-	airCaps  = 5
-	airTimes = 2
+	autoCaps  = 5
+	autoTimes = 2
 	// spareFor is how long what the target accepted may be for clients whose going was
 	// not told yet.
 	spareFor = 3 * time.Second
 )
 
 // away is how many of so many are on their way.
-func (a Air) away(gone uint64) int { return int(gone - min(gone, a.Back)) }
+func (o Outstanding) away(gone uint64) int { return int(gone - min(gone, o.Back)) }
 
 // with reckons with what the target accepted by now, when so many had gone.
-func (a Air) with(gone, accepted uint64, now time.Time) Air {
-	a.Back, a.Seen = a.Back+accepted-min(accepted, a.Seen), accepted
-	spare := a.Back - min(a.Back, gone)
-	switch a.Spare = min(a.Spare, spare); {
-	case a.At.IsZero():
-		a.Spare, a.At = spare, now
-	case now.Sub(a.At) >= spareFor:
-		a.Back -= a.Spare
-		a.Spare, a.At = spare-a.Spare, now
+func (o Outstanding) with(gone, accepted uint64, now time.Time) Outstanding {
+	o.Back, o.Seen = o.Back+accepted-min(accepted, o.Seen), accepted
+	spare := o.Back - min(o.Back, gone)
+	switch o.Spare = min(o.Spare, spare); {
+	case o.At.IsZero():
+		o.Spare, o.At = spare, now
+	case now.Sub(o.At) >= spareFor:
+		o.Back -= o.Spare
+		o.Spare, o.At = spare-o.Spare, now
 	}
-	return a
+	return o
 }
 
-// followAir reckons who is on his way, and how long the slowest took.
-func followAir(t *turn) {
+// followOutstanding reckons who is on his way, and how long the slowest took.
+func followOutstanding(t *turn) {
 	r, m := t.state.Rollout, t.moved()
-	a, gone := r.Air, m.gone()+uint64(r.Owed)
+	o, gone := r.Outstanding, m.gone()+uint64(r.Owed)
 	if m.By.counts() {
-		a.Back = m.Returned + uint64(m.NeverBack)
+		o.Back = m.Returned + uint64(m.NeverBack)
 	} else {
 		late := m.Lost + uint64(r.Owed)
-		a.Back, a.Late = a.Back+late-min(late, a.Late), late
-		if accepted := r.Toll.Accepted; accepted != a.Seen || a.Spare > 0 {
-			a = a.with(gone+t.unreportedCloses(), accepted, t.now)
+		o.Back, o.Late = o.Back+late-min(late, o.Late), late
+		if accepted := r.Toll.Accepted; accepted != o.Seen || o.Spare > 0 {
+			o = o.with(gone+t.unreportedCloses(), accepted, t.now)
 		}
 		if first := r.Marks[0]; t.now.Sub(first.At) > r.Policy.ReturnTimeout.D() {
-			a.Back = max(a.Back, first.Gone) // no longer waited for
+			o.Back = max(o.Back, first.Gone) // no longer waited for
 		}
 	}
-	if t.now.Sub(a.Judged) >= r.Policy.Funnel.Every.D() {
-		a = a.judged(gone, r.Marks, t.now)
+	if t.now.Sub(o.Judged) >= r.Policy.Funnel.Every.D() {
+		o = o.judged(gone, r.Marks, t.now)
 	}
-	if a != r.Air {
-		t.rollout().Air = a
+	if o != r.Outstanding {
+		t.rollout().Outstanding = o
 	}
 }
 
-// judged is the air with how long the slowest took, if most of as many as were let go
+// judged is what is outstanding with how long the slowest took, if most of as many as were let go
 // since the last time came back: else it is not known how long the others will take.
-func (a Air) judged(gone uint64, marks []returns.Mark, now time.Time) Air {
-	came, went := a.Back-min(a.Back, a.JudgedBack), gone-min(gone, a.JudgedGone)
-	i := slices.IndexFunc(marks, func(m returns.Mark) bool { return m.Gone > a.Back+gone/100 })
+func (o Outstanding) judged(gone uint64, marks []returns.Mark, now time.Time) Outstanding {
+	came, went := o.Back-min(o.Back, o.JudgedBack), gone-min(gone, o.JudgedGone)
+	i := slices.IndexFunc(marks, func(m returns.Mark) bool { return m.Gone > o.Back+gone/100 })
 	if came > 0 && 3*came >= 2*went && i >= 0 {
-		a.Slowest = max(a.Slowest, units.Duration(now.Sub(marks[i].At)))
+		o.Slowest = max(o.Slowest, units.Duration(now.Sub(marks[i].At)))
 	}
-	a.Judged, a.JudgedBack, a.JudgedGone = now, a.Back, gone
-	return a
+	o.Judged, o.JudgedBack, o.JudgedGone = now, o.Back, gone
+	return o
 }
 
 // bound is the most clients that may be on their way at once; 0 is no bound.
@@ -103,17 +103,17 @@ func (s *situation) bound() int {
 	if r.Policy.Window != units.Auto {
 		return max(0, int(r.Policy.Window))
 	}
-	slowest := r.Air.Slowest.D().Seconds() / r.Policy.Funnel.Every.D().Seconds()
-	return max(airCaps*s.limit(), int(airTimes*slowest*float64(s.limit())))
+	slowest := r.Outstanding.Slowest.D().Seconds() / r.Policy.Funnel.Every.D().Seconds()
+	return max(autoCaps*s.limit(), int(autoTimes*slowest*float64(s.limit())))
 }
 
-// airLeft is how many clients more the automatic window lets be on their way; 0 with
+// autoLeft is how many clients more the automatic window lets be on their way; 0 with
 // the reason why.
-func (s *situation) airLeft() (left int, closed *blocker) {
+func (s *situation) autoLeft() (left int, closed *blocker) {
 	r, m, most := s.state.Rollout, s.moved(), s.bound()
 	away, said := m.Outstanding, m.about()
 	if !m.By.counts() {
-		away, said = r.Air.away(m.gone()+uint64(r.Owed)), "at least "
+		away, said = r.Outstanding.away(m.gone()+uint64(r.Owed)), "at least "
 	}
 	if left = most - away; left <= 0 {
 		return 0, blocked(NotReturning, "waiting: %s%d evicted clients are not back on %s, and the automatic window is %d; see why they do not come, or set a window", said, away, r.To, most)
