@@ -106,6 +106,17 @@ func (m *many) await(services int, change func()) {
 	<-m.reached
 }
 
+// settle waits until every service has been looked at once.
+func (m *many) settle() {
+	for {
+		views, newer := m.control.Views()
+		if len(views) == manyServices {
+			return
+		}
+		<-newer
+	}
+}
+
 // replace has the blue instance of these services replaced by one at another port.
 func (m *many) replace(names ...discovery.Service) {
 	next := maps.Clone(m.world)
@@ -143,7 +154,7 @@ func BenchmarkFirstStart(b *testing.B) {
 // BenchmarkOneChange is one new instance of one service, until it is published.
 func BenchmarkOneChange(b *testing.B) {
 	m := newMany(b)
-	time.Sleep(time.Second)
+	m.settle()
 	measure(b, func(i int) { m.replace(discovery.Service(fmt.Sprintf("s%d", i%manyServices))) })
 }
 
@@ -152,6 +163,6 @@ func BenchmarkOneChange(b *testing.B) {
 func BenchmarkEveryChange(b *testing.B) {
 	m := newMany(b)
 	all := slices.Collect(maps.Keys(m.world))
-	time.Sleep(time.Second)
+	m.settle()
 	measure(b, func(int) { m.replace(all...) })
 }

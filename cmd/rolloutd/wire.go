@@ -45,15 +45,11 @@ func serve(ctx context.Context, path string, hup <-chan os.Signal, logger *slog.
 		return err
 	}
 	defer closeStore()
-	xdsListener, err := net.Listen("tcp", conf.XDS.Listen.String())
+	xdsListener, apiListener, err := listen(conf)
 	if err != nil {
-		return fmt.Errorf("listen for Envoys (xds.listen): %w", err)
+		return err
 	}
 	defer xdsListener.Close()
-	apiListener, err := net.Listen("tcp", conf.API.Listen.String())
-	if err != nil {
-		return fmt.Errorf("listen for operators (api.listen): %w", err)
-	}
 	defer apiListener.Close()
 
 	pub := newPublisher(conf, logger)
@@ -104,6 +100,18 @@ func serve(ctx context.Context, path string, hup <-chan os.Signal, logger *slog.
 	err = group.Wait()
 	logger.Info("stopped")
 	return err
+}
+
+// listen opens both ports, or none.
+func listen(c *config.Config) (xds, api net.Listener, err error) {
+	if xds, err = net.Listen("tcp", c.XDS.Listen.String()); err != nil {
+		return nil, nil, fmt.Errorf("listen for Envoys (xds.listen): %w", err)
+	}
+	if api, err = net.Listen("tcp", c.API.Listen.String()); err != nil {
+		xds.Close()
+		return nil, nil, fmt.Errorf("listen for operators (api.listen): %w", err)
+	}
+	return xds, api, nil
 }
 
 func openStore(c *config.Config, tokens *tokens) (control.Store, func(), error) {
