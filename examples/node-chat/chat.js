@@ -30,7 +30,7 @@ web.on('upgrade', (req, socket, head) => {
     setTimeout(() => socket.destroy(), 1000); // a peer that says no goodbye is not waited for
   };
   socket.on('error', () => {}); // 'close' follows
-  if (!gate.admit(leave, new URL(req.url, 'http://chat').searchParams.get('returning') === '1')) return socket.end(refusal);
+  if (!gate.admit(leave, new URL(req.url, 'http://chat').searchParams.get('returning') === '1', socket.remoteAddress)) return socket.end(refusal);
   socket.on('close', () => gate.held.delete(leave));
   return room.handleUpgrade(req, socket, head, (accepted) => { ws = accepted; talk(ws); });
 });

@@ -9,23 +9,42 @@ const whole = (n, most = Number.MAX_SAFE_INTEGER) => Number.isInteger(n) && n >=
 
 export class Gate {
   boot = randomUUID(); // of this process
-  held = new Set(); // for each connection the function that asks it to leave
+  held = new Map(); // for each connection the function that asks it to leave, and the machine at its other end
+  peers = new Map(); // what was accepted from and refused to each machine, the one that was quiet for longest first
   total = { accepted: 0, evicted: 0, returned: null }; // null until a client is said to return
   word = { rollout: '', epoch: 0, ceiling: null }; // the control plane's last one
   step = Infinity; // of that word; a release comes after every step of its epoch
   draining = false;
 
   // admit counts a connection in until held.delete(leave); false says: refuse it.
-  admit(leave, returning) {
-    if (this.draining) return false;
+  // From is the remote address of its socket.
+  admit(leave, returning, from) {
+    const peer = this.peer(from);
+    if (this.draining) { peer.refused++; return false; }
+    peer.accepted++;
     this.total.accepted++;
     if (returning) this.total.returned = (this.total.returned ?? 0) + 1;
-    return this.held.add(leave);
+    return this.held.set(leave, peer);
+  }
+
+  // peer is the count of a machine; at most 256 are told apart, and who holds nothing makes room.
+  peer(from) {
+    let name = from?.replace(/^::ffff:(?=[\d.]+$)|%.*/g, '') ?? 'other', peer = this.peers.get(name);
+    if (!peer && this.peers.size >= 256) {
+      const busy = new Set(this.held.values()), quiet = [...this.peers].find(([key, one]) => key !== 'other' && !busy.has(one));
+      if (quiet) this.peers.delete(quiet[0]);
+      else peer = this.peers.get(name = 'other');
+    }
+    this.peers.delete(name);
+    this.peers.set(name, peer ??= { accepted: 0, refused: 0 });
+    return peer;
   }
 
   status() {
-    const active = this.held.size, state = !this.draining ? 'serving' : active ? 'draining' : 'drained';
-    return { state, boot: this.boot, active, ...this.total, limit: 0, ...this.word, step: whole(this.step) ? this.step : 0 };
+    const active = this.held.size, state = !this.draining ? 'serving' : active ? 'draining' : 'drained', hold = new Map();
+    for (const peer of this.held.values()) hold.set(peer, (hold.get(peer) ?? 0) + 1);
+    const peers = Object.fromEntries([...this.peers].map(([name, peer]) => [name, { held: hold.get(peer) ?? 0, ...peer }]));
+    return { state, boot: this.boot, active, ...this.total, limit: 0, ...this.word, step: whole(this.step) ? this.step : 0, peers };
   }
 
   // obey carries out an order (PUT) or a release (DELETE).
@@ -42,7 +61,7 @@ export class Gate {
 
   // funnel lets all above the ceiling go, one every over/n ms, at random; what ends by itself counts.
   async funnel(ceiling, over, start) {
-    const mine = (this.running = {}), all = [...this.held], distance = over / (all.length - ceiling);
+    const mine = (this.running = {}), all = [...this.held.keys()], distance = over / (all.length - ceiling);
     for (let level = all.length - 1, due = performance.now() + start; level >= ceiling; level--) {
       if (due > performance.now()) await sleep(due - performance.now());
       if (this.running !== mine) return; // there is a newer word

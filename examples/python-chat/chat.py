@@ -57,10 +57,11 @@ async def main(o):
 
         async def until_closed():
             await connection.wait_closed()
-            gate.held.discard(leave)
+            gate.held.pop(leave, None)
 
         url = urlsplit(request.path)
-        if url.path == "/ws" and gate.admit(leave, returning=parse_qs(url.query).get("returning") == ["1"]):
+        returning = parse_qs(url.query).get("returning") == ["1"]
+        if url.path == "/ws" and gate.admit(leave, returning, connection.remote_address):
             return start(until_closed())
         response = connection.respond(503 if gate.draining else 200, o.name + "\n")
         response.headers["Retry-After" if gate.draining else "X-Colour"] = "1" if gate.draining else o.colour

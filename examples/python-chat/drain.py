@@ -4,6 +4,7 @@ import asyncio
 import math
 import random
 import uuid
+from collections import Counter
 
 from microdot import Microdot
 
@@ -13,25 +14,43 @@ WHY = {400: "this is no order or release", 401: "the bearer token is missing or 
 class Gate:
     def __init__(self):
         self.boot = uuid.uuid4().hex  # of this process
-        self.held = set()  # for each connection the function that asks it to leave
+        self.held = {}  # for each connection the function that asks it to leave, and the machine at its other end
+        self.peers = {}  # what was accepted from and refused to each machine, the one that was quiet for longest first
         self.total = {"accepted": 0, "evicted": 0, "returned": None}  # None until a client is said to return
         self.word = {"rollout": "", "epoch": 0, "ceiling": None}  # the control plane's last one
         self.step = math.inf  # of that word; a release comes after every step of its epoch
         self.draining, self.closing = False, None
 
-    def admit(self, leave, returning=False):
-        """Counts a connection in until held.discard(leave); False says: refuse it."""
+    def admit(self, leave, returning=False, remote=None):
+        """Counts a connection in until held.pop(leave, None); False says: refuse it. remote is its socket's other end."""
+        peer = self.peer(remote[0] if remote else "other")
+        peer["refused" if self.draining else "accepted"] += 1
         if not self.draining:
-            self.held.add(leave)
+            self.held[leave] = peer
             self.total["accepted"] += 1
             if returning:
                 self.total["returned"] = (self.total["returned"] or 0) + 1
         return not self.draining
 
+    def peer(self, name):
+        """The count of a machine; at most 256 are told apart, and who holds nothing makes room."""
+        name = name.removeprefix("::ffff:").partition("%")[0]
+        if name not in self.peers and len(self.peers) >= 256:
+            busy = {id(peer) for peer in self.held.values()}
+            quiet = next((key for key, one in self.peers.items() if key != "other" and id(one) not in busy), None)
+            if quiet:
+                del self.peers[quiet]
+            else:
+                name = "other"
+        self.peers[name] = self.peers.pop(name, None) or {"accepted": 0, "refused": 0}
+        return self.peers[name]
+
     def status(self):
         state = "serving" if not self.draining else "draining" if self.held else "drained"
         step = self.step if self.step < math.inf else 0
-        return {"state": state, "boot": self.boot, "active": len(self.held), **self.total, "limit": 0, **self.word, "step": step}
+        hold = Counter(id(peer) for peer in self.held.values())
+        peers = {name: {"held": hold[id(peer)], **peer} for name, peer in self.peers.items()}
+        return {"state": state, "boot": self.boot, "active": len(self.held), **self.total, "limit": 0, **self.word, "step": step, "peers": peers}
 
     def obey(self, order, /, rollout=None, epoch=None, step=0, ceiling=None, over_ms=0, start_ms=0, **_):
         """Carries out an order (PUT) or a release (DELETE)."""
@@ -61,7 +80,7 @@ class Gate:
             while len(self.held) > level:
                 leave = everyone.pop()
                 if leave in self.held:
-                    self.held.remove(leave)
+                    del self.held[leave]
                     self.total["evicted"] += 1
                     leave()
             due = max(due, clock() - 0.02) + distance  # no burst after a standstill
