@@ -24,7 +24,7 @@ type Options struct {
 	// rounded up. Default 1s.
 	RetryAfter time.Duration
 	// CloseWait is how long an evicted connection waits for the peer's goodbye
-	// before it is ended. Default 1s.
+	// before it is ended. What goes on nevertheless counts as lingering. Default 1s.
 	CloseWait time.Duration
 	// Token guards Endpoint as a bearer token. Without one the endpoint answers
 	// only direct requests from loopback.
@@ -62,18 +62,18 @@ type Gate struct {
 
 	handshakes handshakes
 
-	mu       sync.Mutex
-	held     []*Conn // Conn.at is the index here
-	pick     Pick    // how held is arranged; Random while serving
-	closing  int     // evicted and not yet ended
-	accepted uint64
-	refused  uint64
-	evicted  uint64
-	returned uint64
-	ticketed uint64
-	counts   bool // the application counts returns
-	tickets  bool // … and tickets
-	peers    peers
+	mu        sync.Mutex
+	held      []*Conn // Conn.at is the index here
+	pick      Pick    // how held is arranged; Random while serving
+	lingering int     // evicted and not yet ended
+	accepted  uint64
+	refused   uint64
+	evicted   uint64
+	returned  uint64
+	ticketed  uint64
+	counts    bool // the application counts returns
+	tickets   bool // … and tickets
+	peers     peers
 
 	// The last word of the control plane. While ordered, (epoch, step) is that of
 	// the standing order; otherwise epoch is that of the last release.
@@ -84,7 +84,7 @@ type Gate struct {
 	funnel      *funnel
 
 	ending bool          // Shutdown was called: never serves again
-	empty  chan struct{} // closed when ending and nothing is held or closing
+	empty  chan struct{} // closed when ending and nothing is held or lingers
 }
 
 // New returns a Gate that serves. It starts nothing.
@@ -121,7 +121,7 @@ type Conn struct {
 	at     int32         // index in gate.held, or one of those below
 	back   bool          // counted as returned
 	ticket bool          // counted as ticketed
-	peer   uint16        // index in gate.peers.count, while it is held
+	peer   uint16        // index in gate.peers.count, until it has ended
 }
 
 // Values of Conn.at beside an index.
@@ -135,19 +135,21 @@ const (
 // each, and possibly after the connection has ended by itself.
 type owner interface {
 	leave() // say goodbye in the protocol's own way; may block
-	force() // CloseWait has passed: end it now
+	// force ends it now, as CloseWait has passed, and reports whether nothing is left
+	// of it; otherwise it lingers until Done.
+	force() (over bool)
 }
 
 type closeFunc func()
 
-func (f closeFunc) leave() { f() }
-func (f closeFunc) force() {}
+func (f closeFunc) leave()      { f() }
+func (f closeFunc) force() bool { return false }
 
 // Admit counts a connection in, or refuses it with ErrDraining or ErrFull. When
 // the funnel picks it, closing is called once, in its own goroutine; it should
-// say goodbye and end the connection within Options.CloseWait, after which the
-// connection is no longer waited for. Call Done when the connection has ended,
-// whoever ended it.
+// say goodbye and end the connection within Options.CloseWait. Call Done when the
+// connection has ended, whoever ended it: until then it counts, as active or, from
+// the call of closing on, as lingering.
 func (g *Gate) Admit(closing func()) (*Conn, error) {
 	return g.AdmitFrom(nil, closing)
 }
@@ -205,9 +207,11 @@ func (c *Conn) Done() (picked bool) {
 	switch {
 	case c.at >= 0:
 		g.remove(c)
+		g.peers.count[c.peer].Held--
 		c.at = gone
 	case c.at == evicted:
-		g.closing--
+		g.lingering--
+		g.peers.count[c.peer].Held--
 		c.at = letGo
 	}
 	g.checkEmpty()
@@ -252,7 +256,6 @@ func (c *Conn) handOver(o owner) (late bool) {
 
 func (g *Gate) remove(c *Conn) {
 	at, last := int(c.at), len(g.held)-1
-	g.peers.count[c.peer].Held--
 	g.swap(at, last)
 	g.held[last] = nil
 	g.held = g.held[:last]
@@ -262,13 +265,13 @@ func (g *Gate) remove(c *Conn) {
 	}
 }
 
-// evict takes the next connection out: from now on it is not active.
+// evict takes the next connection out: from now on it lingers.
 func (g *Gate) evict() {
 	c := g.next()
 	g.remove(c)
 	c.at = evicted
 	g.evicted++
-	g.closing++
+	g.lingering++
 	go c.goodbye(c.owner)
 }
 
@@ -276,14 +279,15 @@ func (g *Gate) evict() {
 // after CloseWait.
 func (c *Conn) goodbye(o owner) {
 	time.AfterFunc(c.gate.opt.CloseWait, func() {
-		o.force()
-		c.Done()
+		if o.force() {
+			c.Done()
+		}
 	})
 	o.leave()
 }
 
 func (g *Gate) checkEmpty() {
-	if !g.ending || len(g.held) > 0 || g.closing > 0 {
+	if !g.ending || len(g.held) > 0 || g.lingering > 0 {
 		return
 	}
 	select {
@@ -302,7 +306,7 @@ func (g *Gate) Status() Status {
 
 func (g *Gate) status() Status {
 	s := Status{
-		State: Serving, Boot: g.boot, Active: len(g.held),
+		State: Serving, Boot: g.boot, Active: len(g.held), Lingering: g.lingering,
 		Accepted: g.accepted, Evicted: g.evicted, Refused: g.refused, Limit: g.opt.Limit,
 		HandshakeMS: g.handshakes.p99(time.Now()),
 		Rollout:     g.rollout, Epoch: g.epoch, Step: g.step,
@@ -326,7 +330,7 @@ func (g *Gate) status() Status {
 	}
 	if g.ordered || g.ending {
 		s.State = Draining
-		if s.Active == 0 {
+		if s.Held() == 0 {
 			s.State = Drained
 		}
 	}

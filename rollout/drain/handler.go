@@ -102,17 +102,20 @@ func (q *request) leave() {
 	}
 }
 
-func (q *request) force() {
+// force ends the connection, not the counting: the request lingers until its
+// handler returns.
+func (q *request) force() (over bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.taken || q.done {
-		return // after the handler the deadlines would hit the connection's next request
+		return false // after the handler the deadlines would hit the connection's next request
 	}
 	q.cancel(ErrEvicted)
 	c := http.NewResponseController(q.ResponseWriter)
 	past := time.Unix(1, 0)
 	_ = c.SetWriteDeadline(past)
 	_ = c.SetReadDeadline(past)
+	return false
 }
 
 func (q *request) finish() {

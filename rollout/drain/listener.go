@@ -44,8 +44,8 @@ type stream struct {
 	conn *Conn
 }
 
-func (s *stream) leave() { _ = s.CloseWrite() }
-func (s *stream) force() { _ = s.Conn.Close() }
+func (s *stream) leave()             { _ = s.CloseWrite() }
+func (s *stream) force() (over bool) { _ = s.Conn.Close(); return true }
 
 func (s *stream) Read(p []byte) (int, error) {
 	n, err := s.Conn.Read(p)

@@ -88,7 +88,7 @@ func (g *Gate) Shutdown(ctx context.Context) error {
 	case <-g.empty:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("%d connections were left when the grace period ended: %w", g.Status().Active, context.Cause(ctx))
+		return fmt.Errorf("%s were left when the grace period ended: %w", g.Status().left(), context.Cause(ctx))
 	}
 }
 
@@ -96,4 +96,16 @@ func (g *Gate) ownPace() {
 	now := time.Now()
 	n, distance := len(g.held), max(g.opt.Every/time.Duration(g.opt.Close), 1)
 	g.run(evenly(n, now.Add(rand.N(distance)), distance*time.Duration(n)), now)
+}
+
+// left is what is still held, in words.
+func (s Status) left() string {
+	text := fmt.Sprintf("%d connections", s.Active)
+	if s.Requests > 0 {
+		text += fmt.Sprintf(", %d requests", s.Requests)
+	}
+	if s.Lingering > 0 {
+		text += fmt.Sprintf(", %d that linger", s.Lingering)
+	}
+	return text
 }

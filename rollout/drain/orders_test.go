@@ -137,17 +137,30 @@ func TestShutdownKeepsToTheOrders(t *testing.T) {
 	})
 }
 
-// An owner that never says Done is not waited for beyond CloseWait.
-func TestShutdownWaitsForGoodbyes(t *testing.T) {
+// An owner that does not say Done lingers, and is waited for, however long that is.
+func TestShutdownWaitsForWhatLingers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := New(Options{CloseWait: 5 * time.Second})
-		if _, err := g.Admit(func() {}); err != nil {
+		c, err := g.Admit(func() {})
+		if err != nil {
 			t.Fatal(err)
 		}
 		mustOrder(t, g, 1, new(0), 0, 0)
-		start := time.Now()
-		if err := g.Shutdown(t.Context()); err != nil || time.Since(start) != 5*time.Second {
-			t.Errorf("shutdown: %v after %s, want nil after 5s", err, time.Since(start))
+		time.Sleep(time.Minute)
+		if s := g.Status(); s.State != Draining || s.Active != 0 || s.Lingering != 1 || s.Check() != nil {
+			t.Errorf("status %+v (%v), want draining with 1 that lingers", s, s.Check())
+		}
+		grace, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := g.Shutdown(grace); err == nil || !strings.Contains(err.Error(), "1 that linger") {
+			t.Errorf("shutdown: %v, want that 1 lingers", err)
+		}
+		c.Done()
+		if s := g.Status(); s.State != Drained || s.Lingering != 0 {
+			t.Errorf("status %+v, want drained", s)
+		}
+		if err := g.Shutdown(t.Context()); err != nil {
+			t.Error(err)
 		}
 	})
 }

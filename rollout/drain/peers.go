@@ -10,7 +10,7 @@ import (
 // connections, which mostly is a proxy. Totals never fall while the machine is
 // listed; they begin anew when it comes back.
 type Peer struct {
-	Held     int    `json:"held"`              // connections held now
+	Held     int    `json:"held"`              // connections held now, as of Status.Held
 	Accepted uint64 `json:"accepted"`          // total admitted
 	Refused  uint64 `json:"refused,omitempty"` // total not admitted
 }
@@ -39,14 +39,14 @@ func checkPeers(peers map[string]Peer) error {
 	return nil
 }
 
-// PeersAgree reports whether the status says its peers, and they hold what is active:
+// PeersAgree reports whether the status says its peers, and they hold what is held:
 // otherwise nothing can be told by them.
 func (s Status) PeersAgree() bool {
 	held := 0
 	for _, p := range s.Peers {
 		held += p.Held
 	}
-	return s.Peers != nil && held == s.Active
+	return s.Peers != nil && held == s.Held()
 }
 
 // peers counts by machine. The first count is of all that are not told apart; a Conn

@@ -78,8 +78,8 @@ func TestGoodbyeStandsBetweenTwoFrames(t *testing.T) {
 			if want := string(all[:end]) + wsframe.ServiceRestart; w.got.String() != want {
 				t.Fatalf("evicted after %d bytes the peer read %q, want %q", cut, w.got.String(), want)
 			}
-			if s := w.gate.Status(); s.Evicted != 1 || w.gate.closing != 0 {
-				t.Fatalf("status %+v with %d closing, want 1 evicted and gone", s, w.gate.closing)
+			if s := w.gate.Status(); s.Evicted != 1 || w.gate.lingering != 0 {
+				t.Fatalf("status %+v with %d closing, want 1 evicted and gone", s, w.gate.lingering)
 			}
 		})
 	}
@@ -96,8 +96,8 @@ func TestNoSecondCloseFrame(t *testing.T) {
 		if !bytes.Equal(w.got.Bytes(), own) {
 			t.Errorf("the peer read %q, want the application's close frame only", w.got.Bytes())
 		}
-		if w.gate.closing != 0 {
-			t.Errorf("%d closing after CloseWait", w.gate.closing)
+		if w.gate.lingering != 0 {
+			t.Errorf("%d closing after CloseWait", w.gate.lingering)
 		}
 	})
 }

@@ -16,9 +16,9 @@ type State string
 const (
 	// Serving: new connections are accepted.
 	Serving State = "serving"
-	// Draining: new connections are refused, some are still held.
+	// Draining: new connections are refused, some are still there.
 	Draining State = "draining"
-	// Drained: new connections are refused and none is held.
+	// Drained: new connections are refused, and Active, Requests and Lingering are 0.
 	Drained State = "drained"
 )
 
@@ -29,10 +29,17 @@ type Status struct {
 	// Boot names the process, another one after each start: random, at most
 	// MaxBoot bytes, and the same in every answer of one process. Empty where the
 	// instance has none: there, a total that falls is a new process.
-	Boot     string `json:"boot,omitempty"`
-	Active   int    `json:"active"`   // connections held now
-	Accepted uint64 `json:"accepted"` // total admitted
-	Evicted  uint64 `json:"evicted"`  // total closed by the funnel
+	Boot string `json:"boot,omitempty"`
+	// Active is what lasts: connections held now, but for Lingering. It is what
+	// ceilings bound.
+	Active int `json:"active"`
+	// Requests is how many short requests are under way, which end by themselves, and
+	// Lingering how many connections were told to go and have not ended. Neither is
+	// in Active. Left out: 0, or not told apart.
+	Requests  int    `json:"requests,omitempty"`
+	Lingering int    `json:"lingering,omitempty"`
+	Accepted  uint64 `json:"accepted"` // total admitted
+	Evicted   uint64 `json:"evicted"`  // total closed by the funnel
 	// Returned is the total of admitted connections that the application knew
 	// as returning clients; nil when it never says.
 	Returned *uint64 `json:"returned"`
@@ -49,10 +56,13 @@ type Status struct {
 	Epoch       uint64 `json:"epoch"`
 	Step        uint64 `json:"step"`
 	// Peers is the same by the machine at the other end of the TCP connections: by its
-	// IP address, or OtherPeers. What they hold sums up to Active. Nil where the
+	// IP address, or OtherPeers. What they hold sums up to Held. Nil where the
 	// instance does not say it; nothing is then proven of a proxy that is lost.
 	Peers map[string]Peer `json:"peers,omitzero"`
 }
+
+// Held is all that the instance holds: what a proxy counts there.
+func (s Status) Held() int { return s.Active + s.Requests + s.Lingering }
 
 // What a status can say at most. An instance that says more is wrong or lies: no
 // process holds so many connections, and above MaxTotal the JSON numbers of many
@@ -72,10 +82,16 @@ func (s Status) Check() error {
 		return fmt.Errorf("boot has %d bytes; it must have at most %d", len(s.Boot), MaxBoot)
 	case s.Active < 0:
 		return fmt.Errorf("active is %d; it must be 0 or more", s.Active)
+	case s.Requests < 0 || s.Lingering < 0:
+		return fmt.Errorf("requests is %d and lingering %d; they must be 0 or more", s.Requests, s.Lingering)
 	case s.Active > MaxConnections:
 		return fmt.Errorf("active is %d; no process holds more than %d connections", s.Active, MaxConnections)
+	case max(s.Requests, s.Lingering) > MaxConnections:
+		return fmt.Errorf("requests is %d and lingering %d; no process holds more than %d connections", s.Requests, s.Lingering, MaxConnections)
 	case s.State == Drained && s.Active > 0:
 		return fmt.Errorf("state is drained but active is %d; drained means 0", s.Active)
+	case s.State == Drained && s.Held() > 0:
+		return fmt.Errorf("state is drained but requests is %d and lingering %d; drained means 0", s.Requests, s.Lingering)
 	case max(s.Accepted, s.Refused) > MaxTotal:
 		return fmt.Errorf("accepted is %d and refused %d; a total is at most %d", s.Accepted, s.Refused, uint64(MaxTotal))
 	case max(s.Epoch, s.Step) > MaxTotal:

@@ -131,6 +131,7 @@ func TestEveryFaultIsNamed(t *testing.T) {
 		"pace: all at once", "pace: in pairs", "pace: one at the very end", "pace: no start_ms", "pace: too fast",
 		"goodbye: 1001", "goodbye: none",
 		"evicted: not counted",
+		"drained: never", "drained: lingers for ever",
 		"natural: closed in addition",
 		"repeat-running: starts again",
 		"stop: null is nothing",

@@ -261,3 +261,27 @@ func evicted(ctx context.Context, in *instance) error {
 	}
 	return nil
 }
+
+// drained: clients that answer every goodbye have all gone, so that nothing lingers.
+func drained(ctx context.Context, in *instance) error {
+	return in.with(ctx, 4, func(c *crowd) error {
+		if _, err := in.start(ctx, 0, 0, 0); err != nil {
+			return err
+		}
+		if err := c.fewer(ctx, 4, settles); err != nil {
+			return err
+		}
+		for end := time.Now().Add(2 * settles); ; {
+			s, err := in.status(ctx)
+			switch {
+			case err != nil || s.State == drain.Drained:
+				return err
+			case time.Now().After(end):
+				return fmt.Errorf("all connections have ended, but it is %s with active %d, requests %d and lingering %d", s.State, s.Active, s.Requests, s.Lingering)
+			}
+			if err := wait(ctx, 20*time.Millisecond); err != nil {
+				return err
+			}
+		}
+	})
+}

@@ -87,6 +87,14 @@ func (l *lame) status() map[string]any {
 		s["peers"] = map[string]any{"10.0.0.1": map[string]any{"held": len(l.held), "accepted": l.accepted}}
 	case "peers: not said":
 		delete(s, "peers")
+	case "drained: never":
+		if l.evicted > 0 && l.draining {
+			s["state"] = "draining"
+		}
+	case "drained: lingers for ever":
+		if l.evicted > 0 && l.draining {
+			s["state"], s["lingering"] = "draining", 1
+		}
 	case "boot: of each answer":
 		s["boot"] = fmt.Sprint("b", l.answers)
 	case "boot: none when it drains":

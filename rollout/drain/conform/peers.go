@@ -22,7 +22,7 @@ func peers(ctx context.Context, in *instance) error {
 		case s.Peers == nil:
 			return notChecked("it says no peers, so an Envoy that is lost is waited for until rolloutctl proxies forget")
 		case !s.PeersAgree():
-			return fmt.Errorf("peers hold %d in all but active is %d; every connection has one peer", sum(s, held), s.Active)
+			return fmt.Errorf("peers hold %d in all but active, requests and lingering are %d; every connection has one peer", sum(s, held), s.Held())
 		case most(s, held) < 4: // whom an earlier rule let go may still be held
 			return errors.New("4 connections from one machine are not held by one peer")
 		}
