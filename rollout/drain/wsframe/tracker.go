@@ -25,12 +25,17 @@ type Tracker struct {
 	have   uint8    // bytes of the header seen
 	header [14]byte // of the frame that is under way
 	left   uint64   // bytes of payload still to come
+	open   bool     // the last data frame was not its message's last
 	closed bool
 	lost   bool
 }
 
 // Between reports whether nothing is under way: a frame may be put here.
 func (t *Tracker) Between() bool { return t.have == 0 && t.left == 0 && !t.lost }
+
+// InMessage reports whether a message is under way, in a frame of it or between
+// two of its fragments.
+func (t *Tracker) InMessage() bool { return t.open || !t.Between() }
 
 // Closed reports whether the header of a close frame has passed.
 func (t *Tracker) Closed() bool { return t.closed }
@@ -100,6 +105,9 @@ func (t *Tracker) take(b byte) {
 		t.left = uint64(second &^ isMasked)
 	}
 	t.closed = t.closed || t.header[0]&opcodes == Close
+	if t.header[0]&isControl == 0 {
+		t.open = t.header[0]&Final == 0
+	}
 }
 
 // legal judges the first two bytes of a header. The reserved bits belong to

@@ -8,6 +8,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"strings"
+	"unicode/utf8"
 )
 
 // The first byte of a frame is an opcode, with Final set on the last frame of a
@@ -29,6 +31,16 @@ const (
 
 // ServiceRestart is a server's close frame with status 1012, "service restart".
 const ServiceRestart = "\x88\x11\x03\xf4service restart"
+
+// Goodbye is a server's close frame with a status and a reason in text, of which as
+// much is said as a control frame can hold.
+func Goodbye(code uint16, reason string) []byte {
+	const most = 125 - 2
+	for len(reason) > most || !utf8.ValidString(reason) {
+		reason = strings.ToValidUTF8(reason[:min(len(reason), most)], "")
+	}
+	return Append(nil, Final|Close, nil, append(binary.BigEndian.AppendUint16(nil, code), reason...))
+}
 
 // Frame is one frame as it was read.
 type Frame struct {
