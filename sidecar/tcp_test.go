@@ -268,7 +268,7 @@ func TestEndpoint(t *testing.T) {
 	if code, body := get("guessed"); code != http.StatusUnauthorized || !strings.Contains(body, "bearer token") {
 		t.Errorf("a wrong token is answered %d %s, want 401", code, body)
 	}
-	want := `{"state":"serving","boot":"` + w.Status().Boot + `","active":0,"accepted":0,"evicted":0,"returned":null,"refused":1,"limit":0,"ceiling":null,"epoch":0,"step":0,"peers":{},"unreachable":1}` + "\n"
+	want := `{"state":"serving","boot":"` + w.Status().Boot + `","can":["from","levels"],"active":0,"accepted":0,"evicted":0,"returned":null,"refused":1,"limit":0,"ceiling":null,"epoch":0,"step":0,"peers":{},"unreachable":1}` + "\n"
 	if code, body := get("secret"); code != http.StatusOK || body != want {
 		t.Errorf("GET /drain is answered %d %s, want %s", code, body, want)
 	}

@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -196,7 +195,7 @@ func TestCopyThroughAListener(t *testing.T) {
 	g := New(Options{})
 	near, far := net.Pipe()
 	s := &stream{Conn: near}
-	s.conn, _ = g.admit(netip.Addr{}, s)
+	s.conn, _ = g.admit(origin{}, s)
 	go func() { _, _ = io.Copy(s, lr); _ = s.Close() }()
 	if n, err := io.Copy(io.Discard, far); n != bufferSize+spliceSize+77 || err != nil || lr.N != 0 {
 		t.Errorf("%d bytes, %v, %d left of the limit", n, err, lr.N)

@@ -79,11 +79,19 @@ func (c *Client) Status(ctx context.Context, base string) (Status, error) {
 	return c.do(ctx, http.MethodGet, base, nil)
 }
 
-// Order gives an order; the same one may be given again. To an instance that
-// refuses the Pick, as one does that is older than it, the order is given without.
+// Order gives an order; the same one may be given again. An order that needs abilities
+// is given only to an instance whose status says, just before, that it has them;
+// otherwise the error is an *Unable. The Pick is a wish and no such word: to an instance
+// that refuses it, as one does that is older than it, the order is given without.
 func (c *Client) Order(ctx context.Context, base string, o Order) (Status, error) {
+	if err := c.able(ctx, base, o.Needs()); err != nil {
+		return Status{}, err
+	}
 	if o.Pick == Random {
 		o.Pick = "" // it is what they do unasked
+	}
+	if o.Level == Rollout {
+		o.Level = ""
 	}
 	s, err := c.do(ctx, http.MethodPut, base, o)
 	var r *Refused
@@ -91,16 +99,39 @@ func (c *Client) Order(ctx context.Context, base string, o Order) (Status, error
 		o.Pick = ""
 		s, err = c.do(ctx, http.MethodPut, base, o)
 	}
-	if err == nil && (s.Epoch < o.Epoch || s.Epoch == o.Epoch && s.Step < o.Step) {
-		return Status{}, fmt.Errorf("drain %s: it took the order of epoch %d step %d, but answers that its last is epoch %d step %d",
-			base, o.Epoch, o.Step, s.Epoch, s.Step)
+	if err != nil {
+		return s, err
 	}
-	return s, err
+	l := s.LevelOf(o.levelName())
+	if l.Epoch < o.Epoch || l.Epoch == o.Epoch && l.Step < o.Step {
+		return Status{}, fmt.Errorf("drain %s: it took the order of epoch %d step %d, but answers that its last is epoch %d step %d",
+			base, o.Epoch, o.Step, l.Epoch, l.Step)
+	}
+	return s, nil
 }
 
-// Release has the instance serve again; the same one may be given again.
+// Release has the instance serve again, as far as the release's level refused; the same
+// one may be given again. It needs abilities as an order does.
 func (c *Client) Release(ctx context.Context, base string, r Release) (Status, error) {
+	if err := c.able(ctx, base, r.Needs()); err != nil {
+		return Status{}, err
+	}
+	if r.Level == Rollout {
+		r.Level = ""
+	}
 	return c.do(ctx, http.MethodDelete, base, r)
+}
+
+// able asks an instance whether it can, if anything is needed.
+func (c *Client) able(ctx context.Context, base string, needs []Ability) error {
+	if len(needs) == 0 {
+		return nil
+	}
+	s, err := c.Status(ctx, base)
+	if lacks := s.Lacks(needs); err == nil && lacks != nil {
+		err = fmt.Errorf("drain %s: %w", base, &Unable{lacks})
+	}
+	return err
 }
 
 func (c *Client) do(ctx context.Context, method, base string, body any) (Status, error) {

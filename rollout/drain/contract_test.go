@@ -38,9 +38,13 @@ func TestContract(t *testing.T) {
 	say("a status with every word", drain.Status{State: drain.Draining, Boot: "HQ7PZNRV2XJD5LWK3TBYF6CMGA", Active: 5, Requests: 2, Lingering: 1, Accepted: 20, Evicted: 3, Returned: new(uint64(5)), Ticketed: new(uint64(4)), Refused: 2,
 		HandshakeMS: new(12), Limit: 100, Ceiling: new(7), Rollout: "chat-4", Epoch: 4, Step: 9,
 		Peers: map[string]drain.Peer{"10.0.0.7": {Held: 6, Accepted: 15, Refused: 2}, "2001:db8::7": {Held: 1, Accepted: 4}, drain.OtherPeers: {Held: 1, Accepted: 1}}})
+	say("a status with levels", drain.Status{State: drain.Serving, Can: []drain.Ability{drain.CanFrom, drain.CanLevels},
+		Levels: map[string]drain.Level{"edge-1": {State: drain.Draining, Active: 2, Ceiling: new(1), Rollout: "edge-1 stops", Epoch: 2, Step: 1, From: []string{"edge-1"}}}})
 	say("an order to hold", drain.Order{Rollout: "chat-4", Epoch: 4})
 	say("an order with every word", drain.Order{Rollout: "chat-4", Epoch: 4, Step: 9, Ceiling: new(7), OverMS: 3000, StartMS: 15, Pick: drain.Oldest})
+	say("an order of another level", drain.Order{Rollout: "edge-1 stops", Epoch: 2, Step: 1, Ceiling: new(1), Level: "edge-1", From: []string{"edge-1"}})
 	say("a release", drain.Release{Rollout: "chat-4", Epoch: 4})
+	say("a release of another level", drain.Release{Rollout: "edge-1 stops", Epoch: 2, Level: "edge-1"})
 
 	gate := drain.New(drain.Options{Token: "secret", Limit: 100, CountsReturns: true})
 	endpoint := gate.Endpoint()
@@ -69,6 +73,9 @@ func TestContract(t *testing.T) {
 		{"DELETE", "/drain", `{"rollout":"chat-1","epoch":0}`, "secret"},
 		{"DELETE", "/drain", `{"rollout":"chat-1","epoch":1}`, "secret"},
 		{"PUT", "/drain", `{"rollout":"chat-1","epoch":1,"step":3,"ceiling":null}`, "secret"},
+		{"PUT", "/drain", `{"rollout":"edge-1 stops","epoch":1,"step":1,"ceiling":null,"level":"edge-1","from":["edge-1"]}`, "secret"},
+		{"PUT", "/drain", `{"rollout":"edge-1 stops","epoch":1,"step":2,"ceiling":null,"level":"edge-1","from":[]}`, "secret"},
+		{"DELETE", "/drain", `{"rollout":"edge-1 stops","epoch":1,"level":"edge-1"}`, "secret"},
 		{"GET", "/drain", "", "secret"},
 	} {
 		req := httptest.NewRequest(c.method, c.path, strings.NewReader(c.body))

@@ -64,6 +64,9 @@ func (g *Gate) answer(w http.ResponseWriter, r *http.Request) (Status, int, erro
 		if code, err := decode(http.MaxBytesReader(w, r.Body, maxBody), &rel); err != nil {
 			return Status{}, code, err
 		}
+		if err := rel.Check(); err != nil {
+			return Status{}, http.StatusBadRequest, err
+		}
 		s, err := g.release(rel)
 		return s, http.StatusConflict, err
 	}

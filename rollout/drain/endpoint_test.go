@@ -41,10 +41,10 @@ func TestEndpointSpeaksTheContract(t *testing.T) {
 	}
 	for _, tc := range []struct{ method, body, want string }{
 		{"GET", "", `{"state":"serving",BOOT,"active":5,"accepted":5,"evicted":0,"returned":null,"limit":9,"ceiling":null,"epoch":0,"step":0,PEERS}`},
-		{"PUT", goodOrder, `{"state":"draining",BOOT,"active":5,"accepted":5,"evicted":0,"returned":null,"limit":9,"ceiling":2,"rollout":"r","epoch":3,"step":4,PEERS}`},
-		{"DELETE", `{"rollout":"r","epoch":3}`, `{"state":"serving",BOOT,"active":5,"accepted":5,"evicted":0,"returned":null,"limit":9,"ceiling":null,"rollout":"r","epoch":3,"step":0,PEERS}`},
+		{"PUT", goodOrder, `{"state":"draining",BOOT,"active":5,"accepted":5,"evicted":0,"returned":null,"limit":9,"ceiling":2,"rollout":"r","epoch":3,"step":4,PEERS,"levels":{"rollout":{"state":"draining","active":5,"ceiling":2,"rollout":"r","epoch":3,"step":4}}}`},
+		{"DELETE", `{"rollout":"r","epoch":3}`, `{"state":"serving",BOOT,"active":5,"accepted":5,"evicted":0,"returned":null,"limit":9,"ceiling":null,"rollout":"r","epoch":3,"step":0,PEERS,"levels":{"rollout":{"state":"serving","active":5,"ceiling":null,"rollout":"r","epoch":3,"step":0}}}`},
 	} {
-		want := strings.NewReplacer("BOOT", `"boot":"`+boot+`"`, "PEERS", `"peers":{"other":{"held":5,"accepted":5}}`).Replace(tc.want)
+		want := strings.NewReplacer("BOOT", `"boot":"`+boot+`","can":["from","levels"]`, "PEERS", `"peers":{"other":{"held":5,"accepted":5}}`).Replace(tc.want)
 		w := ask(g, tc.method, "/drain", "t", "", tc.body)
 		if w.Code != http.StatusOK || strings.TrimSpace(w.Body.String()) != want {
 			t.Errorf("%s: %d %s, want 200 %s", tc.method, w.Code, w.Body, want)
@@ -160,7 +160,7 @@ func TestParallelOrders(t *testing.T) {
 		t.Errorf("status %+v, want step 999 and 500 active", s)
 	}
 	g.mu.Lock()
-	left := g.funnel.left
+	left := g.levels[0].funnel.left
 	g.mu.Unlock()
 	if left != 100 {
 		t.Errorf("%d closes to come, want 100", left)
@@ -174,17 +174,21 @@ func FuzzOrder(f *testing.F) {
 	f.Add(goodOrder)
 	f.Add(`{"rollout":"r","epoch":1,"step":0,"ceiling":null,"over_ms":0,"start_ms":0}`)
 	f.Add(`{"rollout":"r","epoch":1,"ceiling":-1}`)
+	f.Add(`{"rollout":"r","epoch":1,"level":"edge","from":["edge-1","10.0.0.7"]}`)
 	f.Add(`[]`)
 	f.Fuzz(func(t *testing.T, body string) {
 		g := New(Options{Token: "t"})
 		_, _ = g.Admit(func() {})
 		w := ask(g, "PUT", "/drain", "t", "", body)
 		if w.Code == 200 {
+			var o Order
+			_ = json.Unmarshal([]byte(body), &o)
 			s, err := parseStatus(w.Body.Bytes())
-			if err != nil || s.State == Serving || s.Epoch == 0 || s.Ceiling != nil && *s.Ceiling < 0 {
+			l := s.LevelOf(o.levelName())
+			if err != nil || l.State == Serving || l.Epoch == 0 || l.Ceiling != nil && *l.Ceiling < 0 || (o.From == nil) != (s.State != Serving) {
 				t.Fatalf("%q was taken: %s, %v", body, w.Body, err)
 			}
-			_, _ = g.release(Release{Epoch: s.Epoch})
+			_, _ = g.release(Release{Epoch: l.Epoch, Level: o.Level})
 			return
 		}
 		if s := g.Status(); w.Code != 400 && w.Code != 413 || s.State != Serving || s.Epoch != 0 {

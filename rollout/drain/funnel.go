@@ -50,38 +50,38 @@ type funnel struct {
 	timer *time.Timer
 }
 
-// run replaces the running funnel by one of n closes; called with mu held.
-func (g *Gate) run(s schedule, now time.Time) {
-	if g.funnel != nil {
-		g.funnel.timer.Stop()
-		g.funnel = nil
+// run replaces the level's running funnel by another; called with mu held.
+func (g *Gate) run(l *level, s schedule, now time.Time) {
+	if l.funnel != nil {
+		l.funnel.timer.Stop()
+		l.funnel = nil
 	}
 	if s.left == 0 {
 		return
 	}
-	f := &funnel{schedule: s, level: len(g.held)}
-	g.funnel = f
-	f.timer = time.AfterFunc(s.next.Sub(now), func() { g.advance(f) })
+	f := &funnel{schedule: s, level: l.held}
+	l.funnel = f
+	f.timer = time.AfterFunc(s.next.Sub(now), func() { g.advance(l, f) })
 }
 
 // advance closes what is due and sets the timer for the next.
-func (g *Gate) advance(f *funnel) {
+func (g *Gate) advance(l *level, f *funnel) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.funnel != f {
+	if l.funnel != f {
 		return // replaced while the timer fired
 	}
 	now := time.Now()
 	for range f.due(now) {
 		f.level--
-		if len(g.held) > f.level {
-			g.evict()
+		if l.held > f.level {
+			g.evict(l)
 		}
 	}
-	// Nothing is admitted while a funnel runs, so one that has reached its end by
-	// natural closes is finished.
-	if f.left == 0 || len(g.held) <= f.level-f.left {
-		g.funnel = nil
+	// Nothing that the level covers is admitted while its funnel runs, so one that has
+	// reached its end by natural closes is finished.
+	if f.left == 0 || l.held <= f.level-f.left {
+		l.funnel = nil
 		return
 	}
 	f.timer.Reset(max(f.next.Sub(now), tick))

@@ -287,7 +287,7 @@ func TestAStoppedProcessDoesNotBurst(t *testing.T) {
 		mustOrder(t, c.Gate, 1, new(0), 10*time.Second, 0)
 		c.after(950 * time.Millisecond)
 		c.Gate.mu.Lock()
-		c.funnel.next = c.funnel.next.Add(-2 * time.Second)
+		c.levels[0].funnel.next = c.levels[0].funnel.next.Add(-2 * time.Second)
 		c.Gate.mu.Unlock()
 		closes := c.after(time.Minute)
 		if len(closes) != 100 {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -64,7 +63,6 @@ type Gate struct {
 
 	mu        sync.Mutex
 	held      []*Conn // Conn.at is the index here
-	pick      Pick    // how held is arranged; Random while serving
 	lingering int     // evicted and not yet ended
 	accepted  uint64
 	refused   uint64
@@ -73,15 +71,10 @@ type Gate struct {
 	ticketed  uint64
 	counts    bool // the application counts returns
 	tickets   bool // … and tickets
-	peers     peers
+	origins   origins
 
-	// The last word of the control plane. While ordered, (epoch, step) is that of
-	// the standing order; otherwise epoch is that of the last release.
-	rollout     string
-	epoch, step uint64
-	ordered     bool
-	ceiling     *int // of the standing order
-	funnel      *funnel
+	levels []*level // the last words of the control plane; the first is Rollout's
+	own    *level   // the own pace of Shutdown; nil: none
 
 	ending bool          // Shutdown was called: never serves again
 	empty  chan struct{} // closed when ending and nothing is held or lingers
@@ -89,7 +82,8 @@ type Gate struct {
 
 // New returns a Gate that serves. It starts nothing.
 func New(opt Options) *Gate {
-	g := &Gate{opt: opt, log: opt.Logger, boot: rand.Text(), born: time.Now(), pick: Random, counts: opt.CountsReturns, tickets: opt.CountsTickets, empty: make(chan struct{})}
+	g := &Gate{opt: opt, log: opt.Logger, boot: rand.Text(), born: time.Now(), counts: opt.CountsReturns, tickets: opt.CountsTickets,
+		levels: []*level{{name: Rollout}}, empty: make(chan struct{})}
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
 	}
@@ -117,11 +111,10 @@ type Conn struct {
 	owner  owner         // replaced under gate.mu only
 	nth    uint64        // of all that were admitted
 	active atomic.Uint32 // when it last was, by gate.clock
-	seen   uint32        // active, when the gate last looked
 	at     int32         // index in gate.held, or one of those below
 	back   bool          // counted as returned
 	ticket bool          // counted as ticketed
-	peer   uint16        // index in gate.peers.count, until it has ended
+	origin uint16        // index in gate.origins, until it has ended
 }
 
 // Values of Conn.at beside an index.
@@ -157,23 +150,62 @@ func (g *Gate) Admit(closing func()) (*Conn, error) {
 // AdmitFrom is Admit for a connection whose other end is known: the remote address of
 // the TCP connection below, which Status.Peers counts it under.
 func (g *Gate) AdmitFrom(remote net.Addr, closing func()) (*Conn, error) {
-	return g.admit(machine(remote), closeFunc(closing))
+	return g.AdmitHooks(Hooks{Close: closing, Remote: remote})
 }
 
-func (g *Gate) admit(from netip.Addr, o owner) (*Conn, error) {
+// Hooks are how a server that owns its connections lets one of them go, and where it
+// came from.
+type Hooks struct {
+	// Close is called once when the funnel picks the connection, in its own goroutine; see
+	// Admit.
+	Close func()
+	// Remote is the remote address of the TCP connection below; nil is not known.
+	Remote net.Addr
+	// Node is the proxy that it came through, by its node id, as NodeHeader says it. Empty
+	// is not known; it is then known by its address.
+	Node string
+}
+
+// AdmitHooks is Admit for a connection of which more is known.
+func (g *Gate) AdmitHooks(h Hooks) (*Conn, error) {
+	return g.admit(h.source(), closeFunc(h.Close))
+}
+
+func (h Hooks) source() origin {
+	if len(h.Node) > MaxName {
+		h.Node = ""
+	}
+	return origin{machine(h.Remote), h.Node}
+}
+
+// Drains reports whether a connection from there would be refused with ErrDraining now.
+func (g *Gate) Drains(h Hooks) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.refuses(h.source())
+}
+
+func (g *Gate) admit(from origin, o owner) (*Conn, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if err := g.refuse(from); err != nil {
 		return nil, err
 	}
 	g.accepted++
-	c := &Conn{gate: g, owner: o, nth: g.accepted, at: int32(len(g.held)), peer: g.peers.of(from)}
+	c := &Conn{gate: g, owner: o, nth: g.accepted, origin: g.origins.add(from)}
 	c.active.Store(g.clock())
-	g.held = append(g.held, c)
-	count := &g.peers.count[c.peer]
-	count.Held++
-	count.Accepted++
+	g.hold(c)
 	return c, nil
+}
+
+// hold has the connection be one of those that are held.
+func (g *Gate) hold(c *Conn) {
+	c.at = int32(len(g.held))
+	g.held = append(g.held, c)
+	for l := range g.covering(c) {
+		l.held++
+		l.queue.add(c)
+	}
 }
 
 // Refuses reports why Admit would refuse a connection from there now, and counts it as
@@ -181,12 +213,12 @@ func (g *Gate) admit(from netip.Addr, o owner) (*Conn, error) {
 func (g *Gate) Refuses(remote net.Addr) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.refuse(machine(remote))
+	return g.refuse(origin{addr: machine(remote)})
 }
 
-func (g *Gate) refuse(from netip.Addr) (err error) {
+func (g *Gate) refuse(from origin) (err error) {
 	switch {
-	case g.ordered || g.ending:
+	case g.refuses(from):
 		err = ErrDraining
 	case g.opt.Limit > 0 && len(g.held) >= g.opt.Limit:
 		err = ErrFull
@@ -194,7 +226,7 @@ func (g *Gate) refuse(from netip.Addr) (err error) {
 		return nil
 	}
 	g.refused++
-	g.peers.count[g.peers.of(from)].Refused++
+	g.origins.count[g.origins.peers.of(from.addr)].Refused++
 	return err
 }
 
@@ -207,11 +239,11 @@ func (c *Conn) Done() (picked bool) {
 	switch {
 	case c.at >= 0:
 		g.remove(c)
-		g.peers.count[c.peer].Held--
-		c.at = gone
+		g.origins.remove(c)
+		c.at, c.owner = gone, nil // a queue may know it for longer
 	case c.at == evicted:
-		g.lingering--
-		g.peers.count[c.peer].Held--
+		g.linger(c, -1)
+		g.origins.remove(c)
 		c.at = letGo
 	}
 	g.checkEmpty()
@@ -254,25 +286,41 @@ func (c *Conn) handOver(o owner) (late bool) {
 	return c.at == evicted
 }
 
+// remove has the connection be none of those that are held.
 func (g *Gate) remove(c *Conn) {
+	for l := range g.covering(c) {
+		l.held--
+	}
 	at, last := int(c.at), len(g.held)-1
-	g.swap(at, last)
+	g.held[at] = g.held[last]
+	g.held[at].at = int32(at)
 	g.held[last] = nil
 	g.held = g.held[:last]
-	if g.pick != Random && at < last {
-		g.rise(at)
-		g.sink(at)
-	}
 }
 
-// evict takes the next connection out: from now on it lingers.
-func (g *Gate) evict() {
-	c := g.next()
+// evict takes the next connection that the level covers out: from now on it lingers.
+func (g *Gate) evict(l *level) {
+	if !l.queue.made {
+		l.queue.make(g, l.from)
+	}
+	c := l.queue.next()
+	if c == nil {
+		return
+	}
 	g.remove(c)
 	c.at = evicted
 	g.evicted++
-	g.lingering++
+	g.linger(c, 1)
 	go c.goodbye(c.owner)
+}
+
+// linger has n connections more, or fewer, linger that came from where this one did.
+func (g *Gate) linger(c *Conn, n int) {
+	g.lingering += n
+	g.origins.linger(c, n)
+	for l := range g.covering(c) {
+		l.lingering += n
+	}
 }
 
 // goodbye lets an evicted connection leave, and ends it if it has not gone
@@ -309,9 +357,11 @@ func (g *Gate) status() Status {
 		State: Serving, Boot: g.boot, Active: len(g.held), Lingering: g.lingering,
 		Accepted: g.accepted, Evicted: g.evicted, Refused: g.refused, Limit: g.opt.Limit,
 		HandshakeMS: g.handshakes.p99(time.Now()),
-		Rollout:     g.rollout, Epoch: g.epoch, Step: g.step,
-		Peers: g.peers.said(),
+		Can:         []Ability{CanFrom, CanLevels}, Levels: g.saidLevels(),
+		Peers: g.origins.said(),
 	}
+	told := g.levels[0]
+	s.Rollout, s.Epoch, s.Step = told.rollout, told.epoch, told.step
 	if g.counts {
 		returned := g.returned
 		s.Returned = &returned
@@ -321,14 +371,13 @@ func (g *Gate) status() Status {
 		s.Ticketed = &ticketed
 	}
 	switch {
-	case g.ordered && g.ceiling != nil:
-		ceiling := *g.ceiling
-		s.Ceiling = &ceiling
-	case g.ending && !g.ordered:
+	case told.ordered:
+		s.Ceiling = clone(told.ceiling)
+	case g.ending && !g.ordered():
 		var none int
 		s.Ceiling = &none
 	}
-	if g.ordered || g.ending {
+	if g.ordered() || g.ending {
 		s.State = Draining
 		if s.Held() == 0 {
 			s.State = Drained

@@ -34,7 +34,7 @@ func (g *Gate) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithCancelCause(r.Context())
 		q := &request{ResponseWriter: w, cancel: cancel, began: time.Now(), websocket: isWebSocket(r)}
-		conn, err := g.admit(machineOf(r.RemoteAddr), q)
+		conn, err := g.admit(origin{machineOf(r.RemoteAddr), nodeOf(r.Header)}, q)
 		if err != nil {
 			cancel(err)
 			refuse(w, r, retry, err)

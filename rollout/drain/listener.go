@@ -30,7 +30,7 @@ func (l *listener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		t := &stream{Conn: c}
-		if t.conn, err = l.gate.admit(machine(c.RemoteAddr()), t); err != nil {
+		if t.conn, err = l.gate.admit(origin{addr: machine(c.RemoteAddr())}, t); err != nil {
 			_ = c.Close()
 			continue
 		}

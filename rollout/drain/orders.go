@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -18,47 +19,53 @@ func (s *stale) Error() string { return s.text }
 func (g *Gate) order(o Order) (Status, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	switch {
-	case !g.ordered && o.Epoch <= g.epoch:
-		return Status{}, &stale{fmt.Sprintf("epoch %d was released; an order needs a newer epoch than %d", g.epoch, o.Epoch)}
-	case o.Epoch < g.epoch, o.Epoch == g.epoch && o.Step < g.step:
-		return Status{}, &stale{fmt.Sprintf("epoch %d step %d is older than the last order, epoch %d step %d; send a newer one", o.Epoch, o.Step, g.epoch, g.step)}
-	case g.ordered && o.Epoch == g.epoch && o.Step == g.step:
-		return g.status(), nil
+	l := g.standing(o.levelName())
+	if l == nil {
+		return Status{}, &stale{fmt.Sprintf("%d levels stand already; release one before %q", MaxLevels, o.Level)}
 	}
-	g.rollout, g.epoch, g.step, g.ordered = o.Rollout, o.Epoch, o.Step, true
-	g.ceiling = nil
+	if repeated, err := l.take(o); repeated || err != nil {
+		return g.status(), err
+	}
+	l.rollout, l.epoch, l.step, l.ordered = o.Rollout, o.Epoch, o.Step, true
+	l.ceiling = clone(o.Ceiling)
+	g.cover(l, newFrom(o.From), o.Pick)
 	now := time.Now()
 	var s schedule
 	if o.Ceiling != nil {
-		ceiling := *o.Ceiling
-		g.ceiling = &ceiling
-		s = evenly(len(g.held)-ceiling, now.Add(ms(o.StartMS)), ms(o.OverMS))
+		s = evenly(l.held-*o.Ceiling, now.Add(ms(o.StartMS)), ms(o.OverMS))
 	}
-	g.arrange(o.Pick)
-	g.run(s, now)
-	g.log.Info("drain order taken", "rollout", o.Rollout, "epoch", o.Epoch, "step", o.Step, "active", len(g.held), "closes", s.left, "order", g.pick)
+	g.run(l, s, now)
+	if g.own != nil && g.ordered() {
+		g.run(g.own, schedule{}, now)
+		g.own = nil
+	}
+	g.log.Info("drain order taken", "level", l.name, "rollout", o.Rollout, "epoch", o.Epoch, "step", o.Step, "active", l.held, "closes", s.left, "order", l.queue.pick)
 	return g.status(), nil
 }
 
-// release serves again, and is the last word of its epoch.
+// release ends one level's order, and is the last word of its epoch.
 func (g *Gate) release(r Release) (Status, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if r.Epoch < g.epoch {
-		return Status{}, &stale{fmt.Sprintf("epoch %d is older than the last one, %d; send a newer one", r.Epoch, g.epoch)}
+	l := g.standing(r.levelName())
+	if l == nil {
+		return Status{}, &stale{fmt.Sprintf("%d levels stand already, and %q is none of them", MaxLevels, r.Level)}
 	}
-	if g.ordered {
-		g.log.Info("released from draining", "rollout", r.Rollout, "epoch", r.Epoch, "active", len(g.held))
+	if r.Epoch < l.epoch {
+		return Status{}, &stale{fmt.Sprintf("epoch %d is older than the last one, %d; send a newer one", r.Epoch, l.epoch)}
 	}
-	g.arrange(Random)
-	changed := g.ordered
-	g.rollout, g.epoch, g.step, g.ordered, g.ceiling = r.Rollout, r.Epoch, 0, false, nil
-	switch {
-	case g.ending && changed:
+	if l.ordered {
+		g.log.Info("released from draining", "level", l.name, "rollout", r.Rollout, "epoch", r.Epoch, "active", l.held)
+	}
+	l.rollout, l.epoch, l.step, l.ordered, l.ceiling = r.Rollout, r.Epoch, 0, false, nil
+	g.cover(l, from{}, Random)
+	l.queue = queue{}
+	g.run(l, schedule{}, time.Time{})
+	if i := slices.Index(g.levels, l); i > 0 { // the one that was released last is forgotten last
+		g.levels = append(slices.Delete(g.levels, i, i+1), l)
+	}
+	if g.ending && g.own == nil && !g.ordered() {
 		g.ownPace()
-	case !g.ending:
-		g.run(schedule{}, time.Time{})
 	}
 	return g.status(), nil
 }
@@ -77,10 +84,10 @@ func (g *Gate) Shutdown(ctx context.Context) error {
 	g.mu.Lock()
 	if !g.ending {
 		g.ending = true
-		if !g.ordered {
+		if !g.ordered() {
 			g.ownPace()
 		}
-		g.log.Info("shutting down", "active", len(g.held), "ordered", g.ordered)
+		g.log.Info("shutting down", "active", len(g.held), "ordered", g.ordered())
 	}
 	g.checkEmpty()
 	g.mu.Unlock()
@@ -95,7 +102,8 @@ func (g *Gate) Shutdown(ctx context.Context) error {
 func (g *Gate) ownPace() {
 	now := time.Now()
 	n, distance := len(g.held), max(g.opt.Every/time.Duration(g.opt.Close), 1)
-	g.run(evenly(n, now.Add(rand.N(distance)), distance*time.Duration(n)), now)
+	g.own = &level{held: n}
+	g.run(g.own, evenly(n, now.Add(rand.N(distance)), distance*time.Duration(n)), now)
 }
 
 // left is what is still held, in words.

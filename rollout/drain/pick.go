@@ -41,88 +41,118 @@ func (c *Conn) Active() {
 // clock is in seconds since the gate was made.
 func (g *Gate) clock() uint32 { return uint32(time.Since(g.born) / time.Second) }
 
-// arrange has the next connection to go found quickly. Oldest and Idlest keep
-// held as a binary heap by Conn.before; nothing is admitted while they do.
-func (g *Gate) arrange(p Pick) {
-	if p == "" {
-		p = Random
+// queue is the connections that one level covers, in the order in which they go:
+// Oldest and Idlest are a binary heap by before. It is made when the first one goes.
+// Those that have ended by themselves are passed over when their turn comes. The zero
+// value is Random.
+type queue struct {
+	pick Pick
+	made bool
+	list []queued
+}
+
+type queued struct {
+	*Conn
+	seen uint32 // active, when it was last looked at
+}
+
+// make takes in all that are held and covered.
+func (q *queue) make(g *Gate, f from) {
+	q.made = true
+	for _, c := range g.held {
+		if f.everybody() || f.covers(g.origins.of(c)) {
+			q.list = append(q.list, queued{c, c.active.Load()})
+		}
 	}
-	if p == Random || p == Oldest && g.pick == Oldest {
-		g.pick = p
+	if q.pick == Oldest || q.pick == Idlest {
+		for i := len(q.list)/2 - 1; i >= 0; i-- {
+			q.sink(i)
+		}
+	}
+}
+
+// add takes in one more.
+func (q *queue) add(c *Conn) {
+	if !q.made {
 		return
 	}
-	g.pick = p
-	for _, c := range g.held {
-		c.seen = c.active.Load()
-	}
-	for i := len(g.held)/2 - 1; i >= 0; i-- {
-		g.sink(i)
+	q.list = append(q.list, queued{c, c.active.Load()})
+	if q.pick == Oldest || q.pick == Idlest {
+		q.rise(len(q.list) - 1)
 	}
 }
 
 // maxLooks bounds how long one pick may take.
 const maxLooks = 1000
 
-// next is the connection that goes next. With Idlest, one that was active since
-// it was last looked at sinks to where it belongs; activity is noted to the
-// second, so that each sinks at most once in one. Of more than maxLooks that were
-// active since, the first that was not looked at again goes.
-func (g *Gate) next() *Conn {
-	if g.pick == Random {
-		return g.held[rand.IntN(len(g.held))]
-	}
-	if g.pick == Idlest {
-		for range maxLooks {
-			c := g.held[0]
-			now := c.active.Load()
-			if c.seen == now {
-				break
-			}
-			c.seen = now
-			g.sink(0)
+// next takes out the connection that goes next; nil if there is none. With Idlest, one
+// that was active since it was last looked at sinks to where it belongs; activity is
+// noted to the second, so that each sinks at most once in one. Of more than maxLooks
+// that were active since, the first that was not looked at again goes.
+func (q *queue) next() *Conn {
+	for looks := 0; len(q.list) > 0; {
+		first := 0
+		if q.pick != Oldest && q.pick != Idlest {
+			first = rand.IntN(len(q.list))
+		}
+		c := q.list[first]
+		if now := c.active.Load(); q.pick == Idlest && c.at >= 0 && c.seen != now && looks < maxLooks {
+			looks++
+			q.list[0].seen = now
+			q.sink(0)
+			continue
+		}
+		q.drop(first)
+		if c.at >= 0 {
+			return c.Conn
 		}
 	}
-	return g.held[0]
+	return nil
 }
 
-func (g *Gate) before(i, j int) bool {
-	a, b := g.held[i], g.held[j]
-	if g.pick == Idlest && a.seen != b.seen {
+// drop takes out the one at i: the first, unless they are in no order.
+func (q *queue) drop(i int) {
+	last := len(q.list) - 1
+	q.list[i], q.list[last] = q.list[last], queued{}
+	q.list = q.list[:last]
+	if q.pick == Oldest || q.pick == Idlest {
+		q.sink(i)
+	}
+}
+
+func (q *queue) before(i, j int) bool {
+	a, b := q.list[i], q.list[j]
+	if q.pick == Idlest && a.seen != b.seen {
 		return a.seen < b.seen
 	}
 	return a.nth < b.nth
 }
 
-func (g *Gate) swap(i, j int) {
-	g.held[i], g.held[j] = g.held[j], g.held[i]
-	g.held[i].at, g.held[j].at = int32(i), int32(j)
-}
-
 // sink and rise put the connection at i where it belongs in the heap.
-func (g *Gate) sink(i int) {
+func (q *queue) sink(i int) {
 	for {
 		child := 2*i + 1
-		if child >= len(g.held) {
+		if child >= len(q.list) {
 			return
 		}
-		if right := child + 1; right < len(g.held) && g.before(right, child) {
+		if right := child + 1; right < len(q.list) && q.before(right, child) {
 			child = right
 		}
-		if !g.before(child, i) {
+		if !q.before(child, i) {
 			return
 		}
-		g.swap(i, child)
+		q.list[i], q.list[child] = q.list[child], q.list[i]
 		i = child
 	}
 }
 
-func (g *Gate) rise(i int) {
+func (q *queue) rise(i int) {
 	for i > 0 {
 		parent := (i - 1) / 2
-		if !g.before(i, parent) {
+		if !q.before(i, parent) {
 			return
 		}
-		g.swap(i, parent)
+		q.list[i], q.list[parent] = q.list[parent], q.list[i]
 		i = parent
 	}
 }

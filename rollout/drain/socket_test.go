@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"io"
 	"net"
-	"net/netip"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -27,7 +26,7 @@ func newWire(t *testing.T) *wire {
 	near, far := net.Pipe()
 	w := &wire{gate: New(Options{}), peer: far}
 	w.socket = &socket{stream: stream{Conn: near}}
-	conn, err := w.gate.admit(netip.Addr{}, w.socket)
+	conn, err := w.gate.admit(origin{}, w.socket)
 	if err != nil {
 		t.Fatal(err)
 	}

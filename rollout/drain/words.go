@@ -6,6 +6,7 @@
 package drain
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 )
@@ -30,6 +31,8 @@ type Status struct {
 	// MaxBoot bytes, and the same in every answer of one process. Empty where the
 	// instance has none: there, a total that falls is a new process.
 	Boot string `json:"boot,omitempty"`
+	// Can is what it understands beyond the first version of the contract.
+	Can []Ability `json:"can,omitempty"`
 	// Active is what lasts: connections held now, but for Lingering. It is what
 	// ceilings bound.
 	Active int `json:"active"`
@@ -59,6 +62,56 @@ type Status struct {
 	// IP address, or OtherPeers. What they hold sums up to Held. Nil where the
 	// instance does not say it; nothing is then proven of a proxy that is lost.
 	Peers map[string]Peer `json:"peers,omitzero"`
+	// Levels is each level that an order or a release has named, Rollout's among them; nil
+	// where there is none. Ceiling, Rollout, Epoch and Step above are those of Rollout.
+	Levels map[string]Level `json:"levels,omitempty"`
+}
+
+// Rollout is the level of an order that names none: the funnel's.
+const Rollout = "rollout"
+
+// MaxLevels is how many levels an instance remembers.
+const MaxLevels = 64
+
+// Level is what an instance says of one of its levels: Serving once it was released.
+type Level struct {
+	State State `json:"state"`
+	// Active and Lingering are those of the connections that it covers.
+	Active    int      `json:"active"`
+	Lingering int      `json:"lingering,omitempty"`
+	Ceiling   *int     `json:"ceiling"`
+	Rollout   string   `json:"rollout"`
+	Epoch     uint64   `json:"epoch"`
+	Step      uint64   `json:"step"`
+	From      []string `json:"from,omitempty"` // nil: it covers everybody
+}
+
+// LevelOf is the level of that name: Rollout's also where the instance says no levels.
+// The zero value, of no state, is one that was never named.
+func (s Status) LevelOf(name string) Level {
+	if l, ok := s.Levels[name]; ok || name != Rollout {
+		return l
+	}
+	return Level{State: s.State, Active: s.Active, Lingering: s.Lingering, Ceiling: s.Ceiling, Rollout: s.Rollout, Epoch: s.Epoch, Step: s.Step}
+}
+
+func checkLevels(levels map[string]Level) error {
+	if len(levels) > MaxLevels {
+		return fmt.Errorf("levels has %d entries; it must have at most %d", len(levels), MaxLevels)
+	}
+	for name, l := range levels {
+		if name == "" || len(name) > MaxName {
+			return fmt.Errorf("levels has a name of %d bytes; it must have 1 to %d", len(name), MaxName)
+		}
+		as := Status{State: l.State, Active: l.Active, Lingering: l.Lingering, Ceiling: l.Ceiling, Epoch: l.Epoch, Step: l.Step}
+		if err := as.Check(); err != nil {
+			return fmt.Errorf("level %q: %w", name, err)
+		}
+		if err := checkFrom(l.From); err != nil {
+			return fmt.Errorf("level %q: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // Held is all that the instance holds: what a proxy counts there.
@@ -109,7 +162,11 @@ func (s Status) Check() error {
 	case s.Ceiling != nil && *s.Ceiling < 0:
 		return fmt.Errorf("ceiling is %d; it must be 0 or more, or null", *s.Ceiling)
 	}
-	return checkPeers(s.Peers)
+	if l, ok := s.Levels[Rollout]; ok && (l.Epoch != s.Epoch || l.Step != s.Step || l.Rollout != s.Rollout) {
+		return fmt.Errorf("the level %s says rollout %q, epoch %d, step %d, and the status rollout %q, epoch %d, step %d; they are the same",
+			Rollout, l.Rollout, l.Epoch, l.Step, s.Rollout, s.Epoch, s.Step)
+	}
+	return cmp.Or(checkAbilities(s.Can), checkLevels(s.Levels), checkPeers(s.Peers))
 }
 
 // Order is the body of PUT /drain: refuse new connections, hold at most Ceiling,
@@ -128,13 +185,34 @@ type Order struct {
 	// Pick is which go first, as far as the instance can tell. It is sent only
 	// where it is not empty; an instance that does not know it picks at random.
 	Pick Pick `json:"order,omitempty"`
+	// Level names the order; empty is Rollout. Each level has its own epoch, step and
+	// ceiling, bounds only the connections that it covers, and is replaced or released
+	// by itself. Who is covered by several leaves and is refused by any of them.
+	Level string `json:"level,omitempty"`
+	// From are the nodes whose connections it covers; nil: everybody's. A node is a proxy by
+	// the name that it shows in NodeHeader, or by its IP address where it shows none.
+	From []string `json:"from,omitzero"`
 }
+
+func (o Order) levelName() string   { return cmp.Or(o.Level, Rollout) }
+func (r Release) levelName() string { return cmp.Or(r.Level, Rollout) }
 
 // Release is the body of DELETE /drain: serve again. An Epoch older than the
 // last order's is refused with 409.
 type Release struct {
 	Rollout string `json:"rollout"`
 	Epoch   uint64 `json:"epoch"`
+	Level   string `json:"level,omitempty"` // as in an Order; the others stand on
+}
+
+// Check reports the first rule that the release breaks, in one sentence.
+func (r Release) Check() error { return checkName(r.Level) }
+
+func checkName(level string) error {
+	if len(level) > MaxName {
+		return fmt.Errorf("level has %d bytes; it must have at most %d", len(level), MaxName)
+	}
+	return nil
 }
 
 // MaxOver bounds Order.OverMS and Order.StartMS: a step longer than a day is a
@@ -155,5 +233,5 @@ func (o Order) Check() error {
 	case o.StartMS < 0 || o.StartMS > MaxOver.Milliseconds():
 		return fmt.Errorf("start_ms is %d; it must be between 0 and %d", o.StartMS, MaxOver.Milliseconds())
 	}
-	return o.Pick.Check()
+	return cmp.Or(o.Pick.Check(), checkName(o.Level), checkFrom(o.From))
 }

@@ -41,7 +41,7 @@ func Reason(err error) (reason string, ok bool) {
 // GracefulStop waits for it.
 func Unary(g *drain.Gate) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-		if !passes(info.FullMethod) && g.Status().State != drain.Serving {
+		if !passes(info.FullMethod) && g.Drains(drain.Hooks{Remote: remote(ctx), Node: node(ctx)}) {
 			return nil, refused(g, drain.ErrDraining)
 		}
 		return handler(ctx, req)

@@ -9,10 +9,12 @@ import (
 	"fmt"
 	"net"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 
 	"github.com/sluice-proxy/sluice/rollout/drain"
@@ -44,7 +46,10 @@ func Stream(g *drain.Gate) grpc.StreamServerInterceptor {
 		s := &stream{ServerStream: ss, evicted: make(chan struct{}), receives: info.IsClientStream, outcome: make(chan outcome, 1)}
 		ctx, cancel := context.WithCancelCause(ss.Context())
 		defer cancel(nil)
-		conn, err := g.AdmitFrom(remote(ss.Context()), func() { cancel(drain.ErrEvicted); close(s.evicted) })
+		conn, err := g.AdmitHooks(drain.Hooks{
+			Close:  func() { cancel(drain.ErrEvicted); close(s.evicted) },
+			Remote: remote(ss.Context()), Node: node(ss.Context()),
+		})
 		if err != nil {
 			return refused(g, err)
 		}
@@ -68,6 +73,15 @@ func remote(ctx context.Context) net.Addr {
 		return p.Addr
 	}
 	return nil
+}
+
+// node is the proxy that the stream came through; empty when not known.
+func node(ctx context.Context) string {
+	said := metadata.ValueFromIncomingContext(ctx, drain.NodeHeader)
+	if len(slices.Compact(said)) != 1 {
+		return ""
+	}
+	return said[0]
 }
 
 type connKey struct{}

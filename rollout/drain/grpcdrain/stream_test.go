@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -355,4 +356,43 @@ func TestEveryEvictionIsSeenOnce(t *testing.T) {
 	if st := s.Status(); st.Evicted != uint64(evicted) || st.Accepted != uint64(evicted+own) || st.Active != 0 || evicted+own+refused != 800 {
 		t.Errorf("the clients saw %d evictions, %d own ends, %d refusals; status %+v", evicted, own, refused, st)
 	}
+}
+
+// A level that covers a node ends and refuses only what came through it.
+func TestALevelOfOneNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := serve(t, drain.Options{}, both)
+		through := func(node string) context.Context {
+			return metadata.AppendToOutgoingContext(t.Context(), "x-envoy-downstream-service-node", node)
+		}
+		var streams []grpc.ClientStream
+		for _, node := range []string{"edge-1", "edge-2"} {
+			c, err := s.cc.NewStream(through(node), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/test.Chat/Talk")
+			if err == nil {
+				err = c.SendMsg(wrapperspb.String("hello"))
+			}
+			if err == nil {
+				err = c.RecvMsg(new(text))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			streams = append(streams, c)
+		}
+		s.order(drain.Order{Level: "edge", From: []string{"edge-1"}, Ceiling: new(0)})
+		_, err := end(streams[0])
+		mustBe(t, err, grpcdrain.Evicted)
+		for node, want := range map[string]string{"edge-1": grpcdrain.Draining, "edge-2": ""} {
+			err := s.cc.Invoke(through(node), "/test.Chat/Say", wrapperspb.String("x"), new(text))
+			if got, _ := grpcdrain.Reason(err); got != want {
+				t.Errorf("a call through %s: %v, want %q", node, err, want)
+			}
+		}
+		if err := streams[1].SendMsg(wrapperspb.String("still here")); err != nil {
+			t.Error(err)
+		}
+		if err := streams[1].RecvMsg(new(text)); err != nil {
+			t.Errorf("the stream through edge-2: %v", err)
+		}
+	})
 }
