@@ -5,38 +5,11 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 )
-
-// Options configure a Gate. The zero value is ready to use: no limit, an own
-// pace of 100 per second, an endpoint for loopback only.
-type Options struct {
-	// Limit is the most connections held at once; above it new ones are refused.
-	// 0 is no limit.
-	Limit int
-	// Close per Every is the pace of Shutdown without orders. Default 100 per 1s.
-	Close int
-	Every time.Duration
-	// RetryAfter is what refused HTTP clients are told to wait, in whole seconds
-	// rounded up. Default 1s.
-	RetryAfter time.Duration
-	// CloseWait is how long an evicted connection waits for the peer's goodbye
-	// before it is ended. What goes on nevertheless counts as lingering. Default 1s.
-	CloseWait time.Duration
-	// Token guards Endpoint as a bearer token. Without one the endpoint answers
-	// only direct requests from loopback.
-	Token string
-	// CountsReturns says that the application calls Returned, so that the status
-	// reports 0 and not null before the first returning client.
-	CountsReturns bool
-	// CountsTickets says that the application calls Conn.Ticketed, so that the status
-	// reports ticketed from the beginning.
-	CountsTickets bool
-	// Logger is told about orders and shutdown; nil logs nothing.
-	Logger *slog.Logger
-}
 
 // Errors that tell why a connection was refused or has ended.
 var (
@@ -45,7 +18,8 @@ var (
 	// ErrFull: refused because Options.Limit connections are held.
 	ErrFull = errors.New("full: the limit of connections is reached; connect to another instance")
 	// ErrEvicted is the cause (context.Cause) of the context of a plain or
-	// streaming request that the funnel ends.
+	// streaming request that the funnel ends, and wrapped by the error of what is
+	// written after a goodbye.
 	ErrEvicted = errors.New("evicted: the instance lets its connections go")
 )
 
@@ -60,6 +34,7 @@ type Gate struct {
 	born time.Time
 
 	handshakes handshakes
+	closeFrame []byte // a WebSocket's goodbye
 
 	mu        sync.Mutex
 	held      []*Conn // Conn.at is the index here
@@ -87,19 +62,13 @@ func New(opt Options) *Gate {
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
 	}
-	orDefault(&g.opt.Close, 100)
-	orDefault(&g.opt.Every, time.Second)
-	orDefault(&g.opt.RetryAfter, time.Second)
-	orDefault(&g.opt.CloseWait, time.Second)
-	g.opt.Limit = max(g.opt.Limit, 0)
+	g.opt.complete()
+	g.closeFrame = g.opt.farewell()
 	return g
 }
 
-func orDefault[T int | time.Duration](v *T, def T) {
-	if *v <= 0 {
-		*v = def
-	}
-}
+// CloseFrame is what an evicted WebSocket is told, for servers that write frames.
+func (g *Gate) CloseFrame() []byte { return slices.Clone(g.closeFrame) }
 
 // RetryAfter and CloseWait are those of the options, or their defaults.
 func (g *Gate) RetryAfter() time.Duration { return g.opt.RetryAfter }

@@ -1,39 +1,43 @@
 package drain
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"errors"
-	"io"
 	"math"
-	"net"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 )
 
 // Handler wraps the handler of any net/http server. While draining or above the
-// limit it answers 503 with Retry-After. A request is held while next runs, and
+// limit it answers 503 with Retry-After and RefusedHeader; what Options.Pass names is
+// served uncounted. A request is held while next runs, and
 // a connection that next takes over (Hijack, as WebSocket libraries do) until it
 // is closed. When evicted,
-//   - a WebSocket gets a close frame 1012 "service restart" between two frames;
-//     what the application writes afterwards is dropped, its reads go on until
-//     the peer's close frame, and after CloseWait the connection is closed;
+//   - a WebSocket gets a close frame, 1012 "service restart" or as in the options,
+//     between two messages, or between two frames of one that takes longer than
+//     CloseWait; its reads go on until the peer's close frame, and after CloseWait
+//     the connection is closed;
 //   - another upgraded connection gets a FIN and is closed after CloseWait;
 //   - a plain or streaming response has its request's context cancelled with
 //     ErrEvicted as its cause and ends when next returns; if that takes longer
-//     than CloseWait, reads and writes fail.
+//     than CloseWait, its connection is closed, or over HTTP/2 its stream reset.
+//     Streams of gRPC, gRPC-Web and Connect end with the code unavailable.
 //
-// Other requests of the same HTTP/1.1 or HTTP/2 connection are not touched.
+// What is written after the goodbye fails with an error that wraps ErrEvicted, and what
+// is read or written after the connection was closed with one that wraps net.ErrClosed
+// too. A connection that next has taken over and forgotten is closed when next has
+// returned and a read or write has failed. Other requests of the same HTTP/1.1 or HTTP/2
+// connection are not touched.
 func (g *Gate) Handler(next http.Handler) http.Handler {
 	retry := strconv.Itoa(int(math.Ceil(g.opt.RetryAfter.Seconds())))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if g.opt.Pass != nil && g.opt.Pass(r) {
+			next.ServeHTTP(w, r)
+			return
+		}
 		ctx, cancel := context.WithCancelCause(r.Context())
-		q := &request{ResponseWriter: w, cancel: cancel, began: time.Now(), websocket: isWebSocket(r)}
+		q := &request{ResponseWriter: w, ctx: ctx, cancel: cancel, began: time.Now(), websocket: isWebSocket(r), rpc: callOf(r)}
 		conn, err := g.admit(origin{machineOf(r.RemoteAddr), nodeOf(r.Header)}, q)
 		if err != nil {
 			cancel(err)
@@ -44,14 +48,20 @@ func (g *Gate) Handler(next http.Handler) http.Handler {
 		defer q.finish()
 		r = r.WithContext(context.WithValue(ctx, connKey{}, conn))
 		if r.Body != nil && r.Body != http.NoBody {
-			r.Body = &body{noted{r.Body, conn}, r.Body}
+			r.Body = &body{q, r.Body}
 		}
-		next.ServeHTTP(q, r)
+		next.ServeHTTP(q.abilities(), r)
 	})
 }
 
+// RefusedHeader stands in every response by which a gate refuses: "draining" or "full".
+// No handler has seen such a request, so that a proxy may send it to another instance.
+const RefusedHeader = "X-Sluice-Refused"
+
 func refuse(w http.ResponseWriter, r *http.Request, retry string, err error) {
 	w.Header().Set("Retry-After", retry)
+	word, _, _ := strings.Cut(err.Error(), ":")
+	w.Header().Set(RefusedHeader, word)
 	if r.ProtoMajor == 1 {
 		w.Header().Set("Connection", "close") // so that the client connects anew, to another instance
 	}
@@ -78,141 +88,4 @@ func Returned(r *http.Request) {
 	if c, ok := r.Context().Value(connKey{}).(*Conn); ok {
 		c.Returned()
 	}
-}
-
-// request is one request while its handler runs. It is the ResponseWriter that
-// the handler sees, and the owner of the connection until it is hijacked.
-type request struct {
-	http.ResponseWriter
-	conn      *Conn
-	cancel    context.CancelCauseFunc
-	began     time.Time
-	websocket bool
-	switched  bool // 101 was written through WriteHeader
-
-	mu    sync.Mutex
-	taken bool // hijacked
-	done  bool // the handler has returned
-}
-
-func (q *request) leave() {
-	// A WebSocket handshake under way is let through, to be told 1012.
-	if !q.websocket {
-		q.cancel(ErrEvicted)
-	}
-}
-
-// force ends the connection, not the counting: the request lingers until its
-// handler returns.
-func (q *request) force() (over bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.taken || q.done {
-		return false // after the handler the deadlines would hit the connection's next request
-	}
-	q.cancel(ErrEvicted)
-	c := http.NewResponseController(q.ResponseWriter)
-	past := time.Unix(1, 0)
-	_ = c.SetWriteDeadline(past)
-	_ = c.SetReadDeadline(past)
-	return false
-}
-
-func (q *request) finish() {
-	q.mu.Lock()
-	q.done = true
-	taken := q.taken
-	q.mu.Unlock()
-	q.cancel(nil)
-	if !taken {
-		q.conn.Done()
-	}
-}
-
-// Hijack hands the connection over; see Handler.
-func (q *request) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.done {
-		return nil, nil, errors.New("hijack: the handler has returned")
-	}
-	nc, brw, err := http.NewResponseController(q.ResponseWriter).Hijack()
-	if err != nil {
-		return nil, nil, err
-	}
-	q.taken = true
-	q.conn.gate.Handshake(time.Since(q.began))
-	var taken interface {
-		net.Conn
-		owner
-	} = &stream{Conn: nc, conn: q.conn}
-	if q.websocket {
-		ws := &socket{stream: stream{Conn: nc, conn: q.conn}}
-		if q.switched {
-			ws.frames.skipHead()
-		}
-		taken = ws
-	}
-	brw.Writer.Reset(taken)
-	readThrough(brw.Reader, taken)
-	if q.conn.handOver(taken) {
-		go q.conn.goodbye(taken)
-	}
-	return taken, brw, nil
-}
-
-// readThrough has br go on with c, behind what it has read already.
-func readThrough(br *bufio.Reader, c net.Conn) {
-	b, _ := br.Peek(br.Buffered())
-	if len(b) == 0 {
-		br.Reset(c)
-		return
-	}
-	b = bytes.Clone(b)
-	br.Reset(io.MultiReader(bytes.NewReader(b), c))
-	_, _ = br.Peek(len(b))
-}
-
-// noted is a reader whose reads are activity of conn.
-type noted struct {
-	io.Reader
-	conn *Conn
-}
-
-func (r *noted) Read(p []byte) (int, error) {
-	n, err := r.Reader.Read(p)
-	r.conn.Active()
-	return n, err
-}
-
-type body struct {
-	noted
-	io.Closer
-}
-
-func (q *request) Write(p []byte) (int, error) {
-	q.conn.Active()
-	return q.ResponseWriter.Write(p)
-}
-
-func (q *request) WriteHeader(code int) {
-	q.switched = q.switched || code == http.StatusSwitchingProtocols
-	q.ResponseWriter.WriteHeader(code)
-}
-
-// Unwrap is for http.ResponseController.
-func (q *request) Unwrap() http.ResponseWriter { return q.ResponseWriter }
-
-func (q *request) FlushError() error { return http.NewResponseController(q.ResponseWriter).Flush() }
-func (q *request) Flush()            { _ = q.FlushError() }
-
-// ReadFrom keeps the short way of a file (sendfile).
-func (q *request) ReadFrom(r io.Reader) (int64, error) {
-	switch r.(type) {
-	case *os.File, *io.LimitedReader:
-		q.conn.Active()
-		defer q.conn.Active()
-		return io.Copy(q.ResponseWriter, r)
-	}
-	return io.Copy(q.ResponseWriter, &noted{r, q.conn})
 }

@@ -3,7 +3,6 @@ package drain_test
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -144,28 +143,3 @@ func TestReturnedThroughTheRequest(t *testing.T) {
 	}
 }
 
-// What handlers ask of a ResponseWriter still works behind the gate.
-func TestResponseWriterKeepsItsAbilities(t *testing.T) {
-	i := newInstance(t, patient, plain, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := http.NewResponseController(w)
-		if err := errors.Join(c.SetWriteDeadline(time.Now().Add(time.Minute)), c.EnableFullDuplex(), c.Flush()); err != nil {
-			t.Error(err)
-		}
-		if _, ok := w.(io.ReaderFrom); !ok {
-			t.Error("no io.ReaderFrom")
-		}
-		hello(w)
-	}))
-	i.get(t, "/")
-	i.emptied(t)
-	two := newInstance(t, patient, http2, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, _, err := w.(http.Hijacker).Hijack(); !errors.Is(err, http.ErrNotSupported) {
-			t.Errorf("hijack over HTTP/2: %v, want ErrNotSupported", err)
-		}
-		hello(w)
-	}))
-	if res, _ := two.get(t, "/"); res.ProtoMajor != 2 {
-		t.Errorf("served over %s, want HTTP/2", res.Proto)
-	}
-	two.emptied(t)
-}

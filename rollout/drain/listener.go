@@ -1,7 +1,6 @@
 package drain
 
 import (
-	"errors"
 	"io"
 	"net"
 )
@@ -38,46 +37,17 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
-// stream is a connection without a goodbye of its own.
-type stream struct {
-	net.Conn
-	conn *Conn
+func (s *stream) ReadFrom(r io.Reader) (int64, error) {
+	n, err := s.copy(s.Conn, r)
+	return n, s.told(err)
 }
 
-func (s *stream) leave()             { _ = s.CloseWrite() }
-func (s *stream) force() (over bool) { _ = s.Conn.Close(); return true }
-
-func (s *stream) Read(p []byte) (int, error) {
-	n, err := s.Conn.Read(p)
-	s.conn.Active()
-	return n, err
+func (s *stream) WriteTo(w io.Writer) (int64, error) {
+	s.reading.Lock()
+	n, err := s.copy(w, s.Conn)
+	s.reading.Unlock()
+	return n, s.told(err)
 }
-
-func (s *stream) Write(p []byte) (int, error) {
-	s.conn.Active()
-	return s.Conn.Write(p)
-}
-
-func (s *stream) Close() error {
-	s.conn.Done()
-	return s.Conn.Close()
-}
-
-// Returned is Conn.Returned.
-func (s *stream) Returned() { s.conn.Returned() }
-
-// CloseWrite sends a FIN.
-func (s *stream) CloseWrite() error { return closeWrite(s.Conn) }
-
-func closeWrite(c net.Conn) error {
-	if half, ok := c.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite()
-	}
-	return errors.ErrUnsupported
-}
-
-func (s *stream) ReadFrom(r io.Reader) (int64, error) { return s.copy(s.Conn, r) }
-func (s *stream) WriteTo(w io.Writer) (int64, error)  { return s.copy(w, s.Conn) }
 
 const (
 	bufferSize = 4 << 10   // bytes

@@ -1,22 +1,28 @@
 package drain
 
 import (
+	"fmt"
 	"io"
+	"net"
 	"sync"
-	"sync/atomic"
+	"time"
+)
 
-	"github.com/sluice-proxy/sluice/rollout/drain/wsframe"
+// Errors of connections that were let go.
+var (
+	errGoodbye = fmt.Errorf("write after the goodbye: %w", ErrEvicted)
+	errForced  = fmt.Errorf("%w, and ended after CloseWait: %w", ErrEvicted, net.ErrClosed)
 )
 
 // socket is a WebSocket as the application's library sees it: its writes are
-// followed frame by frame, so that the gate can say goodbye between two frames.
+// followed frame by frame, so that the gate can say goodbye between two messages.
 type socket struct {
 	stream
-	leaving atomic.Bool
 
 	mu     sync.Mutex // held while writing
 	frames frames
-	said   bool // the goodbye has gone out, what follows is dropped
+	said   bool // the goodbye has gone out, nothing may follow
+	hurry  bool // CloseWait has passed: between two frames will do. Belongs to mu
 }
 
 // leave may wait for a write that is under way; force ends that wait.
@@ -31,33 +37,58 @@ func (s *socket) leave() {
 	s.sayGoodbye()
 }
 
+// force gives a client whose message did not end within CloseWait its goodbye within
+// the message, and as long again to answer. Within a frame there is no room for one.
+func (s *socket) force() (over bool) {
+	if s.mu.TryLock() {
+		said := s.said
+		s.hurry = true
+		s.sayGoodbye()
+		late := s.said && !said
+		s.mu.Unlock()
+		if late {
+			time.AfterFunc(s.conn.gate.opt.CloseWait, func() {
+				s.stream.force()
+				s.conn.Done()
+			})
+			return false
+		}
+	}
+	return s.stream.force()
+}
+
 // sayGoodbye sends the close frame if nothing is under way; otherwise the Write
-// that completes the frame does. An application that has sent its own is not
+// that completes the message does. An application that has sent its own is not
 // interrupted.
 func (s *socket) sayGoodbye() {
-	if s.said || !s.frames.between() {
+	if s.said || !s.frames.between() || !s.hurry && s.frames.InMessage() {
 		return
 	}
 	s.said = true
 	if !s.frames.Closed() {
-		_, _ = s.Conn.Write([]byte(wsframe.ServiceRestart))
+		_, _ = s.Conn.Write(s.conn.gate.closeFrame)
 	}
 }
 
+// Write fails once the goodbye has gone out.
 func (s *socket) Write(p []byte) (int, error) {
 	s.conn.Active()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	written := 0
 	for {
-		if s.leaving.Load() {
+		leaving := s.leaving.Load()
+		if leaving {
 			s.sayGoodbye()
 		}
-		if s.said {
-			return len(p), nil
+		switch {
+		case s.forced.Load():
+			return written, errForced
+		case s.said:
+			return written, errGoodbye
 		}
 		rest := p[written:]
-		if s.leaving.Load() {
+		if leaving {
 			ahead := s.frames
 			rest = rest[:ahead.next(rest)]
 		}
@@ -68,9 +99,31 @@ func (s *socket) Write(p []byte) (int, error) {
 			if s.leaving.Load() {
 				s.sayGoodbye()
 			}
-			return written, err
+			return written, s.ended(err)
 		}
 	}
+}
+
+// Read takes the peer's end for what it is: no WebSocket lives on half.
+func (s *socket) Read(p []byte) (int, error) {
+	n, err := s.stream.Read(p)
+	if err == io.EOF {
+		s.gone()
+	}
+	return n, err
+}
+
+// Close has a client that is being let go read its goodbye first.
+func (s *socket) Close() error {
+	if s.leaving.Load() && s.mu.TryLock() {
+		s.hurry = true
+		s.sayGoodbye()
+		if s.said {
+			s.halve()
+		}
+		s.mu.Unlock()
+	}
+	return s.stream.Close()
 }
 
 // ReadFrom must not go around Write.

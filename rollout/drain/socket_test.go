@@ -4,6 +4,7 @@ package drain
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net"
 	"slices"
@@ -49,38 +50,62 @@ func (w *wire) evict(t *testing.T) {
 	synctest.Wait()
 }
 
-// Wherever the eviction falls, the goodbye stands behind the frame (or the
-// response head) that was under way, and nothing after it.
-func TestGoodbyeStandsBetweenTwoFrames(t *testing.T) {
+// Wherever the eviction falls, the goodbye stands behind the message (or the response
+// head) that was under way, and behind a frame of it if it takes longer than CloseWait;
+// what is written after it fails.
+func TestGoodbyeStandsBetweenTwoMessages(t *testing.T) {
 	before := slices.Concat([]byte(upgraded), frame(0x81, 3), frame(0x02, 200))
-	after := slices.Concat(frame(0x80, 4), frame(0x81, 1))
+	after := slices.Concat(frame(0x89, 1), frame(0x80, 4), frame(0x81, 1))
 	all := slices.Concat(before, after)
+	whole := func(at int) bool {
+		var f frames
+		f.follow(all[:at])
+		return !f.InMessage()
+	}
 	for cut := range len(all) {
-		synctest.Test(t, func(t *testing.T) {
-			w := newWire(t)
-			if cut > 0 {
-				w.write(t, all[:cut])
-			}
-			w.evict(t)
-			w.write(t, all[cut:])
-			w.write(t, frame(0x81, 9))
-			if err := w.Close(); err != nil {
-				t.Fatal(err)
-			}
-			synctest.Wait()
-			end := 0
-			for _, at := range boundaries(all, false, 1) {
-				if end = at; at >= cut {
-					break
+		for _, late := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWire(t)
+				if cut > 0 {
+					w.write(t, all[:cut])
 				}
-			}
-			if want := string(all[:end]) + wsframe.ServiceRestart; w.got.String() != want {
-				t.Fatalf("evicted after %d bytes the peer read %q, want %q", cut, w.got.String(), want)
-			}
-			if s := w.gate.Status(); s.Evicted != 1 || w.gate.lingering != 0 {
-				t.Fatalf("status %+v with %d closing, want 1 evicted and gone", s, w.gate.lingering)
-			}
-		})
+				w.evict(t)
+				end := 0
+				for _, at := range boundaries(all, false, 1) {
+					if end = at; at >= cut && (late || whole(at)) {
+						break
+					}
+				}
+				want := string(all[:end]) + wsframe.ServiceRestart
+				synctest.Wait()
+				if late && end > cut { // nothing can be told in the middle of a frame
+					want = string(all[:cut])
+				}
+				if late {
+					time.Sleep(time.Second + time.Millisecond)
+				}
+				synctest.Wait()
+				n, err := w.Write(all[cut:])
+				if len(want) == cut {
+					if n != 0 || !errors.Is(err, ErrEvicted) || !errors.Is(err, net.ErrClosed) {
+						t.Fatalf("evicted after %d bytes, which are no frame: write returned %d, %v", cut, n, err)
+					}
+				} else if n != end-cut || end < len(all) && !errors.Is(err, ErrEvicted) || end == len(all) && err != nil {
+					t.Fatalf("evicted after %d bytes write returned %d, %v; want %d", cut, n, err, end-cut)
+				}
+				if n, err = w.Write(frame(0x81, 9)); n != 0 || !errors.Is(err, ErrEvicted) {
+					t.Fatalf("after the goodbye write returned %d, %v", n, err)
+				}
+				_ = w.Close()
+				synctest.Wait()
+				if w.got.String() != want {
+					t.Fatalf("evicted after %d bytes (late %v) the peer read %q, want %q", cut, late, w.got.String(), want)
+				}
+				if s := w.gate.Status(); s.Evicted != 1 || s.Lingering != 0 {
+					t.Fatalf("status %+v, want 1 evicted and gone", s)
+				}
+			})
+		}
 	}
 }
 

@@ -1,0 +1,73 @@
+package drain
+
+import (
+	"cmp"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/drain/wsframe"
+)
+
+// Options configure a Gate. The zero value is ready to use: no limit, an own
+// pace of 100 per second, an endpoint for loopback only.
+type Options struct {
+	// Limit is the most connections held at once; above it new ones are refused.
+	// 0 is no limit.
+	Limit int
+	// Close per Every is the pace of Shutdown without orders. Default 100 per 1s.
+	Close int
+	Every time.Duration
+	// RetryAfter is what refused HTTP clients are told to wait, in whole seconds
+	// rounded up. Default 1s.
+	RetryAfter time.Duration
+	// CloseWait is how long an evicted connection waits for the peer's goodbye
+	// before it is ended. What goes on nevertheless counts as lingering. Default 1s.
+	CloseWait time.Duration
+	// CloseCode is the status of the close frame that an evicted WebSocket gets, and
+	// CloseReason the text behind it, at most 112 bytes. Default 1012, "service restart".
+	// Clients that do not know 1012 (.NET before 8, Netty, Starscream) are told 1001.
+	CloseCode   int
+	CloseReason string
+	// Pass names requests that Handler serves whatever the gate does, and counts
+	// nowhere, such as health checks: they end no client's connection. Default: none.
+	Pass func(*http.Request) bool
+	// Token guards Endpoint as a bearer token. Without one the endpoint answers
+	// only direct requests from loopback.
+	Token string
+	// CountsReturns says that the application calls Returned, so that the status
+	// reports 0 and not null before the first returning client.
+	CountsReturns bool
+	// CountsTickets says that the application calls Conn.Ticketed, so that the status
+	// reports ticketed from the beginning.
+	CountsTickets bool
+	// Logger is told about orders and shutdown; nil logs nothing.
+	Logger *slog.Logger
+}
+
+// complete sets the defaults.
+func (o *Options) complete() {
+	orDefault(&o.Close, 100)
+	orDefault(&o.Every, time.Second)
+	orDefault(&o.RetryAfter, time.Second)
+	orDefault(&o.CloseWait, time.Second)
+	o.Limit = max(o.Limit, 0)
+}
+
+func orDefault[T int | time.Duration](v *T, def T) {
+	if *v <= 0 {
+		*v = def
+	}
+}
+
+// farewell is the close frame. 1005, 1006 and 1015 must not be sent (RFC 6455, 7.4.1).
+func (o Options) farewell() []byte {
+	const mostReason = 112 // bytes, so that something fits behind it
+	reason := o.CloseReason[:min(len(o.CloseReason), mostReason)]
+	switch code := o.CloseCode; {
+	case code < 1000 || code > 4999 || code == 1005 || code == 1006 || code == 1015:
+		return wsframe.Goodbye(1012, cmp.Or(reason, "service restart"))
+	default:
+		return wsframe.Goodbye(uint16(code), reason)
+	}
+}

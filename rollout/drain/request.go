@@ -1,0 +1,152 @@
+package drain
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// request is one request while its handler runs. It is the ResponseWriter that
+// the handler sees, and the owner of the connection until it is hijacked.
+type request struct {
+	http.ResponseWriter
+	conn      *Conn
+	ctx       context.Context
+	cancel    context.CancelCauseFunc
+	began     time.Time
+	websocket bool
+	switched  bool // 101 was written through WriteHeader
+	rpc       call
+
+	mu    sync.Mutex
+	taken taken // nil: not hijacked
+	done  bool  // the handler has returned
+
+	left    atomic.Bool // it was told to go
+	forced  atomic.Bool // … and ended after CloseWait
+	writing sync.Mutex  // held while the handler writes
+	reading sync.Mutex  // held while it reads the body
+}
+
+// taken is a connection that was hijacked.
+type taken interface {
+	net.Conn
+	owner
+	forget()
+}
+
+func (q *request) leave() {
+	// A WebSocket handshake under way is let through, to be told 1012.
+	if !q.websocket {
+		q.left.Store(true)
+		q.cancel(ErrEvicted)
+	}
+}
+
+// force ends the connection, not the counting: the request lingers until its
+// handler returns. A handshake under way is let through, however late.
+func (q *request) force() (over bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.taken != nil || q.done || q.websocket {
+		return false // after the handler it would hit the connection's next request
+	}
+	q.forced.Store(true)
+	c := http.NewResponseController(q.ResponseWriter)
+	past := time.Unix(1, 0)
+	_ = c.SetWriteDeadline(past) // over HTTP/2 it resets the stream
+	_ = c.SetReadDeadline(past)
+	// What the handler reads or writes returns by that, and it begins nothing anew.
+	q.writing.Lock()
+	defer q.writing.Unlock()
+	q.reading.Lock()
+	defer q.reading.Unlock()
+	if nc, _, err := c.Hijack(); err == nil {
+		_ = nc.Close()
+	}
+	return false
+}
+
+func (q *request) finish() {
+	q.mu.Lock()
+	q.done = true
+	taken := q.taken
+	q.mu.Unlock()
+	q.cancel(nil)
+	if taken != nil {
+		taken.forget()
+		return
+	}
+	q.conn.Done()
+	if q.left.Load() && !q.forced.Load() {
+		q.rpc.endTrailers(q.ResponseWriter.Header())
+	}
+}
+
+// hijack hands the connection over; see Handler.
+func (q *request) hijack() (net.Conn, *bufio.ReadWriter, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case q.done:
+		return nil, nil, errors.New("hijack: the handler has returned")
+	case q.forced.Load():
+		return nil, nil, errForced
+	}
+	nc, brw, err := http.NewResponseController(q.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	q.conn.gate.Handshake(time.Since(q.began))
+	if q.websocket {
+		ws := &socket{stream: stream{Conn: nc, conn: q.conn}}
+		if q.switched {
+			ws.frames.skipHead()
+		}
+		q.taken = ws
+	} else {
+		q.taken = &stream{Conn: nc, conn: q.conn}
+	}
+	brw.Writer.Reset(q.taken)
+	readThrough(brw.Reader, q.taken)
+	if q.conn.handOver(q.taken) {
+		go q.conn.goodbye(q.taken)
+	}
+	return q.taken, brw, nil
+}
+
+// readThrough has br go on with c, behind what it has read already.
+func readThrough(br *bufio.Reader, c net.Conn) {
+	b, _ := br.Peek(br.Buffered())
+	if len(b) == 0 {
+		br.Reset(c)
+		return
+	}
+	b = bytes.Clone(b)
+	br.Reset(io.MultiReader(bytes.NewReader(b), c))
+	_, _ = br.Peek(len(b))
+}
+
+// body is a request's body, whose reads are activity.
+type body struct {
+	*request
+	io.ReadCloser
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	b.reading.Lock()
+	defer b.reading.Unlock()
+	if b.forced.Load() {
+		return 0, errForced
+	}
+	n, err := b.ReadCloser.Read(p)
+	b.conn.Active()
+	return n, err
+}
