@@ -73,7 +73,7 @@ var house = []room{
 		why: "the operator's words are rollout's, the replicas' are the exchange's; what speaks HTTP needs no store and no Envoy"},
 	{dir: "rollout/sim", ours: []string{"rollout", "discovery", "rollout/drain", "rollout/units"},
 		why: "the simulation holds the real decisions against a world without I/O"},
-	{dir: "rollout/store/*", ours: []string{"rollout", "discovery"}, foreign: []string{"github.com/hashicorp/consul/api", "github.com/google/renameio/v2"},
+	{dir: "rollout/store/*", ours: []string{"rollout", "discovery"}, foreign: []string{"github.com/hashicorp/consul/api", "golang.org/x/sys/unix"},
 		why: "a store keeps bytes by compare-and-swap and knows nothing of drains or proxies"},
 	{dir: "rollout/outside", ours: []string{"rollout", "discovery", "internal/level", "rollout/units"}, foreign: []string{"github.com/prometheus/client_golang/api", "github.com/prometheus/common/model"},
 		why: "what asks gates and calls hooks gives answers and decides nothing"},

@@ -27,6 +27,9 @@ type Builder struct {
 	shared   map[string]served // by listener
 	admitted []admitted
 	runtime  resource.Resource
+
+	refs  []resource.Ref // what was made, in the order in which it was
+	order []int          // sorted: indexes of refs
 }
 
 // built is what a wish of a service was made into.
@@ -87,9 +90,24 @@ func (b *Builder) Build(c edge.Config, w rollout.Wishes) ([]resource.Resource, m
 	if b.runtime.Message == nil || !slices.Equal(b.admitted, admit) {
 		b.admitted, b.runtime = admit, runtime(admit)
 	}
-	out = append(out, b.runtime)
-	slices.SortFunc(out, compare)
-	return out, errs
+	return b.arranged(append(out, b.runtime)), errs
+}
+
+// arranged is all, sorted: mostly the same is made as the time before, so that nothing
+// has to be compared.
+func (b *Builder) arranged(all []resource.Resource) []resource.Resource {
+	if !slices.EqualFunc(all, b.refs, func(r resource.Resource, ref resource.Ref) bool { return r.Ref == ref }) {
+		b.refs, b.order = make([]resource.Ref, len(all)), make([]int, len(all))
+		for i, r := range all {
+			b.refs[i], b.order[i] = r.Ref, i
+		}
+		slices.SortStableFunc(b.order, func(i, j int) int { return compare(all[i], all[j]) })
+	}
+	sorted := make([]resource.Resource, len(all))
+	for i, at := range b.order {
+		sorted[i] = all[at]
+	}
+	return sorted
 }
 
 // begin forgets everything: another configuration may change anything.

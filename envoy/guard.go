@@ -59,15 +59,25 @@ type Refusal struct {
 // published, must not be told next; none means that telling them ends no
 // established connection. The order in which next is told (see Resource.After)
 // is kept by the one who tells. A message that is published already is not validated
-// again. On a Refusal nothing of next is published; the
-// caller may build again with the last good wish of the Services that are named.
+// again, nor, where the same names are published as before, what it refers to. On a
+// Refusal nothing of next is published; the caller may build again with the last good
+// wish of the Services that are named.
 func Safe(published, next []resource.Resource, may May) []Refusal {
-	g := guard{before: index(published), after: index(next), may: may}
+	g := guard{next: next, may: may}
+	named := slices.EqualFunc(published, next, func(was, now resource.Resource) bool { return was.Ref == now.Ref })
+	same := func(i int) bool { return named && published[i].Message == next[i].Message }
+	var before map[resource.Ref]*resource.Resource
+	if !named {
+		before = index(published)
+	}
 	for i, r := range next {
-		if g.after[r.Ref] != &next[i] {
+		if same(i) {
+			continue
+		}
+		if !named && g.after(r.Ref) != &next[i] {
 			g.refuse(Twice, r, "is there twice; publish it once")
 		}
-		if was := g.before[r.Ref]; was == nil || was.Message != r.Message {
+		if was := before[r.Ref]; was == nil || was.Message != r.Message {
 			g.valid(r)
 		}
 		if r.Type == ClusterType {
@@ -76,8 +86,16 @@ func Safe(published, next []resource.Resource, may May) []Refusal {
 		g.reaches(r)
 	}
 	for i := range published {
+		if same(i) {
+			continue
+		}
 		was := published[i]
-		now := g.after[was.Ref]
+		var now *resource.Resource
+		if named {
+			now = &next[i]
+		} else {
+			now = g.after(was.Ref)
+		}
 		switch was.Type {
 		case ListenerType:
 			g.listener(was, now)
@@ -93,9 +111,18 @@ func Safe(published, next []resource.Resource, may May) []Refusal {
 }
 
 type guard struct {
-	before, after map[resource.Ref]*resource.Resource
-	may           May
-	refusals      []Refusal
+	next     []resource.Resource
+	may      May
+	refusals []Refusal
+	indexed  map[resource.Ref]*resource.Resource // next, once one of it is looked for
+}
+
+// after is what of that name is in next; nil: nothing is.
+func (g *guard) after(ref resource.Ref) *resource.Resource {
+	if g.indexed == nil {
+		g.indexed = index(g.next)
+	}
+	return g.indexed[ref]
 }
 
 func index(rs []resource.Resource) map[resource.Ref]*resource.Resource {
@@ -160,7 +187,7 @@ func (g *guard) cluster(r resource.Resource, m *clusterv3.Cluster) {
 // endpointed: a cluster's endpoints come with it, or it would warm up for seconds and
 // then serve nothing.
 func (g *guard) endpointed(r resource.Resource) {
-	if g.after[resource.Ref{Type: EndpointType, Name: r.Name}] == nil {
+	if g.after(resource.Ref{Type: EndpointType, Name: r.Name}) == nil {
 		g.refuse(EndpointsMissing, r, "comes without its endpoints; publish them with it, even if there are none")
 	}
 }
@@ -171,7 +198,7 @@ func (g *guard) reaches(r resource.Resource) {
 		total := uint64(0)
 		for _, t := range choice {
 			total += t.weight
-			if g.after[resource.Ref{Type: ClusterType, Name: t.cluster}] == nil {
+			if g.after(resource.Ref{Type: ClusterType, Name: t.cluster}) == nil {
 				g.refuse(UnknownCluster, r, "sends connections to cluster %s, which is not there; publish the cluster too, or take the route away", t.cluster)
 			}
 		}

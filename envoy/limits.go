@@ -95,7 +95,7 @@ func (g *guard) limits(r resource.Resource, m *runtimev3.Runtime) {
 		}
 		// What is no number is 0 here.
 		if n := m.Layer.Fields[key].GetNumberValue(); !(n >= 1 && n <= unlimited) || n != math.Trunc(n) {
-			if to := g.after[resource.Ref{Type: ClusterType, Name: cluster}]; to != nil {
+			if to := g.after(resource.Ref{Type: ClusterType, Name: cluster}); to != nil {
 				r.Owner = to.Owner
 			}
 			g.refuse(LimitUnfit, r, "has %v as %q; a limit is a whole number from 1 to %d, or left out", m.Layer.Fields[key].AsInterface(), key, unlimited)

@@ -126,7 +126,10 @@ func (t *typeSet) next(seq uint64, byName map[string]*revision) *typeSet {
 	if same && len(gone) == 0 {
 		return t
 	}
-	n := &typeSet{byName: byName, names: slices.Sorted(maps.Keys(byName)), log: t.log, floor: t.floor, removed: t.removed}
+	n := &typeSet{byName: byName, names: t.names, log: t.log, floor: t.floor, removed: t.removed}
+	if len(gone) > 0 || len(byName) != len(t.byName) {
+		n.names = slices.Sorted(maps.Keys(byName))
+	}
 	if len(gone) > 0 || slices.ContainsFunc(changed, func(name string) bool { return t.removed[name] > 0 }) {
 		n.removed = withRemoved(t.removed, seq, gone, byName)
 	}

@@ -33,9 +33,10 @@ type publisher struct {
 	logger *slog.Logger
 
 	mu       sync.Mutex
-	config   edge.Config                  // what can be built of the newest configuration, else of the one before
-	faulty   map[discovery.Service]string // why a service's newest configuration is not in config
-	good     rollout.Wishes               // the last wish of each service that was published
+	config   edge.Config                         // what can be built of the newest configuration, else of the one before
+	services map[discovery.Service]*edge.Service // of config, by name
+	faulty   map[discovery.Service]string        // why a service's newest configuration is not in config
+	good     rollout.Wishes                      // the last wish of each service that was published
 	set      []resource.Resource
 	owners   map[resource.Ref]discovery.Service // of what is published; empty: several share it
 	builder  envoy.Builder
@@ -70,6 +71,10 @@ func (p *publisher) configure(c *config.Config) {
 	defer p.mu.Unlock()
 	next, faults := edge.Settle(c.Edge(), p.config)
 	p.config, p.faulty = next, map[discovery.Service]string{}
+	p.services = make(map[discovery.Service]*edge.Service, len(next.Services))
+	for i := range next.Services {
+		p.services[next.Services[i].Name] = &next.Services[i]
+	}
 	for name, f := range faults {
 		p.faulty[name] = c.Problem(f).String()
 	}
@@ -93,8 +98,8 @@ func (p *publisher) Publish(wishes rollout.Wishes) map[discovery.Service]string 
 	set, shared := p.build(d)
 	if shared == "" {
 		was := p.good
-		p.set, p.good = set, d.wishes
-		p.tell()
+		p.good = d.wishes
+		p.tell(set)
 		p.routings.turn(was, p.good, p.set, p.server.Version)
 	} else {
 		for name := range wishes {
@@ -206,17 +211,20 @@ func (p *publisher) may(wishes rollout.Wishes) envoy.May {
 }
 
 // tell hands the set to the xDS server.
-func (p *publisher) tell() {
-	var clusters []string
-	p.owners = map[resource.Ref]discovery.Service{}
-	for _, r := range p.set {
-		p.owners[r.Ref] = discovery.Service(r.Owner)
-		if r.Type == envoy.ClusterType {
-			clusters = append(clusters, r.Name)
+func (p *publisher) tell(set []resource.Resource) {
+	known := slices.EqualFunc(p.set, set, func(was, now resource.Resource) bool { return was.Ref == now.Ref && was.Owner == now.Owner })
+	if p.set = set; !known {
+		var clusters []string
+		p.owners = make(map[resource.Ref]discovery.Service, len(set))
+		for _, r := range set {
+			p.owners[r.Ref] = discovery.Service(r.Owner)
+			if r.Type == envoy.ClusterType {
+				clusters = append(clusters, r.Name)
+			}
 		}
+		p.hub.Follow(clusters...)
 	}
-	p.hub.Follow(clusters...)
-	if err := p.server.Publish(p.set); err != nil {
+	if err := p.server.Publish(set); err != nil {
 		panic(err) // the guard has validated every message, so it can be encoded
 	}
 }
@@ -314,32 +322,8 @@ func (p *publisher) foreign(x xds.Client) bool {
 	return !slices.ContainsFunc(p.config.Services, func(s edge.Service) bool { return routes(x, p.paths(s.Name)) })
 }
 
-// needs is what a proxy has to hold to send the service's connections where they
-// should go.
-func (p *publisher) needs(name discovery.Service) map[resource.Ref]string {
-	s := p.service(name)
-	if s == nil {
-		return nil
-	}
-	needs := map[resource.Ref]string{}
-	for _, ref := range envoy.Needs(*s) {
-		version, published := p.server.Version(ref)
-		if !published {
-			return nil
-		}
-		needs[ref] = version
-	}
-	return needs
-}
-
 // service is what of a service's configuration Envoy hears; nil if it has none.
-func (p *publisher) service(name discovery.Service) *edge.Service {
-	i := slices.IndexFunc(p.config.Services, func(s edge.Service) bool { return s.Name == name })
-	if i < 0 {
-		return nil
-	}
-	return &p.config.Services[i]
-}
+func (p *publisher) service(name discovery.Service) *edge.Service { return p.services[name] }
 
 // list is every proxy in the operator's words.
 func (p *publisher) list() []api.Proxy {

@@ -79,3 +79,21 @@ func (r *routings) reached(x xds.Client, s edge.Service, wish rollout.Wish) bool
 func sameShares(a, b rollout.Wish) bool {
 	return a.Retired == b.Retired && maps.Equal(a.Weights, b.Weights)
 }
+
+// needs is what a proxy has to hold to send the service's connections where they
+// should go.
+func (p *publisher) needs(name discovery.Service) map[resource.Ref]string {
+	s := p.service(name)
+	if s == nil {
+		return nil
+	}
+	needs := map[resource.Ref]string{}
+	for _, ref := range envoy.Needs(*s) {
+		version, published := p.server.Version(ref)
+		if !published {
+			return nil
+		}
+		needs[ref] = version
+	}
+	return needs
+}

@@ -16,8 +16,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/google/renameio/v2"
-
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 )
@@ -26,7 +24,7 @@ import (
 // alone, except half-written files.
 const suffix = ".json"
 
-// halfWritten is what renameio calls a file until it is complete.
+// halfWritten is what a file is called until it is complete.
 var halfWritten = regexp.MustCompile(`^\..*\.json\d+$`)
 
 // writers is how many states are on their way to the disk at a time. Each waits for it
@@ -37,7 +35,7 @@ const writers = 16
 type Store struct {
 	dir  string
 	lock *os.File
-	disk chan struct{} // capacity writers: who is in it may write
+	disk chan string // the paths of spares: who has taken one may write
 
 	mu    sync.Mutex
 	turns map[discovery.Service]chan struct{} // capacity 1: one Replace at a time, from its read to its rename
@@ -54,7 +52,10 @@ func Open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, lock: lock, disk: make(chan struct{}, writers), turns: map[discovery.Service]chan struct{}{}}
+	s := &Store{dir: dir, lock: lock, disk: make(chan string, writers), turns: map[discovery.Service]chan struct{}{}}
+	for i := range writers {
+		s.disk <- filepath.Join(dir, fmt.Sprintf(".spare%s%d", suffix, i))
+	}
 	if err := s.sweep(); err != nil {
 		lock.Close()
 		return nil, err
@@ -123,15 +124,20 @@ func (s *Store) Replace(ctx context.Context, service discovery.Service, old roll
 		return rollout.Stored{}, errors.New("a state needs the name of its service")
 	}
 	path := filepath.Join(s.dir, fileName(service))
-	for _, door := range []chan struct{}{s.turn(service), s.disk} {
-		select {
-		case door <- struct{}{}:
-			defer func() { <-door }()
-		case <-ctx.Done():
-		}
-		if ctx.Err() != nil {
-			return rollout.Stored{}, context.Cause(ctx)
-		}
+	turn, spare := s.turn(service), ""
+	select {
+	case turn <- struct{}{}:
+		defer func() { <-turn }()
+	case <-ctx.Done():
+		return rollout.Stored{}, context.Cause(ctx)
+	}
+	select {
+	case spare = <-s.disk:
+		defer func() { s.disk <- spare }()
+	case <-ctx.Done():
+	}
+	if ctx.Err() != nil {
+		return rollout.Stored{}, context.Cause(ctx)
 	}
 	var now rollout.Stored
 	data, err := os.ReadFile(path)
@@ -144,7 +150,7 @@ func (s *Store) Replace(ctx context.Context, service discovery.Service, old roll
 	if now.Version != old.Version {
 		return rollout.Stored{}, fmt.Errorf("state file %s: %w", path, rollout.ErrConflict)
 	}
-	if err := write(path, next); err != nil {
+	if err := write(path, spare, next); err != nil {
 		return rollout.Stored{}, fmt.Errorf("store state of %s: %w; nothing is done before it can be stored", service, err)
 	}
 	return stored(next), nil
@@ -169,15 +175,6 @@ func makeFolder(dir string) error {
 		return err
 	}
 	return syncFolder(filepath.Dir(dir))
-}
-
-// write: temporary file, fsync, rename, fsync of the folder.
-func write(path string, data []byte) error {
-	dir := filepath.Dir(path)
-	if err := renameio.WriteFile(path, data, 0o640, renameio.WithTempDir(dir)); err != nil {
-		return err
-	}
-	return syncFolder(dir)
 }
 
 func syncFolder(dir string) error {

@@ -3,6 +3,7 @@ package file
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -90,7 +91,7 @@ func TestHalfWrittenFilesAreNoStates(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	replace(t, s, "chat", rollout.Stored{}, state(t, "chat", 1))
-	plant(t, s, ".chat.json123456", state(t, "chat", 2)[:20]) // as renameio names it
+	plant(t, s, ".chat.json123456", state(t, "chat", 2)[:20])
 	others := []string{"README", ".#chat.json", ".chat.json.swp"}
 	for _, name := range others {
 		plant(t, s, name, []byte("not ours"))
@@ -109,6 +110,29 @@ func TestHalfWrittenFilesAreNoStates(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
 			t.Errorf("a file that is not ours was touched: %v", err)
 		}
+	}
+}
+
+func TestWhoReadsAStateReadsItWhole(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	first := replace(t, s, "chat", rollout.Stored{}, state(t, "chat", 1))
+	backup, err := os.Open(filepath.Join(dir, "chat.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer backup.Close()
+	now := first
+	for i := range 5 * writers {
+		now = replace(t, s, "chat", now, state(t, "chat", uint64(i+2)))
+	}
+	got, err := io.ReadAll(backup)
+	if err != nil || string(got) != string(first.Data) {
+		t.Errorf("a backup that began before reads %q, %v; want the state of then", got, err)
+	}
+	files, err := os.ReadDir(dir)
+	if want := writers + 2; err != nil || len(files) > want {
+		t.Errorf("%d files lie in the folder, want at most %d: the state, the lock, and spare ones (%v)", len(files), want, err)
 	}
 }
 
