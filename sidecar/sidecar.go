@@ -74,6 +74,7 @@ func New(opt Options) (*Sidecar, error) {
 		opt.DialTimeout = 5 * time.Second
 	}
 	opt.CountsReturns = false
+	opt.Nodeless = opt.Mode != TCP // of what is not TCP the proxy's name counts, which is in a request
 	s := &Sidecar{Gate: drain.New(opt.Options), opt: opt, log: opt.Logger, dialer: net.Dialer{Timeout: opt.DialTimeout}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

@@ -35,7 +35,7 @@ func TestConform(t *testing.T) {
 		code           int
 		stdout, stderr string
 	}{
-		{[]string{good.URL, "--token", "secret"}, 0, "30 rules: 14 passed, 0 failed, 16 not checked\n", ""},
+		{[]string{good.URL, "--token", "secret"}, 0, "33 rules: 16 passed, 0 failed, 17 not checked\n", ""},
 		{[]string{good.URL, "--token-file", file}, 0, "pass         guard            with a token,", ""},
 		{[]string{good.URL, "--token-file", file}, 0, "not checked  pace             no address to connect to was given\n", ""},
 		{[]string{bad.URL, "--token", "secret"}, 1, "FAIL         method           POST ", bad.URL + " breaks 1 rule of the drain contract: method\n"},
@@ -59,7 +59,7 @@ func TestConform(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	run(t.Context(), []string{"conform", bad.URL, "--token", "secret", "-o", "json"}, &stdout, &stderr)
 	var out conformity
-	if err := json.Unmarshal(stdout.Bytes(), &out); err != nil || out.Passed != 13 || out.Failed != 1 || len(out.Rules) != 30 {
+	if err := json.Unmarshal(stdout.Bytes(), &out); err != nil || out.Passed != 15 || out.Failed != 1 || len(out.Rules) != 33 {
 		t.Errorf("%v\n%s", err, &stdout)
 	}
 }

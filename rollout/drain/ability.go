@@ -19,6 +19,14 @@ const (
 	CanFrom Ability = "from"
 )
 
+// can is what the gate understands.
+func (g *Gate) can() []Ability {
+	if g.opt.Nodeless {
+		return []Ability{CanLevels}
+	}
+	return []Ability{CanFrom, CanLevels}
+}
+
 // What a status can say at most.
 const (
 	MaxAbilities = 64

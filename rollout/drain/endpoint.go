@@ -57,6 +57,9 @@ func (g *Gate) answer(w http.ResponseWriter, r *http.Request) (Status, int, erro
 		if err := o.Check(); err != nil {
 			return Status{}, http.StatusBadRequest, err
 		}
+		if lacks := (Status{Can: g.can()}).Lacks(o.Needs()); lacks != nil {
+			return Status{}, http.StatusBadRequest, &Unable{lacks}
+		}
 		s, err := g.order(o)
 		return s, http.StatusConflict, err
 	case http.MethodDelete:

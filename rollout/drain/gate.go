@@ -326,7 +326,7 @@ func (g *Gate) status() Status {
 		State: Serving, Boot: g.boot, Active: len(g.held), Lingering: g.lingering,
 		Accepted: g.accepted, Evicted: g.evicted, Refused: g.refused, Limit: g.opt.Limit,
 		HandshakeMS: g.handshakes.p99(time.Now()),
-		Can:         []Ability{CanFrom, CanLevels}, Levels: g.saidLevels(),
+		Can:         g.can(), Levels: g.saidLevels(),
 		Peers: g.origins.said(),
 	}
 	told := g.levels[0]

@@ -330,3 +330,15 @@ func TestLevelsThatAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// Who never learns through which proxy a connection came does not say that it can, and
+// takes no order that it would carry out on nobody.
+func TestANodelessGateTakesNoFrom(t *testing.T) {
+	g := New(Options{Token: "t", Nodeless: true})
+	if w := ask(g, "PUT", "/drain", "t", "", `{"rollout":"r","epoch":1,"from":["edge-1"]}`); w.Code != 400 || g.Status().Epoch != 0 {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	if can := g.Status().Can; !slices.Equal(can, []Ability{CanLevels}) {
+		t.Errorf("it can %v", can)
+	}
+}

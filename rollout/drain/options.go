@@ -41,6 +41,10 @@ type Options struct {
 	// CountsTickets says that the application calls Conn.Ticketed, so that the status
 	// reports ticketed from the beginning.
 	CountsTickets bool
+	// Nodeless says that the server never learns through which proxy a connection came, as
+	// one that passes bytes on: orders that cover the connections of some nodes only are
+	// then refused.
+	Nodeless bool
 	// Logger is told about orders and shutdown; nil logs nothing.
 	Logger *slog.Logger
 }

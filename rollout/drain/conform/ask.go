@@ -26,6 +26,7 @@ type instance struct {
 	peer        net.Addr
 	epoch       uint64 // the newest that was used
 	seen        *descent
+	can         []drain.Ability // as it says
 }
 
 const rolloutName = "conform"

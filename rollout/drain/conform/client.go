@@ -15,12 +15,14 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/sluice-proxy/sluice/rollout/drain"
 	"github.com/sluice-proxy/sluice/rollout/drain/wsframe"
 )
 
 // client is one connection to the instance, as its peer sees it.
 type client struct {
 	conn      net.Conn
+	node      string // the proxy that it says it came through
 	read      *bufio.Reader
 	websocket bool
 	ended     chan struct{} // closed when ending is set
@@ -48,7 +50,10 @@ func (t *turnedAway) Error() string {
 	return fmt.Sprintf("it closed the connection: %v", t.err)
 }
 
-func (in *instance) dial(ctx context.Context) (*client, error) {
+func (in *instance) dial(ctx context.Context) (*client, error) { return in.dialVia(ctx, "") }
+
+// dialVia is dial for a client that comes through a proxy, as the proxy says; empty: none.
+func (in *instance) dialVia(ctx context.Context, node string) (*client, error) {
 	conn, err := in.opt.Dial(ctx, "tcp", in.connect.Host)
 	if err != nil {
 		return nil, &turnedAway{err: err}
@@ -56,9 +61,9 @@ func (in *instance) dial(ctx context.Context) (*client, error) {
 	if in.connect.Scheme == "wss" {
 		conn = tls.Client(conn, &tls.Config{ServerName: in.connect.Hostname()})
 	}
-	c := &client{conn: conn, read: bufio.NewReader(conn), websocket: in.connect.Scheme != "tcp", ended: make(chan struct{})}
+	c := &client{conn: conn, node: node, read: bufio.NewReader(conn), websocket: in.connect.Scheme != "tcp", ended: make(chan struct{})}
 	if c.websocket {
-		if err := c.shakeHands(in.connect); err != nil {
+		if err := c.shakeHands(in.connect, node); err != nil {
 			_ = conn.Close()
 			return nil, err
 		}
@@ -66,12 +71,16 @@ func (in *instance) dial(ctx context.Context) (*client, error) {
 	return c, nil
 }
 
-func (c *client) shakeHands(to *url.URL) error {
+func (c *client) shakeHands(to *url.URL, node string) error {
 	_ = c.conn.SetDeadline(time.Now().Add(5 * time.Second))
 	key := make([]byte, 16)
 	_, _ = rand.Read(key)
-	_, err := fmt.Fprintf(c.conn, "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n\r\n",
-		to.RequestURI(), to.Host, base64.StdEncoding.EncodeToString(key))
+	via := ""
+	if node != "" {
+		via = drain.NodeHeader + ": " + node + "\r\n"
+	}
+	_, err := fmt.Fprintf(c.conn, "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n%s\r\n",
+		to.RequestURI(), to.Host, base64.StdEncoding.EncodeToString(key), via)
 	if err != nil {
 		return &turnedAway{err: err}
 	}

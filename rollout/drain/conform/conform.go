@@ -67,7 +67,8 @@ type Result struct {
 	Why     string  `json:"why,omitempty"` // empty: it passed
 }
 
-// Run tries all Rules in their order, which takes about 20 s with connections
+// Run tries, in their order, all Rules of version 1 of the contract and those of the
+// abilities that the instance says it has, which takes about 20 s with connections
 // and a second without, and reports each. It leaves the instance serving, without
 // connections of its own, also when ctx ends in the middle. An error says why not
 // all was tried or that the instance does not serve; failed rules are none.
@@ -82,6 +83,9 @@ func Run(ctx context.Context, o Options, report func(Result)) (err error) {
 	defer func() { err = errors.Join(err, in.leaveServing(ctx)) }()
 	verdicts := map[string]Verdict{}
 	for _, r := range Rules() {
+		if !r.of(in.can) {
+			continue
+		}
 		result := in.try(ctx, r, verdicts)
 		if ctx.Err() != nil {
 			return fmt.Errorf("conform %s: ended at the rule %s: %w", o.URL, r.Name, context.Cause(ctx))
@@ -139,7 +143,7 @@ func (in *instance) meet(ctx context.Context) error {
 	case s.Active > 0:
 		return fmt.Errorf("conform %s: it holds %d connections; take one without clients, or force it, which leaves the rules about connections out", in.opt.URL, s.Active)
 	}
-	in.epoch = s.Epoch
+	in.epoch, in.can = s.Epoch, s.Can
 	if s.Active > 0 && in.unreachable == "" {
 		in.unreachable = fmt.Sprintf("it holds %d connections that are not of this check", s.Active)
 	}

@@ -42,8 +42,11 @@ func (in *instance) gather(ctx context.Context, n int) (*crowd, error) {
 	return c, nil
 }
 
-func (c *crowd) add(ctx context.Context) error {
-	one, err := c.in.dial(ctx)
+func (c *crowd) add(ctx context.Context) error { return c.addVia(ctx, "") }
+
+// addVia is add through a proxy.
+func (c *crowd) addVia(ctx context.Context, node string) error {
+	one, err := c.in.dialVia(ctx, node)
 	if err != nil {
 		return fmt.Errorf("a connection to the serving instance: %w", err)
 	}

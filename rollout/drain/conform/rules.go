@@ -1,15 +1,32 @@
 package conform
 
-import "context"
+import (
+	"context"
+	"slices"
+
+	"github.com/sluice-proxy/sluice/rollout/drain"
+)
 
 // Rule is one rule of the drain contract.
 type Rule struct {
 	Name string
 	Says string // what the contract demands, in a sentence
 
+	// Of is the ability that the rule belongs to; it is checked where the instance says
+	// that it has it. Empty: of version 1, which every instance keeps.
+	Of drain.Ability
+
 	connects bool     // it opens connections
 	needs    []string // rules without which it says nothing
 	check    func(context.Context, *instance) error
+}
+
+// anything is whichever ability.
+const anything drain.Ability = "anything"
+
+// of reports whether the rule is one for an instance of these abilities.
+func (r Rule) of(can []drain.Ability) bool {
+	return r.Of == "" || slices.Contains(can, r.Of) || r.Of == anything && len(can) > 0
 }
 
 // Rules are all rules, in the order in which they are checked.
@@ -75,5 +92,11 @@ func Rules() []Rule {
 			Says: "a newer order replaces the running one whole: its ceiling, and its pace"},
 		{Name: "release-running", check: releaseRunning, connects: true, needs: []string{"stop", "release"},
 			Says: "a release stops a running order at once"},
+		{Name: "unknown-word", check: unknownWord, Of: anything, needs: []string{"order"},
+			Says: "an order with a word that nobody knows gets 400 and changes nothing"},
+		{Name: "levels", check: levels, Of: drain.CanLevels, needs: []string{"order", "release"},
+			Says: "an order of another level stands beside the rollout's, has an epoch and a release of its own, and is shown in levels"},
+		{Name: "from", check: fromNodes, Of: drain.CanFrom, connects: true, needs: []string{"refuse", "ceiling", "levels"},
+			Says: "an order from some nodes closes and refuses only what came through them: by x-envoy-downstream-service-node, or without it by address"},
 	}
 }
