@@ -43,15 +43,21 @@ var house = []room{
 		why: "an adapter translates into its parent's words and knows nothing else of the house"},
 	{dir: "internal/*",
 		why: "a leaf that rooms share is one idea of the standard library's"},
-	{dir: "rollout", ours: []string{"discovery", "internal/level", "rollout/drain", "rollout/drain/strictjson", "rollout/units", "rollout/spread", "rollout/returns"}, tests: []string{"rollout/sim"},
+	{dir: "rollout", ours: []string{"discovery", "rollout/drain", "rollout/units", "rollout/policy", "rollout/observed", "rollout/state", "rollout/spread", "rollout/returns"}, tests: []string{"rollout/sim"},
 		why: "rollout decides and must not know who stores, serves or publishes; it is linked into rolloutctl, too. Its tests look on from outside, in the one simulated world"},
 	{dir: "rollout/units",
 		why: "units is the vocabulary that policies, plans and estimates share, so it builds on nothing"},
+	{dir: "rollout/policy", ours: []string{"rollout/drain", "rollout/units"},
+		why: "a policy is words, their defaults and their rules: what configures, shows and checks it needs no decision"},
+	{dir: "rollout/observed", ours: []string{"discovery", "rollout/drain"},
+		why: "what is observed owes nothing to what is remembered, wished or decided; it is judged by what was observed before"},
+	{dir: "rollout/state", ours: []string{"discovery", "rollout/drain", "rollout/drain/strictjson", "rollout/units", "rollout/policy", "rollout/observed", "rollout/returns"},
+		why: "what is remembered is one value with its invariants: what stores, shows and plays it needs no decision, and a decision cannot put its own words into it"},
 	{dir: "rollout/spread", ours: []string{"rollout/units"},
 		why: "spread is the arithmetic of one step and knows neither services nor rollouts"},
 	{dir: "rollout/returns", ours: []string{"rollout/units"},
 		why: "returns infers from two totals alone how many clients are on their way, so that it can be held against any crowd of clients"},
-	{dir: "rollout/control", ours: []string{"rollout", "discovery", "internal/level", "rollout/drain"}, tests: []string{"rollout/units"},
+	{dir: "rollout/control", ours: []string{"rollout", "rollout/policy", "rollout/observed", "rollout/state", "discovery", "internal/level", "rollout/drain"}, tests: []string{"rollout/units"},
 		why: "control is the one loop with effects: it looks, has rollout decide, stores, and lets it show"},
 	{dir: "rollout/drain/bearer", bare: true,
 		why: "the contract and the operator's API demand a token by one rule"},
@@ -69,13 +75,13 @@ var house = []room{
 		why: "conform knows the contract's words and looks from outside; rolloutctl links it"},
 	{dir: "rollout/drain/grpcdrain", ours: []string{"rollout/drain"}, foreign: []string{"google.golang.org"}, tests: []string{"rollout/drain/internal/*"},
 		why: "an adapter of the library for grpc-go; the library itself brings the standard library only"},
-	{dir: "rollout/api", ours: []string{"rollout", "discovery", "rollout/drain", "rollout/drain/bearer", "rollout/drain/strictjson", "rollout/units", "xds/reports/exchange"}, tests: []string{"rollout/returns"},
+	{dir: "rollout/api", ours: []string{"rollout", "rollout/policy", "rollout/observed", "rollout/state", "discovery", "rollout/drain", "rollout/drain/bearer", "rollout/drain/strictjson", "rollout/units", "xds/reports/exchange"}, tests: []string{"rollout/returns"},
 		why: "the operator's words are rollout's, the replicas' are the exchange's; what speaks HTTP needs no store and no Envoy"},
-	{dir: "rollout/sim", ours: []string{"rollout", "discovery", "rollout/drain", "rollout/units"},
+	{dir: "rollout/sim", ours: []string{"rollout", "rollout/policy", "rollout/observed", "rollout/state", "discovery", "rollout/drain", "rollout/units"},
 		why: "the simulation holds the real decisions against a world without I/O"},
-	{dir: "rollout/store/*", ours: []string{"rollout", "discovery"}, foreign: []string{"github.com/hashicorp/consul/api", "golang.org/x/sys/unix"},
+	{dir: "rollout/store/*", ours: []string{"rollout/state", "discovery"}, foreign: []string{"github.com/hashicorp/consul/api", "golang.org/x/sys/unix"},
 		why: "a store keeps bytes by compare-and-swap and knows nothing of drains or proxies"},
-	{dir: "rollout/outside", ours: []string{"rollout", "discovery", "internal/level", "rollout/units"}, foreign: []string{"github.com/prometheus/client_golang/api", "github.com/prometheus/common/model"},
+	{dir: "rollout/outside", ours: []string{"rollout", "rollout/policy", "rollout/observed", "discovery", "internal/level", "rollout/units"}, foreign: []string{"github.com/prometheus/client_golang/api", "github.com/prometheus/common/model"},
 		why: "what asks gates and calls hooks gives answers and decides nothing"},
 	{dir: "envoy", ours: []string{"discovery", "rollout", "rollout/units", "envoy/edge", "xds/resource"}, foreign: []string{"github.com/envoyproxy/go-control-plane/envoy", "google.golang.org/protobuf"},
 		tests: []string{"envoy/edge/edgetest"},
@@ -98,7 +104,7 @@ var house = []room{
 		why: "reports come on streams of their own and say nothing of resources, so what hears them needs nothing of what tells"},
 	{dir: "xds/reports/exchange",
 		why: "what replicas exchange is JSON that rollout/api and so rolloutctl know, without Envoy's protos"},
-	{dir: "cmd/internal/*", ours: []string{"discovery", "discovery/consul/rules", "rollout", "rollout/units", "envoy/edge", "internal/secret"}, foreign: anything,
+	{dir: "cmd/internal/*", ours: []string{"discovery", "discovery/consul/rules", "rollout/policy", "rollout/units", "envoy/edge", "internal/secret"}, foreign: anything,
 		why: "what the commands share is words; the wiring is the commands' own"},
 	{dir: "cmd/rolloutctl", ours: []string{"cmd/internal/*", "internal/secret", "discovery", "rollout", "rollout/*", "rollout/drain/conform", "envoy/bootstrap"}, foreign: anything,
 		why: "rolloutctl must start in under 50 ms, without Envoy's protos, gRPC and the adapters"},
@@ -208,7 +214,7 @@ func TestFilesAreOneIdea(t *testing.T) {
 
 // pureRooms decide: what they say is a function of what they are given, now among
 // it. Otherwise neither a restart nor a simulation would decide the same.
-var pureRooms = []string{"rollout", "rollout/units", "rollout/spread", "rollout/returns", "envoy", "envoy/edge"}
+var pureRooms = []string{"rollout", "rollout/units", "rollout/policy", "rollout/observed", "rollout/state", "rollout/spread", "rollout/returns", "envoy", "envoy/edge"}
 
 func TestDecisionsArePure(t *testing.T) {
 	clock := []string{"Now", "Since", "Until", "After", "AfterFunc", "Sleep", "Tick", "NewTimer", "NewTicker"}

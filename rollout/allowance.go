@@ -7,31 +7,27 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/policy"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
-
-// Allowance is how many connections a step may close, and why it is fewer than the
-// limit; empty when it is not.
-type Allowance struct {
-	Close int    `json:"close,omitempty"`
-	Why   string `json:"why,omitempty"`
-}
 
 // allowance is how many connections the next step closes; 0 with the reason why:
 //
 //	n = min(cap, pace, room − outstanding, window − outstanding)
-func (s *situation) allowance(pace Pace) (given Allowance, none *blocker) {
+func (s *situation) allowance(pace state.Pace) (given state.Allowance, none *blocker) {
 	r := s.state.Rollout
-	given.Close, given.Why = pace.of(s.limit())
+	given.Close, given.Why = pace.Of(s.limit())
 	if room, known := s.room(); known {
 		if key, ok := s.unheard(); ok {
-			return Allowance{}, blocked(FreshCounts, "waiting: how much room %s has is not known before %s says what it let go; bring it back, or deregister it", r.To, key)
+			return state.Allowance{}, blocked(FreshCounts, "waiting: how much room %s has is not known before %s says what it let go; bring it back, or deregister it", r.To, key)
 		}
 		if room <= 0 {
-			return Allowance{}, s.full()
+			return state.Allowance{}, s.full()
 		}
 		if room < given.Close {
-			given = Allowance{room, fmt.Sprintf("%s has no room for more", r.To)}
+			given = state.Allowance{Close: room, Why: fmt.Sprintf("%s has no room for more", r.To)}
 		}
 	}
 	left, closed := given.Close, (*blocker)(nil)
@@ -42,10 +38,10 @@ func (s *situation) allowance(pace Pace) (given Allowance, none *blocker) {
 		left, closed = s.autoLeft()
 	}
 	if closed != nil {
-		return Allowance{}, closed
+		return state.Allowance{}, closed
 	}
 	if left < given.Close {
-		given = Allowance{left, fmt.Sprintf("more would not fit the window of %d", s.bound())}
+		given = state.Allowance{Close: left, Why: fmt.Sprintf("more would not fit the window of %d", s.bound())}
 	}
 	return given, nil
 }
@@ -55,7 +51,7 @@ func (s *situation) allowance(pace Pace) (given Allowance, none *blocker) {
 func (s *situation) limit() int {
 	r := s.state.Rollout
 	n := r.Policy.Funnel.Close
-	if need, late := s.deadlineNeed(); late && r.Policy.Pressure == Hurry {
+	if need, late := s.deadlineNeed(); late && r.Policy.Pressure == policy.Hurry {
 		n = max(n, min(need, r.Policy.HurryCap))
 	}
 	return n
@@ -65,14 +61,14 @@ func (s *situation) limit() int {
 // connections each step would have to close to keep it.
 func (s *situation) deadlineNeed() (need int, late bool) {
 	r := s.state.Rollout
-	if r.Policy.Deadline == 0 || r.Aborting || r.Phase != Draining {
+	if r.Policy.Deadline == 0 || r.Aborting || r.Phase != state.Draining {
 		return 0, false
 	}
 	held := 0
 	for _, f := range s.members().old {
 		held += weight(s, f)
 	}
-	left := r.Started.Add(r.Policy.Deadline.D()).Sub(latest(s.now, r.StepAt))
+	left := r.Started.Add(r.Policy.Deadline.D()).Sub(units.Latest(s.now, r.StepAt))
 	steps := int(left / r.Policy.Funnel.Every.D())
 	if steps < 1 {
 		return held, held > 0
@@ -83,12 +79,12 @@ func (s *situation) deadlineNeed() (need int, late bool) {
 
 // Alarm says what an operator has to know although the rollout goes on; empty
 // when there is nothing.
-func Alarm(state State, seen Seen, now time.Time) string {
-	r := state.Rollout
+func Alarm(stored state.State, seen observed.Seen, now time.Time) string {
+	r := stored.Rollout
 	if r == nil {
 		return ""
 	}
-	need, late := newSituation(state, seen, now).deadlineNeed()
+	need, late := newSituation(stored, seen, now).deadlineNeed()
 	if !late {
 		return ""
 	}
@@ -96,7 +92,7 @@ func Alarm(state State, seen Seen, now time.Time) string {
 	switch {
 	case !now.Before(end):
 		return fmt.Sprintf("the deadline of %s has passed", clock(end))
-	case r.Policy.Pressure == Hurry && need <= r.Policy.HurryCap:
+	case r.Policy.Pressure == policy.Hurry && need <= r.Policy.HurryCap:
 		return fmt.Sprintf("hurrying: %d connections a step instead of %d, to keep the deadline of %s", need, r.Policy.Funnel.Close, clock(end))
 	}
 	return fmt.Sprintf("the deadline of %s is not to be kept at this pace; it would take %d connections every %s", clock(end), need, r.Policy.Funnel.Every)
@@ -117,9 +113,9 @@ func (s *situation) full() *blocker {
 func (s *situation) window() (left int, closed *blocker) {
 	r := s.state.Rollout
 	m, estimate := s.moved(), r.Returns
-	if m.By.counts() {
+	if m.By.Counted() {
 		if left = int(r.Policy.Window) - m.Outstanding; left <= 0 {
-			return 0, blocked(WindowFull, "waiting: %s%d evicted clients are on their way, the window is %d", m.about(), m.Outstanding, r.Policy.Window)
+			return 0, blocked(WindowFull, "waiting: %s%d evicted clients are on their way, the window is %d", m.About(), m.Outstanding, r.Policy.Window)
 		}
 		return left, nil
 	}
@@ -180,7 +176,7 @@ func (s *situation) sumRoom() (int, bool) {
 // capacity is how many connections the member may hold: what it declares or the
 // policy's default, and no more than the limit that it says itself, times the
 // headroom; 0 is no bound.
-func (s *situation) capacity(f *fact, p Policy) int {
+func (s *situation) capacity(f *fact, p policy.Policy) int {
 	n := p.Capacity
 	if f.instance != nil {
 		n = cmp.Or(f.instance.Capacity, n)
@@ -236,7 +232,7 @@ func (s *situation) usageOf(f *fact) (n int, known bool) {
 // have room: proxies share new connections out evenly and would go on sending them some.
 func (s *situation) closeFull(endpoints map[discovery.Colour][]Endpoint) {
 	r := s.state.Rollout
-	if r == nil || r.Phase != Draining {
+	if r == nil || r.Phase != state.Draining {
 		return
 	}
 	full := map[discovery.InstanceID]bool{}
@@ -269,7 +265,7 @@ func (s *situation) overruns() bool {
 	if room, known := s.room(); known && room < 0 {
 		return true
 	}
-	if r.Policy.Window <= 0 || r.Returns == nil || s.moved().By.counts() {
+	if r.Policy.Window <= 0 || r.Returns == nil || s.moved().By.Counted() {
 		return false
 	}
 	rest := r.StepAt.Sub(s.now)
@@ -277,99 +273,22 @@ func (s *situation) overruns() bool {
 	return r.Returns.Stops(int(r.Policy.Window), left, rest)
 }
 
-// Pace is how the funnel follows the target: halved when the target refuses, answers
-// slowly or loses instances, raised by a tenth of the cap with each good step, never
-// above the cap. It stands still when the target refuses everybody, or is sick at the
-// smallest pace, until an interval in which it refuses nobody.
-type Pace struct {
-	// Limit is the most closes of a step; 0 is the cap.
-	Limit int `json:"limit,omitempty"`
-	// Stopped: nothing is closed until the target refuses nobody for an interval.
-	Stopped bool `json:"stopped,omitempty"`
-	// Why it is below the cap.
-	Why string `json:"why,omitempty"`
-	// Admissions are the rollout's totals, and Open the number of open instances,
-	// when it was judged last.
-	Admissions
-	Open int `json:"open,omitempty"`
-}
-
-// vitals is how the target fares.
-type vitals struct {
-	Admissions     // totals of the rollout
-	open       int // instances that take new connections
-	// slow is the 99th percentile of handshakes, the slowest instance's, and bound
-	// what it may be; 0 is not known, and no bound.
-	slow, bound time.Duration
-	// usual is how many refusals there may be for the reasons of before the funnel.
-	usual uint64
-}
-
-// refusals is the share of new connections that may be refused without slowing
-// down: one in so many.
-const refusals = 100
-
-// next is the pace of the step after the vitals were taken. Pure.
-func (p Pace) next(limit int, v vitals) Pace {
-	in := v.since(p.Admissions)
-	if in.Refused -= min(in.Refused, v.usual); in.Refused < minRefusals {
-		in.Refused = 0
-	}
-	now := p.Limit
-	if now == 0 || now > limit {
-		now = limit
-	}
-	bad := ""
-	switch {
-	case v.open < p.Open:
-		bad = fmt.Sprintf("%d of %d instances are left", v.open, p.Open)
-	case in.Refused > 0 && in.Refused*refusals > in.Accepted+in.Refused:
-		bad = fmt.Sprintf("%d of %d new connections were refused", in.Refused, in.Accepted+in.Refused)
-	case v.bound > 0 && v.slow > v.bound:
-		bad = fmt.Sprintf("handshakes take %s, above %s", units.Duration(v.slow.Round(time.Millisecond)), units.Duration(v.bound))
-	}
-	next := Pace{Limit: now + max(1, limit/10), Why: p.Why, Admissions: v.Admissions, Open: v.open}
-	switch everything := in.Refused > 0 && in.Accepted == 0; {
-	case everything || bad != "" && (p.Stopped || now == 1):
-		next.Limit, next.Why, next.Stopped = 1, bad, true
-	case bad != "":
-		next.Limit, next.Why = max(1, now/2), bad
-	case p.Stopped:
-		next.Limit = 1
-	}
-	if next.Limit >= limit && !next.Stopped {
-		next.Limit, next.Why = 0, ""
-	}
-	return next
-}
-
-// of is the most closes of a step under limit, and why it is fewer.
-func (p Pace) of(limit int) (int, string) {
-	if p.Stopped {
-		return 0, p.Why
-	}
-	if p.Limit == 0 || p.Limit >= limit {
-		return limit, ""
-	}
-	return p.Limit, p.Why
-}
-
 // nextPace is the pace for the next step.
-func (s *situation) nextPace() Pace {
+func (s *situation) nextPace() state.Pace {
 	r := s.state.Rollout
-	v := vitals{Admissions: r.Toll.Admissions, open: len(s.members().open[r.To]), bound: r.Policy.Slow.D()}
+	v := state.Vitals{Admissions: r.Toll.Admissions, Open: len(s.members().open[r.To]), Bound: r.Policy.Slow.D()}
 	for _, f := range s.members().open[r.To] {
 		if ms := s.seen.Instances[f.key].Status.HandshakeMS; ms != nil {
-			v.slow = max(v.slow, time.Duration(*ms)*time.Millisecond)
+			v.Slow = max(v.Slow, time.Duration(*ms)*time.Millisecond)
 		}
 	}
-	v.slow = max(v.slow, s.seen.Witnesses[r.To].ConnectP99)
-	v.usual = r.Refusals.usual(max(r.Policy.Funnel.Every.D(), s.now.Sub(latest(r.OrderedAt, r.Settled))))
-	return r.Pace.next(s.limit(), v)
+	v.Slow = max(v.Slow, s.seen.Witnesses[r.To].ConnectP99)
+	v.Usual = r.Refusals.Usual(max(r.Policy.Funnel.Every.D(), s.now.Sub(units.Latest(r.OrderedAt, r.Settled))))
+	return r.Pace.Next(s.limit(), v)
 }
 
 // setPace makes next the pace of the step that begins now.
-func setPace(t *turn, next Pace) {
+func setPace(t *turn, next state.Pace) {
 	r := t.rollout()
 	was := r.Pace
 	r.Pace = next
@@ -384,4 +303,35 @@ func setPace(t *turn, next Pace) {
 	case next.Limit == 0 && was.Limit > 0:
 		t.note("the pace is " + r.Policy.Funnel.String() + " again")
 	}
+}
+
+const (
+	// autoCaps is how many caps the automatic window is at least, and autoTimes how many
+	// times as many as are let go in the longest return time.
+	autoCaps  = 5
+	autoTimes = 2
+)
+
+// bound is the most clients that may be on their way at once; 0 is no bound.
+func (s *situation) bound() int {
+	r := s.state.Rollout
+	if r.Policy.Window != units.Auto {
+		return max(0, int(r.Policy.Window))
+	}
+	slowest := r.Outstanding.Slowest.D().Seconds() / r.Policy.Funnel.Every.D().Seconds()
+	return max(autoCaps*s.limit(), int(autoTimes*slowest*float64(s.limit())))
+}
+
+// autoLeft is how many clients more the automatic window lets be on their way; 0 with
+// the reason why.
+func (s *situation) autoLeft() (left int, closed *blocker) {
+	r, m, most := s.state.Rollout, s.moved(), s.bound()
+	away, said := m.Outstanding, m.About()
+	if !m.By.Counted() {
+		away, said = r.Outstanding.Away(m.Gone()+uint64(r.Owed)), "at least "
+	}
+	if left = most - away; left <= 0 {
+		return 0, blocked(NotReturning, "waiting: %s%d evicted clients are not back on %s, and the automatic window is %d; see why they do not come, or set a window", said, away, r.To, most)
+	}
+	return left, nil
 }

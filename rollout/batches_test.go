@@ -7,6 +7,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -15,7 +16,7 @@ import (
 func TestBatchesAndOrdersFollowThePolicy(t *testing.T) {
 	w := newWorld(t, small(3, 2, 30, 1))
 	w.Fleet.Instance("chat-b0001").End(8)
-	w.Policy.Stagger = rollout.Stagger{Instances: units.Portion{Number: 1}, First: []string{"chat-b0003", "chat-b0002"}}
+	w.Policy.Stagger = policy.Stagger{Instances: units.Portion{Number: 1}, First: []string{"chat-b0003", "chat-b0002"}}
 	w.Policy.Order = drain.Oldest
 	w.Pass(3 * time.Second)
 	w.must(rollout.Promote{Service: "chat", Target: discovery.Green})

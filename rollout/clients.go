@@ -1,10 +1,14 @@
 package rollout
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
+	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/returns"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 const (
@@ -21,81 +25,48 @@ const (
 	markCount = 32
 )
 
-// Moved is what a rollout has done to clients so far.
-type Moved struct {
-	// Evicted were closed by the funnel, Lost died with their instance, Returned
-	// were seen again on the target.
-	Evicted, Lost, Returned uint64
-	// By is what they are counted by. Exact: every client that was let go brings a
-	// ticket when it returns; otherwise Returned and Outstanding are estimated.
-	By    Basis
-	Exact bool
-	// Outstanding is how many evicted or lost clients are on their way, and
-	// NeverBack how many are no longer waited for; that is 0 unless it is exact.
-	Outstanding, NeverBack int
-	// AtLeast is how many are on their way for certain, AtMost what they hardly ever
-	// exceed; both are Outstanding where it is exact.
-	AtLeast, AtMost int
-	// Known: Returned and Outstanding can be told at all.
-	Known bool
-
-	// told is how many clients the target's instances say have returned, who may not all
-	// have been let go.
-	told uint64
-}
-
-// about is put before a number that is not exact.
-func (m Moved) about() string {
-	if m.Exact {
-		return ""
-	}
-	return "about "
-}
-
-func (m Moved) gone() uint64 { return m.Evicted + m.Lost }
-
 // Count sums up what the running rollout did; the zero value without one.
-func Count(s State, seen Seen, now time.Time) Moved {
+func Count(s state.State, seen observed.Seen, now time.Time) state.Moved {
 	if s.Rollout == nil {
-		return Moved{}
+		return state.Moved{}
 	}
 	return newSituation(s, seen, now).moved()
 }
 
-func (s *situation) moved() Moved {
+func (s *situation) moved() state.Moved {
 	if s.memo.moved == nil {
 		s.memo.moved = new(s.sumMoved())
 	}
 	return *s.memo.moved
 }
 
-func (s *situation) sumMoved() Moved {
+func (s *situation) sumMoved() state.Moved {
 	r := s.state.Rollout
-	m, all := Moved{Lost: uint64(r.Lost), By: ByTickets.orBelow(r.Basis)}, r.Toll.Totals
+	m, all := state.Moved{Lost: uint64(r.Lost), By: state.ByTickets.OrBelow(r.Basis)}, r.Toll.Totals
 	for key, x := range s.state.Members {
 		sight := s.seen.Instances[key]
-		done := x.deeds(sight)
-		all, m.Lost = all.plus(done.Totals), m.Lost+uint64(done.lost)
-		if r.takes(x) && x.Departed.IsZero() && !(x.Closed && sight.At.IsZero()) {
-			m.By = m.By.orBelow(told(s, key, x))
+		done := x.Deeds(sight)
+		all, m.Lost = all.Plus(done.Totals), m.Lost+uint64(done.Lost)
+		if r.Takes(x) && x.Departed.IsZero() && !(x.Closed && sight.At.IsZero()) {
+			m.By = m.By.OrBelow(told(s, key, x))
 		}
 	}
-	if m.Evicted, m.told = all.Evicted, all.Returned; m.By == ByTickets {
-		m.told = all.Ticketed
+	if m.Evicted, m.Told = all.Evicted, all.Returned; m.By == state.ByTickets {
+		m.Told = all.Ticketed
 	}
-	gone := m.gone() + uint64(r.Owed)
+	gone := m.Gone() + uint64(r.Owed)
 	switch {
-	case m.By.counts():
-		m.Exact, m.Known = m.By == ByTickets && m.Lost == 0 && r.Owed == 0, true
-		m.Returned = min(m.told, gone)
+	case m.By.Counted():
+		m.Exact, m.Known = m.By == state.ByTickets && m.Lost == 0 && r.Owed == 0, true
+		m.Returned = min(m.Told, gone)
 		m.NeverBack = min(r.NeverBack, int(gone-m.Returned))
 		m.Outstanding = int(gone-m.Returned) - m.NeverBack
 		m.AtMost, m.AtLeast = m.Outstanding, m.Outstanding
 		if !m.Exact {
-			m.AtLeast = min(m.AtLeast, r.uncovered(m))
+			m.AtLeast = min(m.AtLeast, r.Uncovered(m))
 		}
 	default:
-		m.AtLeast = r.uncovered(m)
+		m.AtLeast = r.Uncovered(m)
 		m.AtMost = m.AtLeast
 		if e := r.Toll.Returns; e != nil {
 			m.Outstanding, m.AtMost = max(m.AtLeast, e.Outstanding()), max(m.AtLeast, e.AtMost())
@@ -103,13 +74,6 @@ func (s *situation) sumMoved() Moved {
 		}
 	}
 	return m
-}
-
-// uncovered is how many of those that were let go cannot be back, since the target
-// accepted fewer since the funnel started, whoever these were.
-func (r *Rollout) uncovered(m Moved) int {
-	gone := m.gone()
-	return int(gone - min(gone, r.Toll.Accepted))
 }
 
 // countOld counts the old members, and countTarget the target's, that are not counted yet.
@@ -150,11 +114,11 @@ func tally(t *turn) {
 			continue
 		}
 		r := t.rollout()
-		since := f.admissions.since(m.Admissions)
+		since := f.admissions.After(m.Admissions)
 		r.Accepted, r.Refusals.Told = r.Accepted+since.Accepted, r.Refusals.Told+since.Refused
 		m.Admissions = f.admissions
 		if m.Counted {
-			m.Counts = m.Counts.noted(t.seen.Instances[f.key])
+			m.Counts = m.Counts.Noted(t.seen.Instances[f.key])
 		}
 		t.put(f.key, m)
 	}
@@ -173,7 +137,7 @@ func tallyLost(t *turn, f *fact) {
 		if f.heard.IsZero() {
 			lost = t.state.Members[f.key].Process.Held
 		} else if m := t.state.Members[f.key]; m.Counted {
-			lost = min(lost, m.couldHold(t.seen.Instances[f.key].Status))
+			lost = min(lost, m.CouldHold(t.seen.Instances[f.key].Status))
 		}
 	}
 	if m := t.state.Members[f.key]; m.Lost != lost && f.endpoint {
@@ -186,7 +150,7 @@ func tallyLost(t *turn, f *fact) {
 func mark(t *turn) {
 	m, r := t.moved(), t.state.Rollout
 	timeout := r.Policy.ReturnTimeout.D()
-	gone := m.gone() + uint64(r.Owed)
+	gone := m.Gone() + uint64(r.Owed)
 	if n := len(r.Marks); n == 0 || gone > r.Marks[n-1].Gone && t.now.Sub(r.Marks[n-1].At) >= max(time.Second, timeout/markCount) {
 		t.rollout().Marks = append(slices.Clone(r.Marks), returns.Mark{At: t.now, Gone: gone})
 	}
@@ -205,7 +169,7 @@ func mark(t *turn) {
 // back are those that left by then, less all that have returned since the beginning.
 func age(t *turn) {
 	m, r := t.moved(), t.state.Rollout
-	if !m.By.counts() {
+	if !m.By.Counted() {
 		return
 	}
 	timeout := r.Policy.ReturnTimeout.D()
@@ -218,7 +182,7 @@ func age(t *turn) {
 // admits: they come back when it does not.
 func pauseAge(t *turn) {
 	r := t.state.Rollout
-	was, is := r.Flow, Flow{t.now, r.Toll.Admissions}
+	was, is := r.Flow, state.Flow{At: t.now, Admissions: r.Toll.Admissions}
 	if is.At.Sub(was.At) < observePeriod || is.Admissions == was.Admissions {
 		return
 	}
@@ -237,13 +201,13 @@ func pauseAge(t *turn) {
 // nothing to estimate.
 func observe(t *turn, asked bool) {
 	r, m := t.state.Rollout, t.moved()
-	if m.By.counts() {
+	if m.By.Counted() {
 		t.wakeBy(t.now.Add(observePeriod))
 		return
 	}
-	next, o := r.Returns, returns.Observation{Now: t.now, Evicted: m.gone() + t.unreportedCloses(), AsOf: t.admissionsAsOf(), Accepted: r.Accepted}
-	if m.By == ByExcess {
-		o.Accepted = m.told
+	next, o := r.Returns, returns.Observation{Now: t.now, Evicted: m.Gone() + t.unreportedCloses(), AsOf: t.admissionsAsOf(), Accepted: r.Accepted}
+	if m.By == state.ByExcess {
+		o.Accepted = m.Told
 	}
 	if next == nil {
 		next = new(returns.New(r.Policy.ReturnTimeout.D()).Observe(o))
@@ -264,21 +228,12 @@ func (s *situation) unreportedCloses() (n uint64) {
 	for key, m := range s.state.Members {
 		if sight := s.seen.Instances[key]; m.Counted && m.Ceiling != nil && m.Share > 0 {
 			closed := func(at time.Time) int {
-				return m.closed(at.Sub(r.OrderedAt), r.Policy.Funnel.Every.D())
+				return m.ClosedBy(at.Sub(r.OrderedAt), r.Policy.Funnel.Every.D())
 			}
 			n += uint64(closed(s.now) - closed(sight.At))
 		}
 	}
 	return n
-}
-
-// closed is how many connections the member has let go so long after a step was
-// ordered.
-func (q Quota) closed(after, every time.Duration) int {
-	if after < q.Start.D() {
-		return 0
-	}
-	return min(q.Share, 1+int((after-q.Start.D())*time.Duration(q.Share)/every))
 }
 
 // admissionsAsOf is the moment by which the target's instances had accepted as many
@@ -299,15 +254,128 @@ func (s *situation) admissionsAsOf() time.Time {
 	return s.now.Add(-age / max(1, n))
 }
 
-// since is how many there were after was.
-func (a Admissions) since(was Admissions) Admissions {
-	return Admissions{grown(was.Accepted, a.Accepted), grown(was.Refused, a.Refused)}
+// followOutstanding reckons who is on his way, and how long the slowest took.
+func followOutstanding(t *turn) {
+	r, m := t.state.Rollout, t.moved()
+	o, gone := r.Outstanding, m.Gone()+uint64(r.Owed)
+	if m.By.Counted() {
+		o.Back = m.Returned + uint64(m.NeverBack)
+	} else {
+		late := m.Lost + uint64(r.Owed)
+		o.Back, o.Late = o.Back+late-min(late, o.Late), late
+		if accepted := r.Toll.Accepted; accepted != o.Seen || o.Spare > 0 {
+			o = o.With(gone+t.unreportedCloses(), accepted, t.now)
+		}
+		if first := r.Marks[0]; t.now.Sub(first.At) > r.Policy.ReturnTimeout.D() {
+			o.Back = max(o.Back, first.Gone) // no longer waited for
+		}
+	}
+	if t.now.Sub(o.Judged) >= r.Policy.Funnel.Every.D() {
+		o = o.Judge(gone, r.Marks, t.now)
+	}
+	if o != r.Outstanding {
+		t.rollout().Outstanding = o
+	}
 }
 
-// grown is how far a total rose; one that fell began anew.
-func grown(was, is uint64) uint64 {
-	if is < was {
-		return is
+const (
+	// quietFor is how long before the funnel no client may have returned by itself, for
+	// those that return afterwards to be those that were let go.
+	quietFor = returns.Measuring
+	// doubtAfter is how long an application may admit clients that were let go and say of
+	// none that it returns, and doubtFrom how many.
+	doubtAfter = 10 * time.Second
+	doubtFrom  = 10
+)
+
+// told is what an instance of the target says of returning clients. One that was not
+// heard yet lowers nothing.
+func told(s *situation, key discovery.InstanceID, m state.Member) state.Basis {
+	sight := s.seen.Instances[key]
+	switch st := sight.Status; {
+	case m.Drain == "":
+		return state.ByAccepted
+	case sight.At.IsZero():
+		return ""
+	case st.Ticketed != nil:
+		return state.ByTickets
+	case st.Returned != nil:
+		return state.ByReturns
 	}
-	return is - was
+	return state.ByAccepted
+}
+
+// noOwnReturns reports whether it is known that no returning client came to the service for
+// quietFor: every old instance counts them, and said so all the time.
+func noOwnReturns(s *situation) bool {
+	for _, f := range s.members().all {
+		sight := s.seen.Instances[f.key]
+		switch {
+		case f.dead:
+		case s.now.Sub(sight.ReturnedAt) < quietFor:
+			return false
+		case f.old && (sight.Status.Returned == nil || s.now.Sub(sight.Since) < quietFor):
+			return false
+		}
+	}
+	return true
+}
+
+// fewerTell is the event of a basis that fell because an instance says less.
+const fewerTell = "not every instance of %s tells returning clients as before: those on their way are estimated from now on"
+
+// believe judges what the target's words on returning clients are worth. Where they fall
+// below what was believed, an estimate begins anew with those that are away for certain.
+func believe(t *turn) {
+	r, m := t.state.Rollout, t.moved()
+	by, why := m.By, ""
+	switch {
+	case by == state.ByReturns && r.Basis != state.ByReturns && !noOwnReturns(t.situation):
+		by = state.ByExcess
+		if r.Basis != "" {
+			why = fewerTell
+		}
+	case by == state.ByReturns && m.Told > m.Gone()+uint64(r.Owed)+t.unreportedCloses()+unsaid(t.situation):
+		by, why = state.ByExcess, "more clients return to %s than were let go: some come by themselves, and those on their way are estimated from now on"
+	case by != state.ByAccepted && m.Told == 0 && contradicts(t.situation, m):
+		by, why = state.ByAccepted, "%s accepted as many as were let go and says of none that it returns, which is not believed: those on their way are estimated from now on"
+	case r.Basis != "" && by != r.Basis:
+		why = fewerTell
+	}
+	if by == r.Basis {
+		return
+	}
+	t.rollout().Basis = by
+	if why == "" || by.Counted() {
+		return
+	}
+	t.note(fmt.Sprintf(why, r.To))
+	gone := m.Gone() + uint64(r.Owed) + t.unreportedCloses()
+	o := returns.Observation{Now: t.now, Evicted: gone - uint64(m.AtLeast), AsOf: t.admissionsAsOf(), Accepted: r.Accepted}
+	if by == state.ByExcess {
+		o.Accepted = m.Told
+	}
+	t.rollout().Returns = new(returns.New(r.Policy.ReturnTimeout.D()).Observe(o))
+}
+
+// unsaid is how many clients an old instance may have let go and not said so, as one
+// that died a moment ago: what the largest holds.
+func unsaid(s *situation) uint64 {
+	n := 0
+	for _, f := range s.members().old {
+		n = max(n, f.held)
+	}
+	return uint64(n)
+}
+
+// contradicts reports whether clients that were let go a while ago must have been
+// admitted by the target.
+func contradicts(s *situation, m state.Moved) bool {
+	r := s.state.Rollout
+	if r.Uncovered(m) > 0 {
+		return false
+	}
+	return slices.ContainsFunc(r.Marks, func(mark returns.Mark) bool {
+		return mark.Gone >= doubtFrom && s.now.Sub(mark.At) >= doubtAfter
+	})
 }

@@ -6,6 +6,9 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/policy"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -14,7 +17,7 @@ type Command interface {
 	service() discovery.Service
 	// apply is pure: it returns the state as it should be and what that does. An
 	// error is a *Refusal, and the state is then as it was.
-	apply(policy Policy, s State, seen Seen, now time.Time) (State, Answer, error)
+	apply(terms policy.Policy, s state.State, seen observed.Seen, now time.Time) (state.State, Answer, error)
 }
 
 // Subject is the service that a command is for.
@@ -22,8 +25,8 @@ func Subject(c Command) discovery.Service { return c.service() }
 
 // Apply decides what a command does. Pure; an error is a *Refusal, and the state is
 // then as it was. The caller stores the state before it answers.
-func Apply(c Command, policy Policy, s State, seen Seen, now time.Time) (State, Answer, error) {
-	next, answer, err := c.apply(policy, s, seen, now)
+func Apply(c Command, terms policy.Policy, s state.State, seen observed.Seen, now time.Time) (state.State, Answer, error) {
+	next, answer, err := c.apply(terms, s, seen, now)
 	if err != nil {
 		return s, Answer{}, err
 	}
@@ -38,7 +41,7 @@ func Apply(c Command, policy Policy, s State, seen Seen, now time.Time) (State, 
 type Promote struct {
 	Service   discovery.Service
 	Target    discovery.Colour
-	Overrides Overrides
+	Overrides policy.Overrides
 	// Force goes on although the plan has problems; it is recorded.
 	Force bool
 }
@@ -72,36 +75,7 @@ type Answer struct {
 	Rollout string `json:"rollout,omitempty"`
 }
 
-// Refusal is the error of a command that was refused: nothing was changed. Code
-// is for machines, Text is one sentence with the reason and the way out.
-type Refusal struct {
-	Code Code
-	Text string
-}
-
-func (r *Refusal) Error() string { return r.Text }
-
-// Codes of refusals.
-const (
-	UnknownService Code = "unknown_service"
-	NotReady       Code = "not_ready"   // discovery or state not read yet
-	InProgress     Code = "in_progress" // a rollout is under way
-	NoRollout      Code = "no_rollout"  // there is none
-	NoTarget       Code = "no_target"   // the target has no healthy instance
-	Infeasible     Code = "infeasible"  // the plan has problems; --force overrides
-	BadRequest     Code = "bad_request" // the request itself is wrong
-	NotStored      Code = "not_stored"  // the state could not be stored
-	NotSettled     Code = "not_settled" // nothing is stored, and which colour is live is not proven
-	Settled        Code = "settled"     // it is known which colour is live
-	UnknownProxy   Code = "unknown_proxy"
-	ProxyConnected Code = "proxy_connected" // it is not gone
-)
-
-func refuse(c Code, format string, args ...any) *Refusal {
-	return &Refusal{Code: c, Text: fmt.Sprintf(format, args...)}
-}
-
-func (c Pause) apply(_ Policy, s State, seen Seen, now time.Time) (State, Answer, error) {
+func (c Pause) apply(_ policy.Policy, s state.State, seen observed.Seen, now time.Time) (state.State, Answer, error) {
 	r := s.Rollout
 	if r == nil {
 		return s, Answer{}, refuse(NoRollout, "%s: no rollout is under way, so there is nothing to pause", s.Service)
@@ -117,7 +91,7 @@ func (c Pause) apply(_ Policy, s State, seen Seen, now time.Time) (State, Answer
 }
 
 // favoured is the colour that gets most new connections.
-func favoured(s State) discovery.Colour {
+func favoured(s state.State) discovery.Colour {
 	w := s.Weights()
 	if w[discovery.Green] > w[discovery.Blue] {
 		return discovery.Green
@@ -125,7 +99,7 @@ func favoured(s State) discovery.Colour {
 	return discovery.Blue
 }
 
-func (c Resume) apply(_ Policy, s State, _ Seen, now time.Time) (State, Answer, error) {
+func (c Resume) apply(_ policy.Policy, s state.State, _ observed.Seen, now time.Time) (state.State, Answer, error) {
 	r := s.Rollout
 	switch {
 	case r == nil:
@@ -133,13 +107,13 @@ func (c Resume) apply(_ Policy, s State, _ Seen, now time.Time) (State, Answer, 
 	case !r.Paused:
 		return s, Answer{}, refuse(NoRollout, "%s: rollout %s is not paused, so there is nothing to resume", s.Service, r.ID)
 	}
-	t := newTurn(s, Seen{}, now)
+	t := newTurn(s, observed.Seen{}, now)
 	t.rollout().Paused = false
 	t.note("resumed")
 	return t.state, Answer{Text: fmt.Sprintf("%s: rollout %s goes on", s.Service, r.ID), Rollout: r.ID}, nil
 }
 
-func (c Abort) apply(_ Policy, s State, seen Seen, now time.Time) (State, Answer, error) {
+func (c Abort) apply(_ policy.Policy, s state.State, seen observed.Seen, now time.Time) (state.State, Answer, error) {
 	r := s.Rollout
 	switch {
 	case r == nil:
@@ -167,20 +141,20 @@ func turnRound(t *turn, event string) {
 			}
 		}
 		m := t.state.Members[f.key]
-		m.Standing, m.HookCalls, m.Admissions = Standing{Outgoing: m.Outgoing, Closed: staysClosed(&f, m)}, HookCalls{}, f.admissions
+		m.Standing, m.HookCalls, m.Admissions = state.Standing{Outgoing: m.Outgoing, Closed: staysClosed(&f, m)}, state.HookCalls{}, f.admissions
 		t.put(f.key, m)
 	}
 	s := t.write()
 	s.Epoch++
 	r := s.Rollout
 	r.From, r.To, r.Aborting, r.Paused, r.Weight = r.To, r.From, true, false, share
-	r.Steps = r.Steps.turnedRound()
-	r.Toll = r.Toll.turnedRound()
-	r.Batches, r.Red = Batches{}, time.Time{}
-	t.enter(Opening, event)
+	r.Steps = r.Steps.TurnedRound()
+	r.Toll = r.Toll.TurnedRound()
+	r.Batches, r.Red = state.Batches{}, time.Time{}
+	t.enter(state.Opening, event)
 }
 
-func (c SetPace) apply(_ Policy, s State, seen Seen, now time.Time) (State, Answer, error) {
+func (c SetPace) apply(_ policy.Policy, s state.State, seen observed.Seen, now time.Time) (state.State, Answer, error) {
 	r := s.Rollout
 	if r == nil {
 		return s, Answer{}, refuse(NoRollout, "%s: no rollout is under way; set the pace with promote --close N --every T or in the policy", s.Service)
@@ -198,7 +172,7 @@ func (c SetPace) apply(_ Policy, s State, seen Seen, now time.Time) (State, Answ
 	return t.state, Answer{Text: fmt.Sprintf("%s: rollout %s lets %s go from now on", s.Service, r.ID, c.Funnel), Rollout: r.ID}, nil
 }
 
-func (c Promote) apply(policy Policy, s State, seen Seen, now time.Time) (State, Answer, error) {
+func (c Promote) apply(terms policy.Policy, s state.State, seen observed.Seen, now time.Time) (state.State, Answer, error) {
 	if no := refuseUnsettled(s, seen, now); no != nil {
 		return s, Answer{}, no
 	}
@@ -209,8 +183,8 @@ func (c Promote) apply(policy Policy, s State, seen Seen, now time.Time) (State,
 	if s.Live == c.Target {
 		return s, Answer{Text: fmt.Sprintf("%s: %s is live already, nothing to do", s.Service, c.Target)}, nil
 	}
-	policy = c.Overrides.Over(policy)
-	plan, err := MakePlan(s, seen, c.Target, policy, now)
+	terms = c.Overrides.Over(terms)
+	plan, err := MakePlan(s, seen, c.Target, terms, now)
 	if err != nil {
 		return s, Answer{}, err
 	}
@@ -228,7 +202,7 @@ func (c Promote) apply(policy Policy, s State, seen Seen, now time.Time) (State,
 // Plan computes what the promotion would do. Beside a rollout to the same colour it is
 // what it would take to start again; of one to the other colour that it may
 // supersede, what comes then. The error is a *Refusal.
-func (c Promote) Plan(policy Policy, s State, seen Seen, now time.Time) (Plan, error) {
+func (c Promote) Plan(terms policy.Policy, s state.State, seen observed.Seen, now time.Time) (Plan, error) {
 	if r := s.Rollout; r == nil || r.To != c.Target {
 		after, _, err := supersede(s, seen, c.Target, now)
 		if err != nil {
@@ -236,7 +210,7 @@ func (c Promote) Plan(policy Policy, s State, seen Seen, now time.Time) (Plan, e
 		}
 		s = after
 	}
-	return MakePlan(s, seen, c.Target, c.Overrides.Over(policy), now)
+	return MakePlan(s, seen, c.Target, c.Overrides.Over(terms), now)
 }
 
 // begin starts the planned rollout of a steady state.
@@ -245,14 +219,14 @@ func begin(t *turn, plan Plan, left leftover) {
 	// Above every epoch that an instance remembers: a state that was lost must not
 	// make its orders stale.
 	s.Epoch = max(s.Epoch, newest(t.situation)) + 1
-	s.Rollout = &Rollout{
-		ID: fmt.Sprintf("%s-%d", s.Service, s.Epoch), From: plan.From, To: plan.To, Phase: Opening,
+	s.Rollout = &state.Rollout{
+		ID: fmt.Sprintf("%s-%d", s.Service, s.Epoch), From: plan.From, To: plan.To, Phase: state.Opening,
 		Forced: len(plan.Problems) > 0, Policy: plan.Policy, Started: t.now, Since: t.now,
-		Steps: Steps{StepAt: left.stepAt}, Toll: Toll{Owed: left.owed, Basis: left.basis, Refusals: Refusals{Since: t.now, Was: refusedInAll(t.situation)}},
+		Steps: state.Steps{StepAt: left.stepAt}, Toll: state.Toll{Owed: left.owed, Basis: left.basis, Refusals: state.Refusals{Since: t.now, Was: refusedInAll(t.situation)}},
 	}
-	if n := len(s.History); n > 0 && s.History[n-1].Outcome == Adopted {
+	if n := len(s.History); n > 0 && s.History[n-1].Outcome == state.Adopted {
 		// What an earlier state ordered may still be closing connections.
-		s.Rollout.StepAt = latest(left.stepAt, s.History[n-1].Ended.Add(2*plan.Policy.Funnel.Every.D()))
+		s.Rollout.StepAt = units.Latest(left.stepAt, s.History[n-1].Ended.Add(2*plan.Policy.Funnel.Every.D()))
 	}
 	newer := len(t.members().target) > 0
 	for _, f := range t.members().all {
@@ -263,11 +237,11 @@ func begin(t *turn, plan Plan, left leftover) {
 		if m.Colour == plan.To && !outgoing {
 			closed = f.endpoint && (!f.answers || f.refusing)
 		}
-		release := Release{}
+		release := state.Release{}
 		if f.instance != nil && f.instance.Version != "" {
-			release = Release{f.instance.Version, token(t.seen.Instances[key].Status.Boot)}
+			release = state.Release{Version: f.instance.Version, Boot: state.Token(t.seen.Instances[key].Status.Boot)}
 		}
-		t.put(key, Member{Identity: m.Identity, Departed: m.Departed, Release: release, Standing: Standing{Outgoing: outgoing, Closed: closed}})
+		t.put(key, state.Member{Identity: m.Identity, Departed: m.Departed, Release: release, Standing: state.Standing{Outgoing: outgoing, Closed: closed}})
 		if left.owed > 0 && !f.heard.IsZero() {
 			t.count(key) // from the same answers on: clients that are on their way come back in between
 		}
@@ -284,7 +258,7 @@ func begin(t *turn, plan Plan, left leftover) {
 // that was on its way becomes the old side, and what is left of the one before
 // goes on draining beside it. Nothing is ever sent to either again. Without a
 // rollout the state is returned as it is.
-func supersede(s State, seen Seen, target discovery.Colour, now time.Time) (State, leftover, error) {
+func supersede(s state.State, seen observed.Seen, target discovery.Colour, now time.Time) (state.State, leftover, error) {
 	r := s.Rollout
 	if r == nil {
 		return s, leftover{}, nil
@@ -299,7 +273,7 @@ func supersede(s State, seen Seen, target discovery.Colour, now time.Time) (Stat
 	switch {
 	case target == r.To:
 		return s, leftover{}, refuse(InProgress, "%s: rollout %s to %s is %s; wait for it, or abort it first", s.Service, r.ID, r.To, r.Phase)
-	case r.Phase != Draining && r.Phase != Soaking:
+	case r.Phase != state.Draining && r.Phase != state.Soaking:
 		return s, leftover{}, refuse(InProgress, "%s: rollout %s to %s is %s and nothing was closed yet; abort it to stay on %s", s.Service, r.ID, r.To, r.Phase, r.From)
 	case len(newer) == 0 && r.Aborting:
 		return s, leftover{}, refuse(InProgress, "%s: rollout %s is going back to %s; wait for it, or start instances of a newer %s release to promote them", s.Service, r.ID, r.To, target)
@@ -308,8 +282,8 @@ func supersede(s State, seen Seen, target discovery.Colour, now time.Time) (Stat
 	}
 	t.restep()
 	t.note(fmt.Sprintf("superseded by a newer %s release: %s", target, keys(newer)))
-	left := leftover{owed: t.moved().AtMost, stepAt: t.state.Rollout.StepAt, basis: t.state.Rollout.Basis.inherited()}
-	finish(t, Superseded)
+	left := leftover{owed: t.moved().AtMost, stepAt: t.state.Rollout.StepAt, basis: t.state.Rollout.Basis.Inherited()}
+	finish(t, state.Superseded)
 	for _, f := range t.members().colour[target] {
 		m := t.state.Members[f.key]
 		m.Outgoing, m.Fresh = !m.Fresh, false
@@ -323,5 +297,42 @@ func supersede(s State, seen Seen, target discovery.Colour, now time.Time) (Stat
 type leftover struct {
 	owed   int
 	stepAt time.Time
-	basis  Basis
+	basis  state.Basis
+}
+
+// Adopt says which colour is live where nothing is stored and the evidence does not
+// prove it.
+type Adopt struct {
+	Service discovery.Service
+	Live    discovery.Colour
+}
+
+func (c Adopt) service() discovery.Service { return c.Service }
+
+func (c Adopt) apply(_ policy.Policy, s state.State, seen observed.Seen, now time.Time) (state.State, Answer, error) {
+	if c.Live != discovery.Blue && c.Live != discovery.Green {
+		return s, Answer{}, refuse(BadRequest, "%s: %q is no colour; use blue or green", s.Service, c.Live)
+	}
+	switch {
+	case s.Unsettled:
+	case s.Rollout == nil && s.Live == c.Live:
+		return s, Answer{Text: fmt.Sprintf("%s: %s is live already, nothing to do", s.Service, c.Live)}, nil
+	default:
+		return s, Answer{}, refuse(Settled, "%s: the stored state says that %s is live, so there is nothing to adopt; to move to %s, promote it", s.Service, s.Live, c.Live)
+	}
+	t := newTurn(s, seen, now)
+	absorb(t)
+	takeOver(t, c.Live, gather(t.situation).next(), "no state was stored: an operator says that "+string(c.Live)+" is live")
+	return t.state, Answer{Text: fmt.Sprintf("%s: %s is live; all new connections go to it", s.Service, c.Live)}, nil
+}
+
+// refuseUnsettled is the refusal of what needs to know the live colour; nil when it is known.
+func refuseUnsettled(s state.State, seen observed.Seen, now time.Time) *Refusal {
+	if !s.Unsettled {
+		return nil
+	}
+	if unread := newSituation(s, seen, now).unread(); unread != nil {
+		return refuse(NotReady, "%s; mend that first", unread.Text)
+	}
+	return refuse(NotSettled, "%s: no state is stored of it and its live colour is not proven yet; rolloutctl status says why, and rolloutctl adopt COLOUR says which it is", s.Service)
 }

@@ -1,12 +1,12 @@
 package rollout
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/sluice-proxy/sluice/rollout/spread"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -27,7 +27,7 @@ func draining(t *turn) Reason {
 	spill(t)
 	old := t.sortOld()
 	if old.empty() && len(old.waiting) == 0 {
-		t.enter(Soaking, fmt.Sprintf("%s is empty", r.From))
+		t.enter(state.Soaking, fmt.Sprintf("%s is empty", r.From))
 		return reason(IsSoaking, "%s is empty", r.From)
 	}
 	if t.unproxied() != nil && t.stepRuns() && t.now.Sub(t.seen.Watching) >= instancePatience {
@@ -112,7 +112,7 @@ func (s *situation) paceReason(c Code) Reason {
 	if r.Pace.Stopped {
 		return reason(TargetSick, "waiting: %s; nothing is closed until %s answers and refuses nobody for %s", r.Pace.Why, r.To, r.Policy.Funnel.Every)
 	}
-	n, why := r.Pace.of(s.limit())
+	n, why := r.Pace.Of(s.limit())
 	if r.Given.Close > 0 {
 		n, why = r.Given.Close, r.Given.Why
 	}
@@ -154,91 +154,6 @@ func closeGates(t *turn) Reason {
 	return t.paceReason(IsDraining)
 }
 
-// oldSide is the members whose turn it is to drain, sorted by what can be done
-// about them; proven empty ones are in none.
-type oldSide struct {
-	held        []*fact // answers, refuses, holds connections
-	unreachable []*fact // has a drain endpoint that does not answer
-	noEndpoint  []*fact // has none; the operator or the hook ends it
-	late        []*fact // answers, but does not refuse yet
-	// contradicted say that they hold nothing, and the proxies that they hold some.
-	contradicted []*fact
-	waiting      []*fact // its turn has not come
-}
-
-// empty reports whether nobody whose turn it is holds anything.
-func (o oldSide) empty() bool {
-	return len(o.held)+len(o.unreachable)+len(o.noEndpoint)+len(o.late)+len(o.contradicted) == 0
-}
-
-func (s *situation) sortOld() oldSide {
-	var o oldSide
-	stagger := s.state.Rollout.Policy.Stagger
-	staggered := !stagger.Instances.IsZero()
-	for _, f := range s.members().old {
-		switch {
-		case f.dead:
-		case staggered && s.state.Members[f.key].Turn == 0:
-			if f.held > 0 || !f.known || stagger.InPlace && s.state.Members[f.key].Departed.IsZero() {
-				o.waiting = append(o.waiting, f)
-			}
-		case !f.endpoint:
-			if !s.ended(f) {
-				o.noEndpoint = append(o.noEndpoint, f)
-			}
-		case f.held == 0 && f.gated && contradicted(s, f) > 0:
-			o.contradicted = append(o.contradicted, f)
-		case f.held == 0 && f.gated: // by its own word, so it need not answer for ever
-		case !f.answers && s.neverMoved(f):
-		case !f.answers:
-			o.unreachable = append(o.unreachable, f)
-		case !f.gated:
-			o.late = append(o.late, f)
-		case f.held > 0:
-			o.held = append(o.held, f)
-		}
-	}
-	return o
-}
-
-// neverMoved reports whether an abort has nothing to take back from a member that does
-// not answer: by its last word, if it ever said one, it held nothing, and the proxies
-// have proven since the gates closed that they hold nothing of its colour.
-func (s *situation) neverMoved(f *fact) bool {
-	r := s.state.Rollout
-	return r.Aborting && f.held == 0 && s.witnessedEmpty(f.colour) && s.seen.Witnesses[f.colour].At.After(r.Settled)
-}
-
-// ended reports whether a member without a drain endpoint has nothing left to
-// let go: the proxies' witness says so, or the operator or the hook has ended it.
-func (s *situation) ended(f *fact) bool {
-	m := s.state.Members[f.key]
-	switch {
-	case s.witnessedEmpty(m.Colour):
-		return true
-	case m.Departed.IsZero():
-		return s.hookSucceeded(f.key, m) && !f.serves
-	}
-	load, _ := s.load(m)
-	w, ok := s.seen.Witnesses[m.Colour]
-	return load.Held == 0 || !ok || len(w.Missing) > 0
-}
-
-// stuck says what is waited for when no instance can be told to let go.
-func stuck(s *situation, o oldSide) *blocker {
-	switch {
-	case len(o.late) > 0:
-		return blocked(GateOpen, "waiting: %s instance %s has not said yet that it refuses new connections", s.state.Rollout.From, o.late[0].key)
-	case len(o.unreachable) > 0:
-		why := cmp.Or(s.seen.Instances[o.unreachable[0].key].Err, "it has not answered yet")
-		return blocked(Unreachable, "waiting: %s cannot be told to let go (%s); bring it back, or stop the instance and deregister it", keys(o.unreachable), why)
-	case len(o.contradicted) > 0:
-		return disagreement(s, o.contradicted[0])
-	default:
-		return blocked(NoEndpoint, "waiting: %s has no drain endpoint; stop the instance and deregister it when its connections may end", keys(o.noEndpoint))
-	}
-}
-
 // askCounts asks the instances that take part for their counts of now, and reports
 // whether any has to answer first: a step is computed from what is held when it
 // begins, so that what ended by itself counts, and what an instance was late with is
@@ -246,7 +161,7 @@ func stuck(s *situation, o oldSide) *blocker {
 // asked, too, if they answer.
 func askCounts(t *turn, o oldSide) bool {
 	r := t.state.Rollout
-	since := latest(r.StepAt, r.Settled, r.Turned)
+	since := units.Latest(r.StepAt, r.Settled, r.Turned)
 	for _, f := range o.held {
 		if f.heard.Before(since) {
 			t.ask = append(t.ask, f.key)
@@ -299,7 +214,7 @@ func step(t *turn, o oldSide) Reason {
 			t.count(f.key)
 		}
 		m, ceiling := t.state.Members[f.key], f.held-part[i]
-		m.Quota = Quota{Ceiling: &ceiling, Share: part[i], Start: units.Duration(late + first[i])}
+		m.Quota = state.Quota{Ceiling: &ceiling, Share: part[i], Start: units.Duration(late + first[i])}
 		t.put(f.key, m)
 	}
 	askGatesBefore(t, r.StepAt)
@@ -329,7 +244,7 @@ func (s *situation) lastStep() (part []int, first []time.Duration) {
 	all := slices.Clone(r.Spent)
 	for _, m := range s.state.Members {
 		if m.Ceiling != nil && m.Share > 0 {
-			all = append(all, Spent{m.Share, m.Start})
+			all = append(all, state.Spent{Share: m.Share, Start: m.Start})
 		}
 	}
 	for _, x := range all {
@@ -349,7 +264,7 @@ func (s *situation) stepRuns() bool {
 }
 
 // standStill closes nothing for an interval, after which the pace is judged anew.
-func standStill(t *turn, pace Pace) Reason {
+func standStill(t *turn, pace state.Pace) Reason {
 	setPace(t, pace)
 	if t.stepRuns() {
 		t.restep()

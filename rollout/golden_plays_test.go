@@ -7,6 +7,9 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/policy"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -34,13 +37,13 @@ var plays = map[string]play{
 		g.deaf = false
 		g.pass(tick)
 		moment("canary, acknowledged")
-		g.until("the soak is over", func() bool { g.deaf = g.state.Phase() == rollout.Confirming; return g.deaf })
+		g.until("the soak is over", func() bool { g.deaf = g.state.Phase() == state.Confirming; return g.deaf })
 		moment("confirming")
 		g.machines["b2"].deaf = true
 		g.deaf = false
 		g.pass(tick)
 		moment("confirming, acknowledged")
-		g.untilPhase(rollout.Draining)
+		g.untilPhase(state.Draining)
 		moment("draining, a gate open")
 		g.machines["b2"].deaf = false
 		g.untilCode(rollout.InGrace)
@@ -59,12 +62,12 @@ var plays = map[string]play{
 		g.pass(tick)
 		moment("slowed down")
 		g.machines["g1"].status.HandshakeMS = nil
-		g.untilPhase(rollout.Soaking)
+		g.untilPhase(state.Soaking)
 		moment("soaking")
-		g.untilPhase(rollout.Steady)
+		g.untilPhase(state.Steady)
 		moment("done")
 		g.promote(discovery.Blue)
-		g.untilPhase(rollout.Steady)
+		g.untilPhase(state.Steady)
 		moment("and back")
 	}},
 	"aborts": {2, 2, 30, func(g *ground, moment func(string)) {
@@ -72,7 +75,7 @@ var plays = map[string]play{
 		back := func(from string) {
 			g.abort()
 			moment("aborting " + from)
-			g.untilPhase(rollout.Steady)
+			g.untilPhase(state.Steady)
 		}
 		g.look()
 		g.deaf = true
@@ -80,11 +83,11 @@ var plays = map[string]play{
 		g.deaf = false
 		back("while opening")
 		g.promote(discovery.Green)
-		g.untilPhase(rollout.Shifting)
+		g.untilPhase(state.Shifting)
 		back("while shifting")
 		g.policy.Canary, g.policy.Soak = 0, 0
 		g.promote(discovery.Green)
-		g.untilPhase(rollout.Confirming)
+		g.untilPhase(state.Confirming)
 		back("while confirming")
 		g.promote(discovery.Green)
 		g.untilStep(2)
@@ -94,17 +97,17 @@ var plays = map[string]play{
 		g.untilStep(1)
 		g.pass(300 * time.Millisecond)
 		moment("draining the way back")
-		g.untilPhase(rollout.Soaking)
+		g.untilPhase(state.Soaking)
 		moment("soaking the way back")
-		g.untilPhase(rollout.Steady)
+		g.untilPhase(state.Steady)
 		g.away = time.Minute
 		g.promote(discovery.Green)
-		g.untilPhase(rollout.Soaking)
+		g.untilPhase(state.Soaking)
 		back("while soaking")
 		moment("aborted")
 	}},
 	"batches": {4, 2, 40, func(g *ground, moment func(string)) {
-		g.policy.Stagger = rollout.Stagger{Instances: units.Portion{Number: 2}, Soak: 10 * second, First: []string{"b4"}}
+		g.policy.Stagger = policy.Stagger{Instances: units.Portion{Number: 2}, Soak: 10 * second, First: []string{"b4"}}
 		g.policy.Order = drain.Oldest
 		g.look()
 		g.promote(discovery.Green)
@@ -115,13 +118,13 @@ var plays = map[string]play{
 		moment("between the batches")
 		g.until("the second batch", func() bool { return g.state.Rollout.Batch == 2 && g.state.Rollout.Step > 2 })
 		moment("the second batch")
-		g.untilPhase(rollout.Steady)
+		g.untilPhase(state.Steady)
 		moment("done")
 	}},
 	"in place": {3, 1, 30, func(g *ground, moment func(string)) {
-		g.policy.Stagger = rollout.Stagger{Instances: units.Portion{Share: 2500}, InPlace: true}
+		g.policy.Stagger = policy.Stagger{Instances: units.Portion{Share: 2500}, InPlace: true}
 		g.policy.Capacity, g.policy.Headroom = 12, 9000
-		g.policy.Deadline, g.policy.Pressure, g.policy.HurryCap, g.policy.KillAfter = 20*second, rollout.Hurry, 20, 60*second
+		g.policy.Deadline, g.policy.Pressure, g.policy.HurryCap, g.policy.KillAfter = 20*second, policy.Hurry, 20, 60*second
 		g.look()
 		g.promote(discovery.Green)
 		g.untilStep(1)
@@ -163,7 +166,7 @@ var plays = map[string]play{
 		}
 		g.until("they come again", func() bool { return !g.state.Rollout.Returns.LearnAt.IsZero() })
 		moment("they come again")
-		g.untilPhase(rollout.Steady)
+		g.untilPhase(state.Steady)
 		moment("done")
 	}},
 	"never back": {2, 1, 20, func(g *ground, moment func(string)) {
@@ -174,7 +177,7 @@ var plays = map[string]play{
 		g.untilStep(2)
 		g.pass(6 * time.Second)
 		moment("some are not waited for")
-		g.untilPhase(rollout.Steady)
+		g.untilPhase(state.Steady)
 		moment("done")
 	}},
 	"untold": {2, 1, 30, func(g *ground, moment func(string)) {
@@ -185,9 +188,9 @@ var plays = map[string]play{
 		g.promote(discovery.Green)
 		g.untilStep(2)
 		g.crash(g.machines["b2"])
-		g.untilPhase(rollout.Soaking)
+		g.untilPhase(state.Soaking)
 		moment("nobody is back")
-		g.untilPhase(rollout.Steady)
+		g.untilPhase(state.Steady)
 		moment("done")
 	}},
 	"refused": {2, 2, 60, func(g *ground, moment func(string)) {
@@ -200,7 +203,7 @@ var plays = map[string]play{
 		g.machines["b1"].status.Refused = 9
 		g.untilStep(1)
 		g.machines["g2"].full = true
-		g.seen.Witnesses = map[discovery.Colour]rollout.Witness{discovery.Green: {Refused: 4}}
+		g.seen.Witnesses = map[discovery.Colour]observed.Witness{discovery.Green: {Refused: 4}}
 		g.untilStep(4)
 		g.pass(time.Second)
 		moment("green refuses")
@@ -209,7 +212,7 @@ var plays = map[string]play{
 		moment("green refuses everybody")
 		g.machines["g1"].full, g.machines["g2"].full = false, false
 		g.machines["g1"].Capacity, g.machines["g2"].Capacity = 50, 50
-		g.untilPhase(rollout.Steady)
+		g.untilPhase(state.Steady)
 		moment("done")
 	}},
 	"lost": {4, 2, 60, func(g *ground, moment func(string)) {
@@ -219,7 +222,7 @@ var plays = map[string]play{
 		g.pass(time.Second)
 		g.crash(g.machines["b2"])
 		g.machines["b3"].gone = true
-		g.seen.Proxies[1] = rollout.Proxy{Node: "edge-2", Addr: edge(2), Routes: true, Lost: g.now}
+		g.seen.Proxies[1] = observed.Proxy{Node: "edge-2", Addr: edge(2), Routes: true, Lost: g.now}
 		g.pass(time.Second)
 		moment("one died, one left, a proxy went")
 		// b4 moves while its former process still runs.
@@ -238,7 +241,7 @@ var plays = map[string]play{
 		g.machines["b1"].deaf = true
 		g.pass(20 * time.Second)
 		g.machines["b1"].deaf = false
-		g.untilPhase(rollout.Steady)
+		g.untilPhase(state.Steady)
 		moment("done")
 	}},
 	"superseded": {2, 2, 60, func(g *ground, moment func(string)) {
@@ -256,7 +259,7 @@ var plays = map[string]play{
 		g.untilStep(2)
 		g.pass(time.Second)
 		moment("both let go")
-		g.untilPhase(rollout.Steady)
+		g.untilPhase(state.Steady)
 		moment("done")
 		next := g.state.Clone()
 		next.Retired = true
@@ -273,7 +276,7 @@ var plays = map[string]play{
 		moment("retired and empty")
 	}},
 	"hooks": {3, 2, 24, func(g *ground, moment func(string)) {
-		g.policy.Hook = &rollout.Hook{Command: []string{"stop", "now"}, Timeout: 30 * second}
+		g.policy.Hook = &policy.Hook{Command: []string{"stop", "now"}, Timeout: 30 * second}
 		for _, key := range []discovery.InstanceID{"b1", "b2", "b3"} {
 			g.machines[key].Drain = ""
 		}
@@ -301,44 +304,44 @@ var plays = map[string]play{
 			return false
 		})
 		moment("called again")
-		g.policy.Hook = &rollout.Hook{URL: "http://hooks.example/stop"}
-		g.untilPhase(rollout.Steady)
+		g.policy.Hook = &policy.Hook{URL: "http://hooks.example/stop"}
+		g.untilPhase(state.Steady)
 		moment("done")
 	}},
 	"gates": {2, 2, 30, func(g *ground, moment func(string)) {
-		g.policy.Gates = []rollout.Gate{
+		g.policy.Gates = []policy.Gate{
 			{Name: "errors", Query: "rate(errors)", Below: new(0.5), Above: new(0.25), Timeout: 2 * second},
 			{Name: "smoke", Command: []string{"smoke", "chat"}}, {Name: "page", URL: "http://127.0.0.1:1/ok"},
-			{Name: "freeze", URL: "http://127.0.0.1:1/may", At: []rollout.Moment{rollout.AtStart}},
+			{Name: "freeze", URL: "http://127.0.0.1:1/may", At: []policy.Moment{policy.AtStart}},
 		}
 		g.policy.AbortAfter = 20 * second
 		for _, gate := range g.policy.Gates {
-			g.seen.Gates[gate.Name] = rollout.Reading{Open: true, Text: "gate " + gate.Name + " is open"}
+			g.seen.Gates[gate.Name] = observed.Reading{Open: true, Text: "gate " + gate.Name + " is open"}
 		}
 		g.look()
 		g.promote(discovery.Green)
 		g.untilStep(1)
-		g.seen.Gates["errors"] = rollout.Reading{Text: "gate errors is closed: 0.7 is not below 0.5"}
+		g.seen.Gates["errors"] = observed.Reading{Text: "gate errors is closed: 0.7 is not below 0.5"}
 		g.untilCode(rollout.GateClosed)
 		moment("closed")
 		g.until("it goes back", func() bool { return g.state.Rollout.Aborting })
 		moment("going back by itself")
-		g.untilPhase(rollout.Steady)
+		g.untilPhase(state.Steady)
 		moment("aborted")
 	}},
 	"many events": {1, 1, 5, func(g *ground, moment func(string)) {
 		g.machines["b1"].Addr = netip.MustParseAddrPort("[2001:db8::1]:9000")
-		g.policy.Hook = &rollout.Hook{URL: "http://hooks.example/stop"}
+		g.policy.Hook = &policy.Hook{URL: "http://hooks.example/stop"}
 		g.look()
 		g.promote(discovery.Green)
-		g.untilPhase(rollout.Draining)
+		g.untilPhase(state.Draining)
 		for range 120 {
 			g.pause()
 			g.resume()
 		}
 		g.log.Reset()
 		moment("omitted")
-		g.untilPhase(rollout.Steady)
+		g.untilPhase(state.Steady)
 		moment("done")
 	}},
 }

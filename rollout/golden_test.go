@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/tools/txtar"
 
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 // TestStoredStates holds what is stored, byte for byte: a rolloutd that starts
@@ -60,15 +60,15 @@ func TestStoredStates(t *testing.T) {
 // moment is what was said since the moment before, and what is stored.
 func (g *ground) moment() []byte {
 	g.t.Helper()
-	data, err := rollout.EncodeState(g.state)
+	data, err := state.Encode(g.state)
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	back, err := rollout.DecodeState(data)
+	back, err := state.Decode(data)
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	if again, err := rollout.EncodeState(back); err != nil || !bytes.Equal(again, data) {
+	if again, err := state.Encode(back); err != nil || !bytes.Equal(again, data) {
 		g.t.Errorf("what is read back is stored otherwise: %v\n%s\n%s", err, data, again)
 	}
 	said := g.log.String()
@@ -100,12 +100,12 @@ func stored(t *testing.T) map[string][]byte {
 // today's would store.
 func TestStoredStatesAreRead(t *testing.T) {
 	for name, data := range stored(t) {
-		s, err := rollout.DecodeState(data)
+		s, err := state.Decode(data)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if again, err := rollout.EncodeState(s); err != nil || !bytes.Equal(again, data) {
+		if again, err := state.Encode(s); err != nil || !bytes.Equal(again, data) {
 			t.Errorf("%s is stored otherwise: %v\n%s\nwas\n%s", name, err, again, data)
 		}
 	}
@@ -122,7 +122,7 @@ func TestStoredStatesHaveEveryKey(t *testing.T) {
 		}
 		keysOf(v, "", found)
 	}
-	for _, key := range slices.Sorted(keysOfType(reflect.TypeFor[rollout.State](), "")) {
+	for _, key := range slices.Sorted(keysOfType(reflect.TypeFor[state.State](), "")) {
 		if !found[key] {
 			t.Errorf("no golden state has %s", key)
 		}

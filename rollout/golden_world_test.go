@@ -14,6 +14,9 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/policy"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -30,10 +33,10 @@ const (
 type ground struct {
 	t        *testing.T
 	now      time.Time
-	state    rollout.State
-	policy   rollout.Policy
+	state    state.State
+	policy   policy.Policy
 	machines map[discovery.InstanceID]*machine // by member
-	seen     rollout.Seen                      // all but the instances
+	seen     observed.Seen                     // all but the instances
 	deaf     bool                              // no proxy acknowledges
 	away     time.Duration                     // how long an evicted client is on its way
 	coming   []time.Time                       // when evicted clients come back, sorted
@@ -55,7 +58,7 @@ type machine struct {
 	held     int       // when the running order came
 	ordered  time.Time // when it came
 	order    drain.Order
-	sight    rollout.Sighting
+	sight    observed.Sighting
 }
 
 // edge is the machine of a proxy.
@@ -63,13 +66,13 @@ func edge(n byte) netip.Addr { return netip.AddrFrom4([4]byte{10, 9, 0, n}) }
 
 func newGround(t *testing.T, blue, green, connections int) *ground {
 	g := &ground{
-		t: t, now: time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC), state: rollout.NewState("chat", discovery.Blue), policy: rollout.DefaultPolicy(),
+		t: t, now: time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC), state: state.New("chat", discovery.Blue), policy: policy.Default(),
 		machines: map[discovery.InstanceID]*machine{}, away: 2 * time.Second,
 	}
 	g.policy.Funnel = units.Funnel{Close: 10, Every: 3 * second}
-	g.seen = rollout.Seen{
-		Watching: g.now, Gates: map[string]rollout.Reading{}, Hooks: map[discovery.InstanceID]rollout.HookRun{},
-		Proxies: []rollout.Proxy{{Node: "edge-1", Addr: edge(1), Routes: true, Connected: true}, {Node: "edge-2", Addr: edge(2), Routes: true, Connected: true}},
+	g.seen = observed.Seen{
+		Watching: g.now, Gates: map[string]observed.Reading{}, Hooks: map[discovery.InstanceID]observed.HookRun{},
+		Proxies: []observed.Proxy{{Node: "edge-1", Addr: edge(1), Routes: true, Connected: true}, {Node: "edge-2", Addr: edge(2), Routes: true, Connected: true}},
 	}
 	for i := range blue {
 		m := g.join(discovery.Blue, i+1)
@@ -125,7 +128,7 @@ func (g *ground) until(what string, done func() bool) {
 	}
 }
 
-func (g *ground) untilPhase(p rollout.Phase) {
+func (g *ground) untilPhase(p state.Phase) {
 	g.t.Helper()
 	g.until(string(p), func() bool { return g.state.Phase() == p })
 }
@@ -205,9 +208,9 @@ func (g *ground) crash(m *machine) {
 }
 
 // sight is what is seen now.
-func (g *ground) sight() rollout.Seen {
+func (g *ground) sight() observed.Seen {
 	s := g.seen
-	s.Instances, s.Fleet.Instances, s.Proxies = map[discovery.InstanceID]rollout.Sighting{}, nil, slices.Clone(g.seen.Proxies)
+	s.Instances, s.Fleet.Instances, s.Proxies = map[discovery.InstanceID]observed.Sighting{}, nil, slices.Clone(g.seen.Proxies)
 	for i := range s.Proxies {
 		s.Proxies[i].Confirmed = s.Proxies[i].Connected && !g.deaf && s.Proxies[i].Nack == ""
 	}
@@ -216,7 +219,7 @@ func (g *ground) sight() rollout.Seen {
 		s.Gates[name] = reading
 	}
 	if g.reported {
-		s.Loads, s.Witnesses = map[rollout.Place]rollout.Load{}, map[discovery.Colour]rollout.Witness{}
+		s.Loads, s.Witnesses = map[observed.Place]observed.Load{}, map[discovery.Colour]observed.Witness{}
 	}
 	for _, key := range g.sorted() {
 		m := g.machines[key]
@@ -227,8 +230,8 @@ func (g *ground) sight() rollout.Seen {
 			s.Instances[key] = g.ask(m)
 		}
 		if g.reported {
-			s.Loads[rollout.Place{Colour: m.Colour, Addr: m.Addr}] = rollout.Load{Held: m.status.Active, Admissions: rollout.Admissions{Accepted: m.status.Accepted}, At: g.now}
-			s.Witnesses[m.Colour] = rollout.Witness{Active: s.Witnesses[m.Colour].Active + m.status.Active, At: g.now}
+			s.Loads[observed.Place{Colour: m.Colour, Addr: m.Addr}] = observed.Load{Held: m.status.Active, Admissions: observed.Admissions{Accepted: m.status.Accepted}, At: g.now}
+			s.Witnesses[m.Colour] = observed.Witness{Active: s.Witnesses[m.Colour].Active + m.status.Active, At: g.now}
 		}
 	}
 	slices.SortFunc(s.Fleet.Instances, func(a, b discovery.Instance) int { return cmp.Compare(a.ID, b.ID) })
@@ -236,7 +239,7 @@ func (g *ground) sight() rollout.Seen {
 }
 
 // ask has the machine say what it holds; the eyes are the product's.
-func (g *ground) ask(m *machine) rollout.Sighting {
+func (g *ground) ask(m *machine) observed.Sighting {
 	status := m.status
 	if m.tells {
 		status.Returned, status.Ticketed = new(m.returned), new(m.returned)
@@ -275,12 +278,12 @@ func (g *ground) look() {
 	g.t.Fatalf("Step never comes to rest: %v", g.reason)
 }
 
-func (g *ground) remember(s rollout.State) {
-	data, err := rollout.EncodeState(s)
+func (g *ground) remember(s state.State) {
+	data, err := state.Encode(s)
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	if g.state, err = rollout.DecodeState(data); err != nil {
+	if g.state, err = state.Decode(data); err != nil {
 		g.t.Fatalf("a state that cannot be read back: %v\n%s", err, data)
 	}
 }
@@ -306,7 +309,7 @@ func (g *ground) tell(wish rollout.Wish) bool {
 		o, run := wish.Hooks[key], g.seen.Hooks[key]
 		switch {
 		case run.Rollout != o.Rollout || run.Attempt != o.Attempt:
-			g.seen.Hooks[key] = rollout.HookRun{Rollout: o.Rollout, Attempt: o.Attempt, At: g.now}
+			g.seen.Hooks[key] = observed.HookRun{Rollout: o.Rollout, Attempt: o.Attempt, At: g.now}
 			changed = true
 		case !run.Done && g.now.Sub(run.At) >= 4*time.Second:
 			run.Done, run.Err, run.At = true, g.hookErr, g.now

@@ -1,12 +1,16 @@
 package rollout
 
 import (
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 // absorb takes what is in discovery into the members: new ones are added, those
@@ -31,15 +35,12 @@ func (s *situation) asListed() bool {
 	}
 	for i := range all {
 		f := &all[i]
-		if m := s.state.Members[f.key]; f.instance == nil || !m.is(*f.instance) || m.Drain != f.instance.Drain || m.Node != f.instance.Node || updated(m, *f.instance, s.seen.Instances[f.key]) {
+		if m := s.state.Members[f.key]; f.instance == nil || !m.Is(*f.instance) || m.Drain != f.instance.Drain || m.Node != f.instance.Node || state.Updated(m, *f.instance, s.seen.Instances[f.key]) {
 			return false
 		}
 	}
 	return true
 }
-
-// is reports whether the instance is the member; its drain endpoint may have moved.
-func (m Member) is(in discovery.Instance) bool { return m.Colour == in.Colour && m.Addr == in.Addr }
 
 func absorbFleet(t *turn) {
 	claims := claimsOf(t.seen.Fleet.Instances)
@@ -76,7 +77,7 @@ func claimsOf(all []discovery.Instance) claims {
 
 // renamed reports whether a departed member is in discovery under another name: what it
 // holds is seen through that.
-func (c claims) renamed(m Member) bool {
+func (c claims) renamed(m state.Member) bool {
 	if m.Drain == "" {
 		return c.addrs[m.Addr]
 	}
@@ -86,7 +87,7 @@ func (c claims) renamed(m Member) bool {
 // absorbInstance makes the instance a member.
 func absorbInstance(t *turn, in discovery.Instance) {
 	m, known := t.state.Members[in.ID]
-	again := known && m.Departed.IsZero() && updated(m, in, t.seen.Instances[in.ID])
+	again := known && m.Departed.IsZero() && state.Updated(m, in, t.seen.Instances[in.ID])
 	if known && m.Addr == in.Addr && !again && (m.Colour == in.Colour || staysAs(t.situation, in.ID)) {
 		if !m.Departed.IsZero() || m.Drain != in.Drain || m.Node != in.Node {
 			m.Departed, m.Drain, m.Node = time.Time{}, in.Drain, in.Node
@@ -101,29 +102,24 @@ func absorbInstance(t *turn, in discovery.Instance) {
 		// The same id at another address is another member: the connections of the
 		// former one are still where they were.
 		m.Departed = t.now
-		t.put(former(m), m)
+		t.put(state.FormerName(m), m)
 	}
-	next := Member{Identity: Identity{ID: in.ID, Node: in.Node, Colour: in.Colour, Addr: in.Addr, Drain: in.Drain}}
-	next.Fresh = (!known || again || m.Release.differs(in)) && joinsNext(t.situation, in)
-	next.Closed = t.state.Rollout.closedAtFirst(in)
-	if back, ok := t.state.Members[former(next)]; ok {
-		t.drop(former(next))
+	next := state.Member{Identity: state.Identity{ID: in.ID, Node: in.Node, Colour: in.Colour, Addr: in.Addr, Drain: in.Drain}}
+	next.Fresh = (!known || again || m.Release.Differs(in)) && joinsNext(t.situation, in)
+	next.Closed = t.state.Rollout.ClosedAtFirst(in)
+	if back, ok := t.state.Members[state.FormerName(next)]; ok {
+		t.drop(state.FormerName(next))
 		next = back
 		next.Departed, next.Drain, next.Node = time.Time{}, in.Drain, in.Node
 	}
 	t.put(in.ID, next)
 }
 
-// former is the key of a member whose id was taken over by another instance.
-func former(m Member) discovery.InstanceID {
-	return discovery.InstanceID(string(m.ID) + "@" + m.Addr.String() + "/" + string(m.Colour))
-}
-
 // joinsNext reports whether an instance that nobody knew belongs to a later
 // release: it joins the colour that drains already, and under no former name.
 func joinsNext(s *situation, in discovery.Instance) bool {
 	r := s.state.Rollout
-	if r == nil || in.Colour != r.From || r.Phase != Draining && r.Phase != Soaking || r.Policy.Stagger.InPlace {
+	if r == nil || in.Colour != r.From || r.Phase != state.Draining && r.Phase != state.Soaking || r.Policy.Stagger.InPlace {
 		return false
 	}
 	for key, m := range s.state.Members {
@@ -134,37 +130,11 @@ func joinsNext(s *situation, in discovery.Instance) bool {
 	return true
 }
 
-// Release is which release a member ran, and in which process, when the rollout began:
-// an update in place is the same id with another process and another version.
-type Release struct {
-	Version string `json:"version,omitempty"`
-	// Boot stands for the name of the process; empty where it says none.
-	Boot string `json:"boot,omitempty"`
-}
-
-// differs reports whether an instance is registered with another version. One that is
-// not told is none.
-func (r Release) differs(in discovery.Instance) bool {
-	return r.Version != "" && in.Version != "" && in.Version != r.Version
-}
-
-// updated reports whether the member's id has another process with another release now.
-// The same process is the same release, whatever its registration says meanwhile.
-func updated(m Member, in discovery.Instance, now Sighting) bool {
-	if !m.Release.differs(in) || now.At.IsZero() {
-		return false
-	}
-	if boot := token(now.Status.Boot); m.Release.Boot != "" && boot != "" {
-		return boot != m.Release.Boot
-	}
-	return len(now.Former) > 0
-}
-
 // joinDrain has a member that seemed to belong to a later release drain with the
 // others when it turns out to hold connections.
 func joinDrain(t *turn) {
 	for key, m := range t.state.Members {
-		if sight := t.seen.Instances[key]; m.Fresh && (sight.Status.Active > 0 || sight.refusing()) {
+		if sight := t.seen.Instances[key]; m.Fresh && (sight.Status.Active > 0 || sight.Refusing()) {
 			m.Fresh = false
 			t.put(key, m)
 		}
@@ -198,4 +168,49 @@ func absorbProxies(t *turn) {
 		t.forgetProxies(foreign...)
 	}
 	leaveLost(t)
+}
+
+// renew goes on with the process that each member is now: what those before it evicted
+// and saw return is kept, what they held is lost, and the new one is counted from its
+// beginning.
+func renew(t *turn) {
+	if t.state.Rollout == nil {
+		return
+	}
+	for _, f := range t.members().all {
+		if m, sight := t.state.Members[f.key], t.seen.Instances[f.key]; m.Counted && !m.Counts.Only(sight) {
+			if lives := m.Lives(sight); len(lives) > 1 {
+				renewMember(t, &f, lives)
+			}
+		}
+	}
+}
+
+func renewMember(t *turn, f *fact, lives []drain.Status) {
+	was := t.state.Members[f.key]
+	lost := was.Deeds(t.seen.Instances[f.key]).Lost
+	admitted := uint64(0)
+	for i, life := range lives {
+		if i == 0 {
+			admitted += observed.Risen(was.Admissions.Accepted, life.Accepted)
+		} else {
+			admitted += life.Accepted
+		}
+	}
+	t.fold(f.key)
+	m := t.state.Members[f.key]
+	m.Quota = state.Quota{}
+	m.Counts = state.Counts{Counted: true}.Noted(t.seen.Instances[f.key])
+	if f.takes {
+		t.rollout().Accepted += admitted
+		m.Admissions = f.admissions
+	}
+	t.put(f.key, m)
+	if lost > 0 {
+		t.note(restarted(f.key, lost))
+	}
+}
+
+func restarted(key discovery.InstanceID, lost int) string {
+	return fmt.Sprintf("%s is another process now; %s of the one before were lost", key, counted(lost, "connection", "connections"))
 }

@@ -9,16 +9,18 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 // Who an instance is does not depend on its neighbours, and a state that was stored before
 // nodes were remembered goes on with the members that it has.
 func TestNames(t *testing.T) {
 	at := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
-	s := NewState("chat", discovery.Blue)
-	s.Members["chat"] = Member{
-		Identity: Identity{ID: "chat", Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.0.1:80")},
-		Counts:   Counts{Counted: true, Lost: 7},
+	s := state.New("chat", discovery.Blue)
+	s.Members["chat"] = state.Member{
+		Identity: state.Identity{ID: "chat", Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.0.1:80")},
+		Counts:   state.Counts{Counted: true, Lost: 7},
 	}
 	for _, c := range []struct {
 		nodes, want string
@@ -33,7 +35,7 @@ func TestNames(t *testing.T) {
 		for node := range strings.FieldsSeq(c.nodes) {
 			all = append(all, discovery.Registration{ID: "chat", Node: "n" + node, Colour: discovery.Blue, Address: "10.0.0." + node, Port: 80, Health: discovery.Passing})
 		}
-		seen := Seen{Fleet: discovery.NewFleet(all)}
+		seen := observed.Seen{Fleet: discovery.NewFleet(all)}
 		for range 5 {
 			s = Step(s, seen, at).Next
 		}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/spread"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
@@ -28,7 +29,7 @@ func TestFleetClosesEvenly(t *testing.T) {
 			one, every := 1000, units.Duration(3*time.Second)
 			w.Pass(4 * time.Second)
 			began := w.Now()
-			w.must(rollout.Promote{Service: "chat", Target: discovery.Green, Overrides: rollout.Overrides{Close: &one, Every: &every}})
+			w.must(rollout.Promote{Service: "chat", Target: discovery.Green, Overrides: policy.Overrides{Close: &one, Every: &every}})
 			w.until(5*time.Minute, w.Steady)
 			closes := w.Closes()
 			if len(closes) != 20_000 || w.Fleet.Held(discovery.Blue) != 0 {
@@ -66,7 +67,7 @@ func TestUnevenFleetTakesAsLongAsPlanned(t *testing.T) {
 	}
 	w.Pass(5 * time.Second)
 	began, f := w.Now(), units.Funnel{Close: held / 60, Every: units.Duration(3 * time.Second)}
-	w.must(rollout.Promote{Service: "chat", Target: discovery.Green, Overrides: rollout.Overrides{Close: &f.Close, Every: &f.Every}})
+	w.must(rollout.Promote{Service: "chat", Target: discovery.Green, Overrides: policy.Overrides{Close: &f.Close, Every: &f.Every}})
 	w.until(20*time.Minute, w.Steady)
 	// With room for closes that come a few milliseconds early or late.
 	if got := w.Peak(3*time.Second + 8*time.Millisecond); got > f.Close+1 {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/state"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 const (
@@ -50,7 +52,7 @@ func opening(t *turn) Reason {
 	}
 	closeUnheard(t)
 	if r.Policy.Canary > 0 && !r.Aborting {
-		t.enter(Shifting, fmt.Sprintf("canary: %s of new connections to %s for %s", r.Policy.Canary, r.To, r.Policy.Soak))
+		t.enter(state.Shifting, fmt.Sprintf("canary: %s of new connections to %s for %s", r.Policy.Canary, r.To, r.Policy.Soak))
 		t.rollout().Weight = r.Policy.Canary
 		return reason(IsShifting, "%s of new connections go to %s", r.Policy.Canary, r.To)
 	}
@@ -106,7 +108,7 @@ func shifting(t *turn) Reason {
 func switchOver(t *turn) Reason {
 	to := t.state.Rollout.To
 	t.rollout().RefusedBefore = refusalRate(t.situation, t.state.Rollout.From)
-	t.enter(Confirming, fmt.Sprintf("all new connections to %s", to))
+	t.enter(state.Confirming, fmt.Sprintf("all new connections to %s", to))
 	return reason(Unconfirmed, "waiting: the proxies are told to send new connections to %s", to)
 }
 
@@ -131,7 +133,7 @@ func confirming(t *turn) Reason {
 		t.wakeBy(end)
 		return reason(Settling, "waiting: handshakes that were under way when the last proxy confirmed may still end on %s", r.From)
 	}
-	t.enter(Draining, fmt.Sprintf("every proxy sends new connections to %s; %s refuses new ones", r.To, r.From))
+	t.enter(state.Draining, fmt.Sprintf("every proxy sends new connections to %s; %s refuses new ones", r.To, r.From))
 	return reason(GateOpen, "waiting: %s instances are told to refuse new connections", r.From)
 }
 
@@ -171,12 +173,12 @@ func (s *situation) targetUnfit() *blocker {
 func soaking(t *turn) Reason {
 	r := t.state.Rollout
 	countTarget(t)
-	patient := t.now.Sub(latest(r.Since, t.seen.Watching)) < instancePatience
+	patient := t.now.Sub(units.Latest(r.Since, t.seen.Watching)) < instancePatience
 	if key, ok := t.unheard(); ok && patient {
 		return t.wait(blocked(FreshCounts, "%s is empty; waiting: %s has not said yet what it let go and saw return", r.From, key))
 	}
 	tally(t)
-	if t.moved().By.counts() || t.countsReturns() {
+	if t.moved().By.Counted() || t.countsReturns() {
 		observe(t, false)
 	}
 	moved := t.moved()
@@ -188,12 +190,12 @@ func soaking(t *turn) Reason {
 		}
 		return t.wait(blockedUntil(end, IsSoaking, "%s not back yet; soaking until %s", said, clock(end)))
 	}
-	finish(t, Done)
+	finish(t, state.Done)
 	return reason(IsSteady, "all new connections go to %s", t.state.Live)
 }
 
 // finish ends the rollout and remembers it.
-func finish(t *turn, how Outcome) {
+func finish(t *turn, how state.Outcome) {
 	moved := t.moved()
 	for _, c := range discovery.Colours {
 		keepClosed(t, t.members().colour[c])
@@ -202,10 +204,42 @@ func finish(t *turn, how Outcome) {
 		t.fold(key)
 	}
 	s := t.write()
-	s.History = append(slices.Clip(s.History), s.Rollout.record(how, moved, t.now))
-	if over := len(s.History) - historyKept; over > 0 {
+	s.History = append(slices.Clip(s.History), s.Rollout.Ended(how, moved, t.now))
+	if over := len(s.History) - state.HistoryKept; over > 0 {
 		s.History = slices.Delete(s.History, 0, over)
 	}
 	s.Live, s.Rollout = s.Rollout.To, nil
 	t.wake = t.now
+}
+
+// prove makes the colour live that the evidence proves. Until then nothing of the
+// service is published: proxies keep what they have.
+func prove(t *turn) Reason {
+	live := t.state.Live
+	e := gather(t.situation)
+	v := e.judge(live, t.seen.Watching, t.now)
+	switch {
+	case v.live == "" && t.now.Before(units.Latest(t.seen.Watching.Add(instancePatience), v.until)):
+		return t.wait(blockedUntil(v.until, Unsettled, "waiting: no state is stored of %s, so its live colour is being read from its instances and proxies: %s yet; proxies keep what they have", t.state.Service, v.why))
+	case v.live == "":
+		return t.wait(blocked(Unsettled, "waiting: no state is stored of %s, and its live colour is not proven: %s; proxies keep what they have, new ones answer 503; look which colour serves, then rolloutctl adopt it", t.state.Service, v.why))
+	case v.usual && e.epoch == 0:
+		s := t.write()
+		s.Live, s.Unsettled = v.live, false
+	default:
+		takeOver(t, v.live, e.next(), "no state was stored: "+v.why)
+	}
+	t.wake = t.now
+	return reason(IsSteady, "all new connections go to %s", v.live)
+}
+
+// takeOver makes live the live colour in an epoch, which is above every one that is
+// remembered, and writes it into the history: from that the instances are told to serve.
+func takeOver(t *turn, live discovery.Colour, epoch uint64, event string) {
+	s := t.write()
+	s.Live, s.Unsettled, s.Epoch = live, false, epoch
+	s.History = append(slices.Clip(s.History), state.Record{
+		ID: fmt.Sprintf("%s-%d", s.Service, s.Epoch), From: live.Other(), To: live, Outcome: state.Adopted,
+		Started: t.now, Ended: t.now, Returned: new(uint64), NeverBack: new(uint64), Events: []state.Event{{At: t.now, Text: event}},
+	})
 }

@@ -9,8 +9,11 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/returns"
 	"github.com/sluice-proxy/sluice/rollout/spread"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -19,7 +22,7 @@ type Plan struct {
 	Service discovery.Service `json:"service"`
 	From    discovery.Colour  `json:"from"`
 	To      discovery.Colour  `json:"to"`
-	Policy  Policy            `json:"policy"`
+	Policy  policy.Policy     `json:"policy"`
 	// Connections is what From holds now.
 	Connections int `json:"connections"`
 	// Steps is how many steps the funnel needs; Takes how long the whole
@@ -41,7 +44,7 @@ type Plan struct {
 	Notes    []string `json:"notes,omitempty"`
 	Problems []string `json:"problems,omitempty"`
 
-	by Basis // what returning clients are counted by
+	by state.Basis // what returning clients are counted by
 }
 
 // Batch is some old instances that drain together.
@@ -63,7 +66,7 @@ func smallestWindow(rate float64) int {
 
 // MakePlan computes what promoting target would do. The error is a *Refusal that
 // no force overrides.
-func MakePlan(s State, seen Seen, target discovery.Colour, policy Policy, now time.Time) (Plan, error) {
+func MakePlan(s state.State, seen observed.Seen, target discovery.Colour, terms policy.Policy, now time.Time) (Plan, error) {
 	if target != discovery.Blue && target != discovery.Green {
 		return Plan{}, refuse(BadRequest, "%s: %q is no colour; use blue or green", s.Service, target)
 	}
@@ -76,13 +79,13 @@ func MakePlan(s State, seen Seen, target discovery.Colour, policy Policy, now ti
 	if unread := newSituation(s, seen, now).unread(); unread != nil {
 		return Plan{}, refuse(NotReady, "%s; mend that first", unread.Text)
 	}
-	if bad := policy.Check(); len(bad) > 0 {
+	if bad := terms.Check(); len(bad) > 0 {
 		key := slices.Min(slices.Collect(maps.Keys(bad)))
 		return Plan{}, refuse(BadRequest, "%s: %v", s.Service, bad[key])
 	}
-	s.Rollout = &Rollout{From: target.Other(), To: target, Policy: policy}
+	s.Rollout = &state.Rollout{From: target.Other(), To: target, Policy: terms}
 	before := newSituation(s, seen, now)
-	p := Plan{Service: s.Service, From: target.Other(), To: target, Policy: policy}
+	p := Plan{Service: s.Service, From: target.Other(), To: target, Policy: terms}
 	if !slices.ContainsFunc(before.members().target, func(f *fact) bool { return f.serves }) {
 		return Plan{}, refuse(NoTarget, "%s: %s has no healthy instance to take connections; %s", s.Service, target, cmp.Or(before.claimed(target), "start and register some first"))
 	}
@@ -111,7 +114,7 @@ func (p *Plan) reckon(s *situation, batches [][]*fact) {
 	f := p.Policy.Funnel
 	if w := p.Policy.Window; w > 0 {
 		f.Close = min(f.Close, int(w))
-		if !p.by.counts() {
+		if !p.by.Counted() {
 			p.Takes += units.Duration(returns.Measuring)
 		}
 	}
@@ -193,7 +196,7 @@ func planOld(s *situation, p *Plan) {
 // before.
 func planTarget(s *situation, p *Plan) {
 	rate := 0.0
-	p.by = ByTickets
+	p.by = state.ByTickets
 	for _, f := range s.members().colour[p.To] {
 		key, m, sight := f.key, s.state.Members[f.key], s.seen.Instances[f.key]
 		if !m.Departed.IsZero() && sight.Status.Active > 0 {
@@ -207,24 +210,24 @@ func planTarget(s *situation, p *Plan) {
 			p.Problems = append(p.Problems, fmt.Sprintf("%s has not said yet whether it takes new connections, try again in a moment", key))
 		}
 		if m.Departed.IsZero() {
-			p.by = p.by.orBelow(told(s, key, m))
+			p.by = p.by.OrBelow(told(s, key, m))
 		}
 	}
 	who := "connections"
-	if p.by == ByReturns && !noOwnReturns(s) {
-		p.by, who = ByExcess, "returning clients"
+	if p.by == state.ByReturns && !noOwnReturns(s) {
+		p.by, who = state.ByExcess, "returning clients"
 	}
 	for _, sight := range s.seen.Instances {
-		if p.by == ByExcess {
+		if p.by == state.ByExcess {
 			rate += sight.ReturnedPerSecond
 		} else {
 			rate += sight.PerSecond
 		}
 	}
-	if least := smallestWindow(rate); p.Policy.Window > 0 && !p.by.counts() && int(p.Policy.Window) < least {
+	if least := smallestWindow(rate); p.Policy.Window > 0 && !p.by.Counted() && int(p.Policy.Window) < least {
 		p.Problems = append(p.Problems, fmt.Sprintf("a window of %d cannot be kept, because %.0f %s a second come by themselves and those that were let go are not told apart from them; the smallest is %d", p.Policy.Window, rate, who, least))
 	}
-	if p.Policy.Window > 0 && !p.by.counts() {
+	if p.Policy.Window > 0 && !p.by.Counted() {
 		p.Notes = append(p.Notes, fmt.Sprintf("who is on his way to %s is estimated: where some clients return at once and others slowly, the window of %d may be exceeded; have clients show tickets", p.To, p.Policy.Window))
 	}
 	if room, known := s.room(); known {
@@ -301,14 +304,14 @@ type Outlook struct {
 
 // Foresee tells what the running rollout has before it; the zero value without
 // one.
-func Foresee(s State, seen Seen, now time.Time) Outlook {
+func Foresee(s state.State, seen observed.Seen, now time.Time) Outlook {
 	r := s.Rollout
 	if r == nil {
 		return Outlook{}
 	}
 	ahead := newSituation(s, seen, now)
 	out := Outlook{Turns: map[discovery.InstanceID]int{}, Limit: ahead.limit(), Window: ahead.bound()}
-	out.Pace, out.Why = r.Pace.of(out.Limit)
+	out.Pace, out.Why = r.Pace.Of(out.Limit)
 	for _, f := range ahead.members().old {
 		out.Turns[f.key] = s.Members[f.key].Turn
 	}
@@ -335,9 +338,9 @@ type Room struct {
 // Rooms tells the room of each colour whose instances that take new
 // connections all have a capacity and say what they hold. policy counts while
 // there is no rollout.
-func Rooms(s State, seen Seen, policy Policy, now time.Time) map[discovery.Colour]Room {
+func Rooms(s state.State, seen observed.Seen, terms policy.Policy, now time.Time) map[discovery.Colour]Room {
 	if s.Rollout != nil {
-		policy = s.Rollout.Policy
+		terms = s.Rollout.Policy
 	}
 	ahead := newSituation(s, seen, now)
 	out := map[discovery.Colour]Room{}
@@ -345,7 +348,7 @@ func Rooms(s State, seen Seen, policy Policy, now time.Time) map[discovery.Colou
 		open, room, known := ahead.members().open[c], Room{}, true
 		for _, f := range open {
 			n, says := ahead.usageOf(f)
-			capacity := ahead.capacity(f, policy)
+			capacity := ahead.capacity(f, terms)
 			room.Held, room.Capacity = room.Held+n, room.Capacity+capacity
 			known = known && says && capacity > 0
 		}

@@ -8,24 +8,25 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // The plan's estimate is right within a tenth for an undisturbed rollout.
 func TestPlanIsRight(t *testing.T) {
-	for name, change := range map[string]func(*rollout.Policy){
-		"funnel": func(*rollout.Policy) {},
-		"canary": func(p *rollout.Policy) {
+	for name, change := range map[string]func(*policy.Policy){
+		"funnel": func(*policy.Policy) {},
+		"canary": func(p *policy.Policy) {
 			p.Canary, p.Soak, p.Grace = 500, units.Duration(20*time.Second), units.Duration(10*time.Second)
 		},
-		"batches": func(p *rollout.Policy) {
-			p.Stagger = rollout.Stagger{Instances: units.Portion{Share: 2500}, Soak: units.Duration(15 * time.Second)}
+		"batches": func(p *policy.Policy) {
+			p.Stagger = policy.Stagger{Instances: units.Portion{Share: 2500}, Soak: units.Duration(15 * time.Second)}
 		},
-		"one by one": func(p *rollout.Policy) { p.Stagger.Instances.Number = 1 },
-		"window":     func(p *rollout.Policy) { p.Window = 20 },
-		"room":       func(p *rollout.Policy) { p.Capacity = 200 },
-		"deadline": func(p *rollout.Policy) {
-			p.Deadline, p.Pressure, p.HurryCap = units.Duration(5*time.Minute), rollout.Hurry, 40
+		"one by one": func(p *policy.Policy) { p.Stagger.Instances.Number = 1 },
+		"window":     func(p *policy.Policy) { p.Window = 20 },
+		"room":       func(p *policy.Policy) { p.Capacity = 200 },
+		"deadline": func(p *policy.Policy) {
+			p.Deadline, p.Pressure, p.HurryCap = units.Duration(5*time.Minute), policy.Hurry, 40
 		},
 	} {
 		for _, connections := range []int{97, 200, 431} {

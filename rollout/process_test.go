@@ -7,7 +7,9 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/sim"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 // A process that says no name is another one when a total has fallen; one that says a
@@ -28,7 +30,7 @@ func TestAnotherProcess(t *testing.T) {
 		"a name at last":       {first, drain.Status{Boot: "b", Active: 41, Accepted: 141, Evicted: 100}, true},
 	} {
 		test.before.State, test.now.State = drain.Draining, drain.Serving
-		sight := rollout.Sighting{}.After(test.before, nil, sim.Epoch).After(test.now, nil, sim.Epoch.Add(time.Second))
+		sight := observed.Sighting{}.After(test.before, nil, sim.Epoch).After(test.now, nil, sim.Epoch.Add(time.Second))
 		if another := len(sight.Former) > 0; another != test.another || sight.Err != "" {
 			t.Errorf("%s: another process %t, want %t; error %q", name, another, test.another, sight.Err)
 		}
@@ -46,7 +48,7 @@ func TestAStateWithoutProcessesGoesOn(t *testing.T) {
 	before := rollout.Count(w.State(), w.Seen(), w.Now())
 	old := w.State().Clone()
 	for key, m := range old.Members {
-		m.Process = rollout.Process{}
+		m.Process = state.Process{}
 		old.Members[key] = m
 	}
 	if after := rollout.Count(old, w.Seen(), w.Now()); after != before || before.Evicted == 0 {

@@ -8,6 +8,8 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/sim"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
@@ -57,7 +59,7 @@ func FuzzPromises(f *testing.F) {
 			s.Policy.Window = 15
 		}
 		if len(story) > 0 && story[0]&64 != 0 {
-			s.Policy.Stagger = rollout.Stagger{Instances: units.Portion{Number: 2}, Soak: units.Duration(4 * time.Second)}
+			s.Policy.Stagger = policy.Stagger{Instances: units.Portion{Number: 2}, Soak: units.Duration(4 * time.Second)}
 		}
 		if len(story) > 0 && story[0] >= 128 {
 			for _, in := range s.Fleet.Colour(discovery.Green) {
@@ -103,8 +105,8 @@ func newStory(t *testing.T, nameless bool) *story {
 	conf := small(4, 3, 90, 2)
 	conf.Nameless = nameless
 	s := &story{world: newWorld(t, conf), t: t, twins: map[discovery.InstanceID]bool{}}
-	s.Policy.Gates = []rollout.Gate{{Name: "errors", Command: []string{"ask"}}}
-	s.Outside.Gate("errors", rollout.Reading{Open: true})
+	s.Policy.Gates = []policy.Gate{{Name: "errors", Command: []string{"ask"}}}
+	s.Outside.Gate("errors", observed.Reading{Open: true})
 	s.Pass(3 * time.Second)
 	return s
 }
@@ -168,7 +170,7 @@ func (s *story) act(n byte, arg int) {
 		s.Crowd.Visit(arg % 9)
 	case 15:
 		s.shut = !s.shut
-		s.Outside.Gate("errors", rollout.Reading{Open: !s.shut, Unanswered: arg%2 == 0, Text: "gate errors is closed"})
+		s.Outside.Gate("errors", observed.Reading{Open: !s.shut, Unanswered: arg%2 == 0, Text: "gate errors is closed"})
 	case 16: // a newer release of the colour that drains, if there is one, is promoted
 		if s.accepts(rollout.Promote{Service: "chat", Target: discovery.Blue, Force: true}) && s.State().Rollout != nil {
 			s.newer, s.abort = true, false
@@ -221,7 +223,7 @@ func (s *story) cap(n int) { s.caps = append(s.caps, capAt{s.Now(), n}) }
 func (s *story) heal() {
 	s.Outside.Store(true)
 	s.Fleet.Discover("", "")
-	s.Outside.Gate("errors", rollout.Reading{Open: true})
+	s.Outside.Gate("errors", observed.Reading{Open: true})
 	for id := range s.twins {
 		s.Fleet.Untwin(id)
 	}

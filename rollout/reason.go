@@ -1,9 +1,13 @@
 package rollout
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/sluice-proxy/sluice/discovery"
 )
 
 // Code names a Reason or a Refusal for machines: metrics, JSON, tests.
@@ -117,3 +121,58 @@ func keys(of []*fact) string {
 	}
 	return names(out)
 }
+
+// Refusal is the error of a command that was refused: nothing was changed. Code
+// is for machines, Text is one sentence with the reason and the way out.
+type Refusal struct {
+	Code Code
+	Text string
+}
+
+func (r *Refusal) Error() string { return r.Text }
+
+// Codes of refusals.
+const (
+	UnknownService Code = "unknown_service"
+	NotReady       Code = "not_ready"   // discovery or state not read yet
+	InProgress     Code = "in_progress" // a rollout is under way
+	NoRollout      Code = "no_rollout"  // there is none
+	NoTarget       Code = "no_target"   // the target has no healthy instance
+	Infeasible     Code = "infeasible"  // the plan has problems; --force overrides
+	BadRequest     Code = "bad_request" // the request itself is wrong
+	NotStored      Code = "not_stored"  // the state could not be stored
+	NotSettled     Code = "not_settled" // nothing is stored, and which colour is live is not proven
+	Settled        Code = "settled"     // it is known which colour is live
+	UnknownProxy   Code = "unknown_proxy"
+	ProxyConnected Code = "proxy_connected" // it is not gone
+)
+
+func refuse(c Code, format string, args ...any) *Refusal {
+	return &Refusal{Code: c, Text: fmt.Sprintf(format, args...)}
+}
+
+// StorePatience bounds one request to the store, and how long an operator's command
+// waits for it.
+const StorePatience = 3 * time.Second
+
+// errNoAnswer: the store may have stored the state or not.
+var errNoAnswer = fmt.Errorf("the store gave no answer within %s", StorePatience)
+
+// Unstored says that a state could not be stored, and why.
+func Unstored(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = errNoAnswer
+	}
+	return fmt.Errorf("the next state cannot be stored: %w", err)
+}
+
+// RefuseUnstored is the answer to a command whose state could not be stored.
+func RefuseUnstored(service discovery.Service, err error) *Refusal {
+	if errors.Is(err, errNoAnswer) {
+		return refuse(NotStored, "%s: it is not known whether it will be done: %v; mend the store, and look at the status before trying again", service, err)
+	}
+	return refuse(NotStored, "%s: nothing was changed: %v; mend the store and try again", service, err)
+}
+
+// unchecked is a decision or an answer that no state may have.
+func unchecked(err error) error { return fmt.Errorf("a decision was refused: %w", err) }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -17,7 +18,7 @@ func TestResumedWhateverTheClockSays(t *testing.T) {
 	for _, ahead := range []time.Duration{-24 * time.Hour, -time.Minute, -time.Second, 0, time.Second, time.Hour, 10000 * time.Hour} {
 		w := newWorld(t, small(2, 2, 100, 2))
 		w.Pass(5 * time.Second)
-		w.must(rollout.Promote{Service: "chat", Target: discovery.Green, Overrides: rollout.Overrides{Close: new(10), Every: new(units.Duration(every))}})
+		w.must(rollout.Promote{Service: "chat", Target: discovery.Green, Overrides: policy.Overrides{Close: new(10), Every: new(units.Duration(every))}})
 		w.until(time.Minute, func() bool { return w.State().Rollout != nil && w.State().Rollout.Step == 3 })
 		now := w.Now().Add(-ahead)
 		s := w.State().Resumed(now)

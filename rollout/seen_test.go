@@ -4,8 +4,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/sim"
 )
 
@@ -13,14 +13,14 @@ import (
 // the time, are not.
 func TestNews(t *testing.T) {
 	at := time.Unix(1, 0)
-	seen := rollout.Sighting{At: at, Status: drain.Status{State: drain.Draining, Rollout: "r", Epoch: 1, Step: 2, Active: 9}}
+	seen := observed.Sighting{At: at, Status: drain.Status{State: drain.Draining, Rollout: "r", Epoch: 1, Step: 2, Active: 9}}
 	failed := seen.After(drain.Status{}, drain.ErrDraining, at)
 	again := failed.After(drain.Status{}, drain.ErrDraining, at.Add(1))
 	for name, test := range map[string]struct {
-		last, next rollout.Sighting
+		last, next observed.Sighting
 		want       bool
 	}{
-		"the first answer": {rollout.Sighting{}, seen, true},
+		"the first answer": {observed.Sighting{}, seen, true},
 		"drained":          {seen, said(seen, func(s *drain.Status) { s.State, s.Active = drain.Drained, 0 }), true},
 		"another step":     {seen, said(seen, func(s *drain.Status) { s.Step++ }), true},
 		"another epoch":    {seen, said(seen, func(s *drain.Status) { s.Epoch++ }), true},
@@ -39,7 +39,7 @@ func TestNews(t *testing.T) {
 	}
 }
 
-func said(s rollout.Sighting, change func(*drain.Status)) rollout.Sighting {
+func said(s observed.Sighting, change func(*drain.Status)) observed.Sighting {
 	change(&s.Status)
 	return s
 }
@@ -47,7 +47,7 @@ func said(s rollout.Sighting, change func(*drain.Status)) rollout.Sighting {
 func TestContradictingAnswersAreNotBelieved(t *testing.T) {
 	now := sim.Epoch
 	said := drain.Status{State: drain.Draining, Active: 40, Accepted: 100, Evicted: 60, Rollout: "chat-1", Epoch: 1}
-	sight := rollout.Sighting{}.After(said, nil, now)
+	sight := observed.Sighting{}.After(said, nil, now)
 	liar := said
 	liar.Active = 50
 	now = now.Add(time.Second)

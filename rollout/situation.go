@@ -6,7 +6,8 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 const (
@@ -27,8 +28,8 @@ const (
 // situation is what a decision, a plan or a wish is made of: the state, what is
 // seen, and now. Its methods only read; what changes a state is a turn.
 type situation struct {
-	state State
-	seen  Seen
+	state state.State
+	seen  observed.Seen
 	now   time.Time
 	memo  *memo
 }
@@ -37,7 +38,7 @@ type situation struct {
 // until its basis changes, the others until the state is written.
 type memo struct {
 	roster *roster
-	moved  *Moved
+	moved  *state.Moved
 	room   *roomLeft
 	// complete is the colours of which every proxy that may hold something reports.
 	complete map[discovery.Colour]bool
@@ -47,11 +48,11 @@ type memo struct {
 	proxies map[string]int
 }
 
-func newSituation(s State, seen Seen, now time.Time) *situation {
+func newSituation(s state.State, seen observed.Seen, now time.Time) *situation {
 	if seen.Fleet.Unread != "" {
-		seen.Fleet = s.remembered(seen.Fleet.Unread)
+		seen.Fleet = s.Remembered(seen.Fleet.Unread)
 	}
-	seen.Fleet = Named(s, seen.Fleet)
+	seen.Fleet = state.Named(s, seen.Fleet)
 	made := &situation{state: s, seen: seen, now: now, memo: &memo{}}
 	made.members() // everything else asks for them
 	return made
@@ -74,11 +75,11 @@ type basis struct {
 	epoch    uint64
 	retired  bool
 	rollout  string
-	phase    Phase
+	phase    state.Phase
 	from, to discovery.Colour
 }
 
-func basisOf(s State) basis {
+func basisOf(s state.State) basis {
 	b := basis{epoch: s.Epoch, retired: s.Retired}
 	if r := s.Rollout; r != nil {
 		b.rollout, b.phase, b.from, b.to = r.ID, r.Phase, r.From, r.To
@@ -120,7 +121,7 @@ type fact struct {
 	reported bool
 	// admissions are its totals: by its own word where it has one, and what it
 	// refused also by the proxies'.
-	admissions Admissions
+	admissions observed.Admissions
 }
 
 // members looks at every member once.
@@ -165,29 +166,6 @@ func (s *situation) members() *roster {
 	return l
 }
 
-// old reports whether the rollout has the member let its connections go.
-func (r *Rollout) old(m Member) bool {
-	return !m.Fresh && (m.Colour == r.From || m.Outgoing)
-}
-
-// takes reports whether the rollout sends the member new connections: it is one of
-// the target's.
-func (r *Rollout) takes(m Member) bool {
-	return m.Colour == r.To && !m.Outgoing
-}
-
-// drains reports whether the member gets no new connections because it drains.
-func (s State) drains(m Member) bool {
-	r := s.Rollout
-	switch {
-	case s.Retired || m.Outgoing:
-		return true
-	case r == nil || !r.old(m) || r.Phase != Draining && r.Phase != Soaking:
-		return false
-	}
-	return !r.Policy.Stagger.InPlace || m.Turn > 0
-}
-
 // listed is the key of a member with the instance of that id in discovery, if any.
 type listed struct {
 	key discovery.InstanceID
@@ -221,20 +199,20 @@ func (s *situation) listing() []listed {
 
 // factOf gathers what is known of a member; x.in is nil where discovery does not have
 // it, and empty: the proxies hold nothing of its colour.
-func (s *situation) factOf(x listed, m Member, shared twin, empty bool) fact {
+func (s *situation) factOf(x listed, m state.Member, shared twin, empty bool) fact {
 	key, in := x.key, x.in
 	sight := s.seen.Instances[key]
 	status := &sight.Status
 	f := fact{
-		key: key, colour: m.Colour, departed: m.Departed, endpoint: m.Drain != "" && !shared.borrowed, twin: shared, drains: s.state.drains(m),
+		key: key, colour: m.Colour, departed: m.Departed, endpoint: m.Drain != "" && !shared.borrowed, twin: shared, drains: s.state.Drains(m),
 		instance: in, serves: in != nil && in.Health.Serves(),
-		heard: sight.At, answers: sight.Err == "" && !sight.At.IsZero(), refusing: sight.refusing(),
+		heard: sight.At, answers: sight.Err == "" && !sight.At.IsZero(), refusing: sight.Refusing(),
 	}
 	f.recoloured = in != nil && in.Colour != m.Colour
 	f.shut = m.Closed && f.endpoint && (!f.answers || f.refusing)
 	f.dead = isDead(s, &f, sight)
 	if r := s.state.Rollout; r != nil {
-		f.old, f.takes = r.old(m), r.takes(m)
+		f.old, f.takes = r.Old(m), r.Takes(m)
 		f.gated = f.refusing && status.Rollout == r.ID && status.Epoch == s.state.Epoch
 	}
 	load, reported := s.load(m)
@@ -242,11 +220,11 @@ func (s *situation) factOf(x listed, m Member, shared twin, empty bool) fact {
 	switch {
 	case f.endpoint:
 		f.held, f.known = status.Active, !sight.At.IsZero()
-		f.admissions = Admissions{status.Accepted, status.Refused}
+		f.admissions = observed.Admissions{Accepted: status.Accepted, Refused: status.Refused}
 	case empty:
-		f.known, f.admissions = true, Admissions{Accepted: load.Accepted}
+		f.known, f.admissions = true, observed.Admissions{Accepted: load.Accepted}
 	default:
-		f.held, f.known, f.admissions = load.Held, reported && load.Held > 0, Admissions{Accepted: load.Accepted}
+		f.held, f.known, f.admissions = load.Held, reported && load.Held > 0, observed.Admissions{Accepted: load.Accepted}
 	}
 	return f
 }
@@ -255,14 +233,12 @@ func (s *situation) factOf(x listed, m Member, shared twin, empty bool) fact {
 // the member is: it gets no new connections while another of its colour does.
 func (f *fact) doubtful() bool { return f.twin.rival || f.recoloured }
 
-func (s Sighting) refusing() bool { return !s.At.IsZero() && s.Status.State != drain.Serving }
-
 // load is what the proxies report of the member.
-func (s *situation) load(m Member) (Load, bool) {
+func (s *situation) load(m state.Member) (observed.Load, bool) {
 	if len(s.seen.Loads) == 0 {
-		return Load{}, false
+		return observed.Load{}, false
 	}
-	load, ok := s.seen.Loads[Place{m.Colour, m.Addr}]
+	load, ok := s.seen.Loads[observed.Place{Colour: m.Colour, Addr: m.Addr}]
 	return load, ok
 }
 
@@ -273,7 +249,7 @@ func (s *situation) witnessedEmpty(c discovery.Colour) bool {
 	return complete(s, c) && w.Active == 0 && w.Reported == 0
 }
 
-func (s *situation) proxy(node string) (Proxy, bool) {
+func (s *situation) proxy(node string) (observed.Proxy, bool) {
 	if s.memo.proxies == nil {
 		s.memo.proxies = make(map[string]int, len(s.seen.Proxies))
 		for i, p := range s.seen.Proxies {
@@ -282,7 +258,7 @@ func (s *situation) proxy(node string) (Proxy, bool) {
 	}
 	i, ok := s.memo.proxies[node]
 	if !ok {
-		return Proxy{}, false
+		return observed.Proxy{}, false
 	}
 	return s.seen.Proxies[i], true
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/sim"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
@@ -13,10 +14,10 @@ import (
 // small is an exact world that lets 10 go every 3 s, to clients that come back after
 // 200 ms.
 func small(blue, green, connections, proxies int) sim.Config {
-	policy := rollout.DefaultPolicy()
-	policy.Funnel = units.Funnel{Close: 10, Every: units.Duration(3 * time.Second)}
+	terms := policy.Default()
+	terms.Funnel = units.Funnel{Close: 10, Every: units.Duration(3 * time.Second)}
 	return sim.Config{
-		Blue: blue, Green: green, Connections: connections, Proxies: proxies, Policy: policy, Exact: true,
+		Blue: blue, Green: green, Connections: connections, Proxies: proxies, Policy: terms, Exact: true,
 		Back: back(200 * time.Millisecond), Latency: time.Millisecond,
 	}
 }

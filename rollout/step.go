@@ -1,13 +1,18 @@
+// Package rollout decides what should happen: which colour gets new
+// connections, and how many of the old ones may go now. All of it is pure: the loop
+// with effects is package control.
 package rollout
 
 import (
-	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/policy"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 // Step decides what happens next to one service. It is pure: it reads no clock
@@ -15,7 +20,7 @@ import (
 //
 // It makes at most one transition, and checks what comes of it. The caller stores
 // Next, lets it take effect, looks again and calls Step again until nothing changes.
-func Step(s State, seen Seen, now time.Time) Decision {
+func Step(s state.State, seen observed.Seen, now time.Time) Decision {
 	t := newTurn(s, seen, now)
 	if unread := t.unread(); unread != nil {
 		return Decision{Next: s, Reason: unread.Reason, Wake: now.Add(recheck)}
@@ -44,13 +49,13 @@ func advance(t *turn) Reason {
 		return reason(Paused, "paused; resume goes on, abort goes back")
 	}
 	switch r.Phase {
-	case Opening:
+	case state.Opening:
 		return opening(t)
-	case Shifting:
+	case state.Shifting:
 		return shifting(t)
-	case Confirming:
+	case state.Confirming:
 		return confirming(t)
-	case Draining:
+	case state.Draining:
 		return draining(t)
 	default:
 		return soaking(t)
@@ -59,9 +64,6 @@ func advance(t *turn) Reason {
 
 // recheck is how often a waiting rollout looks again if nothing happens.
 const recheck = time.Second
-
-// unchecked is a decision or an answer that no state may have.
-func unchecked(err error) error { return fmt.Errorf("a decision was refused: %w", err) }
 
 // turn is one transition of a state: it checks what comes in, changes a copy, and
 // checks what goes out. Whatever changes a state goes through its methods; the
@@ -72,11 +74,11 @@ type turn struct {
 	owned   bool // the map of members is the turn's own
 	// What the decision asks for: see Decision.
 	ask      []discovery.InstanceID
-	askGates Moment
+	askGates policy.Moment
 	wake     time.Time
 }
 
-func newTurn(s State, seen Seen, now time.Time) *turn {
+func newTurn(s state.State, seen observed.Seen, now time.Time) *turn {
 	if s.Rollout != nil {
 		r := *s.Rollout // the turn's own: what is read of it is never out of date
 		r.Events, r.LeftBehind = slices.Clip(r.Events), slices.Clip(r.LeftBehind)
@@ -97,17 +99,17 @@ func (t *turn) check() error {
 }
 
 // write marks the state as changed and returns it, to be changed at once.
-func (t *turn) write() *State {
+func (t *turn) write() *state.State {
 	t.changed = true
 	t.memo.moved, t.memo.room = nil, nil
 	return &t.state
 }
 
 // rollout is the running rollout, to be changed at once.
-func (t *turn) rollout() *Rollout { return t.write().Rollout }
+func (t *turn) rollout() *state.Rollout { return t.write().Rollout }
 
 // put makes m the member of this key.
-func (t *turn) put(key discovery.InstanceID, m Member) {
+func (t *turn) put(key discovery.InstanceID, m state.Member) {
 	if was := t.state.Members[key]; was.Identity != m.Identity || was.Standing != m.Standing || !was.Departed.Equal(m.Departed) {
 		t.memo.roster = nil
 	}
@@ -119,27 +121,27 @@ func (t *turn) drop(key discovery.InstanceID) {
 	delete(t.ownMembers(), key)
 }
 
-func (t *turn) ownMembers() map[discovery.InstanceID]Member {
+func (t *turn) ownMembers() map[discovery.InstanceID]state.Member {
 	s := t.write()
 	if !t.owned {
 		t.owned = true
 		if s.Members = maps.Clone(s.Members); s.Members == nil {
-			s.Members = map[discovery.InstanceID]Member{}
+			s.Members = map[discovery.InstanceID]state.Member{}
 		}
 	}
 	return s.Members
 }
 
 // enter begins a phase.
-func (t *turn) enter(p Phase, event string) {
+func (t *turn) enter(p state.Phase, event string) {
 	r := t.rollout()
 	r.Phase, r.Since, r.Settled = p, t.now, time.Time{}
-	r.note(t.now, event)
+	r.Note(t.now, event)
 	t.wake = t.now
 }
 
 // note remembers an event of the rollout.
-func (t *turn) note(event string) { t.rollout().note(t.now, event) }
+func (t *turn) note(event string) { t.rollout().Note(t.now, event) }
 
 // wait gives the reason and looks again later.
 func (t *turn) wait(b *blocker) Reason {
@@ -160,12 +162,12 @@ func (t *turn) wakeBy(at time.Time) {
 // at the end of the step. The next one comes a full step later, so that the cap
 // holds across the change.
 func (t *turn) restep() {
-	if t.state.Rollout.Phase != Draining {
+	if t.state.Rollout.Phase != state.Draining {
 		return
 	}
 	r := t.rollout()
 	r.Step++
-	r.StepAt, r.Cap, r.Given, r.Spent = t.now.Add(r.Policy.Funnel.Every.D()), 0, Allowance{}, nil
+	r.StepAt, r.Cap, r.Given, r.Spent = t.now.Add(r.Policy.Funnel.Every.D()), 0, state.Allowance{}, nil
 	t.hold()
 }
 
@@ -176,7 +178,7 @@ func (t *turn) hold() {
 		was := m
 		m.Ceiling = nil
 		if f.answers {
-			m.Quota = Quota{} // else it may have closed its share and not said so
+			m.Quota = state.Quota{} // else it may have closed its share and not said so
 		}
 		if m != was {
 			t.put(f.key, m)
@@ -188,7 +190,7 @@ func (t *turn) hold() {
 // last answer on.
 func (t *turn) count(key discovery.InstanceID) {
 	m, status := t.state.Members[key], t.seen.Instances[key].Status
-	m.Counted, m.Totals = true, totals(status)
+	m.Counted, m.Totals = true, observed.TotalsOf(status)
 	m.Counts = noted(t.situation, key, m)
 	t.put(key, m)
 }
@@ -200,14 +202,14 @@ func (t *turn) fold(key discovery.InstanceID) {
 	if t.state.Rollout == nil || !m.Counted && m.Lost == 0 {
 		return
 	}
-	done := m.deeds(t.seen.Instances[key])
+	done := m.Deeds(t.seen.Instances[key])
 	r := t.rollout()
-	r.Toll.Totals = r.Toll.Totals.plus(done.Totals)
-	r.Lost += done.lost
+	r.Toll.Totals = r.Toll.Totals.Plus(done.Totals)
+	r.Lost += done.Lost
 	if m.Ceiling != nil && m.Share > 0 {
-		r.Spent = append(slices.Clone(r.Spent), Spent{m.Share, m.Start})
+		r.Spent = append(slices.Clone(r.Spent), state.Spent{Share: m.Share, Start: m.Start})
 	}
-	m.Counts = Counts{Admissions: m.Admissions}
+	m.Counts = state.Counts{Admissions: m.Admissions}
 	t.put(key, m)
 }
 
@@ -219,11 +221,17 @@ func (t *turn) forgetProxies(nodes ...string) {
 	maps.DeleteFunc(s.Machines, func(n string, _ netip.Addr) bool { return slices.Contains(nodes, n) })
 }
 
-func latest(times ...time.Time) (last time.Time) {
-	for _, t := range times {
-		if t.After(last) {
-			last = t
-		}
-	}
-	return last
+// Decision is what Step chose. Next must be stored before it has any effect.
+type Decision struct {
+	Next state.State
+	// Changed: Next differs from the state that was given.
+	Changed bool
+	Reason  Reason
+	// Ask names members whose drain endpoint must be asked now: the next step
+	// waits for fresh counts.
+	Ask []discovery.InstanceID
+	// AskGates: the gates of this moment must be asked now.
+	AskGates policy.Moment
+	// Wake is when to decide again if nothing else happens; zero: no need.
+	Wake time.Time
 }

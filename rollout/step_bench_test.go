@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -52,7 +53,7 @@ func midway(b *testing.B, n int) world {
 	w := newWorld(b, small((n+1)/2, max(1, n/2), 10*n, 2))
 	half, every := max(1, n/2), units.Duration(3*time.Second)
 	w.Pass(5 * time.Second)
-	w.must(rollout.Promote{Service: "chat", Target: discovery.Green, Overrides: rollout.Overrides{Close: &half, Every: &every}})
+	w.must(rollout.Promote{Service: "chat", Target: discovery.Green, Overrides: policy.Overrides{Close: &half, Every: &every}})
 	w.until(time.Minute, func() bool { return w.State().Rollout != nil && w.State().Rollout.Step == 3 })
 	return w
 }

@@ -10,8 +10,11 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/returns"
 	"github.com/sluice-proxy/sluice/rollout/sim"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -24,7 +27,7 @@ func eventful(t *testing.T, live discovery.Colour, look func(w world)) world {
 	w.Rests = func() { look(w) }
 	w.Pass(3 * time.Second)
 	canary, soak := units.Share(500), units.Duration(5*time.Second)
-	w.must(rollout.Promote{Service: "chat", Target: live.Other(), Overrides: rollout.Overrides{Canary: &canary, Soak: &soak}})
+	w.must(rollout.Promote{Service: "chat", Target: live.Other(), Overrides: policy.Overrides{Canary: &canary, Soak: &soak}})
 	w.Pass(12 * time.Second)
 	w.must(rollout.Pause{Service: "chat"})
 	w.Pass(time.Second)
@@ -79,7 +82,7 @@ func TestStepMovesWithTheClock(t *testing.T) {
 	})
 }
 
-func laterState(s rollout.State, d time.Duration) rollout.State {
+func laterState(s state.State, d time.Duration) state.State {
 	s = s.Clone()
 	for key, m := range s.Members {
 		later(&m.Departed, d)
@@ -113,7 +116,7 @@ func laterState(s rollout.State, d time.Duration) rollout.State {
 	return s
 }
 
-func laterSeen(seen rollout.Seen, d time.Duration) rollout.Seen {
+func laterSeen(seen observed.Seen, d time.Duration) observed.Seen {
 	later(&seen.Watching, d)
 	for key, sight := range seen.Instances {
 		later(&sight.At, d)
@@ -157,27 +160,27 @@ func TestStateCheck(t *testing.T) {
 	w := newWorld(t, small(1, 1, 20, 1))
 	w.Pass(3 * time.Second)
 	w.must(rollout.Promote{Service: "chat", Target: discovery.Green})
-	w.until(time.Minute, func() bool { return w.State().Phase() == rollout.Draining })
-	member := func(change func(*rollout.Member)) func(*rollout.State) {
-		return func(s *rollout.State) {
+	w.until(time.Minute, func() bool { return w.State().Phase() == state.Draining })
+	member := func(change func(*state.Member)) func(*state.State) {
+		return func(s *state.State) {
 			m := s.Members["chat-b0001"]
 			change(&m)
 			s.Members["chat-b0001"] = m
 		}
 	}
-	for name, spoil := range map[string]func(s *rollout.State){
-		"no service":         func(s *rollout.State) { s.Service = "" },
-		"colour of a member": member(func(m *rollout.Member) { m.Colour = "red" }),
-		"ceiling":            member(func(m *rollout.Member) { m.Ceiling = new(-1) }),
-		"phase":              func(s *rollout.State) { s.Rollout.Phase = "sleeping" },
-		"steady rollout":     func(s *rollout.State) { s.Rollout.Phase = rollout.Steady },
-		"epoch":              func(s *rollout.State) { s.Epoch = 0 },
-		"no id":              func(s *rollout.State) { s.Rollout.ID = "" },
-		"from and to":        func(s *rollout.State) { s.Rollout.From = s.Rollout.To },
-		"goes to live":       func(s *rollout.State) { s.Live = s.Rollout.To },
-		"no cap":             func(s *rollout.State) { s.Rollout.Policy.Funnel.Close = 0 },
-		"no returns":         func(s *rollout.State) { s.Rollout.Returns = &returns.Estimate{} },
-		"returns of others": func(s *rollout.State) {
+	for name, spoil := range map[string]func(s *state.State){
+		"no service":         func(s *state.State) { s.Service = "" },
+		"colour of a member": member(func(m *state.Member) { m.Colour = "red" }),
+		"ceiling":            member(func(m *state.Member) { m.Ceiling = new(-1) }),
+		"phase":              func(s *state.State) { s.Rollout.Phase = "sleeping" },
+		"steady rollout":     func(s *state.State) { s.Rollout.Phase = state.Steady },
+		"epoch":              func(s *state.State) { s.Epoch = 0 },
+		"no id":              func(s *state.State) { s.Rollout.ID = "" },
+		"from and to":        func(s *state.State) { s.Rollout.From = s.Rollout.To },
+		"goes to live":       func(s *state.State) { s.Live = s.Rollout.To },
+		"no cap":             func(s *state.State) { s.Rollout.Policy.Funnel.Close = 0 },
+		"no returns":         func(s *state.State) { s.Rollout.Returns = &returns.Estimate{} },
+		"returns of others": func(s *state.State) {
 			s.Rollout.Returns = new(returns.New(time.Minute).Observe(returns.Observation{Now: sim.Epoch, AsOf: sim.Epoch}))
 			s.Rollout.Returns.Filters = s.Rollout.Returns.Filters[1:]
 		},
@@ -191,9 +194,9 @@ func TestStateCheck(t *testing.T) {
 			if s.Check() == nil {
 				t.Errorf("accepted: %+v", s)
 			}
-			if data, err := rollout.EncodeState(s); err != nil {
+			if data, err := state.Encode(s); err != nil {
 				t.Error(err)
-			} else if _, err := rollout.DecodeState(data); err == nil {
+			} else if _, err := state.Decode(data); err == nil {
 				t.Errorf("read back: %s", data)
 			}
 		})
@@ -205,7 +208,7 @@ func TestEventsAreBounded(t *testing.T) {
 	w := newWorld(t, small(1, 1, 20, 1))
 	w.Pass(3 * time.Second)
 	w.must(rollout.Promote{Service: "chat", Target: discovery.Green})
-	w.until(time.Minute, func() bool { return w.State().Phase() == rollout.Draining })
+	w.until(time.Minute, func() bool { return w.State().Phase() == state.Draining })
 	before := len(w.State().Rollout.Events)
 	for n := range 500 {
 		w.must(rollout.SetPace{Service: "chat", Funnel: units.Funnel{Close: 11 + n, Every: units.Duration(3 * time.Second)}})

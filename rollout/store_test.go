@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 func TestDecodeState(t *testing.T) {
@@ -22,7 +22,7 @@ func TestDecodeState(t *testing.T) {
 		"another type": {data: `[]`, refusal: "restore it from a backup"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, err := rollout.DecodeState([]byte(test.data))
+			s, err := state.Decode([]byte(test.data))
 			if test.refusal == "" {
 				if err != nil || s.Live != discovery.Blue || s.Epoch != 3 {
 					t.Fatalf("got %+v, %v", s, err)
@@ -40,14 +40,14 @@ func TestDecodeState(t *testing.T) {
 }
 
 func TestDecodeStateOfAnotherService(t *testing.T) {
-	data, err := rollout.EncodeState(rollout.NewState("chat", discovery.Blue))
+	data, err := state.Encode(state.New("chat", discovery.Blue))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := rollout.DecodeStateOf("chat", data); err != nil {
+	if _, err := state.DecodeOf("chat", data); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := rollout.DecodeStateOf("feed", data); err == nil || !strings.Contains(err.Error(), "it is the state of service chat") {
+	if _, err := state.DecodeOf("feed", data); err == nil || !strings.Contains(err.Error(), "it is the state of service chat") {
 		t.Fatalf("got %v", err)
 	}
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/sim"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
@@ -125,25 +127,25 @@ func (s *teller) commands() map[string]func(rest string) {
 // policy: "close=10 every=3s grace=0s canary=0% soak=0s return=1m".
 func (s *teller) begin(rest string) {
 	blue, green, connections, proxies := 3, 3, 100, 2
-	policy := small(0, 0, 0, 0).Policy
+	terms := small(0, 0, 0, 0).Policy
 	wait, inPlace, hook := 200*time.Millisecond, 0, 0
 	s.pairs(rest, map[string]any{
 		"blue": &blue, "green": &green, "connections": &connections, "proxies": &proxies,
-		"close": &policy.Funnel.Close, "every": &policy.Funnel.Every, "grace": &policy.Grace,
-		"canary": &policy.Canary, "soak": &policy.Soak, "return": &policy.ReturnTimeout, "back": &wait,
-		"window": &policy.Window, "capacity": &policy.Capacity, "headroom": &policy.Headroom, "slow": &policy.Slow,
-		"stagger": &policy.Stagger.Instances, "stagger-soak": &policy.Stagger.Soak, "deadline": &policy.Deadline,
-		"hurry": &policy.HurryCap, "kill": &policy.KillAfter, "abort-after": &policy.AbortAfter, "in-place": &inPlace, "hook": &hook,
+		"close": &terms.Funnel.Close, "every": &terms.Funnel.Every, "grace": &terms.Grace,
+		"canary": &terms.Canary, "soak": &terms.Soak, "return": &terms.ReturnTimeout, "back": &wait,
+		"window": &terms.Window, "capacity": &terms.Capacity, "headroom": &terms.Headroom, "slow": &terms.Slow,
+		"stagger": &terms.Stagger.Instances, "stagger-soak": &terms.Stagger.Soak, "deadline": &terms.Deadline,
+		"hurry": &terms.HurryCap, "kill": &terms.KillAfter, "abort-after": &terms.AbortAfter, "in-place": &inPlace, "hook": &hook,
 	})
-	policy.Stagger.InPlace = inPlace > 0
-	if policy.HurryCap > 0 {
-		policy.Pressure = rollout.Hurry
+	terms.Stagger.InPlace = inPlace > 0
+	if terms.HurryCap > 0 {
+		terms.Pressure = policy.Hurry
 	}
 	if hook > 0 {
-		policy.Hook = &rollout.Hook{Command: []string{"stop"}}
+		terms.Hook = &policy.Hook{Command: []string{"stop"}}
 	}
 	conf := small(blue, green, connections, proxies)
-	conf.Policy, conf.Back = policy, back(wait)
+	conf.Policy, conf.Back = terms, back(wait)
 	s.World = sim.New(conf)
 	s.Rests = s.news
 	s.out.Reset()
@@ -167,7 +169,7 @@ func (s *teller) pass(rest string) {
 func (s *teller) promotion(rest string) rollout.Promote {
 	target, rest, _ := strings.Cut(rest, " ")
 	rest, force := strings.CutSuffix(rest, "force")
-	o := rollout.Overrides{Close: new(int), Every: new(units.Duration), Grace: new(units.Duration), Canary: new(units.Share), Soak: new(units.Duration)}
+	o := policy.Overrides{Close: new(int), Every: new(units.Duration), Grace: new(units.Duration), Canary: new(units.Share), Soak: new(units.Duration)}
 	given := s.pairs(rest, map[string]any{"close": o.Close, "every": o.Every, "grace": o.Grace, "canary": o.Canary, "soak": o.Soak})
 	keep(&o.Close, given["close"])
 	keep(&o.Every, given["every"])
@@ -316,12 +318,12 @@ func (s *teller) gate(rest string) {
 	name, rest, _ := strings.Cut(rest, " ")
 	name, moments, _ := strings.Cut(name, "@")
 	how, text, _ := strings.Cut(rest, " ")
-	if !slices.ContainsFunc(s.Policy.Gates, func(g rollout.Gate) bool { return g.Name == name }) {
-		g := rollout.Gate{Name: name, Command: []string{"ask"}}
+	if !slices.ContainsFunc(s.Policy.Gates, func(g policy.Gate) bool { return g.Name == name }) {
+		g := policy.Gate{Name: name, Command: []string{"ask"}}
 		for _, at := range strings.FieldsFunc(moments, func(c rune) bool { return c == ',' }) {
-			g.At = append(g.At, rollout.Moment(at))
+			g.At = append(g.At, policy.Moment(at))
 		}
 		s.Policy.Gates = append(s.Policy.Gates, g)
 	}
-	s.Outside.Gate(name, rollout.Reading{Open: how == "open", Unanswered: how == "unanswered", Text: text})
+	s.Outside.Gate(name, observed.Reading{Open: how == "open", Unanswered: how == "unanswered", Text: text})
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/sim"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 // teller tells what happens in a simulated world, as far as it is news.
@@ -74,7 +75,7 @@ func (s *teller) news() {
 
 // history tells the rollout's own events, and how it ended.
 func (s *teller) history() {
-	id, events := "", []rollout.Event(nil)
+	id, events := "", []state.Event(nil)
 	if r := s.State().Rollout; r != nil {
 		id, events = r.ID, r.Events
 	}
@@ -106,7 +107,7 @@ func (s *teller) history() {
 	s.events = len(events)
 }
 
-func maybe(rec rollout.Record, n *uint64) string {
+func maybe(rec state.Record, n *uint64) string {
 	switch {
 	case n == nil:
 		return "unknown"

@@ -3,12 +3,16 @@ package rollout
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/policy"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -57,7 +61,7 @@ type HookOrder struct {
 	Addr     netip.AddrPort
 	Rollout  string
 	Attempt  int
-	Hook     Hook
+	Hook     policy.Hook
 }
 
 // Instruction is an Order to drain, or a Release to serve; one of the two is set.
@@ -91,7 +95,7 @@ func (i Instruction) Same(other Instruction) bool {
 // Wished derives from the state what should be. What is seen adds only which
 // instances can take new connections now. Pure, and the same for the same
 // arguments: saying it again after a restart is harmless.
-func Wished(s State, seen Seen, now time.Time) Wish {
+func Wished(s state.State, seen observed.Seen, now time.Time) Wish {
 	made := newSituation(s, seen, now)
 	if s.Unsettled {
 		return Wish{
@@ -214,7 +218,7 @@ func (s *situation) hookOrders() map[discovery.InstanceID]HookOrder {
 	}
 	out := map[discovery.InstanceID]HookOrder{}
 	for key, m := range s.state.Members {
-		if m.Hooked > 0 && r.old(m) {
+		if m.Hooked > 0 && r.Old(m) {
 			out[key] = HookOrder{
 				Service: s.state.Service, Instance: m.ID, Colour: m.Colour, Addr: m.Addr,
 				Rollout: r.ID, Attempt: m.Hooked, Hook: *r.Policy.Hook,
@@ -241,28 +245,10 @@ func (s *situation) proxyCount() int {
 	return max(1, n)
 }
 
-// Weights are the colours' shares of new connections; they sum to Whole. None while the
-// state is Unsettled.
-func (s State) Weights() map[discovery.Colour]units.Share {
-	r := s.Rollout
-	switch {
-	case s.Unsettled:
-		return nil
-	case r == nil:
-		return map[discovery.Colour]units.Share{s.Live: units.Whole, s.Live.Other(): 0}
-	case r.Phase == Opening || r.Phase == Shifting:
-		return map[discovery.Colour]units.Share{r.To: r.Weight, r.From: units.Whole - r.Weight}
-	case r.Spill && r.Phase == Draining:
-		return map[discovery.Colour]units.Share{r.To: 0, r.From: units.Whole}
-	default:
-		return map[discovery.Colour]units.Share{r.To: units.Whole, r.From: 0}
-	}
-}
-
 // instruct says what a member is told, if anything. Steady, the side that is not
 // live is told nothing: what was drained stays so by itself, and a new release
 // can be tried there before its promotion.
-func instruct(s State, m Member) (Instruction, bool) {
+func instruct(s state.State, m state.Member) (Instruction, bool) {
 	r := s.Rollout
 	switch {
 	case s.Epoch == 0 || s.Retired:
@@ -272,9 +258,9 @@ func instruct(s State, m Member) (Instruction, bool) {
 			return Instruction{}, false
 		}
 		return Instruction{Serve: &drain.Release{Rollout: s.History[len(s.History)-1].ID, Epoch: s.Epoch}}, true
-	case r.takes(m):
+	case r.Takes(m):
 		return Instruction{Serve: &drain.Release{Rollout: r.ID, Epoch: s.Epoch}}, true
-	case s.drains(m):
+	case s.Drains(m):
 		return Instruction{Drain: &drain.Order{
 			Rollout: r.ID, Epoch: s.Epoch, Step: r.Step, Ceiling: m.Ceiling,
 			OverMS: r.Policy.Funnel.Every.D().Milliseconds(), StartMS: m.Start.D().Milliseconds(),
@@ -282,4 +268,86 @@ func instruct(s State, m Member) (Instruction, bool) {
 		}}, true
 	}
 	return Instruction{}, false
+}
+
+// View is one service as the controller sees it at one moment. Never changed
+// once published.
+type View struct {
+	State  state.State
+	Seen   observed.Seen
+	Wish   Wish
+	Reason Reason
+	// Policy is the configured one, which the next promotion starts from.
+	Policy policy.Policy
+	// Differences is what control.Differ found, by member; the controller leaves it empty.
+	Differences map[discovery.InstanceID]Difference
+}
+
+// Difference is a lasting one between what an instance says that it holds and
+// what the proxies report of it, as of clients that reach it past the proxies.
+type Difference struct {
+	Said, Reported int
+	// Since is when it was first seen.
+	Since time.Time
+}
+
+const (
+	// askMoving is how often an instance is asked in a rollout and while its side
+	// drains, askOthers all other times, askFailing after a failure.
+	askMoving  = 500 * time.Millisecond
+	askOthers  = 2 * time.Second
+	askFailing = time.Second
+)
+
+// Assignment is what the drain endpoint of one member is told and how often it is
+// asked.
+type Assignment struct {
+	// Endpoint is the base URL of the drain endpoint.
+	Endpoint string
+	// Instruction is what it has to show; the zero value only asks.
+	Instruction Instruction
+	// Every is the mean time between two requests while nothing is to be told.
+	Every time.Duration
+}
+
+// Pause is the mean time until the instance is asked again, after the request that
+// followed the sighting last was answered by status, or failed with err.
+func (a Assignment) Pause(last observed.Sighting, status drain.Status, err error) time.Duration {
+	switch untold := err == nil && !a.Instruction.ShownBy(status); {
+	case err != nil, untold && last.Err == "" && !last.At.IsZero():
+		return askFailing
+	case untold:
+		return 0
+	}
+	return a.Every
+}
+
+// Assignments lists the assignment of each member that has a drain endpoint.
+func Assignments(s state.State, w Wish) map[discovery.InstanceID]Assignment {
+	out := map[discovery.InstanceID]Assignment{}
+	for key, m := range maps.All(s.Members) {
+		if m.Drain == "" {
+			continue
+		}
+		every := askOthers
+		if s.Rollout != nil || s.Drains(m) {
+			every = askMoving
+		}
+		out[key] = Assignment{Endpoint: m.Drain, Instruction: w.Orders[key], Every: every}
+	}
+	return out
+}
+
+// ShownBy reports whether an instance of this status follows the instruction. A
+// release is needed only by an instance that an order closed. One that closed its
+// gate by itself is stopping.
+func (i Instruction) ShownBy(s drain.Status) bool {
+	switch {
+	case i.Drain != nil:
+		return s.Rollout == i.Drain.Rollout && s.State != drain.Serving &&
+			cmp.Or(cmp.Compare(s.Epoch, i.Drain.Epoch), cmp.Compare(s.Step, i.Drain.Step)) >= 0
+	case i.Serve != nil:
+		return s.State == drain.Serving || s.Rollout == ""
+	}
+	return true
 }

@@ -6,7 +6,8 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 const (
@@ -60,7 +61,7 @@ func disagreement(s *situation, f *fact) *blocker {
 
 // unheld reports whether the proxies prove that they hold nothing of the member: each
 // that may hold something has said so, later than since.
-func unheld(s *situation, m Member, since time.Time) bool {
+func unheld(s *situation, m state.Member, since time.Time) bool {
 	w := s.seen.Witnesses[m.Colour]
 	if !complete(s, m.Colour) || !w.At.After(since) {
 		return false
@@ -81,7 +82,7 @@ func unheld(s *situation, m Member, since time.Time) bool {
 // isDead reports whether the member's process no longer exists, by two witnesses: its
 // endpoint has refused connections for goneAfter, and discovery does not call it healthy
 // or, where nobody checks its health, no proxy holds a connection to it.
-func isDead(s *situation, f *fact, sight Sighting) bool {
+func isDead(s *situation, f *fact, sight observed.Sighting) bool {
 	if !sight.Refused || s.now.Sub(sight.FailingSince) < goneAfter {
 		return false
 	}
@@ -90,13 +91,9 @@ func isDead(s *situation, f *fact, sight Sighting) bool {
 
 // hangs reports whether an instance of the target that has answered before does not
 // any more: its endpoint refuses connections, or two requests in a row had no answer.
-func hangs(s *situation, f *fact, sight Sighting) bool {
-	return sight.Refused && s.state.Members[f.key].Counted || sight.Failures >= silentAfter && !sight.At.IsZero()
+func hangs(s *situation, f *fact, sight observed.Sighting) bool {
+	return sight.Refused && s.state.Members[f.key].Counted || sight.Failures >= observed.SilentAfter && !sight.At.IsZero()
 }
-
-// silentAfter is how many requests in a row an instance of the target may leave
-// unanswered before it is taken for sick.
-const silentAfter = 2
 
 const (
 	// pastProxies and pastShare are how much more than the proxies report an instance
@@ -111,7 +108,7 @@ const (
 
 // borneOut is the most that a member may be taken to hold by what the proxies report;
 // false: they do not all report, so nobody can say.
-func borneOut(s *situation, m Member) (int, bool) {
+func borneOut(s *situation, m state.Member) (int, bool) {
 	load, reported := s.load(m)
 	if !reported || len(load.Silent) > 0 || s.now.Sub(load.At) > loadMaxAge || !complete(s, m.Colour) {
 		return 0, false
@@ -161,8 +158,8 @@ func overstated(s *situation, f *fact) string {
 const grossly = 4
 
 // noted is the member's counts with its process as it is seen now.
-func noted(s *situation, key discovery.InstanceID, m Member) Counts {
-	c := m.Counts.noted(s.seen.Instances[key])
+func noted(s *situation, key discovery.InstanceID, m state.Member) state.Counts {
+	c := m.Counts.Noted(s.seen.Instances[key])
 	if most, ok := borneOut(s, m); ok && c.Process.Held > grossly*most {
 		c.Process.Held = most
 	}
@@ -177,14 +174,4 @@ func newest(s *situation) (epoch uint64) {
 		}
 	}
 	return epoch
-}
-
-// impossible reports that an instance says it has closed more than it can have: what it
-// held before, and what it admitted since.
-func impossible(before, now drain.Status) error {
-	closed, admitted := now.Evicted-before.Evicted, now.Accepted-before.Accepted
-	if most := uint64(before.Active) + admitted; closed > most {
-		return contradicting(fmt.Sprintf("its answers contradict each other: it let %d connections go after it held %d and admitted %d more; mend its drain endpoint", closed, before.Active, admitted))
-	}
-	return nil
 }

@@ -3,7 +3,7 @@ package main
 import (
 	"github.com/spf13/cobra"
 
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 func (c *cli) abort() *cobra.Command {
@@ -25,7 +25,7 @@ func (c *cli) abort() *cobra.Command {
 		if err := c.answer(answer); err != nil || !*wait || answer.Rollout == "" {
 			return err
 		}
-		return c.await(cmd.Context(), client, service, answer.Rollout, rollout.Aborted)
+		return c.await(cmd.Context(), client, service, answer.Rollout, state.Aborted)
 	}
 	return cmd
 }

@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 // appears is how long an accepted rollout may take to show in the status.
@@ -16,7 +16,7 @@ const appears = 30 * time.Second
 
 // await follows a rollout to its end. An end other than want is an error, and so
 // is an interruption, which leaves the rollout going.
-func (c *cli) await(ctx context.Context, client *api.Client, service discovery.Service, id string, want rollout.Outcome) error {
+func (c *cli) await(ctx context.Context, client *api.Client, service discovery.Service, id string, want state.Outcome) error {
 	v := c.newViewer(true)
 	record, err := c.ending(ctx, client, service, id, v)
 	v.close()
@@ -26,9 +26,9 @@ func (c *cli) await(ctx context.Context, client *api.Client, service discovery.S
 	case err != nil:
 		return err
 	case record.Outcome == want:
-	case record.Outcome == rollout.Superseded:
+	case record.Outcome == state.Superseded:
 		return fmt.Errorf("rollout %s was superseded by the promotion of a newer release; rolloutctl watch shows it", id)
-	case want == rollout.Done:
+	case want == state.Done:
 		return fmt.Errorf("rollout %s was aborted: %s is live", id, record.From)
 	default:
 		return fmt.Errorf("rollout %s was done before it could go back: %s is live", id, record.To)
@@ -37,7 +37,7 @@ func (c *cli) await(ctx context.Context, client *api.Client, service discovery.S
 		return c.printJSON(record)
 	}
 	live := record.To
-	if record.Outcome == rollout.Aborted {
+	if record.Outcome == state.Aborted {
 		live = record.From
 	}
 	outcome := fmt.Sprintf("%s: rollout %s is %s: %s is live, %d evicted", service, id, record.Outcome, live, record.Evicted)
@@ -54,21 +54,21 @@ func (c *cli) await(ctx context.Context, client *api.Client, service discovery.S
 }
 
 // ending shows the rollout until it is finished and returns its record.
-func (c *cli) ending(ctx context.Context, client *api.Client, service discovery.Service, id string, v viewer) (rollout.Record, error) {
+func (c *cli) ending(ctx context.Context, client *api.Client, service discovery.Service, id string, v viewer) (state.Record, error) {
 	var appeared bool
 	var first time.Time
 	for world, err := range follow(ctx, client, service, true, v.notice) {
 		if err != nil {
-			return rollout.Record{}, err
+			return state.Record{}, err
 		}
 		if first.IsZero() {
 			first = world.At
 		}
 		if len(world.Services) != 1 {
-			return rollout.Record{}, fmt.Errorf("service %s is gone, and with it what became of rollout %s", service, id)
+			return state.Record{}, fmt.Errorf("service %s is gone, and with it what became of rollout %s", service, id)
 		}
 		if err := v.show(world); err != nil {
-			return rollout.Record{}, err
+			return state.Record{}, err
 		}
 		st := world.Services[0]
 		if st.Rollout != nil && st.Rollout.ID == id {
@@ -84,12 +84,12 @@ func (c *cli) ending(ctx context.Context, client *api.Client, service discovery.
 		if err != nil {
 			continue // the watch will say what is wrong
 		}
-		if i := slices.IndexFunc(past, func(r rollout.Record) bool { return r.ID == id }); i >= 0 {
+		if i := slices.IndexFunc(past, func(r state.Record) bool { return r.ID == id }); i >= 0 {
 			return past[i], nil
 		}
 		if appeared || world.At.Sub(first) > appears {
-			return rollout.Record{}, fmt.Errorf("rollout %s is neither under way nor remembered; rolloutctl history shows what is", id)
+			return state.Record{}, fmt.Errorf("rollout %s is neither under way nor remembered; rolloutctl history shows what is", id)
 		}
 	}
-	return rollout.Record{}, context.Cause(ctx)
+	return state.Record{}, context.Cause(ctx)
 }

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 // frame is what a terminal of width × height cells shows: never more rows than
@@ -183,11 +183,11 @@ func flow(words []string, gap string, width, most int, look style) []row {
 func bar(r api.Rollout, width int) string {
 	share := 0.0
 	switch {
-	case r.Phase == rollout.Soaking:
+	case r.Phase == state.Soaking:
 		share = 1
-	case r.Phase == rollout.Draining && r.Total > 0 && r.Held != nil:
+	case r.Phase == state.Draining && r.Total > 0 && r.Held != nil:
 		share = 1 - float64(min(*r.Held, r.Total))/float64(r.Total)
-	case r.Phase == rollout.Draining && r.Total > 0:
+	case r.Phase == state.Draining && r.Total > 0:
 		share = min(1, float64(r.Evicted)/float64(r.Total))
 	}
 	label := fmt.Sprintf(" %3.0f%% of %d", 100*share, r.Total)

@@ -10,6 +10,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 // scenes are what a terminal has to show.
@@ -20,7 +21,7 @@ func scenes() map[string]api.World {
 		"draining": {draining("chat", 3, 40)},
 		"many":     {draining("chat", 40, 73)},
 		"troubled": {troubled()},
-		"done":     {finished("chat", 2, rollout.Done)},
+		"done":     {finished("chat", 2, state.Done)},
 		"services": {steady("chat", 1), draining("mail", 1, 40)},
 		"looped":   {looped(next.Sub(then) + 30*time.Second)},
 		"in-place": {inPlace()},

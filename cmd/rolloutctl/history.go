@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 func (c *cli) history() *cobra.Command {
@@ -27,7 +27,7 @@ func (c *cli) history() *cobra.Command {
 				return err
 			}
 			if len(args) == 1 {
-				if records = slices.DeleteFunc(records, func(r rollout.Record) bool { return r.ID != args[0] }); len(records) == 0 {
+				if records = slices.DeleteFunc(records, func(r state.Record) bool { return r.ID != args[0] }); len(records) == 0 {
 					return fmt.Errorf("no finished rollout of %s is called %q; rolloutctl history lists them", service, args[0])
 				}
 			}
@@ -42,7 +42,7 @@ func (c *cli) history() *cobra.Command {
 	}
 }
 
-func (c *cli) printHistory(records []rollout.Record, story bool) error {
+func (c *cli) printHistory(records []state.Record, story bool) error {
 	rows := [][]string{{"ROLLOUT", "FROM", "TO", "OUTCOME", "STARTED", "TOOK", "EVICTED", "LOST", "RETURNED", "NEVER BACK", "LEFT BEHIND"}}
 	for _, r := range records {
 		outcome := string(r.Outcome)

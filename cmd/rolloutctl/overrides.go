@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -36,8 +36,8 @@ func addOverrides(cmd *cobra.Command) *overrides {
 }
 
 // given returns what was set on the command line.
-func (o *overrides) given() rollout.Overrides {
-	return rollout.Overrides{
+func (o *overrides) given() policy.Overrides {
+	return policy.Overrides{
 		Close: given(o, "close", &o.close), Every: given(o, "every", &o.every), Grace: given(o, "grace", &o.grace),
 		Canary: given(o, "canary", &o.canary), Soak: given(o, "soak", &o.soak),
 		Window: given(o, "window", &o.window), Stagger: given(o, "stagger", &o.stagger), StaggerSoak: given(o, "stagger-soak", &o.staggerSoak),

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -52,7 +53,7 @@ func loopRows(p rollout.Plan) [][2]string {
 	}
 	if end := p.Policy.Deadline; end > 0 {
 		deadline := end.String()
-		if p.Policy.Pressure == rollout.Hurry {
+		if p.Policy.Pressure == policy.Hurry {
 			deadline += fmt.Sprintf(", hurrying up to %d/%s", p.Policy.HurryCap, p.Policy.Funnel.Every)
 		}
 		rows = append(rows, [2]string{"deadline", deadline})

@@ -3,8 +3,8 @@ package main
 import (
 	"github.com/spf13/cobra"
 
-	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 func (c *cli) promote() *cobra.Command {
@@ -32,7 +32,7 @@ func (c *cli) promote() *cobra.Command {
 		if err := c.answer(answer); err != nil || !*wait || answer.Rollout == "" {
 			return err
 		}
-		return c.await(cmd.Context(), client, service, answer.Rollout, rollout.Done)
+		return c.await(cmd.Context(), client, service, answer.Rollout, state.Done)
 	}
 	return cmd
 }

@@ -8,6 +8,8 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/policy"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -40,11 +42,11 @@ func TestLinesTellAtOnce(t *testing.T) {
 	first := draining("chat", 4, 40)
 	first.State.Rollout.Policy.Stagger.Instances.Number = 1
 	first.State.Rollout.Policy.Stagger.InPlace = true
-	for name, change := range map[string]func(r *rollout.Rollout){
-		"batch":    func(r *rollout.Rollout) { r.Batch++ },
-		"spill":    func(r *rollout.Rollout) { r.Spill = true },
-		"pace":     func(r *rollout.Rollout) { r.Pace = rollout.Pace{Limit: 5, Why: "slow"} },
-		"deadline": func(r *rollout.Rollout) { r.Policy.Deadline = units.Duration(time.Minute) },
+	for name, change := range map[string]func(r *state.Rollout){
+		"batch":    func(r *state.Rollout) { r.Batch++ },
+		"spill":    func(r *state.Rollout) { r.Spill = true },
+		"pace":     func(r *state.Rollout) { r.Pace = state.Pace{Limit: 5, Why: "slow"} },
+		"deadline": func(r *state.Rollout) { r.Policy.Deadline = units.Duration(time.Minute) },
 	} {
 		var out strings.Builder
 		l := &lines{out: &out, err: &out}
@@ -63,7 +65,7 @@ func TestLinesTellAtOnce(t *testing.T) {
 }
 
 func TestPaced(t *testing.T) {
-	r := api.Rollout{Policy: rollout.Policy{Funnel: units.Funnel{Close: 10, Every: units.Duration(3 * time.Second)}}}
+	r := api.Rollout{Policy: policy.Policy{Funnel: units.Funnel{Close: 10, Every: units.Duration(3 * time.Second)}}}
 	for n, want := range map[int]string{0: "10/3s", 4: "4 of 10/3s", 10: "10/3s", 34: "34/3s"} {
 		r.Pace.Close = n
 		if got := paced(r); got != want {

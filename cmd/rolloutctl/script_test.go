@@ -22,6 +22,8 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -122,16 +124,16 @@ func (a *actor) do(_ context.Context, c rollout.Command) (rollout.Answer, error)
 func (a *actor) handler() http.Handler {
 	return api.Server{
 		Views: a.views, Do: a.do, Proxies: edges, Metrics: http.NotFoundHandler(), Version: "v1", Token: a.set["token"],
-		Plan: func(_ context.Context, s discovery.Service, to discovery.Colour, o rollout.Overrides) (rollout.Plan, error) {
-			p := rollout.Plan{Service: s, From: to.Other(), To: to, Policy: o.Over(rollout.DefaultPolicy()), Connections: 1000, Steps: 10,
+		Plan: func(_ context.Context, s discovery.Service, to discovery.Colour, o policy.Overrides) (rollout.Plan, error) {
+			p := rollout.Plan{Service: s, From: to.Other(), To: to, Policy: o.Over(policy.Default()), Connections: 1000, Steps: 10,
 				Takes: units.Duration(90 * time.Second), PeakPerSecond: 33.333}
 			if !p.Policy.Stagger.Instances.IsZero() {
 				p.Batches = []rollout.Batch{
 					{Instances: []discovery.InstanceID{"chat-b1"}, Connections: 400, Takes: units.Duration(4 * time.Second)},
 					{Instances: []discovery.InstanceID{"chat-b2", "chat-b3", "chat-b4", "chat-b5"}, Connections: 600, Takes: units.Duration(6 * time.Second)},
 				}
-				p.Policy.Gates = []rollout.Gate{{Name: "errors"}, {Name: "freeze", At: []rollout.Moment{rollout.AtStart, rollout.AtSoak}}}
-				p = p.Answered(map[string]rollout.Reading{
+				p.Policy.Gates = []policy.Gate{{Name: "errors"}, {Name: "freeze", At: []policy.Moment{policy.AtStart, policy.AtSoak}}}
+				p = p.Answered(map[string]observed.Reading{
 					"errors": {Open: true, Text: "gate errors is open: 0.002 is below 0.01"}, "freeze": {Text: "gate freeze is closed: false exits with 1"},
 				})
 			}

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/term"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 func (c *cli) watch() *cobra.Command {
@@ -123,7 +123,7 @@ func line(s api.Status, now time.Time) string {
 	text := fmt.Sprintf("%s %s, %s live", s.Service, phase(s), live(s))
 	if r := s.Rollout; r != nil {
 		text = fmt.Sprintf("%s %s, %s to %s", s.Service, phase(s), r.From, r.To)
-		if r.Phase == rollout.Draining || r.Phase == rollout.Soaking {
+		if r.Phase == state.Draining || r.Phase == state.Soaking {
 			text += fmt.Sprintf(", held %s, evicted %d, outstanding %s", held(*r), r.Evicted, outstanding(*r))
 			for _, loss := range losses(*r) {
 				text += ", " + loss

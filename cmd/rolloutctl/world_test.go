@@ -9,7 +9,10 @@ import (
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/returns"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -23,11 +26,11 @@ var (
 // steady is a service with n instances of each colour.
 func steady(name discovery.Service, n int) rollout.View {
 	v := rollout.View{
-		State:  rollout.NewState(name, discovery.Blue),
-		Seen:   rollout.Seen{Instances: map[discovery.InstanceID]rollout.Sighting{}},
+		State:  state.New(name, discovery.Blue),
+		Seen:   observed.Seen{Instances: map[discovery.InstanceID]observed.Sighting{}},
 		Wish:   rollout.Wish{Weights: map[discovery.Colour]units.Share{discovery.Blue: units.Whole}},
 		Reason: rollout.Reason{Code: rollout.IsSteady, Text: "new connections go to blue"},
-		Policy: rollout.DefaultPolicy(),
+		Policy: policy.Default(),
 	}
 	for ci, c := range discovery.Colours {
 		for i := range n {
@@ -36,16 +39,16 @@ func steady(name discovery.Service, n int) rollout.View {
 				Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(ci), byte(i + 1)}), 9000), Drain: "http://10.0.0.1:9001",
 			}
 			v.Seen.Fleet.Instances = append(v.Seen.Fleet.Instances, in)
-			v.State.Members[in.ID] = rollout.Member{Identity: rollout.Identity{ID: in.ID, Colour: c, Addr: in.Addr, Drain: in.Drain}, Counts: rollout.Counts{Counted: true}}
+			v.State.Members[in.ID] = state.Member{Identity: state.Identity{ID: in.ID, Colour: c, Addr: in.Addr, Drain: in.Drain}, Counts: state.Counts{Counted: true}}
 			st := drain.Status{State: drain.Serving, Returned: new(uint64), Ticketed: new(uint64)}
 			if c == discovery.Blue {
 				st.Active, st.Accepted = 100, 120
 			}
-			v.Seen.Instances[in.ID] = rollout.Sighting{At: then, Status: st}
+			v.Seen.Instances[in.ID] = observed.Sighting{At: then, Status: st}
 		}
 	}
 	v.State.Proxies = []string{"edge-1", "edge-2"}
-	v.Seen.Proxies = []rollout.Proxy{{Node: "edge-1", Routes: true, Connected: true, Confirmed: true}, {Node: "edge-2", Routes: true, Connected: true, Confirmed: true}}
+	v.Seen.Proxies = []observed.Proxy{{Node: "edge-1", Routes: true, Connected: true, Confirmed: true}, {Node: "edge-2", Routes: true, Connected: true, Confirmed: true}}
 	return v
 }
 
@@ -53,9 +56,9 @@ func steady(name discovery.Service, n int) rollout.View {
 func draining(name discovery.Service, n, part int) rollout.View {
 	v := steady(name, n)
 	v.State.Epoch = 1
-	v.State.Rollout = &rollout.Rollout{
-		ID: string(name) + "-1", From: discovery.Blue, To: discovery.Green, Phase: rollout.Draining, Started: then, Since: then, Settled: then,
-		Policy: rollout.DefaultPolicy(), Steps: rollout.Steps{Step: uint64(part), StepAt: next}, Toll: rollout.Toll{Total: 100 * n}, Events: []rollout.Event{{At: then, Text: "promote green"}},
+	v.State.Rollout = &state.Rollout{
+		ID: string(name) + "-1", From: discovery.Blue, To: discovery.Green, Phase: state.Draining, Started: then, Since: then, Settled: then,
+		Policy: policy.Default(), Steps: state.Steps{Step: uint64(part), StepAt: next}, Toll: state.Toll{Total: 100 * n}, Events: []state.Event{{At: then, Text: "promote green"}},
 	}
 	v.State.Rollout.Policy.Funnel = units.Funnel{Close: 10, Every: units.Duration(3 * time.Second)}
 	for id, m := range v.State.Members {
@@ -81,14 +84,14 @@ func looped(end time.Duration) rollout.View {
 	v := draining("chat", 4, 40)
 	r := v.State.Rollout
 	r.Policy.Window, r.Policy.Deadline = 50, units.Duration(end)
-	r.Policy.Stagger = rollout.Stagger{Instances: units.Portion{Number: 1}, Soak: units.Duration(time.Minute)}
-	r.Policy.Gates = []rollout.Gate{{Name: "errors"}, {Name: "load"}}
-	r.Batch, r.Pace = 3, rollout.Pace{Limit: 5, Why: "3 of 40 new connections were refused"}
+	r.Policy.Stagger = policy.Stagger{Instances: units.Portion{Number: 1}, Soak: units.Duration(time.Minute)}
+	r.Policy.Gates = []policy.Gate{{Name: "errors"}, {Name: "load"}}
+	r.Batch, r.Pace = 3, state.Pace{Limit: 5, Why: "3 of 40 new connections were refused"}
 	began, later := returns.Observation{Now: then, AsOf: then}, then.Add(time.Second)
 	r.Lost, r.Accepted, r.Returns = 20, 230, new(returns.New(time.Minute).Observe(began).Observe(returns.Observation{Now: later, Evicted: 30, AsOf: later, Accepted: 2}))
 	r.Returns.Seen = next // the estimate is kept up to date
 	v.Reason = rollout.Reason{Code: rollout.GateClosed, Text: "waiting: gate errors is closed: 0.04 is not below 0.01"}
-	v.Seen.Gates = map[string]rollout.Reading{"errors": {Text: "gate errors is closed: 0.04 is not below 0.01", At: then}}
+	v.Seen.Gates = map[string]observed.Reading{"errors": {Text: "gate errors is closed: 0.04 is not below 0.01", At: then}}
 	for id, m := range v.State.Members {
 		s := v.Seen.Instances[id]
 		switch {
@@ -110,31 +113,31 @@ func looped(end time.Duration) rollout.View {
 func inPlace() rollout.View {
 	v := draining("chat", 2, 40)
 	r := v.State.Rollout
-	r.Policy.Stagger, r.Batch, r.Spill = rollout.Stagger{Instances: units.Portion{Number: 1}, InPlace: true}, 1, true
-	r.Policy.Hook = &rollout.Hook{URL: "http://127.0.0.1/end"}
+	r.Policy.Stagger, r.Batch, r.Spill = policy.Stagger{Instances: units.Portion{Number: 1}, InPlace: true}, 1, true
+	r.Policy.Hook = &policy.Hook{URL: "http://127.0.0.1/end"}
 	r.NeverBack = 1
 	v.Reason = rollout.Reason{Code: rollout.HookFailed, Text: "waiting: the hook did not end chat-b1 (POST 127.0.0.1 answers 500); it is called again at 12:00:30 UTC"}
 	m := v.State.Members["chat-b1"]
 	m.Turn, m.Ceiling, m.Drain, m.Hooked, m.HookedAt = 1, nil, "", 2, then
 	v.State.Members["chat-b1"] = m
-	v.Seen.Hooks = map[discovery.InstanceID]rollout.HookRun{"chat-b1": {Rollout: "chat-1", Attempt: 2, Done: true, Err: "POST 127.0.0.1 answers 500", At: then}}
-	v.Seen.Loads = map[rollout.Place]rollout.Load{{Colour: discovery.Blue, Addr: m.Addr}: {Held: 60, At: then}}
+	v.Seen.Hooks = map[discovery.InstanceID]observed.HookRun{"chat-b1": {Rollout: "chat-1", Attempt: 2, Done: true, Err: "POST 127.0.0.1 answers 500", At: then}}
+	v.Seen.Loads = map[observed.Place]observed.Load{{Colour: discovery.Blue, Addr: m.Addr}: {Held: 60, At: then}}
 	delete(v.Seen.Instances, "chat-b1")
 	return v
 }
 
 // finished is the same after the rollout.
-func finished(name discovery.Service, n int, outcome rollout.Outcome) rollout.View {
+func finished(name discovery.Service, n int, outcome state.Outcome) rollout.View {
 	v := steady(name, n)
 	live := discovery.Green
-	if outcome == rollout.Aborted {
+	if outcome == state.Aborted {
 		live = discovery.Blue
 	}
 	v.State.Live = live
 	v.Wish.Weights = map[discovery.Colour]units.Share{live: units.Whole}
-	v.State.History = []rollout.Record{{
+	v.State.History = []state.Record{{
 		ID: string(name) + "-1", From: discovery.Blue, To: discovery.Green, Outcome: outcome, Started: then, Ended: then.Add(95 * time.Second), Evicted: 300,
-		Returned: new(uint64(299)), NeverBack: new(uint64(1)), Events: []rollout.Event{{At: then, Text: "promote green"}, {At: then.Add(95 * time.Second), Text: "done"}},
+		Returned: new(uint64(299)), NeverBack: new(uint64(1)), Events: []state.Event{{At: then, Text: "promote green"}, {At: then.Add(95 * time.Second), Text: "done"}},
 	}}
 	v.Reason.Text = fmt.Sprintf("new connections go to %s", live)
 	return v
@@ -142,7 +145,7 @@ func finished(name discovery.Service, n int, outcome rollout.Outcome) rollout.Vi
 
 // superseded is what is left of a rollout after the promotion of a newer release.
 func superseded() rollout.View {
-	v := finished("chat", 2, rollout.Superseded)
+	v := finished("chat", 2, state.Superseded)
 	v.State.History[0].Lost = 12
 	v.State.History[0].Events[1].Text = "superseded by a newer blue release: chat-b3"
 	return v
@@ -167,11 +170,11 @@ func troubled() rollout.View {
 	m.Departed = then
 	v.State.Members["chat-b2"] = m
 	delete(v.Seen.Instances, "chat-b2")
-	v.Seen.Loads = map[rollout.Place]rollout.Load{
+	v.Seen.Loads = map[observed.Place]observed.Load{
 		{Colour: discovery.Blue, Addr: m.Addr}:                           {Held: 60, At: then, Silent: []string{"edge-2"}},
-		{Colour: discovery.Green, Addr: v.State.Members["chat-g1"].Addr}: {Held: 25, At: then, Admissions: rollout.Admissions{Accepted: 51, Refused: 3}, PerSecond: 1.5},
+		{Colour: discovery.Green, Addr: v.State.Members["chat-g1"].Addr}: {Held: 25, At: then, Admissions: observed.Admissions{Accepted: 51, Refused: 3}, PerSecond: 1.5},
 	}
-	v.Seen.Witnesses = map[discovery.Colour]rollout.Witness{
+	v.Seen.Witnesses = map[discovery.Colour]observed.Witness{
 		discovery.Blue: {Active: 120, At: then, Missing: []string{"edge-2"}}, discovery.Green: {Missing: []string{"edge-2"}},
 	}
 	v.Differences = map[discovery.InstanceID]rollout.Difference{"chat-g1": {Said: 40, Reported: 25, Since: then}}
@@ -184,8 +187,8 @@ func worlds(name string) map[discovery.Service]rollout.View {
 		"steady":     {steady("chat", 2)},
 		"draining":   {draining("chat", 2, 40)},
 		"troubled":   {troubled()},
-		"done":       {finished("chat", 2, rollout.Done)},
-		"aborted":    {finished("chat", 2, rollout.Aborted)},
+		"done":       {finished("chat", 2, state.Done)},
+		"aborted":    {finished("chat", 2, state.Aborted)},
 		"superseded": {superseded()},
 		"looped":     {looped(30 * time.Minute)},
 		"in-place":   {inPlace()},

@@ -18,6 +18,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
@@ -114,7 +115,7 @@ func BenchmarkPromote(b *testing.B) {
 			answer = append(answer, time.Since(begin))
 			v := p.look(b, ctx, names[0], "the acknowledgements", func(v rollout.View) bool {
 				r := v.State.Rollout
-				return r != nil && r.Phase == rollout.Confirming && !r.Settled.IsZero()
+				return r != nil && r.Phase == state.Confirming && !r.Settled.IsZero()
 			})
 			whole = append(whole, v.State.Rollout.Settled.Sub(begin))
 			p.look(b, ctx, names[0], "the end of the rollout", steady)

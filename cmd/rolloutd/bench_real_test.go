@@ -23,6 +23,7 @@ import (
 	"github.com/sluice-proxy/sluice/rollout/api"
 	"github.com/sluice-proxy/sluice/rollout/control"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
@@ -115,7 +116,7 @@ func (p *benched) await(b *testing.B, ctx context.Context, what string, ok func(
 
 // confirmed: every proxy holds what was published for the service last.
 func (p *benched) confirmed(s discovery.Service) bool {
-	return !slices.ContainsFunc(p.pub.Proxies(s), func(x rollout.Proxy) bool { return !x.Confirmed })
+	return !slices.ContainsFunc(p.pub.Proxies(s), func(x observed.Proxy) bool { return !x.Confirmed })
 }
 
 // holds reports whether every proxy has acknowledged the endpoint of the

@@ -19,7 +19,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/cmd/internal/config"
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/xds/reports/exchange"
 )
 
@@ -44,7 +44,7 @@ func golden(t *testing.T, name string, got []byte) {
 func TestMetricFamilies(t *testing.T) {
 	carries := newLoads(newPublisher(&config.Config{}, slog.New(slog.DiscardHandler)))
 	carries.traffic = map[discovery.Service]traffic{"chat": {
-		overflow: map[discovery.Colour]uint64{discovery.Blue: 1}, witnesses: map[discovery.Colour]rollout.Witness{discovery.Blue: {}},
+		overflow: map[discovery.Colour]uint64{discovery.Blue: 1}, witnesses: map[discovery.Colour]observed.Witness{discovery.Blue: {}},
 	}}
 	carries.pub.hub.Import("http://10.0.0.9:18001", exchanged())
 	described := regexp.MustCompile(`^Desc\{fqName: "(.*?)", help: "(.*?)", .*variableLabels: \{(.*)\}\}$`)

@@ -13,6 +13,8 @@ import (
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
 	"github.com/sluice-proxy/sluice/rollout/control"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/xds/reports"
 )
 
@@ -48,8 +50,8 @@ type loads struct {
 
 // traffic is what the proxies carry of one service. Never changed once made.
 type traffic struct {
-	loads     map[rollout.Place]rollout.Load
-	witnesses map[discovery.Colour]rollout.Witness
+	loads     map[observed.Place]observed.Load
+	witnesses map[discovery.Colour]observed.Witness
 	overflow  map[discovery.Colour]uint64
 }
 
@@ -58,7 +60,7 @@ func newLoads(pub *publisher) *loads {
 }
 
 // Loads returns what the proxies reported of a service when run looked last.
-func (l *loads) Loads(service discovery.Service) (map[rollout.Place]rollout.Load, map[discovery.Colour]rollout.Witness) {
+func (l *loads) Loads(service discovery.Service) (map[observed.Place]observed.Load, map[discovery.Colour]observed.Witness) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	t := l.traffic[service]
@@ -130,24 +132,24 @@ func (l *loads) look(views map[discovery.Service]rollout.View, now time.Time) bo
 
 // left tells which of the proxies that are away the service does not wait for any more:
 // they are gone, and what they held is.
-func (l *loads) left(state rollout.State, name discovery.Service, away map[string]bool) (gone func(node string) bool) {
+func (l *loads) left(stored state.State, name discovery.Service, away map[string]bool) (gone func(node string) bool) {
 	waited := l.waited[name]
 	if waited == nil {
 		waited = map[string]bool{}
 		l.waited[name] = waited
 	}
-	for _, node := range state.Proxies {
+	for _, node := range stored.Proxies {
 		waited[node] = true
 	}
 	maps.DeleteFunc(waited, func(node string, _ bool) bool {
-		_, waits := slices.BinarySearch(state.Proxies, node)
+		_, waits := slices.BinarySearch(stored.Proxies, node)
 		return !waits && !away[node]
 	})
 	return func(node string) bool {
 		if !away[node] || !waited[node] {
 			return false
 		}
-		_, waits := slices.BinarySearch(state.Proxies, node)
+		_, waits := slices.BinarySearch(stored.Proxies, node)
 		return !waits
 	}
 }
@@ -180,14 +182,14 @@ func (l *loads) holders(now time.Time) (nodes []string, away map[string]bool) {
 // of sums up what is reported of a service's two clusters, but by proxies that are gone.
 func (l *loads) of(name discovery.Service, tcp bool, nodes []string, gone func(string) bool, now time.Time) traffic {
 	out := traffic{
-		loads: map[rollout.Place]rollout.Load{}, witnesses: map[discovery.Colour]rollout.Witness{},
+		loads: map[observed.Place]observed.Load{}, witnesses: map[discovery.Colour]observed.Witness{},
 		overflow: map[discovery.Colour]uint64{},
 	}
 	for _, c := range discovery.Colours {
 		reported := l.pub.hub.LoadBut(envoy.ClusterName(name, c), gone)
 		for addr, e := range reported.Endpoints {
-			out.loads[rollout.Place{Colour: c, Addr: addr}] = rollout.Load{
-				Held: e.Held, Admissions: rollout.Admissions{Accepted: e.Issued, Refused: e.Errors}, PerSecond: e.PerSecond, At: e.At, Silent: e.Silent,
+			out.loads[observed.Place{Colour: c, Addr: addr}] = observed.Load{
+				Held: e.Held, Admissions: observed.Admissions{Accepted: e.Issued, Refused: e.Errors}, PerSecond: e.PerSecond, At: e.At, Silent: e.Silent,
 			}
 		}
 		for _, count := range reported.Counts {
@@ -208,8 +210,8 @@ func (l *loads) of(name discovery.Service, tcp bool, nodes []string, gone func(s
 // connections: the nodes, and every other proxy that sends counters. false: there is no
 // such proxy, and then nothing is proven either. After a hot restart the new process's
 // counters are about the old one's connections, too.
-func witness(nodes []string, counts []reports.Count, tcp bool) (rollout.Witness, bool) {
-	var w rollout.Witness
+func witness(nodes []string, counts []reports.Count, tcp bool) (observed.Witness, bool) {
+	var w observed.Witness
 	silent := map[string]bool{}
 	for _, node := range nodes {
 		silent[node] = true

@@ -11,6 +11,7 @@ import (
 	"github.com/sluice-proxy/sluice/envoy"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 // The state is lost after green went live: the instances remember it, so nobody is sent
@@ -26,7 +27,7 @@ func TestLostState(t *testing.T) {
 	if _, heard := l.weight("chat-blue"); heard {
 		t.Error("the proxy, which had the right routes, was sent others")
 	}
-	if s := p.status("chat"); s.Last == nil || s.Last.Outcome != rollout.Adopted {
+	if s := p.status("chat"); s.Last == nil || s.Last.Outcome != state.Adopted {
 		t.Errorf("the history does not say it: %+v", s.Last)
 	}
 	if p.closes() != 9 || p.gates[1].Status().Active != 9 {

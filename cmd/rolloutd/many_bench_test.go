@@ -18,6 +18,7 @@ import (
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/control"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 	storefile "github.com/sluice-proxy/sluice/rollout/store/file"
 )
 
@@ -44,7 +45,7 @@ func newMany(b *testing.B) *many {
 	for i := range manyServices {
 		name := discovery.Service(fmt.Sprintf("s%d", i))
 		c.Services = append(c.Services, config.Service{Service: edge.Service{Name: name, Listener: "web", Domains: []string{string(name) + ".example.com"}}})
-		configured[name] = control.Service{Live: discovery.Blue, Policy: rollout.DefaultPolicy()}
+		configured[name] = control.Service{Live: discovery.Blue, Policy: policy.Default()}
 		m.world[name] = m.fleet()
 	}
 	store, err := storefile.Open(b.TempDir())

@@ -15,6 +15,9 @@ import (
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/policy"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -23,31 +26,31 @@ func draining() map[discovery.Service]rollout.View {
 	addr := netip.MustParseAddrPort("10.0.0.1:80")
 	blue := discovery.Instance{ID: "b1", Colour: discovery.Blue, Addr: addr, Health: discovery.Passing, Drain: "http://10.0.0.1:81"}
 	green := discovery.Instance{ID: "g1", Colour: discovery.Green, Addr: netip.MustParseAddrPort("10.0.0.2:80"), Health: discovery.Warning, Drain: "http://10.0.0.2:81", Capacity: 300}
-	state := rollout.NewState("chat", discovery.Blue)
-	state.Epoch = 1
-	state.Members = map[discovery.InstanceID]rollout.Member{
-		"b1":                  {Identity: rollout.Identity{ID: "b1", Colour: discovery.Blue, Addr: addr, Drain: blue.Drain}, Quota: rollout.Quota{Ceiling: new(40)}, Counts: rollout.Counts{Counted: true, Totals: rollout.Totals{Evicted: 5}}},
-		"b1@10.0.0.9:80/blue": {Identity: rollout.Identity{ID: "b1", Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.0.9:80"), Drain: "http://10.0.0.9:81"}, Departed: at},
-		"g1":                  {Identity: rollout.Identity{ID: "g1", Colour: discovery.Green, Addr: green.Addr, Drain: green.Drain}, Counts: rollout.Counts{Counted: true}},
+	stored := state.New("chat", discovery.Blue)
+	stored.Epoch = 1
+	stored.Members = map[discovery.InstanceID]state.Member{
+		"b1":                  {Identity: state.Identity{ID: "b1", Colour: discovery.Blue, Addr: addr, Drain: blue.Drain}, Quota: state.Quota{Ceiling: new(40)}, Counts: state.Counts{Counted: true, Totals: observed.Totals{Evicted: 5}}},
+		"b1@10.0.0.9:80/blue": {Identity: state.Identity{ID: "b1", Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.0.9:80"), Drain: "http://10.0.0.9:81"}, Departed: at},
+		"g1":                  {Identity: state.Identity{ID: "g1", Colour: discovery.Green, Addr: green.Addr, Drain: green.Drain}, Counts: state.Counts{Counted: true}},
 	}
-	state.Rollout = &rollout.Rollout{ID: "chat-1", From: discovery.Blue, To: discovery.Green, Phase: rollout.Draining,
-		Paused: true, Policy: rollout.DefaultPolicy(), Started: at, Since: at,
-		Steps: rollout.Steps{Step: 3, Pace: rollout.Pace{Limit: 50, Why: "2 of 30 new connections were refused"}},
-		Toll:  rollout.Toll{Total: 100, NeverBack: 1}, Batches: rollout.Batches{Batch: 2}}
-	state.Rollout.Policy.Deadline = units.Duration(time.Minute)
-	state.Rollout.Policy.Gates = []rollout.Gate{{Name: "errors"}, {Name: "load"}, {Name: "new"}}
+	stored.Rollout = &state.Rollout{ID: "chat-1", From: discovery.Blue, To: discovery.Green, Phase: state.Draining,
+		Paused: true, Policy: policy.Default(), Started: at, Since: at,
+		Steps: state.Steps{Step: 3, Pace: state.Pace{Limit: 50, Why: "2 of 30 new connections were refused"}},
+		Toll:  state.Toll{Total: 100, NeverBack: 1}, Batches: state.Batches{Batch: 2}}
+	stored.Rollout.Policy.Deadline = units.Duration(time.Minute)
+	stored.Rollout.Policy.Gates = []policy.Gate{{Name: "errors"}, {Name: "load"}, {Name: "new"}}
 	return map[discovery.Service]rollout.View{"chat": {
-		State: state,
-		Seen: rollout.Seen{
+		State: stored,
+		Seen: observed.Seen{
 			Fleet: discovery.Fleet{Instances: []discovery.Instance{blue, green}, LeftOut: []discovery.LeftOut{{ID: "x", Reason: "no colour"}}, Err: "no answer"},
-			Instances: map[discovery.InstanceID]rollout.Sighting{
+			Instances: map[discovery.InstanceID]observed.Sighting{
 				"b1": {At: at, Status: drain.Status{State: drain.Draining, Active: 42, Evicted: 25, Accepted: 70, Returned: new(uint64(0))}},
 				"g1": {At: at, Status: drain.Status{State: drain.Serving, Active: 18, Accepted: 18, Returned: new(uint64(17)), Ticketed: new(uint64(17))}},
 			},
-			Gates:   map[string]rollout.Reading{"errors": {Open: true, At: at}, "load": {At: at}},
-			Proxies: []rollout.Proxy{{Node: "edge-1", Routes: true, Connected: true, Confirmed: true}, {Node: "edge-2", Routes: true, Connected: true}},
-			Loads:   map[rollout.Place]rollout.Load{{Colour: discovery.Blue, Addr: addr}: {Held: 30, At: at}},
-			Witnesses: map[discovery.Colour]rollout.Witness{
+			Gates:   map[string]observed.Reading{"errors": {Open: true, At: at}, "load": {At: at}},
+			Proxies: []observed.Proxy{{Node: "edge-1", Routes: true, Connected: true, Confirmed: true}, {Node: "edge-2", Routes: true, Connected: true}},
+			Loads:   map[observed.Place]observed.Load{{Colour: discovery.Blue, Addr: addr}: {Held: 30, At: at}},
+			Witnesses: map[discovery.Colour]observed.Witness{
 				discovery.Blue: {Active: 31, At: at, ConnectP99: 1500 * time.Microsecond}, discovery.Green: {Missing: []string{"edge-2"}},
 			},
 		},

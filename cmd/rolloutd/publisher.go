@@ -18,6 +18,7 @@ import (
 	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/xds"
 	"github.com/sluice-proxy/sluice/xds/process"
 	"github.com/sluice-proxy/sluice/xds/reports"
@@ -244,19 +245,19 @@ const sayWithin = 2 * time.Second
 // Proxies lists the proxies as seen from one service: confirmed is who holds
 // exactly what was published for it last. One that has just connected and not said
 // what it asks for is not there yet.
-func (p *publisher) Proxies(name discovery.Service) []rollout.Proxy {
+func (p *publisher) Proxies(name discovery.Service) []observed.Proxy {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	needs := p.needs(name)
 	paths, now := p.paths(name), time.Now()
 	service := p.service(name)
-	out := make([]rollout.Proxy, 0, len(p.proxies))
+	out := make([]observed.Proxy, 0, len(p.proxies))
 	for _, x := range p.proxies {
 		routes := routes(x, paths)
 		if !routes && x.Connected && now.Sub(x.Since) < sayWithin {
 			continue
 		}
-		seen := rollout.Proxy{
+		seen := observed.Proxy{
 			Node: x.Node, Addr: x.Addr.Addr().Unmap(), Connected: x.Connected, Lost: x.Lost, Routes: routes,
 			Confirmed: routes && !x.Contested && x.Connected && len(needs) > 0 && x.Holds(needs),
 			Routed:    routes && !x.Contested && service != nil && p.routings.reached(x, *service, p.good[name]),

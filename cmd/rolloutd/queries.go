@@ -13,6 +13,7 @@ import (
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/control"
 	"github.com/sluice-proxy/sluice/rollout/outside"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 )
 
 // queriesPatience bounds the parsing of all queries: a start waits for it.
@@ -84,8 +85,8 @@ func (q *queries) of(ctx context.Context, name discovery.Service) config.Problem
 }
 
 // plan is a plan with the queries that are not understood among its problems.
-func (q *queries) plan(c *control.Controller) func(context.Context, discovery.Service, discovery.Colour, rollout.Overrides) (rollout.Plan, error) {
-	return func(ctx context.Context, name discovery.Service, to discovery.Colour, o rollout.Overrides) (rollout.Plan, error) {
+func (q *queries) plan(c *control.Controller) func(context.Context, discovery.Service, discovery.Colour, policy.Overrides) (rollout.Plan, error) {
+	return func(ctx context.Context, name discovery.Service, to discovery.Colour, o policy.Overrides) (rollout.Plan, error) {
 		plan, err := c.Plan(ctx, name, to, o)
 		if err != nil {
 			return plan, err

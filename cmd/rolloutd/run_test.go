@@ -12,6 +12,7 @@ import (
 	"github.com/sluice-proxy/sluice/envoy"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 // The main job: start, promote, watch, done, and back after a restart.
@@ -32,7 +33,7 @@ func TestPromoteThroughTheWholeProgram(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	phases := map[rollout.Phase]bool{}
+	phases := map[state.Phase]bool{}
 	var last api.Status
 	for w, err := range p.api.Watch(ctx, "chat") {
 		if err != nil {
@@ -44,7 +45,7 @@ func TestPromoteThroughTheWholeProgram(t *testing.T) {
 			break
 		}
 	}
-	if last.Live != discovery.Green || last.Last.Evicted != 9 || *last.Last.Returned != 9 || !phases[rollout.Draining] {
+	if last.Live != discovery.Green || last.Last.Evicted != 9 || *last.Last.Returned != 9 || !phases[state.Draining] {
 		t.Errorf("%+v, phases %v", last.Last, phases)
 	}
 	if w, _ := l.weight("chat-green"); w != 10_000 || p.closes() != 9 || p.gates[1].Status().Active != 9 {

@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/examples/swarm/clients"
-	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/rollout/units"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
@@ -124,7 +124,7 @@ func (e experiment) storm(ctx context.Context, s *stage, swarm *clients.Swarm) (
 	if _, err := s.ctl.Ctl(ctx, "promote", "green"); err != nil {
 		return time.Time{}, err
 	}
-	err := s.await(ctx, "new connections to go to green", func(st api.Status) bool { return st.Phase == rollout.Draining })
+	err := s.await(ctx, "new connections to go to green", func(st api.Status) bool { return st.Phase == state.Draining })
 	if err != nil {
 		return time.Time{}, err
 	}

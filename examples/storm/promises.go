@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/examples/swarm/clients"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 // scenarioFigures are what a scenario comes to.
@@ -173,7 +174,7 @@ func (p play) neverOntoTheLeaving() error {
 	for _, s := range p.watched {
 		last = cmp.Or(s.Rollout, last)
 	}
-	second := slices.IndexFunc(p.watched, func(s sight) bool { return s.Rollout == last && s.Phase == rollout.Draining && s.At.After(promoted) })
+	second := slices.IndexFunc(p.watched, func(s sight) bool { return s.Rollout == last && s.Phase == state.Draining && s.At.After(promoted) })
 	if second < 0 {
 		return fmt.Errorf("watch never showed the second rollout draining")
 	}

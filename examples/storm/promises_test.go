@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/examples/swarm/clients"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -42,7 +43,7 @@ func performed(name string, done []float64, watched string, leave func(int) floa
 		p.done = append(p.done, at(s))
 	}
 	for i, code := range strings.Fields(watched) {
-		p.watched = append(p.watched, sight{At: at(float64(i)), Rollout: "chat-1", Phase: rollout.Draining, Code: rollout.Code(code)})
+		p.watched = append(p.watched, sight{At: at(float64(i)), Rollout: "chat-1", Phase: state.Draining, Code: rollout.Code(code)})
 	}
 	return p
 }

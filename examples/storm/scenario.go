@@ -12,6 +12,7 @@ import (
 	"github.com/sluice-proxy/sluice/examples/swarm/clients"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
@@ -33,7 +34,7 @@ type scenario struct {
 	// deeds are done one after the other, each when its moment has come.
 	deeds []deed
 	// outcome of the last rollout, and the release on which everybody is then.
-	outcome rollout.Outcome
+	outcome state.Outcome
 	ends    string
 	// reasons match the codes that watch shows, in order, without those that any
 	// rollout passes through.
@@ -185,7 +186,7 @@ func (p *play) promote(ctx context.Context) error {
 type sight struct {
 	At      time.Time
 	Rollout string
-	Phase   rollout.Phase // of the rollout
+	Phase   state.Phase // of the rollout
 	Code    rollout.Code
 	Text    string
 }
@@ -197,7 +198,7 @@ func watch(ctx context.Context, client *api.Client) (seen []sight) {
 			return seen
 		}
 		st := world.Services[0]
-		now := sight{At: world.At, Phase: rollout.Steady, Code: st.Reason.Code, Text: st.Reason.Text}
+		now := sight{At: world.At, Phase: state.Steady, Code: st.Reason.Code, Text: st.Reason.Text}
 		if r := st.Rollout; r != nil {
 			now.Rollout, now.Phase = r.ID, r.Phase
 		}

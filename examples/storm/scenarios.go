@@ -10,6 +10,7 @@ import (
 	"github.com/sluice-proxy/sluice/examples/swarm/clients"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 // reinforcement is how many instances green gets when it has no room.
@@ -25,14 +26,14 @@ var scenarios = []*scenario{
 			{"chat-g3 back", later(8), revived("chat-g3")},
 		},
 		reasons: is(`settling draining target_sick draining`),
-		outcome: rollout.Done, ends: "v2", most: 1, mean: 1,
+		outcome: state.Done, ends: "v2", most: 1, mean: 1,
 		holds: func(p play) error { return p.closesNothing(p.done[0].Add(p.exp.cap.Every.D()), p.done[1]) },
 	},
 	{
 		name: "slow-clients", said: "Clients take 3 to 6 s, the window is 30 %",
 		blue: 3, green: 3, window: 0.3, reconnect: clients.Reconnect{Base: 3 * time.Second, Max: 3 * time.Second, Least: 3 * time.Second},
 		reasons: is(`settling( learning)? draining( window_full draining)+`),
-		outcome: rollout.Done, ends: "v2", most: 1, mean: 1,
+		outcome: state.Done, ends: "v2", most: 1, mean: 1,
 		holds: play.keepsWindow,
 	},
 	{
@@ -42,14 +43,14 @@ var scenarios = []*scenario{
 			{"2 green instances more", afterwards(3, says(rollout.NoRoom)), more(discovery.Green, reinforcement, "v2")},
 		},
 		reasons: is(`settling draining no_room draining`),
-		outcome: rollout.Done, ends: "v2", most: 1, mean: 1,
+		outcome: state.Done, ends: "v2", most: 1, mean: 1,
 		holds: play.keepsRoom,
 	},
 	{
 		name: "staggered", said: "One blue instance after the other, soak 2 s",
 		blue: 4, green: 2, policy: ", stagger: {instances: 1, soak: 2s}",
 		reasons: is(`settling draining( batch_soak draining){3}`),
-		outcome: rollout.Done, ends: "v2", most: 1, mean: 1,
+		outcome: state.Done, ends: "v2", most: 1, mean: 1,
 		holds: func(p play) error { return p.oneByOne(2 * time.Second) },
 	},
 	{
@@ -61,7 +62,7 @@ var scenarios = []*scenario{
 			{"blue → green", emptied(), replaced()},
 		},
 		reasons: is(`settling draining( no_room draining){3}`),
-		outcome: rollout.Done, ends: "v2", most: 2, mean: 1.05,
+		outcome: state.Done, ends: "v2", most: 2, mean: 1.05,
 		holds: func(p play) error { return p.oneByOne(0) },
 	},
 	{
@@ -69,14 +70,14 @@ var scenarios = []*scenario{
 		blue: 3, green: 3,
 		deeds:   []deed{{"abort", moved(0.5), ctl("abort")}},
 		reasons: is(`settling draining settling draining`),
-		outcome: rollout.Aborted, ends: "v1", most: 2, mean: 1.25,
+		outcome: state.Aborted, ends: "v1", most: 2, mean: 1.25,
 	},
 	{
 		name: "dead-blue", said: "A blue instance dies, the window is 40 %",
 		blue: 3, green: 3, window: 0.4, reconnect: clients.Reconnect{Base: 6 * time.Second, Max: 6 * time.Second},
 		deeds:   []deed{{"chat-b3 killed", moved(0.3), killed("chat-b3")}},
 		reasons: is(`settling( learning)? draining( window_full draining)+( unreachable)?`),
-		outcome: rollout.Done, ends: "v2", most: 1, mean: 1,
+		outcome: state.Done, ends: "v2", most: 1, mean: 1,
 		holds: play.keepsWindow,
 	},
 	{
@@ -87,7 +88,7 @@ var scenarios = []*scenario{
 			{"promote blue", afterwards(1, known(6)), ctl("promote", "blue")},
 		},
 		reasons: is(`settling draining settling draining`),
-		outcome: rollout.Done, ends: "v3", most: 2, mean: 1.75,
+		outcome: state.Done, ends: "v3", most: 2, mean: 1.75,
 		holds: play.neverOntoTheLeaving,
 	},
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/rollout/units"
 	"github.com/sluice-proxy/sluice/xds/reports/exchange"
 )
@@ -72,7 +73,7 @@ func (c *Client) Plan(ctx context.Context, name discovery.Service, p Promotion) 
 }
 
 // History is the service's finished rollouts, oldest first.
-func (c *Client) History(ctx context.Context, name discovery.Service) (h []rollout.Record, err error) {
+func (c *Client) History(ctx context.Context, name discovery.Service) (h []state.Record, err error) {
 	return h, c.get(ctx, &h, nil, "services", string(name), "history")
 }
 

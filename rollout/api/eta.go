@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 // eta reckons when the last connection will have been evicted if nothing comes
@@ -13,7 +14,7 @@ import (
 type eta struct {
 	v       rollout.View
 	s       Status
-	moved   rollout.Moved
+	moved   state.Moved
 	outlook rollout.Outlook
 	now     time.Time
 }
@@ -24,7 +25,7 @@ type eta struct {
 // it is not known how many connections are left.
 func (e eta) at() *time.Time {
 	r := e.v.State.Rollout
-	if r.Phase == rollout.Soaking {
+	if r.Phase == state.Soaking {
 		return new(r.Since.Add(r.Policy.ReturnTimeout.D()))
 	}
 	left, rest := e.left()
@@ -76,11 +77,11 @@ func (e eta) next() time.Time {
 	r := e.v.State.Rollout
 	p := r.Policy
 	switch {
-	case r.Phase == rollout.Opening:
+	case r.Phase == state.Opening:
 		return e.now.Add(p.Soak.D() + p.Grace.D())
-	case r.Phase == rollout.Shifting:
+	case r.Phase == state.Shifting:
 		return e.later(r.Settled, p.Soak.D()).Add(p.Grace.D())
-	case r.Phase == rollout.Confirming:
+	case r.Phase == state.Confirming:
 		return e.now.Add(p.Grace.D())
 	case !r.BatchAt.IsZero() && !r.Aborting:
 		return e.later(r.BatchAt, p.Stagger.Soak.D())
@@ -116,7 +117,7 @@ func (e eta) steps(batches []int) int {
 func (e eta) bound() float64 {
 	r := e.v.State.Rollout
 	held := oldHeld(e.s.Instances)
-	if r.Policy.Window <= 0 || r.Phase != rollout.Draining || held == nil || e.moved.Outstanding+min(e.outlook.Pace, int(r.Policy.Window)) <= int(r.Policy.Window) {
+	if r.Policy.Window <= 0 || r.Phase != state.Draining || held == nil || e.moved.Outstanding+min(e.outlook.Pace, int(r.Policy.Window)) <= int(r.Policy.Window) {
 		return 0
 	}
 	return float64(r.Total-*held) / max(1, e.now.Sub(r.Settled.Add(r.Policy.Grace.D())).Seconds())

@@ -26,6 +26,9 @@ import (
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/policy"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files in testdata")
@@ -184,7 +187,7 @@ func TestV1HasEveryKey(t *testing.T) {
 	}
 	for _, of := range []reflect.Type{
 		reflect.TypeFor[api.World](), reflect.TypeFor[api.ServiceInstances](), reflect.TypeFor[api.Proxy](), reflect.TypeFor[api.Version](),
-		reflect.TypeFor[rollout.Plan](), reflect.TypeFor[rollout.Record](), reflect.TypeFor[rollout.Answer](),
+		reflect.TypeFor[rollout.Plan](), reflect.TypeFor[state.Record](), reflect.TypeFor[rollout.Answer](),
 	} {
 		for path, key := range keys(of, of.Name()) {
 			if !bytes.Contains(all, []byte(`"`+key+`":`)) {
@@ -222,7 +225,7 @@ func keys(of reflect.Type, at string) iter.Seq2[string, string] {
 
 // moment is a stored state and when it was stored.
 type moment struct {
-	state rollout.State
+	state state.State
 	at    time.Time
 }
 
@@ -245,11 +248,11 @@ func moments(t *testing.T) map[string]moment {
 				t.Fatal(err)
 			}
 			lines := bytes.SplitAfter(f.Data, []byte("\n"))
-			state, err := rollout.DecodeState(lines[len(lines)-2])
+			stored, err := state.Decode(lines[len(lines)-2])
 			if err != nil {
 				t.Fatalf("%s: %s: %v", path, f.Name, err)
 			}
-			all[strings.TrimSuffix(filepath.Base(path), ".txtar")+": "+name] = moment{state, at}
+			all[strings.TrimSuffix(filepath.Base(path), ".txtar")+": "+name] = moment{stored, at}
 		}
 	}
 	return all
@@ -258,9 +261,9 @@ func moments(t *testing.T) map[string]moment {
 // server is a program whose service chat is at the moment.
 func (m moment) server() api.Server {
 	seen := m.seen()
-	policy := rollout.DefaultPolicy()
+	terms := policy.Default()
 	view := rollout.View{
-		State: m.state, Seen: seen, Wish: rollout.Wished(m.state, seen, m.at), Reason: rollout.Step(m.state, seen, m.at).Reason, Policy: policy,
+		State: m.state, Seen: seen, Wish: rollout.Wished(m.state, seen, m.at), Reason: rollout.Step(m.state, seen, m.at).Reason, Policy: terms,
 		Differences: map[discovery.InstanceID]rollout.Difference{"b1": {Said: 21, Reported: 60, Since: m.at.Add(-time.Minute)}},
 	}
 	return api.Server{
@@ -268,11 +271,11 @@ func (m moment) server() api.Server {
 			return map[discovery.Service]rollout.View{"chat": view}, nil
 		},
 		Do: func(_ context.Context, c rollout.Command) (rollout.Answer, error) {
-			_, answer, err := rollout.Apply(c, policy, m.state, seen, m.at)
+			_, answer, err := rollout.Apply(c, terms, m.state, seen, m.at)
 			return answer, err
 		},
-		Plan: func(_ context.Context, _ discovery.Service, c discovery.Colour, o rollout.Overrides) (rollout.Plan, error) {
-			return rollout.MakePlan(m.state, seen, c, o.Over(policy), m.at)
+		Plan: func(_ context.Context, _ discovery.Service, c discovery.Colour, o policy.Overrides) (rollout.Plan, error) {
+			return rollout.MakePlan(m.state, seen, c, o.Over(terms), m.at)
 		},
 		Proxies: func() []api.Proxy { return proxies(m.at) },
 		Ready:   func() error { return nil },
@@ -283,20 +286,20 @@ func (m moment) server() api.Server {
 
 // seen is a world that fits the state: every member answers and holds a little
 // more than its order says, and one registration is of no use.
-func (m moment) seen() rollout.Seen {
-	s := rollout.Seen{
+func (m moment) seen() observed.Seen {
+	s := observed.Seen{
 		Fleet:     discovery.Fleet{LeftOut: []discovery.LeftOut{{ID: "b0", Reason: "it has no colour"}}},
-		Instances: map[discovery.InstanceID]rollout.Sighting{}, Watching: m.at.Add(-time.Hour),
-		Loads: map[rollout.Place]rollout.Load{}, Gates: map[string]rollout.Reading{}, Hooks: map[discovery.InstanceID]rollout.HookRun{},
-		Witnesses: map[discovery.Colour]rollout.Witness{
+		Instances: map[discovery.InstanceID]observed.Sighting{}, Watching: m.at.Add(-time.Hour),
+		Loads: map[observed.Place]observed.Load{}, Gates: map[string]observed.Reading{}, Hooks: map[discovery.InstanceID]observed.HookRun{},
+		Witnesses: map[discovery.Colour]observed.Witness{
 			discovery.Blue:  {Active: 60, At: m.at, ConnectP99: 3 * time.Millisecond},
 			discovery.Green: {Active: 5, Missing: []string{"edge-9"}},
 		},
 	}
 	for _, node := range m.state.Proxies {
-		s.Proxies = append(s.Proxies, rollout.Proxy{Node: node, Routes: true, Connected: true, Confirmed: true})
+		s.Proxies = append(s.Proxies, observed.Proxy{Node: node, Routes: true, Connected: true, Confirmed: true})
 	}
-	s.Proxies = append(s.Proxies, rollout.Proxy{Node: "edge-9", Routes: true, Lost: m.at.Add(-time.Minute), Nack: "sum of weights is 0"})
+	s.Proxies = append(s.Proxies, observed.Proxy{Node: "edge-9", Routes: true, Lost: m.at.Add(-time.Minute), Nack: "sum of weights is 0"})
 	if m.state.Retired {
 		s.Fleet.Err, s.Fleet.Suspect, s.Unpublished = "consul gives no answer", "all instances of blue left at once", "listener/web would be removed"
 	}
@@ -308,7 +311,7 @@ func (m moment) seen() rollout.Seen {
 				ID: x.ID, Colour: x.Colour, Addr: x.Addr, Health: discovery.Passing, Drain: x.Drain, Capacity: 500, Version: "v" + string(x.ID[1:]),
 			})
 		}
-		s.Loads[rollout.Place{Colour: x.Colour, Addr: x.Addr}] = rollout.Load{Held: 20 + i, Admissions: rollout.Admissions{Accepted: 90, Refused: uint64(i)}, PerSecond: 2, At: m.at.Add(-time.Second)}
+		s.Loads[observed.Place{Colour: x.Colour, Addr: x.Addr}] = observed.Load{Held: 20 + i, Admissions: observed.Admissions{Accepted: 90, Refused: uint64(i)}, PerSecond: 2, At: m.at.Add(-time.Second)}
 		if x.Drain == "" {
 			continue
 		}
@@ -323,18 +326,18 @@ func (m moment) seen() rollout.Seen {
 		if o := orders[key].Drain; o != nil {
 			status.State, status.Ceiling, status.Rollout, status.Epoch, status.Step = drain.Draining, o.Ceiling, o.Rollout, o.Epoch, o.Step
 		}
-		s.Instances[key] = rollout.Sighting{Status: status, At: m.at.Add(-time.Second), PerSecond: 1.5}
+		s.Instances[key] = observed.Sighting{Status: status, At: m.at.Add(-time.Second), PerSecond: 1.5}
 	}
 	if r := m.state.Rollout; r != nil {
 		if all := s.Fleet.Instances; len(r.LeftBehind) > 0 {
 			s.Fleet.Twins = []discovery.Twins{{Addr: all[0].Addr, IDs: []discovery.InstanceID{all[0].ID, all[1].ID}}}
 		}
 		for i, g := range r.Policy.Gates[:max(0, len(r.Policy.Gates)-1)] {
-			s.Gates[g.Name] = rollout.Reading{Open: i > 0, Unanswered: i == 0, Text: "gate " + g.Name + " says so", At: m.at}
+			s.Gates[g.Name] = observed.Reading{Open: i > 0, Unanswered: i == 0, Text: "gate " + g.Name + " says so", At: m.at}
 		}
 		for i, key := range slices.Sorted(maps.Keys(m.state.Members)) {
 			if n := m.state.Members[key].Hooked; n > 0 {
-				s.Hooks[key] = rollout.HookRun{Rollout: r.ID, Attempt: n, Done: true, Err: strings.Repeat("exit status 1", i%2), At: m.at}
+				s.Hooks[key] = observed.HookRun{Rollout: r.ID, Attempt: n, Done: true, Err: strings.Repeat("exit status 1", i%2), At: m.at}
 			}
 		}
 	}

@@ -15,6 +15,8 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain/bearer"
+	"github.com/sluice-proxy/sluice/rollout/policy"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/xds/reports/exchange"
 )
 
@@ -27,7 +29,7 @@ type Server struct {
 	// Do carries out a command; a *rollout.Refusal says that nothing was changed.
 	Do func(context.Context, rollout.Command) (rollout.Answer, error)
 	// Plan computes a promotion without doing it, and asks the gates.
-	Plan func(context.Context, discovery.Service, discovery.Colour, rollout.Overrides) (rollout.Plan, error)
+	Plan func(context.Context, discovery.Service, discovery.Colour, policy.Overrides) (rollout.Plan, error)
 	// Proxies lists every proxy, sorted by node.
 	Proxies func() []Proxy
 	// Reports is what proxies report here, for the other replicas.
@@ -137,7 +139,7 @@ func (s Server) service(w http.ResponseWriter, r *http.Request) {
 
 func (s Server) history(w http.ResponseWriter, r *http.Request) {
 	if v, ok := s.view(w, r); ok {
-		say(w, append([]rollout.Record{}, v.State.History...))
+		say(w, append([]state.Record{}, v.State.History...))
 	}
 }
 

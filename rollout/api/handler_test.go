@@ -13,6 +13,8 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/units"
 	"github.com/sluice-proxy/sluice/xds/reports/exchange"
 )
@@ -27,8 +29,8 @@ func server(did *rollout.Command) Server {
 			*did = c
 			return rollout.Answer{Text: "done", Rollout: "chat-1"}, nil
 		},
-		Plan: func(_ context.Context, s discovery.Service, c discovery.Colour, o rollout.Overrides) (rollout.Plan, error) {
-			return rollout.Plan{Service: s, To: c, Policy: o.Over(rollout.DefaultPolicy())}, nil
+		Plan: func(_ context.Context, s discovery.Service, c discovery.Colour, o policy.Overrides) (rollout.Plan, error) {
+			return rollout.Plan{Service: s, To: c, Policy: o.Over(policy.Default())}, nil
 		},
 		Proxies: func() []Proxy { return nil },
 		Ready:   func() error { return nil },
@@ -116,9 +118,9 @@ func TestBadRequests(t *testing.T) {
 // query.
 func TestOverrides(t *testing.T) {
 	var did rollout.Command
-	var planned rollout.Overrides
+	var planned policy.Overrides
 	s := server(&did)
-	s.Plan = func(_ context.Context, _ discovery.Service, _ discovery.Colour, o rollout.Overrides) (rollout.Plan, error) {
+	s.Plan = func(_ context.Context, _ discovery.Service, _ discovery.Colour, o policy.Overrides) (rollout.Plan, error) {
 		planned = o
 		return rollout.Plan{}, nil
 	}
@@ -129,7 +131,7 @@ func TestOverrides(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := func(d time.Duration) *units.Duration { return new(units.Duration(d)) }
-	for name, o := range map[string]rollout.Overrides{
+	for name, o := range map[string]policy.Overrides{
 		"none": {},
 		"all": {Close: new(500), Every: d(3 * time.Second), Grace: d(time.Second), Canary: new(units.Share(500)), Soak: d(time.Minute),
 			Window: new(units.Window(3000)), Stagger: new(units.Portion{Number: 2}), StaggerSoak: d(2 * time.Minute), Deadline: d(time.Hour)},
@@ -191,7 +193,7 @@ func TestToken(t *testing.T) {
 func TestReady(t *testing.T) {
 	s := server(new(rollout.Command))
 	s.Views = func() (map[discovery.Service]rollout.View, <-chan struct{}) {
-		return map[discovery.Service]rollout.View{"chat": view(), "pay": {Seen: rollout.Seen{Fleet: discovery.Fleet{Unread: "it answered 403"}}}}, nil
+		return map[discovery.Service]rollout.View{"chat": view(), "pay": {Seen: observed.Seen{Fleet: discovery.Fleet{Unread: "it answered 403"}}}}, nil
 	}
 	if code, text := call(s.Handler(), "GET", "/readyz", ""); code != 200 || text != "ready\nservice pay has not been read from discovery: it answered 403\n" {
 		t.Errorf("a service that was not read: %d %s", code, text)

@@ -9,6 +9,8 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -24,7 +26,7 @@ func LookAll(views map[discovery.Service]rollout.View, now time.Time) World {
 // Look says one service in the API's words. It is pure and shares no memory with
 // the view that a reader could change.
 func Look(v rollout.View, now time.Time) Status {
-	v.Seen.Fleet = rollout.Named(v.State, v.Seen.Fleet)
+	v.Seen.Fleet = state.Named(v.State, v.Seen.Fleet)
 	s := Status{
 		Service:   v.State.Service,
 		Live:      v.State.Live,
@@ -66,7 +68,7 @@ func Look(v rollout.View, now time.Time) Status {
 	return s
 }
 
-func lookProxies(seen rollout.Seen) Proxies {
+func lookProxies(seen observed.Seen) Proxies {
 	p := Proxies{Nacks: []ProxyNack{}, Unpublished: seen.Unpublished}
 	for _, x := range seen.Proxies {
 		if !x.Routes {
@@ -136,8 +138,8 @@ func lookInstances(v rollout.View, outlook rollout.Outlook, doubles map[discover
 }
 
 // reported is what the proxies report of one endpoint.
-func reported(seen rollout.Seen, c discovery.Colour, addr netip.AddrPort) *Reported {
-	l, ok := seen.Loads[rollout.Place{Colour: c, Addr: addr}]
+func reported(seen observed.Seen, c discovery.Colour, addr netip.AddrPort) *Reported {
+	l, ok := seen.Loads[observed.Place{Colour: c, Addr: addr}]
 	if !ok {
 		return nil
 	}
@@ -147,7 +149,7 @@ func reported(seen rollout.Seen, c discovery.Colour, addr netip.AddrPort) *Repor
 // held is what the member holds now; nil when it cannot be known. A process that
 // no longer exists (its endpoint refuses and discovery does not call it healthy)
 // holds nothing, whatever it said last.
-func held(m rollout.Member, s rollout.Sighting, health discovery.Health) *int {
+func held(m state.Member, s observed.Sighting, health discovery.Health) *int {
 	switch {
 	case m.Drain == "" || s.At.IsZero():
 		return nil
@@ -180,7 +182,7 @@ func lookColour(v rollout.View, c discovery.Colour, instances []Instance, double
 		if m.Colour == c && !s.At.IsZero() && s.Err == "" {
 			out.NewPerSecond = plus(out.NewPerSecond, &s.PerSecond)
 		}
-		if l, ok := v.Seen.Loads[rollout.Place{Colour: c, Addr: m.Addr}]; ok && m.Colour == c && m.Drain == "" {
+		if l, ok := v.Seen.Loads[observed.Place{Colour: c, Addr: m.Addr}]; ok && m.Colour == c && m.Drain == "" {
 			out.NewPerSecond = plus(out.NewPerSecond, &l.PerSecond)
 		}
 	}

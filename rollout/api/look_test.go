@@ -10,6 +10,9 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/policy"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -20,37 +23,37 @@ func after(d time.Duration) time.Time { return noon.Add(d) }
 // view is a service in the middle of draining: b1 and b2 hold 60 and 40 of 200,
 // their orders say 55 and 40; g1 has taken 100, 90 of them returned.
 func view() rollout.View {
-	state := rollout.NewState("chat", discovery.Blue)
-	state.Epoch = 1
-	seen := rollout.Seen{Instances: map[discovery.InstanceID]rollout.Sighting{}, Proxies: []rollout.Proxy{
+	stored := state.New("chat", discovery.Blue)
+	stored.Epoch = 1
+	seen := observed.Seen{Instances: map[discovery.InstanceID]observed.Sighting{}, Proxies: []observed.Proxy{
 		{Node: "edge-1", Routes: true, Connected: true, Confirmed: true}, {Node: "edge-2", Routes: true, Connected: true, Nack: "bad weight"}, {Node: "edge-3", Routes: true}, {Node: "grpc-1", Connected: true, Nack: "it is no Envoy"}}}
 	add := func(id discovery.InstanceID, c discovery.Colour, addr string, ceiling *int, st drain.Status) {
 		in := discovery.Instance{ID: id, Colour: c, Addr: netip.MustParseAddrPort(addr), Health: discovery.Passing, Drain: "http://" + addr, Capacity: 500, Version: "v1"}
 		seen.Fleet.Instances = append(seen.Fleet.Instances, in)
-		state.Members[id] = rollout.Member{Identity: rollout.Identity{ID: id, Colour: c, Addr: in.Addr, Drain: in.Drain}, Quota: rollout.Quota{Ceiling: ceiling}, Counts: rollout.Counts{Counted: true, Totals: rollout.Totals{Evicted: 1000, Returned: 7, Ticketed: 7}}}
-		seen.Instances[id] = rollout.Sighting{At: noon, Status: st, PerSecond: 1.5}
+		stored.Members[id] = state.Member{Identity: state.Identity{ID: id, Colour: c, Addr: in.Addr, Drain: in.Drain}, Quota: state.Quota{Ceiling: ceiling}, Counts: state.Counts{Counted: true, Totals: observed.Totals{Evicted: 1000, Returned: 7, Ticketed: 7}}}
+		seen.Instances[id] = observed.Sighting{At: noon, Status: st, PerSecond: 1.5}
 	}
 	add("b1", discovery.Blue, "10.0.0.1:80", new(55), drain.Status{State: drain.Draining, Active: 60, Evicted: 1040, Returned: new(uint64(7))})
 	add("b2", discovery.Blue, "10.0.0.2:80", new(40), drain.Status{State: drain.Draining, Active: 40, Evicted: 1060, Returned: new(uint64(7))})
 	add("g1", discovery.Green, "10.0.0.3:80", nil, drain.Status{State: drain.Serving, Active: 100, Accepted: 100, Evicted: 1000, Returned: new(uint64(97)), Ticketed: new(uint64(97))})
-	state.Rollout = &rollout.Rollout{
-		ID: "chat-1", From: discovery.Blue, To: discovery.Green, Phase: rollout.Draining, Started: after(-time.Minute), Since: after(-50 * time.Second),
-		Settled: after(-49 * time.Second), Policy: rollout.DefaultPolicy(),
-		Steps: rollout.Steps{Step: 10, StepAt: after(2 * time.Second)}, Toll: rollout.Toll{Total: 200},
+	stored.Rollout = &state.Rollout{
+		ID: "chat-1", From: discovery.Blue, To: discovery.Green, Phase: state.Draining, Started: after(-time.Minute), Since: after(-50 * time.Second),
+		Settled: after(-49 * time.Second), Policy: policy.Default(),
+		Steps: state.Steps{Step: 10, StepAt: after(2 * time.Second)}, Toll: state.Toll{Total: 200},
 	}
-	state.Rollout.Policy.Funnel = units.Funnel{Close: 10, Every: units.Duration(3 * time.Second)}
+	stored.Rollout.Policy.Funnel = units.Funnel{Close: 10, Every: units.Duration(3 * time.Second)}
 	return rollout.View{
-		State: state, Seen: seen,
+		State: stored, Seen: seen,
 		Wish:   rollout.Wish{Weights: map[discovery.Colour]units.Share{discovery.Green: units.Whole, discovery.Blue: 0}},
 		Reason: rollout.Reason{Code: rollout.IsDraining, Text: "draining"},
-		Policy: rollout.DefaultPolicy(),
+		Policy: policy.Default(),
 	}
 }
 
 func TestLookDraining(t *testing.T) {
 	s := Look(view(), noon)
 	r := s.Rollout
-	if s.Phase != rollout.Draining || r.Evicted != 100 || *r.Returned != 90 || *r.Outstanding != 10 || *r.Held != 100 || *r.NeverBack != 0 || !r.Exact {
+	if s.Phase != state.Draining || r.Evicted != 100 || *r.Returned != 90 || *r.Outstanding != 10 || *r.Held != 100 || *r.NeverBack != 0 || !r.Exact {
 		t.Errorf("phase %s, evicted %d, returned %d, outstanding %d, held %d, never back %d", s.Phase, r.Evicted, *r.Returned, *r.Outstanding, *r.Held, *r.NeverBack)
 	}
 	if !r.NextStepAt.Equal(after(2 * time.Second)) {
@@ -84,7 +87,7 @@ func TestLookDraining(t *testing.T) {
 func TestLookTwins(t *testing.T) {
 	v := view()
 	b1, b0 := v.State.Members["b1"], v.State.Members["b1"]
-	b0.ID, b0.Counted, b0.Counts = "b0", false, rollout.Counts{}
+	b0.ID, b0.Counted, b0.Counts = "b0", false, state.Counts{}
 	v.State.Members["b0"] = b0
 	listed := slices.Clone(v.Seen.Fleet.Instances)
 	again := listed[slices.IndexFunc(listed, func(in discovery.Instance) bool { return in.ID == "b1" })]
@@ -118,11 +121,11 @@ func TestLookETA(t *testing.T) {
 		}), new(after(11*time.Second + 30*time.Second))},
 		"canary": {change(func(v *rollout.View) {
 			r := v.State.Rollout
-			r.Phase, r.Settled, r.StepAt, r.Policy.Soak = rollout.Shifting, after(-10*time.Second), time.Time{}, units.Duration(30*time.Second)
+			r.Phase, r.Settled, r.StepAt, r.Policy.Soak = state.Shifting, after(-10*time.Second), time.Time{}, units.Duration(30*time.Second)
 			r.Policy.Grace = units.Duration(5 * time.Second)
 		}), new(after(25*time.Second + 30*time.Second))},
-		"confirming": {change(func(v *rollout.View) { v.State.Rollout.Phase = rollout.Confirming }), new(after(30 * time.Second))},
-		"soaking":    {change(func(v *rollout.View) { v.State.Rollout.Phase = rollout.Soaking }), new(after(10 * time.Second))},
+		"confirming": {change(func(v *rollout.View) { v.State.Rollout.Phase = state.Confirming }), new(after(30 * time.Second))},
+		"soaking":    {change(func(v *rollout.View) { v.State.Rollout.Phase = state.Soaking }), new(after(10 * time.Second))},
 		"last step out": {change(func(v *rollout.View) {
 			for _, id := range []discovery.InstanceID{"b1", "b2"} {
 				m := v.State.Members[id]
@@ -194,25 +197,25 @@ func TestLookSteadyAndAborting(t *testing.T) {
 	v := view()
 	v.State.Rollout.Aborting = true
 	v.State.Rollout.From, v.State.Rollout.To = discovery.Green, discovery.Blue
-	if s := Look(v, noon); s.Phase != Aborting || s.Rollout.Phase != rollout.Draining {
+	if s := Look(v, noon); s.Phase != Aborting || s.Rollout.Phase != state.Draining {
 		t.Errorf("aborting shows as %s (%s)", s.Phase, s.Rollout.Phase)
 	}
 	v.State.Rollout = nil
-	v.State.History = []rollout.Record{{ID: "chat-1", Outcome: rollout.Done, Events: []rollout.Event{{Text: "x"}}}}
+	v.State.History = []state.Record{{ID: "chat-1", Outcome: state.Done, Events: []state.Event{{Text: "x"}}}}
 	s := Look(v, noon)
-	if s.Phase != rollout.Steady || s.Rollout != nil || s.Last.ID != "chat-1" || s.Last.Events != nil || v.State.History[0].Events == nil {
+	if s.Phase != state.Steady || s.Rollout != nil || s.Last.ID != "chat-1" || s.Last.Events != nil || v.State.History[0].Events == nil {
 		t.Errorf("steady shows as %s, last %+v", s.Phase, s.Last)
 	}
 }
 
 func TestLookReported(t *testing.T) {
 	v := view()
-	v.State.Members["b3"] = rollout.Member{Identity: rollout.Identity{ID: "b3", Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.0.9:80")}, Departed: noon}
-	v.Seen.Loads = map[rollout.Place]rollout.Load{
-		{Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.0.1:80")}: {Held: 45, Admissions: rollout.Admissions{Accepted: 9, Refused: 2}, PerSecond: 2, At: noon},
+	v.State.Members["b3"] = state.Member{Identity: state.Identity{ID: "b3", Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.0.9:80")}, Departed: noon}
+	v.Seen.Loads = map[observed.Place]observed.Load{
+		{Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.0.1:80")}: {Held: 45, Admissions: observed.Admissions{Accepted: 9, Refused: 2}, PerSecond: 2, At: noon},
 		{Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.0.9:80")}: {Held: 7, PerSecond: 3, At: noon, Silent: []string{"edge-2"}},
 	}
-	v.Seen.Witnesses = map[discovery.Colour]rollout.Witness{discovery.Blue: {Active: 92, At: noon, Missing: []string{"edge-2"}}, discovery.Green: {Missing: []string{"edge-2"}}}
+	v.Seen.Witnesses = map[discovery.Colour]observed.Witness{discovery.Blue: {Active: 92, At: noon, Missing: []string{"edge-2"}}, discovery.Green: {Missing: []string{"edge-2"}}}
 	v.Differences = map[discovery.InstanceID]rollout.Difference{"b1": {Said: 60, Reported: 45, Since: noon}}
 	s := Look(v, noon)
 	b1, b2, b3 := s.Instances[0], s.Instances[1], s.Instances[2]

@@ -8,7 +8,10 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/returns"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -18,7 +21,7 @@ const second = units.Duration(time.Second)
 // its way, b1 waits.
 func batched() rollout.View {
 	v := view()
-	v.State.Rollout.Policy.Stagger = rollout.Stagger{Instances: units.Portion{Number: 1}, Soak: 30 * second}
+	v.State.Rollout.Policy.Stagger = policy.Stagger{Instances: units.Portion{Number: 1}, Soak: 30 * second}
 	v.State.Rollout.Batch = 1
 	b1, b2 := v.State.Members["b1"], v.State.Members["b2"]
 	b1.Ceiling, b2.Turn = nil, 1
@@ -34,7 +37,7 @@ func at(v rollout.View, id discovery.InstanceID, active int) {
 }
 
 func TestLookETAOfTheLoop(t *testing.T) {
-	change := func(v rollout.View, do func(*rollout.View, *rollout.Rollout)) rollout.View {
+	change := func(v rollout.View, do func(*rollout.View, *state.Rollout)) rollout.View {
 		do(&v, v.State.Rollout)
 		return v
 	}
@@ -43,30 +46,30 @@ func TestLookETAOfTheLoop(t *testing.T) {
 		want time.Duration // from now; 0: none
 	}{
 		// 95 rest; 5 of 10 are raised to 6, 7, 8, 9, 10 (40 in all), then 6 steps of 10.
-		"slowed": {change(view(), func(_ *rollout.View, r *rollout.Rollout) { r.Pace = rollout.Pace{Limit: 5, Why: "slow"} }), 2*time.Second + 11*3*time.Second},
-		"window below the cap": {change(view(), func(v *rollout.View, r *rollout.Rollout) {
+		"slowed": {change(view(), func(_ *rollout.View, r *state.Rollout) { r.Pace = state.Pace{Limit: 5, Why: "slow"} }), 2*time.Second + 11*3*time.Second},
+		"window below the cap": {change(view(), func(v *rollout.View, r *state.Rollout) {
 			r.Policy.Window = 5
 			returned(v, 100)
 		}), 2*time.Second + 19*3*time.Second},
 		// 100 of 200 went in 49 s, and 10 more than fit in the window are on their way.
-		"window binds": {change(view(), func(v *rollout.View, r *rollout.Rollout) {
+		"window binds": {change(view(), func(v *rollout.View, r *state.Rollout) {
 			r.Policy.Window = 12
 			v.Reason.Code = rollout.WindowFull
 		}), 2*time.Second + 95*490*time.Millisecond},
-		"hurrying": {change(view(), func(_ *rollout.View, r *rollout.Rollout) {
-			r.Policy.Deadline, r.Policy.Pressure, r.Policy.HurryCap = 71*second, rollout.Hurry, 100
+		"hurrying": {change(view(), func(_ *rollout.View, r *state.Rollout) {
+			r.Policy.Deadline, r.Policy.Pressure, r.Policy.HurryCap = 71*second, policy.Hurry, 100
 		}), 2*time.Second + 3*3*time.Second}, // 9 s are 3 steps for 100: 34 each
 		// b2: 4 steps; a soak; b1: 6 steps.
 		"batches":           {batched(), 2*time.Second + 10*3*time.Second + 30*time.Second},
-		"batches, the last": {change(batched(), func(v *rollout.View, _ *rollout.Rollout) { at(*v, "b1", 0) }), 2*time.Second + 4*3*time.Second},
-		"batches, soaking": {change(batched(), func(v *rollout.View, r *rollout.Rollout) {
+		"batches, the last": {change(batched(), func(v *rollout.View, _ *state.Rollout) { at(*v, "b1", 0) }), 2*time.Second + 4*3*time.Second},
+		"batches, soaking": {change(batched(), func(v *rollout.View, r *state.Rollout) {
 			at(*v, "b2", 0)
 			r.BatchAt, v.Reason.Code = after(-10*time.Second), rollout.BatchSoak
 		}), 20*time.Second + 6*3*time.Second},
-		"batches, going back":  {change(batched(), func(_ *rollout.View, r *rollout.Rollout) { r.Aborting = true }), 2*time.Second + 10*3*time.Second},
-		"no room for the rest": {change(view(), func(v *rollout.View, _ *rollout.Rollout) { v.Seen.Fleet.Instances[2].Capacity = 150 }), 0},
-		"a gate is closed":     {change(view(), func(v *rollout.View, _ *rollout.Rollout) { v.Reason.Code = rollout.GateClosed }), 0},
-		"nobody returns":       {change(view(), func(v *rollout.View, _ *rollout.Rollout) { v.Reason.Code = rollout.NotReturning }), 0},
+		"batches, going back":  {change(batched(), func(_ *rollout.View, r *state.Rollout) { r.Aborting = true }), 2*time.Second + 10*3*time.Second},
+		"no room for the rest": {change(view(), func(v *rollout.View, _ *state.Rollout) { v.Seen.Fleet.Instances[2].Capacity = 150 }), 0},
+		"a gate is closed":     {change(view(), func(v *rollout.View, _ *state.Rollout) { v.Reason.Code = rollout.GateClosed }), 0},
+		"nobody returns":       {change(view(), func(v *rollout.View, _ *state.Rollout) { v.Reason.Code = rollout.NotReturning }), 0},
 	} {
 		got := Look(c.view, noon).Rollout.ETA
 		switch {
@@ -100,9 +103,9 @@ func TestLookBatches(t *testing.T) {
 // its connections go as well.
 func TestLookOutgoing(t *testing.T) {
 	v := view()
-	g0 := rollout.Member{Identity: rollout.Identity{ID: "g0", Colour: discovery.Green, Addr: netip.MustParseAddrPort("10.0.0.4:80"), Drain: "http://10.0.0.4:81"}, Standing: rollout.Standing{Outgoing: true}}
+	g0 := state.Member{Identity: state.Identity{ID: "g0", Colour: discovery.Green, Addr: netip.MustParseAddrPort("10.0.0.4:80"), Drain: "http://10.0.0.4:81"}, Standing: state.Standing{Outgoing: true}}
 	v.State.Members["g0"] = g0
-	v.Seen.Instances["g0"] = rollout.Sighting{At: noon, Status: drain.Status{State: drain.Draining, Active: 20}}
+	v.Seen.Instances["g0"] = observed.Sighting{At: noon, Status: drain.Status{State: drain.Draining, Active: 20}}
 	s := Look(v, noon)
 	if *s.Rollout.Held != 120 || !s.Instances[2].Old || s.Instances[3].Old {
 		t.Errorf("the old side holds %d, want 120; g0 %+v", *s.Rollout.Held, s.Instances[2])
@@ -114,7 +117,7 @@ func TestLookOutgoing(t *testing.T) {
 
 func TestLookPaceAndRoom(t *testing.T) {
 	v := view()
-	v.State.Rollout.Pace = rollout.Pace{Limit: 5, Why: "3 of 40 new connections were refused"}
+	v.State.Rollout.Pace = state.Pace{Limit: 5, Why: "3 of 40 new connections were refused"}
 	v.State.Rollout.Policy.Headroom = units.Whole / 2
 	v.State.Rollout.Policy.Deadline = 60 * second
 	s := Look(v, noon)
@@ -139,16 +142,16 @@ func TestLookPaceAndRoom(t *testing.T) {
 func TestLookGatesAndHooks(t *testing.T) {
 	v := view()
 	r := v.State.Rollout
-	r.Policy.Gates = []rollout.Gate{{Name: "errors"}, {Name: "load"}, {Name: "new"}}
-	r.Policy.Hook = &rollout.Hook{URL: "http://hook"}
-	v.Seen.Gates = map[string]rollout.Reading{
+	r.Policy.Gates = []policy.Gate{{Name: "errors"}, {Name: "load"}, {Name: "new"}}
+	r.Policy.Hook = &policy.Hook{URL: "http://hook"}
+	v.Seen.Gates = map[string]observed.Reading{
 		"errors": {Open: true, Text: "gate errors is open: 0", At: noon}, "load": {Unanswered: true, Text: "gate load is closed: no answer", At: noon},
 		"gone": {Open: true, At: noon},
 	}
 	for i, id := range []discovery.InstanceID{"h1", "h2", "h3"} {
-		v.State.Members[id] = rollout.Member{Identity: rollout.Identity{ID: id, Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.1.1:80")}, HookCalls: rollout.HookCalls{Hooked: 2, HookedAt: after(time.Duration(-i) * time.Second)}}
+		v.State.Members[id] = state.Member{Identity: state.Identity{ID: id, Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.1.1:80")}, HookCalls: state.HookCalls{Hooked: 2, HookedAt: after(time.Duration(-i) * time.Second)}}
 	}
-	v.Seen.Hooks = map[discovery.InstanceID]rollout.HookRun{
+	v.Seen.Hooks = map[discovery.InstanceID]observed.HookRun{
 		"h1": {Rollout: "chat-1", Attempt: 2, Done: true, Err: "exit 1", At: noon},
 		"h2": {Rollout: "chat-1", Attempt: 1, Done: true, Err: "exit 9", At: noon}, // the call before
 		"h3": {Rollout: "chat-1", Attempt: 2, Done: true, At: noon},

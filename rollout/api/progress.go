@@ -6,6 +6,9 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/policy"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 func lookRollout(v rollout.View, s Status, outlook rollout.Outlook, now time.Time) *Rollout {
@@ -18,7 +21,7 @@ func lookRollout(v rollout.View, s Status, outlook rollout.Outlook, now time.Tim
 		Window: outlook.Window, Batch: r.Batch, Spill: r.Spill,
 		Gates: lookGates(r.Policy, v.Seen), Hooks: lookHooks(v),
 		LeftBehind: append([]string{}, r.LeftBehind...),
-		Events:     append([]rollout.Event{}, r.Events...),
+		Events:     append([]state.Event{}, r.Events...),
 	}
 	moved := rollout.Count(v.State, v.Seen, now)
 	out.Evicted, out.Lost, out.Exact = moved.Evicted, moved.Lost, moved.Exact
@@ -29,7 +32,7 @@ func lookRollout(v rollout.View, s Status, outlook rollout.Outlook, now time.Tim
 		out.NeverBack = new(uint64(moved.NeverBack))
 	}
 	out.AtLeast = uint64(moved.AtLeast)
-	if r.Phase == rollout.Draining && !r.Paused && !r.StepAt.IsZero() {
+	if r.Phase == state.Draining && !r.Paused && !r.StepAt.IsZero() {
 		out.NextStepAt = new(r.StepAt)
 	}
 	for _, i := range s.Instances {
@@ -55,7 +58,7 @@ func oldHeld(instances []Instance) *int {
 	return held
 }
 
-func lookGates(p rollout.Policy, seen rollout.Seen) []Gate {
+func lookGates(p policy.Policy, seen observed.Seen) []Gate {
 	all := []Gate{}
 	for _, g := range p.Gates {
 		out := Gate{Name: g.Name}

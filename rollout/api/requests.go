@@ -11,6 +11,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain/strictjson"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -70,7 +71,7 @@ func decode(body []byte, into any) error {
 
 // planQuery reads GET …/plan?target=green and the overrides in the words of a
 // promotion's body; an empty value is one that was left out.
-func planQuery(q url.Values) (target discovery.Colour, o rollout.Overrides, err error) {
+func planQuery(q url.Values) (target discovery.Colour, o policy.Overrides, err error) {
 	for key, values := range q {
 		if len(values) != 1 {
 			return "", o, fmt.Errorf("%s is given %d times; give it once", key, len(values))

@@ -8,6 +8,8 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/policy"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -22,27 +24,27 @@ type World struct {
 
 // Aborting is the phase that Status and the metrics show while a rollout goes
 // back; Rollout.Phase then says how far back it is.
-const Aborting rollout.Phase = "aborting"
+const Aborting state.Phase = "aborting"
 
 // Phases lists every phase that Status can show, in order.
-var Phases = []rollout.Phase{rollout.Steady, rollout.Opening, rollout.Shifting, rollout.Confirming, rollout.Draining, rollout.Soaking, Aborting}
+var Phases = []state.Phase{state.Steady, state.Opening, state.Shifting, state.Confirming, state.Draining, state.Soaking, Aborting}
 
 // Status is one service at one moment.
 type Status struct {
 	Service discovery.Service `json:"service"`
 	// Live is empty while it is not known; Reason says why.
 	Live   discovery.Colour `json:"live"`
-	Phase  rollout.Phase    `json:"phase"`
+	Phase  state.Phase      `json:"phase"`
 	Paused bool             `json:"paused"`
 	// Retired: the service left the configuration and is being emptied.
 	Retired bool           `json:"retired,omitempty"`
 	Reason  rollout.Reason `json:"reason"`
 	// Policy is the configured one, which the next promotion starts from.
-	Policy rollout.Policy `json:"policy"`
+	Policy policy.Policy `json:"policy"`
 	// Rollout is nil while steady.
 	Rollout *Rollout `json:"rollout"`
 	// Last is the newest finished rollout, without its events; nil before the first.
-	Last *rollout.Record `json:"last"`
+	Last *state.Record `json:"last"`
 	// Colours are blue and green, in this order.
 	Colours []Colour `json:"colours"`
 	// Instances is sorted by colour, then by id.
@@ -59,15 +61,15 @@ type Rollout struct {
 	ID       string           `json:"id"`
 	From     discovery.Colour `json:"from"`
 	To       discovery.Colour `json:"to"`
-	Phase    rollout.Phase    `json:"phase"`
+	Phase    state.Phase      `json:"phase"`
 	Aborting bool             `json:"aborting"`
 	Forced   bool             `json:"forced"`
 	Started  time.Time        `json:"started"`
 	// Since is when the phase began.
 	Since time.Time `json:"since"`
 	// Policy is the one this rollout runs with, overrides and pace included.
-	Policy rollout.Policy `json:"policy"`
-	Step   uint64         `json:"step"`
+	Policy policy.Policy `json:"policy"`
+	Step   uint64        `json:"step"`
 	// Total is what the old side held when the funnel started, Held what it holds
 	// now.
 	Total int  `json:"total"`
@@ -105,9 +107,9 @@ type Rollout struct {
 	NextStepAt *time.Time `json:"next_step_at"`
 	// ETA is when the last connection will have been evicted; while soaking,
 	// when the rollout ends at the latest.
-	ETA        *time.Time      `json:"eta"`
-	LeftBehind []string        `json:"left_behind"`
-	Events     []rollout.Event `json:"events"`
+	ETA        *time.Time    `json:"eta"`
+	LeftBehind []string      `json:"left_behind"`
+	Events     []state.Event `json:"events"`
 }
 
 // Pace is the most that the next step closes, however much window and room there
@@ -328,7 +330,7 @@ type Version struct {
 // stand beside the target: {"target":"green","close":500,"every":"3s"}.
 type Promotion struct {
 	Target string `json:"target"`
-	rollout.Overrides
+	policy.Overrides
 	Force bool `json:"force,omitempty"`
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/observed"
 )
 
 // request is a command on its way through the loop.
@@ -69,7 +70,7 @@ func (c *Controller) accept(r *request) {
 // obey decides about the commands that wait, until one of them has to be stored: it
 // is tried at once, also after a failure. One that has waited for too long is refused;
 // nothing of it is done later.
-func (c *Controller) obey(ctx context.Context, name discovery.Service, conf Service, configured bool, seen rollout.Seen, now time.Time) {
+func (c *Controller) obey(ctx context.Context, name discovery.Service, conf Service, configured bool, seen observed.Seen, now time.Time) {
 	run := c.running[name]
 	for len(run.commands) > 0 {
 		r := run.commands[0]

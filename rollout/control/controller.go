@@ -16,21 +16,24 @@ import (
 	"github.com/sluice-proxy/sluice/internal/level"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/policy"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 // Store remembers states. See Stored for what it promises.
 type Store interface {
 	// Load returns every stored service state.
-	Load(ctx context.Context) (map[discovery.Service]rollout.Stored, error)
+	Load(ctx context.Context) (map[discovery.Service]state.Stored, error)
 	// Replace stores next if what is stored is still old, else ErrConflict.
-	Replace(ctx context.Context, service discovery.Service, old rollout.Stored, next []byte) (rollout.Stored, error)
+	Replace(ctx context.Context, service discovery.Service, old state.Stored, next []byte) (state.Stored, error)
 }
 
 // Service is what is configured for one service.
 type Service struct {
 	// Live is the colour of a service that was never seen before.
 	Live   discovery.Colour
-	Policy rollout.Policy
+	Policy policy.Policy
 }
 
 // Ports is what the controller acts through.
@@ -42,10 +45,10 @@ type Ports struct {
 	Publish func(rollout.Wishes) map[discovery.Service]string
 	// Proxies lists the proxies as seen from a service, against what was
 	// published last.
-	Proxies func(discovery.Service) []rollout.Proxy
+	Proxies func(discovery.Service) []observed.Proxy
 	// Loads returns what the proxies report of a service; they are not to be
 	// changed. Nil: nothing is reported.
-	Loads func(discovery.Service) (map[rollout.Place]rollout.Load, map[discovery.Colour]rollout.Witness)
+	Loads func(discovery.Service) (map[observed.Place]observed.Load, map[discovery.Colour]observed.Witness)
 	// Gates answers for the gates of the policies; nil: they are never open.
 	Gates Gates
 	// Hooks calls the hooks of the policies; nil: none is ever called.
@@ -58,12 +61,12 @@ type Ports struct {
 type Gates interface {
 	// Ask has those of the gates that belong to the moment asked now; one that is being
 	// asked is not asked again.
-	Ask(service discovery.Service, gates []rollout.Gate, at rollout.Moment)
+	Ask(service discovery.Service, gates []policy.Gate, at policy.Moment)
 	// Readings is the newest reading of each gate of the service.
-	Readings(service discovery.Service) map[string]rollout.Reading
+	Readings(service discovery.Service) map[string]observed.Reading
 	// Read asks the gates beside that and waits for their answers, by name. It may be
 	// called concurrently.
-	Read(ctx context.Context, service discovery.Service, gates []rollout.Gate) map[string]rollout.Reading
+	Read(ctx context.Context, service discovery.Service, gates []policy.Gate) map[string]observed.Reading
 }
 
 // Hooks calls the hook of instances. Both are called by one goroutine and return
@@ -72,7 +75,7 @@ type Hooks interface {
 	// Call replaces the whole map of what is wished for a service.
 	Call(service discovery.Service, orders map[discovery.InstanceID]rollout.HookOrder)
 	// Runs is the newest call of each instance of the service.
-	Runs(service discovery.Service) map[discovery.InstanceID]rollout.HookRun
+	Runs(service discovery.Service) map[discovery.InstanceID]observed.HookRun
 }
 
 // Controller is the one loop with effects: it looks, lets Step decide, stores
@@ -115,8 +118,8 @@ type news struct {
 
 // running is one service as Run holds it.
 type running struct {
-	state  rollout.State
-	stored rollout.Stored
+	state  state.State
+	stored state.Stored
 	known  bool // some state of it was stored, so what follows from it may show
 	view   rollout.View
 	wake   time.Time
@@ -233,7 +236,7 @@ func (c *Controller) Ready() error {
 }
 
 // Plan computes what a promotion would do now, and asks the gates.
-func (c *Controller) Plan(ctx context.Context, service discovery.Service, to discovery.Colour, o rollout.Overrides) (rollout.Plan, error) {
+func (c *Controller) Plan(ctx context.Context, service discovery.Service, to discovery.Colour, o policy.Overrides) (rollout.Plan, error) {
 	views, _ := c.Views()
 	v, ok := views[service]
 	if !ok {
@@ -320,7 +323,7 @@ func (c *Controller) load(ctx context.Context) error {
 		return fmt.Errorf("load the stored state: %w", err)
 	}
 	for service, stored := range all {
-		s, err := rollout.DecodeState(stored.Data)
+		s, err := state.Decode(stored.Data)
 		if err != nil {
 			return fmt.Errorf("load the stored state of %s: %w", service, err)
 		}

@@ -11,6 +11,8 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/policy"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -51,7 +53,7 @@ func TestControllerPromotes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, 3, 3, 40)
 		r.start()
-		plan, err := r.control.Plan(t.Context(), "chat", discovery.Green, rollout.Overrides{})
+		plan, err := r.control.Plan(t.Context(), "chat", discovery.Green, policy.Overrides{})
 		if err != nil || plan.Connections != 40 || plan.Steps != 4 {
 			t.Errorf("plan: %+v, %v", plan, err)
 		}
@@ -59,15 +61,15 @@ func TestControllerPromotes(t *testing.T) {
 		if a := r.do(promoteGreen); a.Rollout != "chat-1" {
 			t.Errorf("answer: %+v", a)
 		}
-		if got := r.shelf.state(t, "chat").Phase(); got == rollout.Steady {
+		if got := r.shelf.state(t, "chat").Phase(); got == state.Steady {
 			t.Error("the command was answered before it was stored")
 		}
-		v := r.untilPhase(rollout.Steady)
+		v := r.untilPhase(state.Steady)
 		if took := time.Since(began); took > plan.Takes.D()+3*time.Second {
 			t.Errorf("took %v, planned %v", took, plan.Takes)
 		}
 		rec := v.State.History[0]
-		if v.State.Live != discovery.Green || rec.Outcome != rollout.Done || rec.Evicted != 40 || rec.Returned == nil || *rec.Returned != 40 {
+		if v.State.Live != discovery.Green || rec.Outcome != state.Done || rec.Evicted != 40 || rec.Returned == nil || *rec.Returned != 40 {
 			t.Errorf("live %s, %+v", v.State.Live, rec)
 		}
 		if r.held(discovery.Blue) != 0 || r.held(discovery.Green) != 40 {
@@ -97,7 +99,7 @@ func TestControllerGoesOnAfterRestarts(t *testing.T) {
 			r.configure("chat")
 			r.discover()
 		}
-		v := r.untilPhase(rollout.Steady)
+		v := r.untilPhase(state.Steady)
 		if rec := v.State.History[0]; v.State.Live != discovery.Green || rec.Evicted != 30 || *rec.Returned != 30 {
 			t.Errorf("live %s, %+v", v.State.Live, rec)
 		}
@@ -137,7 +139,7 @@ func TestStoreFailing(t *testing.T) {
 		}
 		r.once(20)
 		r.shelf.broken(nil)
-		r.untilPhase(rollout.Steady)
+		r.untilPhase(state.Steady)
 		r.once(40)
 	})
 }
@@ -158,7 +160,7 @@ func TestStoreHanging(t *testing.T) {
 			t.Errorf("a command was answered after %v", took)
 		}
 		r.shelf.hang(false)
-		r.untilPhase(rollout.Steady)
+		r.untilPhase(state.Steady)
 		r.once(40)
 	})
 }
@@ -172,7 +174,7 @@ func TestConflictIsReadAgain(t *testing.T) {
 		r.until("at step 1", func(v rollout.View) bool { return v.State.Rollout != nil && v.State.Rollout.Step == 1 })
 		theirs := r.shelf.state(t, "chat")
 		theirs.Rollout.Paused = true
-		data, err := rollout.EncodeState(theirs)
+		data, err := state.Encode(theirs)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -181,7 +183,7 @@ func TestConflictIsReadAgain(t *testing.T) {
 		}
 		r.untilCode(rollout.Paused)
 		r.do(rollout.Resume{Service: "chat"})
-		r.untilPhase(rollout.Steady)
+		r.untilPhase(state.Steady)
 		r.once(40)
 	})
 }
@@ -235,14 +237,14 @@ func TestNothingBeforeEverythingIsRead(t *testing.T) {
 			t.Errorf("an incomplete view: %+v", v)
 		}
 		r.refused(rollout.Promote{Service: "mail", Target: discovery.Green}, rollout.UnknownService)
-		if _, err := r.control.Plan(t.Context(), "mail", discovery.Green, rollout.Overrides{}); err == nil {
+		if _, err := r.control.Plan(t.Context(), "mail", discovery.Green, policy.Overrides{}); err == nil {
 			t.Error("an unknown service has a plan")
 		}
 
 		// A service that is added later keeps nobody waiting.
 		r.configure("chat", "feed", "mail")
 		r.do(promoteGreen)
-		r.untilPhase(rollout.Steady)
+		r.untilPhase(state.Steady)
 	})
 }
 
@@ -289,12 +291,12 @@ func TestUnpublishedIsTriedAgain(t *testing.T) {
 		if again, _ := r.published(); again-tries < 5 || again-tries > 11 {
 			t.Errorf("%d tries in 10 s, want about one a second", again-tries)
 		}
-		if v = r.view(); v.Reason.Code != rollout.Unpublished || v.State.Phase() != rollout.Opening {
+		if v = r.view(); v.Reason.Code != rollout.Unpublished || v.State.Phase() != state.Opening {
 			t.Errorf("%s: %+v", v.State.Phase(), v.Reason)
 		}
 		r.once(0)
 		r.set(func() { r.refuse = "" })
-		r.untilPhase(rollout.Steady)
+		r.untilPhase(state.Steady)
 		r.once(10)
 	})
 }
@@ -310,7 +312,7 @@ func TestCommandsAreAnswered(t *testing.T) {
 		r.refused(rollout.Pause{Service: "chat"}, rollout.NoRollout)
 		r.do(promoteGreen)
 		r.refused(promoteGreen, rollout.InProgress)
-		r.untilPhase(rollout.Draining)
+		r.untilPhase(state.Draining)
 		r.do(rollout.SetPace{Service: "chat", Funnel: units.Funnel{Close: 5, Every: units.Duration(3 * time.Second)}})
 		time.Sleep(4 * time.Second)
 		r.do(rollout.Pause{Service: "chat"})
@@ -323,8 +325,8 @@ func TestCommandsAreAnswered(t *testing.T) {
 		r.do(rollout.Resume{Service: "chat"})
 		time.Sleep(4 * time.Second)
 		r.do(rollout.Abort{Service: "chat"})
-		v := r.untilPhase(rollout.Steady)
-		if v.State.Live != discovery.Blue || v.State.History[0].Outcome != rollout.Aborted || r.held(discovery.Blue) != 60 {
+		v := r.untilPhase(state.Steady)
+		if v.State.Live != discovery.Blue || v.State.History[0].Outcome != state.Aborted || r.held(discovery.Blue) != 60 {
 			t.Errorf("live %s, blue holds %d, %+v", v.State.Live, r.held(discovery.Blue), v.State.History[0])
 		}
 		over, cancel := context.WithCancelCause(t.Context())
@@ -344,7 +346,7 @@ func TestCommandsAreAnswered(t *testing.T) {
 func TestUnreadableStateStopsTheStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, 1, 1, 0)
-		bad := rollout.Stored{Data: []byte(`{"format":1,"service":"chat","live":"red"}`), Version: "7"}
+		bad := state.Stored{Data: []byte(`{"format":1,"service":"chat","live":"red"}`), Version: "7"}
 		r.shelf.data["chat"] = bad
 		r.run()
 		r.configure("chat")

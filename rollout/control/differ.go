@@ -5,6 +5,8 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 const (
@@ -27,7 +29,7 @@ type Differ struct {
 // Compare looks at each member that both sources speak of now, and returns the
 // lasting differences. A member of which one source is silent for a while has to
 // differ anew.
-func (d *Differ) Compare(members map[discovery.InstanceID]rollout.Member, seen rollout.Seen, now time.Time) map[discovery.InstanceID]rollout.Difference {
+func (d *Differ) Compare(members map[discovery.InstanceID]state.Member, seen observed.Seen, now time.Time) map[discovery.InstanceID]rollout.Difference {
 	lasting := map[discovery.InstanceID]rollout.Difference{}
 	since := map[discovery.InstanceID]time.Time{}
 	for key, m := range members {
@@ -48,9 +50,9 @@ func (d *Differ) Compare(members map[discovery.InstanceID]rollout.Member, seen r
 	return lasting
 }
 
-func bothCounts(m rollout.Member, seen rollout.Seen, key discovery.InstanceID, now time.Time) (said, reported int, ok bool) {
+func bothCounts(m state.Member, seen observed.Seen, key discovery.InstanceID, now time.Time) (said, reported int, ok bool) {
 	s, told := seen.Instances[key]
-	l, loaded := seen.Loads[rollout.Place{Colour: m.Colour, Addr: m.Addr}]
+	l, loaded := seen.Loads[observed.Place{Colour: m.Colour, Addr: m.Addr}]
 	if m.Drain == "" || !told || !loaded || s.Err != "" || len(l.Silent) > 0 ||
 		now.Sub(s.At) > differFresh || now.Sub(l.At) > differFresh {
 		return 0, 0, false

@@ -8,18 +8,20 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 func TestDiffer(t *testing.T) {
 	const id discovery.InstanceID = "b1"
 	addr := netip.MustParseAddrPort("10.0.0.1:80")
-	members := map[discovery.InstanceID]rollout.Member{id: {Identity: rollout.Identity{ID: id, Colour: discovery.Blue, Addr: addr, Drain: "http://10.0.0.1:81"}}}
-	place := rollout.Place{Colour: discovery.Blue, Addr: addr}
+	members := map[discovery.InstanceID]state.Member{id: {Identity: state.Identity{ID: id, Colour: discovery.Blue, Addr: addr, Drain: "http://10.0.0.1:81"}}}
+	place := observed.Place{Colour: discovery.Blue, Addr: addr}
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for _, c := range []struct {
 		name           string
 		said, reported int
-		change         func(*rollout.Sighting, *rollout.Load)
+		change         func(*observed.Sighting, *observed.Load)
 		want           bool
 	}{
 		{"far apart", 100, 60, nil, true},
@@ -28,18 +30,18 @@ func TestDiffer(t *testing.T) {
 		{"eleven are", 21, 10, nil, true},
 		{"5 % are not enough", 1000, 950, nil, false},
 		{"a little more is", 1000, 949, nil, true},
-		{"the endpoint is silent", 100, 60, func(s *rollout.Sighting, _ *rollout.Load) { s.Err = "no answer" }, false},
-		{"its answer is old", 100, 60, func(s *rollout.Sighting, _ *rollout.Load) { s.At = s.At.Add(-11 * time.Second) }, false},
-		{"a proxy is silent", 100, 60, func(_ *rollout.Sighting, l *rollout.Load) { l.Silent = []string{"edge-1"} }, false},
-		{"a report is old", 100, 60, func(_ *rollout.Sighting, l *rollout.Load) { l.At = l.At.Add(-11 * time.Second) }, false},
+		{"the endpoint is silent", 100, 60, func(s *observed.Sighting, _ *observed.Load) { s.Err = "no answer" }, false},
+		{"its answer is old", 100, 60, func(s *observed.Sighting, _ *observed.Load) { s.At = s.At.Add(-11 * time.Second) }, false},
+		{"a proxy is silent", 100, 60, func(_ *observed.Sighting, l *observed.Load) { l.Silent = []string{"edge-1"} }, false},
+		{"a report is old", 100, 60, func(_ *observed.Sighting, l *observed.Load) { l.At = l.At.Add(-11 * time.Second) }, false},
 	} {
 		var d Differ
 		look := func(at time.Time, said, reported int) (rollout.Difference, bool) {
-			s, l := rollout.Sighting{Status: drain.Status{Active: said}, At: at}, rollout.Load{Held: reported, At: at}
+			s, l := observed.Sighting{Status: drain.Status{Active: said}, At: at}, observed.Load{Held: reported, At: at}
 			if c.change != nil {
 				c.change(&s, &l)
 			}
-			all := d.Compare(members, rollout.Seen{Instances: map[discovery.InstanceID]rollout.Sighting{id: s}, Loads: map[rollout.Place]rollout.Load{place: l}}, at)
+			all := d.Compare(members, observed.Seen{Instances: map[discovery.InstanceID]observed.Sighting{id: s}, Loads: map[observed.Place]observed.Load{place: l}}, at)
 			x, ok := all[id]
 			return x, ok
 		}
@@ -65,10 +67,10 @@ func TestDiffer(t *testing.T) {
 func TestDifferNeedsBoth(t *testing.T) {
 	var d Differ
 	addr := netip.MustParseAddrPort("10.0.0.1:80")
-	members := map[discovery.InstanceID]rollout.Member{"b1": {Identity: rollout.Identity{ID: "b1", Colour: discovery.Blue, Addr: addr}}}
+	members := map[discovery.InstanceID]state.Member{"b1": {Identity: state.Identity{ID: "b1", Colour: discovery.Blue, Addr: addr}}}
 	for s := range 60 {
 		at := time.Unix(int64(s), 0)
-		if got := d.Compare(members, rollout.Seen{Loads: map[rollout.Place]rollout.Load{{Colour: discovery.Blue, Addr: addr}: {Held: 100, At: at}}}, at); len(got) > 0 {
+		if got := d.Compare(members, observed.Seen{Loads: map[observed.Place]observed.Load{{Colour: discovery.Blue, Addr: addr}: {Held: 100, At: at}}}, at); len(got) > 0 {
 			t.Fatalf("an instance without drain endpoint differs from nothing: %+v", got)
 		}
 	}

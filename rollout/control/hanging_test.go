@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 // An instance of the target that hangs is sick, whatever its connections do: nothing
@@ -30,7 +31,7 @@ func TestHangingTargetStopsTheFunnel(t *testing.T) {
 			t.Errorf("blue held %d when green was found to hang, and %d later", held, now)
 		}
 		r.set(func() { g2.hanging = false })
-		r.untilPhase(rollout.Steady)
+		r.untilPhase(state.Steady)
 		r.once(60)
 	})
 }

@@ -9,6 +9,8 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 // retryAfter is how long after a failure the store, or the publisher, is tried again.
@@ -104,7 +106,7 @@ func (c *Controller) complete(w world) bool {
 func (c *Controller) enroll(w world) {
 	for name, s := range w.services {
 		if _, ok := w.snapshot[name]; ok && c.running[name] == nil {
-			c.running[name] = &running{state: rollout.NewUnsettled(name, s.Live)}
+			c.running[name] = &running{state: state.NewUnsettled(name, s.Live)}
 			c.names = append(c.names, name)
 			w.due[name] = true
 		}
@@ -262,8 +264,8 @@ func (r *running) next() time.Time {
 }
 
 // see gathers everything that is seen of a service now.
-func (c *Controller) see(name discovery.Service, w world) rollout.Seen {
-	seen := rollout.Seen{
+func (c *Controller) see(name discovery.Service, w world) observed.Seen {
+	seen := observed.Seen{
 		Fleet: w.fleet(name), Instances: c.watcher.seen(name), Proxies: c.ports.Proxies(name),
 		Watching: c.since, Unpublished: c.refused[name],
 	}

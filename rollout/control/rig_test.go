@@ -23,6 +23,9 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/policy"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -58,7 +61,7 @@ type house struct {
 
 // newRig has blue and green instances, blue holding connections.
 func newRig(t *testing.T, blue, green, connections int) *rig {
-	r := &rig{t: t, shelf: &shelf{data: map[discovery.Service]rollout.Stored{}}, houses: map[string]*house{}, log: &strings.Builder{}}
+	r := &rig{t: t, shelf: &shelf{data: map[discovery.Service]state.Stored{}}, houses: map[string]*house{}, log: &strings.Builder{}}
 	for i := range blue {
 		r.build(discovery.Blue, i)
 	}
@@ -175,9 +178,9 @@ func (r *rig) start() {
 func (r *rig) configure(names ...discovery.Service) {
 	services := map[discovery.Service]Service{}
 	for _, name := range names {
-		policy := rollout.DefaultPolicy()
-		policy.Funnel = units.Funnel{Close: 10, Every: units.Duration(3 * time.Second)}
-		services[name] = Service{Live: discovery.Blue, Policy: policy}
+		terms := policy.Default()
+		terms.Funnel = units.Funnel{Close: 10, Every: units.Duration(3 * time.Second)}
+		services[name] = Service{Live: discovery.Blue, Policy: terms}
 	}
 	r.control.Configure(services)
 }
@@ -214,17 +217,17 @@ func (r *rig) hear(wishes rollout.Wishes) map[discovery.Service]string {
 			}
 			continue
 		}
-		if !r.shelf.stored(r.t, name, func(s rollout.State) bool { return reflect.DeepEqual(s.Weights(), wish.Weights) }) {
+		if !r.shelf.stored(r.t, name, func(s state.State) bool { return reflect.DeepEqual(s.Weights(), wish.Weights) }) {
 			r.t.Errorf("published %v of %s, which was never stored", wish.Weights, name)
 		}
 	}
 	return nil
 }
 
-func (r *rig) proxies(discovery.Service) []rollout.Proxy {
+func (r *rig) proxies(discovery.Service) []observed.Proxy {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return []rollout.Proxy{{Node: "edge-1", Routes: true, Connected: true, Confirmed: !r.deaf && r.refuse == ""}}
+	return []observed.Proxy{{Node: "edge-1", Routes: true, Connected: true, Confirmed: !r.deaf && r.refuse == ""}}
 }
 
 // arrive connects a client to the named house. Evicted, it comes back to a house
@@ -325,7 +328,7 @@ func (r *rig) until(what string, done func(rollout.View) bool) rollout.View {
 	}
 }
 
-func (r *rig) untilPhase(p rollout.Phase) rollout.View {
+func (r *rig) untilPhase(p state.Phase) rollout.View {
 	r.t.Helper()
 	return r.until(string(p), func(v rollout.View) bool { return v.State.Phase() == p && v.State.Epoch > 0 })
 }

@@ -10,13 +10,13 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 // shelf is a Store in memory.
 type shelf struct {
 	mu     sync.Mutex
-	data   map[discovery.Service]rollout.Stored
+	data   map[discovery.Service]state.Stored
 	writes int
 	fail   error
 	hangs  bool                       // every request takes until its context ends
@@ -25,7 +25,7 @@ type shelf struct {
 	kept   map[discovery.Service][][]byte
 }
 
-func (s *shelf) Load(ctx context.Context) (map[discovery.Service]rollout.Stored, error) {
+func (s *shelf) Load(ctx context.Context) (map[discovery.Service]state.Stored, error) {
 	if s.hung(ctx) {
 		return nil, ctx.Err()
 	}
@@ -34,7 +34,7 @@ func (s *shelf) Load(ctx context.Context) (map[discovery.Service]rollout.Stored,
 	return maps.Clone(s.data), s.fail
 }
 
-func (s *shelf) Replace(ctx context.Context, service discovery.Service, old rollout.Stored, next []byte) (rollout.Stored, error) {
+func (s *shelf) Replace(ctx context.Context, service discovery.Service, old state.Stored, next []byte) (state.Stored, error) {
 	s.mu.Lock()
 	stuck, delay := s.stuck[service], s.delay
 	s.mu.Unlock()
@@ -42,19 +42,19 @@ func (s *shelf) Replace(ctx context.Context, service discovery.Service, old roll
 		<-ctx.Done()
 	}
 	if stuck || s.hung(ctx) {
-		return rollout.Stored{}, ctx.Err()
+		return state.Stored{}, ctx.Err()
 	}
 	time.Sleep(delay)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fail != nil {
-		return rollout.Stored{}, s.fail
+		return state.Stored{}, s.fail
 	}
 	if s.data[service].Version != old.Version {
-		return rollout.Stored{}, rollout.ErrConflict
+		return state.Stored{}, state.ErrConflict
 	}
 	s.writes++
-	s.data[service] = rollout.Stored{Data: next, Version: fmt.Sprint(s.writes)}
+	s.data[service] = state.Stored{Data: next, Version: fmt.Sprint(s.writes)}
 	if s.kept == nil {
 		s.kept = map[discovery.Service][][]byte{}
 	}
@@ -86,16 +86,16 @@ func (s *shelf) slow(delay time.Duration) {
 
 // stored reports whether such a state was ever stored of the service; the newest are
 // looked at first.
-func (s *shelf) stored(t *testing.T, service discovery.Service, is func(rollout.State) bool) bool {
+func (s *shelf) stored(t *testing.T, service discovery.Service, is func(state.State) bool) bool {
 	s.mu.Lock()
 	all := append([][]byte{s.data[service].Data}, s.kept[service]...)
 	s.mu.Unlock()
 	return slices.ContainsFunc(all, func(data []byte) bool {
-		state, err := rollout.DecodeStateOf(service, data)
+		stored, err := state.DecodeOf(service, data)
 		if err != nil {
 			t.Errorf("what is stored of %s: %v", service, err)
 		}
-		return is(state)
+		return is(stored)
 	})
 }
 
@@ -121,18 +121,18 @@ func (s *shelf) written() int {
 	return s.writes
 }
 
-func (s *shelf) read(service discovery.Service) rollout.Stored {
+func (s *shelf) read(service discovery.Service) state.Stored {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.data[service]
 }
 
-func (s *shelf) state(t *testing.T, service discovery.Service) rollout.State {
+func (s *shelf) state(t *testing.T, service discovery.Service) state.State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	state, err := rollout.DecodeStateOf(service, s.data[service].Data)
+	stored, err := state.DecodeOf(service, s.data[service].Data)
 	if err != nil {
 		t.Errorf("what is stored of %s: %v", service, err)
 	}
-	return state
+	return stored
 }

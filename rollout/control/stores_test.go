@@ -16,6 +16,9 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/policy"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -29,19 +32,19 @@ type street struct {
 
 	mu      sync.Mutex
 	world   discovery.Snapshot
-	proxies []rollout.Proxy
+	proxies []observed.Proxy
 	wishes  rollout.Wishes
 	publish int
 }
 
 // newStreet has the store hang for the services that are stuck.
 func newStreet(t testing.TB, services int, stuck ...discovery.Service) *street {
-	s := &street{t: t, shelf: &shelf{data: map[discovery.Service]rollout.Stored{}}, world: discovery.Snapshot{}}
+	s := &street{t: t, shelf: &shelf{data: map[discovery.Service]state.Stored{}}, world: discovery.Snapshot{}}
 	s.shelf.stick(stuck...)
 	configured := map[discovery.Service]Service{}
 	for i := range services {
 		name := discovery.Service(fmt.Sprintf("s%04d", i))
-		configured[name] = Service{Live: discovery.Blue, Policy: rollout.DefaultPolicy()}
+		configured[name] = Service{Live: discovery.Blue, Policy: policy.Default()}
 		s.world[name] = discovery.Fleet{Instances: []discovery.Instance{
 			{ID: "b1", Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.0.1:80"), Health: discovery.Passing},
 			{ID: "g1", Colour: discovery.Green, Addr: netip.MustParseAddrPort("10.0.0.2:80"), Health: discovery.Passing},
@@ -50,7 +53,7 @@ func newStreet(t testing.TB, services int, stuck ...discovery.Service) *street {
 	client := drain.NewClient("")
 	s.control = New(Ports{
 		Store: s.shelf, Drain: client, Publish: s.hear, Logger: slog.New(slog.DiscardHandler),
-		Proxies: func(discovery.Service) []rollout.Proxy {
+		Proxies: func(discovery.Service) []observed.Proxy {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			return s.proxies
@@ -106,7 +109,7 @@ func (s *street) told() int {
 
 func (s *street) connect(node string) {
 	s.mu.Lock()
-	s.proxies = append(slices.Clone(s.proxies), rollout.Proxy{Node: node, Routes: true, Connected: true, Confirmed: true})
+	s.proxies = append(slices.Clone(s.proxies), observed.Proxy{Node: node, Routes: true, Connected: true, Confirmed: true})
 	s.mu.Unlock()
 	s.control.Notice()
 }
@@ -135,7 +138,7 @@ func TestHangingStoreDelaysNoHealth(t *testing.T) {
 				}
 			}
 			began := time.Now()
-			_, err := s.control.Do(t.Context(), rollout.Promote{Service: "s0000", Target: discovery.Green, Overrides: rollout.Overrides{}, Force: true})
+			_, err := s.control.Do(t.Context(), rollout.Promote{Service: "s0000", Target: discovery.Green, Overrides: policy.Overrides{}, Force: true})
 			if took := time.Since(began); took > rollout.StorePatience || err == nil {
 				t.Errorf("%d services: a command was answered after %v: %v", n, took, err)
 			}
@@ -172,7 +175,7 @@ func TestOneStuckServiceHoldsUpNoOther(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second)
 		views, _ := s.control.Views()
-		if p := views["s0001"].State.Phase(); p != rollout.Draining {
+		if p := views["s0001"].State.Phase(); p != state.Draining {
 			t.Errorf("two seconds later it is %s: %s", p, views["s0001"].Reason.Text)
 		}
 		if r := views["s0000"].Reason; r.Code != rollout.StoreFailing {
@@ -244,7 +247,7 @@ func TestSlowStore(t *testing.T) {
 		if !strings.Contains(v.Reason.Text, "the store has given no answer yet") {
 			t.Errorf("reason %q", v.Reason.Text)
 		}
-		r.untilPhase(rollout.Draining)
+		r.untilPhase(state.Draining)
 		r.do(rollout.Pause{Service: "chat"})
 		time.Sleep(2 * time.Second) // what an order allowed before
 		closed := r.closed()
@@ -252,7 +255,7 @@ func TestSlowStore(t *testing.T) {
 		if v := r.view(); v.State.Rollout.Paused {
 			t.Error("resumed, and the view says that it is paused")
 		}
-		r.untilPhase(rollout.Steady)
+		r.untilPhase(state.Steady)
 		if closed == 40 {
 			t.Error("nothing was left to do after the pause")
 		}
@@ -268,7 +271,7 @@ func TestAnsweredIsShown(t *testing.T) {
 			r.start()
 			r.shelf.slow(delay)
 			r.do(promoteGreen)
-			if v := r.view(); v.State.Phase() == rollout.Steady {
+			if v := r.view(); v.State.Phase() == state.Steady {
 				t.Errorf("with a store of %v: promoted, and the view says steady", delay)
 			}
 			for i := range 20 {
@@ -286,7 +289,7 @@ func TestAnsweredIsShown(t *testing.T) {
 			if v := r.view(); !v.State.Rollout.Aborting {
 				t.Errorf("with a store of %v: aborted, and the view says %+v", delay, v.Reason)
 			}
-			r.untilPhase(rollout.Steady)
+			r.untilPhase(state.Steady)
 		})
 	}
 }
@@ -313,7 +316,7 @@ func TestCommandDuringAWrite(t *testing.T) {
 		if r.view().State.Rollout.Paused {
 			t.Error("what was refused is done")
 		}
-		r.untilPhase(rollout.Steady)
+		r.untilPhase(state.Steady)
 		r.once(60)
 	})
 }
@@ -331,7 +334,7 @@ func TestConflictDuringAWrite(t *testing.T) {
 		r.shelf.slow(0)
 		theirs := r.shelf.state(t, "chat")
 		theirs.Rollout.Paused = true
-		data, err := rollout.EncodeState(theirs)
+		data, err := state.Encode(theirs)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -345,7 +348,7 @@ func TestConflictDuringAWrite(t *testing.T) {
 			t.Errorf("%d closes although another replica has paused it", r.closed()-closed)
 		}
 		r.do(rollout.Resume{Service: "chat"})
-		r.untilPhase(rollout.Steady)
+		r.untilPhase(state.Steady)
 		r.once(40)
 	})
 }
@@ -363,7 +366,7 @@ func TestClockIsSet(t *testing.T) {
 				t.Fatal(err)
 			}
 			theirs := r.shelf.state(t, "chat").Dated(func(at time.Time) time.Time { return at.Add(ahead) })
-			data, err := rollout.EncodeState(theirs)
+			data, err := state.Encode(theirs)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -374,7 +377,7 @@ func TestClockIsSet(t *testing.T) {
 			r.configure("chat")
 			r.discover()
 			began := time.Now()
-			r.untilPhase(rollout.Steady)
+			r.untilPhase(state.Steady)
 			if took := time.Since(began); took > 20*time.Second {
 				t.Errorf("with a clock that was %v ahead three steps took %v", ahead, took)
 			}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 // A service that cannot be read is nobody else's affair: what is known is published,
@@ -35,7 +36,7 @@ func TestAServiceThatIsNeverRead(t *testing.T) {
 			t.Errorf("promote pay: %v", err)
 		}
 		r.do(promoteGreen)
-		r.untilPhase(rollout.Steady)
+		r.untilPhase(state.Steady)
 		if all, _ := r.shelf.Load(t.Context()); len(all) != 1 {
 			t.Errorf("%d states are stored, one service was read", len(all))
 		}

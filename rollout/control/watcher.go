@@ -11,6 +11,7 @@ import (
 	"github.com/sluice-proxy/sluice/internal/level"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/observed"
 )
 
 // watcher tells instances what is wished of them and sees what they say. One
@@ -28,9 +29,9 @@ type watcher struct {
 // watched is the members of one service; guarded by watcher.mu.
 type watched struct {
 	talkers   map[discovery.InstanceID]*talker
-	sightings map[discovery.InstanceID]rollout.Sighting
+	sightings map[discovery.InstanceID]observed.Sighting
 	// shown is a copy of sightings, never changed once made; nil when it is old.
-	shown map[discovery.InstanceID]rollout.Sighting
+	shown map[discovery.InstanceID]observed.Sighting
 }
 
 // talker is the way to one instance's goroutine; assignment is guarded by watcher.mu.
@@ -51,7 +52,7 @@ func (w *watcher) set(ctx context.Context, group *sync.WaitGroup, service discov
 	defer w.mu.Unlock()
 	f := w.services[service]
 	if f == nil {
-		f = &watched{talkers: map[discovery.InstanceID]*talker{}, sightings: map[discovery.InstanceID]rollout.Sighting{}}
+		f = &watched{talkers: map[discovery.InstanceID]*talker{}, sightings: map[discovery.InstanceID]observed.Sighting{}}
 		w.services[service] = f
 	}
 	for key, talk := range f.talkers {
@@ -93,7 +94,7 @@ func (w *watcher) ask(service discovery.Service, keys []discovery.InstanceID) {
 }
 
 // seen returns what the members of a service said last; it is not to be changed.
-func (w *watcher) seen(service discovery.Service) map[discovery.InstanceID]rollout.Sighting {
+func (w *watcher) seen(service discovery.Service) map[discovery.InstanceID]observed.Sighting {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	f := w.services[service]
@@ -153,7 +154,7 @@ func apart(ask func() (drain.Status, error)) (s drain.Status, err error) {
 }
 
 // say tells an instance what it does not show yet, or asks.
-func (w *watcher) say(ctx context.Context, a rollout.Assignment, last rollout.Sighting) (drain.Status, error) {
+func (w *watcher) say(ctx context.Context, a rollout.Assignment, last observed.Sighting) (drain.Status, error) {
 	switch {
 	case last.At.IsZero() || a.Instruction.ShownBy(last.Status):
 		return w.client.Status(ctx, a.Endpoint)

@@ -8,6 +8,8 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 // slow is how long a decision may be on its way to the store before the view says
@@ -18,7 +20,7 @@ var errSlow = errors.New("the next state is being stored, and the store has give
 
 // waiting says why nothing new is done, and what else is wrong: the store and discovery
 // may be the same Consul.
-func waiting(err error, seen rollout.Seen) rollout.Reason {
+func waiting(err error, seen observed.Seen) rollout.Reason {
 	text := "waiting: " + err.Error()
 	if why := cmp.Or(seen.Fleet.Err, seen.Fleet.Suspect); why != "" {
 		text += "; besides: " + why
@@ -28,27 +30,27 @@ func waiting(err error, seen rollout.Seen) rollout.Reason {
 
 // write is a state on its way to the store.
 type write struct {
-	next    rollout.State
+	next    state.State
 	command *request // that decided it; nil: Step did
 }
 
 // written is how a write ended.
 type written struct {
 	service discovery.Service
-	stored  rollout.Stored
+	stored  state.Stored
 	err     error
 }
 
 // reloaded is what was stored when it was read again, for the services that were in
 // doubt then: how many writes of each had begun.
 type reloaded struct {
-	all    map[discovery.Service]rollout.Stored
+	all    map[discovery.Service]state.Stored
 	err    error
 	writes map[discovery.Service]int
 }
 
 // begin stores the next state aside. Nothing of it shows before that has succeeded.
-func (c *Controller) begin(ctx context.Context, name discovery.Service, next rollout.State, command *request) {
+func (c *Controller) begin(ctx context.Context, name discovery.Service, next state.State, command *request) {
 	run := c.running[name]
 	run.write = &write{next: next, command: command}
 	run.writes++
@@ -61,8 +63,8 @@ func (c *Controller) begin(ctx context.Context, name discovery.Service, next rol
 	c.group.Go(func() {
 		bounded, cancel := context.WithDeadline(ctx, by)
 		defer cancel()
-		data, err := rollout.EncodeState(next)
-		var stored rollout.Stored
+		data, err := state.Encode(next)
+		var stored state.Stored
 		if err == nil {
 			stored, err = c.ports.Store.Replace(bounded, name, old, data)
 		}
@@ -149,10 +151,10 @@ func (c *Controller) adopt(r reloaded, w world) {
 			if run.stored.Version != "" {
 				c.ports.Logger.Warn("the stored state is gone and is stored anew", "service", name)
 			}
-			run.stored = rollout.Stored{}
+			run.stored = state.Stored{}
 			continue
 		}
-		if s, err := rollout.DecodeStateOf(name, stored.Data); err == nil {
+		if s, err := state.DecodeOf(name, stored.Data); err == nil {
 			run.state, run.stored, run.known = s.Resumed(w.now), stored, true
 		}
 	}

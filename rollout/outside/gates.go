@@ -18,7 +18,8 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/internal/level"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 )
 
 // Gates asks the gates of policies: each in a goroutine of its own, at most once
@@ -38,10 +39,10 @@ type Gates struct {
 // asked is one gate of a service. What is asked of one that is no longer among
 // the services is forgotten.
 type asked struct {
-	gate    rollout.Gate
+	gate    policy.Gate
 	wanted  bool
 	asking  context.CancelFunc // nil while it is not asked
-	reading *rollout.Reading   // nil before the first
+	reading *observed.Reading  // nil before the first
 }
 
 // NewGates starts nothing; Run does. The error is an address of Prometheus that
@@ -61,7 +62,7 @@ func NewGates(p Prometheus) (*Gates, error) {
 // Ask has those of these gates of the service that belong to the moment asked now.
 // One that is being asked is not asked again; one that is not among them, or was
 // another, is forgotten, also while it is being asked.
-func (g *Gates) Ask(service discovery.Service, gates []rollout.Gate, at rollout.Moment) {
+func (g *Gates) Ask(service discovery.Service, gates []policy.Gate, at policy.Moment) {
 	g.mu.Lock()
 	old, now := g.services[service], map[string]*asked{}
 	for _, gate := range gates {
@@ -85,10 +86,10 @@ func (g *Gates) Ask(service discovery.Service, gates []rollout.Gate, at rollout.
 }
 
 // Readings is the newest reading of each gate of the service that has one.
-func (g *Gates) Readings(service discovery.Service) map[string]rollout.Reading {
+func (g *Gates) Readings(service discovery.Service) map[string]observed.Reading {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	out := map[string]rollout.Reading{}
+	out := map[string]observed.Reading{}
 	for name, a := range g.services[service] {
 		if a.reading != nil {
 			out[name] = *a.reading
@@ -132,9 +133,9 @@ func (g *Gates) Run(ctx context.Context, notice func()) error {
 }
 
 // read asks one gate. It was asked when that began.
-func (g *Gates) read(ctx context.Context, service discovery.Service, gate rollout.Gate) rollout.Reading {
+func (g *Gates) read(ctx context.Context, service discovery.Service, gate policy.Gate) observed.Reading {
 	at := time.Now()
-	var r rollout.Reading
+	var r observed.Reading
 	switch {
 	case gate.Query != "":
 		r = query(ctx, g.prometheus, gate)
@@ -153,10 +154,10 @@ func (g *Gates) read(ctx context.Context, service discovery.Service, gate rollou
 }
 
 // answered is the reading of who says yes, says no, or says nothing.
-func answered(who string, err error, said string) rollout.Reading {
+func answered(who string, err error, said string) observed.Reading {
 	if err != nil {
 		_, no := errors.AsType[refused](err)
-		return rollout.Reading{Unanswered: !no, Text: outcome(who, err, said)}
+		return observed.Reading{Unanswered: !no, Text: outcome(who, err, said)}
 	}
-	return rollout.Reading{Open: true, Text: cmp.Or(said, who+" answers")}
+	return observed.Reading{Open: true, Text: cmp.Or(said, who+" answers")}
 }

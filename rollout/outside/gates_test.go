@@ -15,7 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -35,7 +35,7 @@ func TestCommandGates(t *testing.T) {
 		{"yes 0123456789 | head -c 1000000 | tr -d '\\n'; exit 1", "closed: program exits with 1: "},
 		{"(sleep 60; echo late) & echo 'left something behind'; exit 1", "closed: program exits with 1: left something behind"},
 	} {
-		gate := rollout.Gate{Name: "smoke", Command: []string{script(t, c.program)}}
+		gate := policy.Gate{Name: "smoke", Command: []string{script(t, c.program)}}
 		r := ask(t, g, gate)
 		if r.Unanswered != strings.Contains(c.want, "signal") {
 			t.Errorf("%s: %+v", c.program, r)
@@ -51,7 +51,7 @@ func TestCommandGates(t *testing.T) {
 		"invalid argument":          {"true", "\x00"},
 		"open: $HOME `id` *":        {"echo", "$HOME", "`id`", "*"}, // no shell
 	} {
-		if r := ask(t, g, rollout.Gate{Name: "a", Command: command}); !strings.Contains(r.Text, want) {
+		if r := ask(t, g, policy.Gate{Name: "a", Command: command}); !strings.Contains(r.Text, want) {
 			t.Errorf("%q: %q, want %q", command, r.Text, want)
 		}
 	}
@@ -63,7 +63,7 @@ func TestCommandThatHangs(t *testing.T) {
 	program := script(t, "sleep 600 & echo $! >"+pids+"; echo waiting; wait")
 	g := newGates(t, Prometheus{})
 	begun := time.Now()
-	r := ask(t, g, rollout.Gate{Name: "smoke", Command: []string{program}, Timeout: units.Duration(time.Second)})
+	r := ask(t, g, policy.Gate{Name: "smoke", Command: []string{program}, Timeout: units.Duration(time.Second)})
 	if want := "gate smoke is closed: program gives no answer within 1s: waiting"; r.Open || !r.Unanswered || r.Text != want {
 		t.Errorf("%+v, want %q", r, want)
 	}
@@ -101,7 +101,7 @@ func TestURLGates(t *testing.T) {
 	}))
 	t.Cleanup(srv.Close)
 	g := newGates(t, Prometheus{Address: "http://127.0.0.1:1", Token: "another"})
-	gate := rollout.Gate{Name: "tickets", URL: srv.URL + "/?token=secret"}
+	gate := policy.Gate{Name: "tickets", URL: srv.URL + "/?token=secret"}
 	at := strings.TrimPrefix(srv.URL, "http://")
 	for status, want := range map[int32]string{
 		200: "open: " + at + " answers", 204: "open: ", 302: "closed: " + at + " answers 302: two tickets are open",
@@ -125,10 +125,10 @@ func TestGatesAreAskedOneAtATime(t *testing.T) {
 		var asked atomic.Int32
 		g.web.transport.DialContext = slowly(t, 2*time.Second, &asked)
 		notices, stop := running(t, g.Run)
-		gates := []rollout.Gate{{Name: "a", URL: "http://a/"}, {Name: "b", URL: "http://b/", Timeout: units.Duration(time.Second)}}
+		gates := []policy.Gate{{Name: "a", URL: "http://a/"}, {Name: "b", URL: "http://b/", Timeout: units.Duration(time.Second)}}
 		start := time.Now()
 		for range 3 {
-			g.Ask("chat", gates, rollout.AtStep)
+			g.Ask("chat", gates, policy.AtStep)
 			time.Sleep(300 * time.Millisecond)
 		}
 		if len(g.Readings("chat")) != 0 || asked.Load() != 2 {
@@ -142,7 +142,7 @@ func TestGatesAreAskedOneAtATime(t *testing.T) {
 		if r := g.Readings("chat"); !r["a"].Open || !r["a"].At.Equal(start) || len(notices) != 2 {
 			t.Errorf("%v, %d notices", r, len(notices))
 		}
-		g.Ask("chat", gates, rollout.AtStep)
+		g.Ask("chat", gates, policy.AtStep)
 		synctest.Wait()
 		if r := g.Readings("chat"); !r["a"].Open || !r["a"].At.Equal(start) || asked.Load() != 4 {
 			t.Errorf("while it is asked again the reading stays: %v, asked %d times", r, asked.Load())
@@ -162,9 +162,9 @@ func TestGatesOfAMoment(t *testing.T) {
 		var asked atomic.Int32
 		g.web.transport.DialContext = slowly(t, time.Second, &asked)
 		running(t, g.Run)
-		gates := []rollout.Gate{{Name: "a", URL: "http://a/", At: []rollout.Moment{rollout.AtStart}}, {Name: "b", URL: "http://b/"}}
+		gates := []policy.Gate{{Name: "a", URL: "http://a/", At: []policy.Moment{policy.AtStart}}, {Name: "b", URL: "http://b/"}}
 		start := time.Now()
-		for _, at := range rollout.Moments {
+		for _, at := range policy.Moments {
 			g.Ask("chat", gates, at)
 			time.Sleep(2 * time.Second)
 		}
@@ -181,8 +181,8 @@ func TestReadGates(t *testing.T) {
 		var asked atomic.Int32
 		g.web.transport.DialContext = slowly(t, 2*time.Second, &asked)
 		begun := time.Now()
-		r := g.Read(t.Context(), "chat", []rollout.Gate{
-			{Name: "a", URL: "http://a/", At: []rollout.Moment{rollout.AtSoak}}, {Name: "b", URL: "http://b/", Timeout: units.Duration(time.Second)},
+		r := g.Read(t.Context(), "chat", []policy.Gate{
+			{Name: "a", URL: "http://a/", At: []policy.Moment{policy.AtSoak}}, {Name: "b", URL: "http://b/", Timeout: units.Duration(time.Second)},
 		})
 		if len(r) != 2 || !r["a"].Open || r["b"].Text != "gate b is closed: b gives no answer within 1s" || time.Since(begun) != 2*time.Second {
 			t.Errorf("%v after %s", r, time.Since(begun))
@@ -201,18 +201,18 @@ func TestGatesThatLeaveAreForgotten(t *testing.T) {
 		var asked atomic.Int32
 		g.web.transport.DialContext = slowly(t, time.Second, &asked)
 		_, stop := running(t, g.Run)
-		a, b := rollout.Gate{Name: "a", URL: "http://a/"}, rollout.Gate{Name: "b", URL: "http://b/"}
-		g.Ask("chat", []rollout.Gate{a, b}, rollout.AtStep)
-		g.Ask("feed", []rollout.Gate{a}, rollout.AtStep)
+		a, b := policy.Gate{Name: "a", URL: "http://a/"}, policy.Gate{Name: "b", URL: "http://b/"}
+		g.Ask("chat", []policy.Gate{a, b}, policy.AtStep)
+		g.Ask("feed", []policy.Gate{a}, policy.AtStep)
 		time.Sleep(2 * time.Second)
 		b.URL = "http://another/"
-		g.Ask("chat", []rollout.Gate{b}, rollout.AtStep)
+		g.Ask("chat", []policy.Gate{b}, policy.AtStep)
 		if r := g.Readings("chat"); len(r) != 0 {
 			t.Errorf("%v", r)
 		}
 		synctest.Wait()
 		b.URL = "http://a-third/"
-		g.Ask("chat", []rollout.Gate{b}, rollout.AtStep) // while the other is asked
+		g.Ask("chat", []policy.Gate{b}, policy.AtStep) // while the other is asked
 		time.Sleep(2 * time.Second)
 		if r := g.Readings("chat"); len(r) != 1 || !r["b"].Open || !strings.Contains(r["b"].Text, "a-third") {
 			t.Errorf("%v", r)
@@ -220,7 +220,7 @@ func TestGatesThatLeaveAreForgotten(t *testing.T) {
 		if r := g.Readings("feed"); len(r) != 1 || !r["a"].Open {
 			t.Errorf("another service's: %v", r)
 		}
-		g.Ask("chat", nil, rollout.AtStep)
+		g.Ask("chat", nil, policy.AtStep)
 		if r := g.Readings("chat"); len(r) != 0 {
 			t.Errorf("%v", r)
 		}
@@ -258,14 +258,14 @@ func slowly(t *testing.T, delay time.Duration, asked *atomic.Int32) func(context
 // Commands that run are killed when their gate leaves, and when rolloutd stops.
 func TestGatesEndWithTheirCommands(t *testing.T) {
 	for name, leave := range map[string]func(*Gates, func()){
-		"left":    func(g *Gates, _ func()) { g.Ask("chat", nil, rollout.AtStep) },
+		"left":    func(g *Gates, _ func()) { g.Ask("chat", nil, policy.AtStep) },
 		"stopped": func(_ *Gates, stop func()) { stop() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			pids := filepath.Join(t.TempDir(), "pids")
 			g := newGates(t, Prometheus{})
 			_, stop := running(t, g.Run)
-			g.Ask("chat", []rollout.Gate{{Name: "a", Command: []string{script(t, "echo $$ >"+pids+"; exec sleep 600")}, Timeout: units.Duration(time.Hour)}}, rollout.AtStep)
+			g.Ask("chat", []policy.Gate{{Name: "a", Command: []string{script(t, "echo $$ >"+pids+"; exec sleep 600")}, Timeout: units.Duration(time.Hour)}}, policy.AtStep)
 			until(t, func() string {
 				if data, err := os.ReadFile(pids); err != nil || len(data) == 0 {
 					return "it never ran"

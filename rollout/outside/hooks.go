@@ -11,6 +11,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/internal/level"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/observed"
 )
 
 // mostCalls is how many hooks are called at the same time, over all services.
@@ -34,7 +35,7 @@ type Hooks struct {
 // called is what is wished of one instance, and how that fares.
 type called struct {
 	order *rollout.HookOrder // nil: nothing is wished
-	run   rollout.HookRun    // the newest call; zero before the first
+	run   observed.HookRun   // the newest call; zero before the first
 	busy  bool               // a goroutine calls, or waits for a slot
 }
 
@@ -83,10 +84,10 @@ func (h *Hooks) Call(service discovery.Service, orders map[discovery.InstanceID]
 }
 
 // Runs is the newest call of each instance of the service that had one.
-func (h *Hooks) Runs(service discovery.Service) map[discovery.InstanceID]rollout.HookRun {
+func (h *Hooks) Runs(service discovery.Service) map[discovery.InstanceID]observed.HookRun {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	out := map[discovery.InstanceID]rollout.HookRun{}
+	out := map[discovery.InstanceID]observed.HookRun{}
 	for id, c := range h.services[service] {
 		if c.run.Rollout != "" {
 			out[id] = c.run
@@ -135,7 +136,7 @@ func (h *Hooks) call(ctx context.Context, c *called, notice func()) {
 		return
 	}
 	order := *c.order
-	c.run = rollout.HookRun{Rollout: order.Rollout, Attempt: order.Attempt}
+	c.run = observed.HookRun{Rollout: order.Rollout, Attempt: order.Attempt}
 	h.mu.Unlock()
 
 	begun := time.Now()

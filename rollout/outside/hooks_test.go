@@ -20,13 +20,15 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 type orders = map[discovery.InstanceID]rollout.HookOrder
 
 // order is for an instance, whose id ends in a digit.
-func order(id discovery.InstanceID, attempt int, hook rollout.Hook) rollout.HookOrder {
+func order(id discovery.InstanceID, attempt int, hook policy.Hook) rollout.HookOrder {
 	return rollout.HookOrder{
 		Service: "chat", Instance: id, Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.0." + string(id[len(id)-1:]) + ":9000"),
 		Rollout: "chat-1", Attempt: attempt, Hook: hook,
@@ -41,7 +43,7 @@ func newHooks(t *testing.T) *Hooks {
 }
 
 // ended waits for the end of one attempt.
-func ended(t *testing.T, h *Hooks, id discovery.InstanceID, attempt int) (r rollout.HookRun) {
+func ended(t *testing.T, h *Hooks, id discovery.InstanceID, attempt int) (r observed.HookRun) {
 	t.Helper()
 	until(t, func() string {
 		r = h.Runs("chat")[id]
@@ -56,7 +58,7 @@ func ended(t *testing.T, h *Hooks, id discovery.InstanceID, attempt int) (r roll
 func TestHookCommand(t *testing.T) {
 	t.Setenv("CONSUL_HTTP_TOKEN", "secret")
 	log := filepath.Join(t.TempDir(), "log")
-	hook := rollout.Hook{Command: []string{script(t,
+	hook := policy.Hook{Command: []string{script(t,
 		`echo "$SLUICE_SERVICE $SLUICE_INSTANCE $SLUICE_COLOUR $SLUICE_ADDRESS $SLUICE_ROLLOUT ${CONSUL_HTTP_TOKEN-none} $*" >>`+log+`
 		case $SLUICE_INSTANCE in *2) echo 'no such allocation'; exit 7;; esac`), "--now", "$HOME; `id`"}}
 	h := newHooks(t)
@@ -110,7 +112,7 @@ func TestHookURL(t *testing.T) {
 	t.Cleanup(srv.Close)
 	h := newHooks(t)
 	running(t, h.Run)
-	hook, at := rollout.Hook{URL: srv.URL + "/stop?key=secret"}, strings.TrimPrefix(srv.URL, "http://")
+	hook, at := policy.Hook{URL: srv.URL + "/stop?key=secret"}, strings.TrimPrefix(srv.URL, "http://")
 	for i, c := range []struct {
 		code int32
 		want string
@@ -126,7 +128,7 @@ func TestHookURL(t *testing.T) {
 // A hook that hangs is killed with what it started, and is a failure.
 func TestHookThatHangs(t *testing.T) {
 	pids := filepath.Join(t.TempDir(), "pids")
-	hook := rollout.Hook{Command: []string{script(t, "sleep 600 & echo $! >"+pids+"; echo stopping; wait")}, Timeout: units.Duration(time.Second)}
+	hook := policy.Hook{Command: []string{script(t, "sleep 600 & echo $! >"+pids+"; echo stopping; wait")}, Timeout: units.Duration(time.Second)}
 	h := newHooks(t)
 	running(t, h.Run)
 	h.Call("chat", orders{"chat-b1": order("chat-b1", 1, hook)})
@@ -150,7 +152,7 @@ func TestManyHooks(t *testing.T) {
 		var asked atomic.Int32
 		h.web.transport.DialContext = slowly(t, time.Second, &asked)
 		notices, stop := running(t, h.Run)
-		hook := rollout.Hook{URL: "http://hook/"}
+		hook := policy.Hook{URL: "http://hook/"}
 		call := func(attempt, n int) {
 			all := orders{}
 			for i := range n {
@@ -211,7 +213,7 @@ func TestHooksOfAnotherRollout(t *testing.T) {
 	t.Cleanup(srv.Close)
 	h := newHooks(t)
 	running(t, h.Run)
-	hook := rollout.Hook{URL: srv.URL}
+	hook := policy.Hook{URL: srv.URL}
 	h.Call("chat", orders{"chat-b1": order("chat-b1", 4, hook), "chat-b2": order("chat-b2", 1, hook)})
 	ended(t, h, "chat-b1", 4)
 	ended(t, h, "chat-b2", 1)
@@ -235,7 +237,7 @@ func TestHooksOfAnotherRollout(t *testing.T) {
 // When rolloutd stops, what runs is killed and does not count as called.
 func TestHooksEndWithRolloutd(t *testing.T) {
 	pids := filepath.Join(t.TempDir(), "pids")
-	hook := rollout.Hook{Command: []string{script(t, "echo $$ >"+pids+"; exec sleep 600")}}
+	hook := policy.Hook{Command: []string{script(t, "echo $$ >"+pids+"; exec sleep 600")}}
 	h := newHooks(t)
 	notices, stop := running(t, h.Run)
 	h.Call("chat", orders{"chat-b1": order("chat-b1", 1, hook)})

@@ -6,16 +6,17 @@ import (
 
 	"github.com/prometheus/common/model"
 
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 )
 
-func unanswered(why string) rollout.Reading { return rollout.Reading{Unanswered: true, Text: why} }
+func unanswered(why string) observed.Reading { return observed.Reading{Unanswered: true, Text: why} }
 
 // judge compares an answer with the gate's bounds: there has to be a value, and
 // every one has to be below Below and above Above. Without a value that breaks a
 // bound NaN is no answer. Text is about the value that is farthest out, or nearest
 // to it. Pure.
-func judge(gate rollout.Gate, answer model.Value) rollout.Reading {
+func judge(gate policy.Gate, answer model.Value) observed.Reading {
 	var samples []*model.Sample
 	switch v := answer.(type) {
 	case model.Vector:
@@ -43,7 +44,7 @@ func judge(gate rollout.Gate, answer model.Value) rollout.Reading {
 		}
 	}
 	broken := worst != nil && margin(gate, worst) <= 0
-	r := rollout.Reading{Open: !broken && blank == nil, Unanswered: !broken && blank != nil}
+	r := observed.Reading{Open: !broken && blank == nil, Unanswered: !broken && blank != nil}
 	if r.Unanswered {
 		worst = blank
 	}
@@ -56,7 +57,7 @@ func judge(gate rollout.Gate, answer model.Value) rollout.Reading {
 }
 
 // margin is how far a value is inside the bounds: above 0 where it keeps them.
-func margin(gate rollout.Gate, s *model.Sample) float64 {
+func margin(gate policy.Gate, s *model.Sample) float64 {
 	by, v := math.Inf(1), float64(s.Value)
 	if gate.Below != nil {
 		by = min(by, *gate.Below-v)
@@ -68,7 +69,7 @@ func margin(gate rollout.Gate, s *model.Sample) float64 {
 }
 
 // relation says which bound the value breaks, or that it keeps them.
-func relation(gate rollout.Gate, v float64, of string) string {
+func relation(gate policy.Gate, v float64, of string) string {
 	is := func(how string, bound float64) string {
 		return number(v, bound) + of + " is " + how + " " + number(bound, v)
 	}

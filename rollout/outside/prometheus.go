@@ -15,7 +15,8 @@ import (
 	v1 "github.com/prometheus/client_golang/api/prometheus/v1"
 	"github.com/prometheus/common/model"
 
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 )
 
 // Prometheus is who answers the queries of gates.
@@ -50,7 +51,7 @@ func (p Prometheus) connect(through http.RoundTripper) (v1.API, error) {
 }
 
 // query asks for the values of now. The reading's Text says what was seen.
-func query(ctx context.Context, prometheus v1.API, gate rollout.Gate) rollout.Reading {
+func query(ctx context.Context, prometheus v1.API, gate policy.Gate) observed.Reading {
 	if prometheus == nil {
 		return unanswered("it asks Prometheus, but the configuration does not say where that is; add prometheus: {address: ...}")
 	}

@@ -14,7 +14,8 @@ import (
 
 	"golang.org/x/tools/txtar"
 
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -61,7 +62,7 @@ func newGates(t *testing.T, p Prometheus) *Gates {
 }
 
 // ask asks one gate once.
-func ask(t *testing.T, g *Gates, gate rollout.Gate) rollout.Reading {
+func ask(t *testing.T, g *Gates, gate policy.Gate) observed.Reading {
 	t.Helper()
 	ctx, cancel := within(t.Context(), gate.Within())
 	defer cancel()
@@ -73,32 +74,32 @@ func TestAnswersOfARealPrometheus(t *testing.T) {
 	g := serve(t, recorded(t))
 	for _, c := range []struct {
 		query string
-		gate  rollout.Gate
+		gate  policy.Gate
 		want  string
 	}{
-		{"up", rollout.Gate{Above: new(0.0)}, "open: 1 is above 0"},
-		{"up", rollout.Gate{Above: new(1.0)}, "closed: 1 is not above 1"},
-		{"up", rollout.Gate{Below: new(1.0)}, "closed: 1 is not below 1"},
-		{"up * 0.031", rollout.Gate{Below: new(0.01)}, "closed: 0.031 is not below 0.01"},
-		{"up * 0.031", rollout.Gate{Below: new(0.04)}, "open: 0.031 is below 0.04"},
-		{"up * 0.031", rollout.Gate{Above: new(0.01), Below: new(0.04)}, "open: 0.031 is above 0.01 and below 0.04"},
-		{"up * 0.031", rollout.Gate{Above: new(0.04), Below: new(1.0)}, "closed: 0.031 is not above 0.04"},
-		{"up * 0.031", rollout.Gate{Below: new(0.03100000001)}, "open: 0.031 is below 0.03100000001"},
-		{"scalar(up)", rollout.Gate{Below: new(2.0)}, "open: 1 is below 2"},
-		{"vector(0) / 0", rollout.Gate{Below: new(1.0)}, "closed: NaN is not below 1"},
-		{"vector(0) / 0", rollout.Gate{Above: new(1.0)}, "closed: NaN is not above 1"},
-		{"-1 / vector(0)", rollout.Gate{Below: new(1.0)}, "open: -Inf is below 1"},
-		{"nothing", rollout.Gate{Below: new(1.0)}, "closed: the query has no result"},
-		{paths, rollout.Gate{Below: new(1.0)}, `closed: 3 of {path="/b"} is not below 1`},
-		{paths, rollout.Gate{Below: new(4.0)}, `open: 3 of {path="/b"} is below 4`},
-		{paths, rollout.Gate{Above: new(0.5)}, `closed: 0.5 of {path="/a"} is not above 0.5`},
-		{"up[1m]", rollout.Gate{Below: new(9.0)}, "closed: the query has to answer a vector or a scalar, and does not"},
-		{`"x"`, rollout.Gate{Below: new(9.0)}, `closed: the answer of Prometheus cannot be read: unexpected value type "string"`},
-		{"sum(", rollout.Gate{Below: new(9.0)}, `closed: Prometheus cannot answer the query: invalid parameter "query": 1:5: parse error: unclosed left parenthesis`},
-		{"rate(up[5m])+nofunc(1)", rollout.Gate{Below: new(9.0)}, `closed: Prometheus cannot answer the query: invalid parameter "query": 1:14: parse error: unknown function with name "nofunc"`},
-		{"up offset 1s", rollout.Gate{Below: new(9.0)}, "closed: Prometheus answers: server error: 503: {\"status\":\"error\",\"errorType\":\"timeout\""},
-		{`vector(1) + on() (label_replace(vector(1),"a","1","","") or vector(2))`, rollout.Gate{Below: new(9.0)}, "closed: Prometheus cannot answer the query: found duplicate series for the match group {} on the right hand-side"},
-		{"quantile(2, up)", rollout.Gate{Below: new(9.0)}, "closed: +Inf is not below 9 (Prometheus warns: PromQL warning: quantile value should be between 0 and 1, got 2 (1:10))"},
+		{"up", policy.Gate{Above: new(0.0)}, "open: 1 is above 0"},
+		{"up", policy.Gate{Above: new(1.0)}, "closed: 1 is not above 1"},
+		{"up", policy.Gate{Below: new(1.0)}, "closed: 1 is not below 1"},
+		{"up * 0.031", policy.Gate{Below: new(0.01)}, "closed: 0.031 is not below 0.01"},
+		{"up * 0.031", policy.Gate{Below: new(0.04)}, "open: 0.031 is below 0.04"},
+		{"up * 0.031", policy.Gate{Above: new(0.01), Below: new(0.04)}, "open: 0.031 is above 0.01 and below 0.04"},
+		{"up * 0.031", policy.Gate{Above: new(0.04), Below: new(1.0)}, "closed: 0.031 is not above 0.04"},
+		{"up * 0.031", policy.Gate{Below: new(0.03100000001)}, "open: 0.031 is below 0.03100000001"},
+		{"scalar(up)", policy.Gate{Below: new(2.0)}, "open: 1 is below 2"},
+		{"vector(0) / 0", policy.Gate{Below: new(1.0)}, "closed: NaN is not below 1"},
+		{"vector(0) / 0", policy.Gate{Above: new(1.0)}, "closed: NaN is not above 1"},
+		{"-1 / vector(0)", policy.Gate{Below: new(1.0)}, "open: -Inf is below 1"},
+		{"nothing", policy.Gate{Below: new(1.0)}, "closed: the query has no result"},
+		{paths, policy.Gate{Below: new(1.0)}, `closed: 3 of {path="/b"} is not below 1`},
+		{paths, policy.Gate{Below: new(4.0)}, `open: 3 of {path="/b"} is below 4`},
+		{paths, policy.Gate{Above: new(0.5)}, `closed: 0.5 of {path="/a"} is not above 0.5`},
+		{"up[1m]", policy.Gate{Below: new(9.0)}, "closed: the query has to answer a vector or a scalar, and does not"},
+		{`"x"`, policy.Gate{Below: new(9.0)}, `closed: the answer of Prometheus cannot be read: unexpected value type "string"`},
+		{"sum(", policy.Gate{Below: new(9.0)}, `closed: Prometheus cannot answer the query: invalid parameter "query": 1:5: parse error: unclosed left parenthesis`},
+		{"rate(up[5m])+nofunc(1)", policy.Gate{Below: new(9.0)}, `closed: Prometheus cannot answer the query: invalid parameter "query": 1:14: parse error: unknown function with name "nofunc"`},
+		{"up offset 1s", policy.Gate{Below: new(9.0)}, "closed: Prometheus answers: server error: 503: {\"status\":\"error\",\"errorType\":\"timeout\""},
+		{`vector(1) + on() (label_replace(vector(1),"a","1","","") or vector(2))`, policy.Gate{Below: new(9.0)}, "closed: Prometheus cannot answer the query: found duplicate series for the match group {} on the right hand-side"},
+		{"quantile(2, up)", policy.Gate{Below: new(9.0)}, "closed: +Inf is not below 9 (Prometheus warns: PromQL warning: quantile value should be between 0 and 1, got 2 (1:10))"},
 	} {
 		c.gate.Name, c.gate.Query = "error_rate", c.query
 		r := ask(t, g, c.gate)
@@ -154,7 +155,7 @@ func TestHostileAnswers(t *testing.T) {
 			w.WriteHeader(c.code)
 			_, _ = io.WriteString(w, c.body)
 		}))
-		r := ask(t, g, rollout.Gate{Name: "errors", Query: "up", Below: new(1.0)})
+		r := ask(t, g, policy.Gate{Name: "errors", Query: "up", Below: new(1.0)})
 		if r.Open || !r.Unanswered || !strings.HasPrefix(r.Text, "gate errors is closed: ") || !strings.Contains(r.Text, c.want) || len([]rune(r.Text)) > 400 || strings.ContainsAny(r.Text, "\n\x1b") {
 			t.Errorf("%s: %t %q, want %q", name, r.Open, r.Text, c.want)
 		}
@@ -171,7 +172,7 @@ func TestPrometheusThatDoesNotAnswer(t *testing.T) {
 	t.Cleanup(func() { close(ended) }) // before the server is closed
 	gone := httptest.NewServer(nil)
 	gone.Close()
-	gate := rollout.Gate{Name: "errors", Query: "up", Below: new(1.0), Timeout: units.Duration(50 * time.Millisecond)}
+	gate := policy.Gate{Name: "errors", Query: "up", Below: new(1.0), Timeout: units.Duration(50 * time.Millisecond)}
 	for want, g := range map[string]*Gates{
 		"Prometheus gives no answer within 50ms":             slow,
 		"connect: connection refused":                        newGates(t, Prometheus{Address: gone.URL}),
@@ -199,7 +200,7 @@ func TestPrometheusTokenAndPath(t *testing.T) {
 	}))
 	defer srv.Close()
 	g := newGates(t, Prometheus{Address: srv.URL + "/prom/", Token: "secret"})
-	if r := ask(t, g, rollout.Gate{Name: "a", Query: "up", Below: new(1.0)}); r.Open || !strings.Contains(r.Text, "307") {
+	if r := ask(t, g, policy.Gate{Name: "a", Query: "up", Below: new(1.0)}); r.Open || !strings.Contains(r.Text, "307") {
 		t.Errorf("%+v", r)
 	}
 }
@@ -228,7 +229,7 @@ func FuzzAnswer(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := query(context.Background(), g, rollout.Gate{Query: "up", Below: new(0.5)})
+		r := query(context.Background(), g, policy.Gate{Query: "up", Below: new(0.5)})
 		open, said := r.Open, r.Text
 		if said == "" || !strings.Contains(said, "is below 0.5") && open || open && r.Unanswered {
 			t.Fatalf("%t %q", open, said)

@@ -6,7 +6,8 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 )
 
 const (
@@ -19,10 +20,10 @@ const (
 
 // Read asks the gates now and waits for their answers, which Readings does not show. A
 // gate that has none within its timeout is unanswered.
-func (g *Gates) Read(ctx context.Context, service discovery.Service, gates []rollout.Gate) map[string]rollout.Reading {
+func (g *Gates) Read(ctx context.Context, service discovery.Service, gates []policy.Gate) map[string]observed.Reading {
 	ctx, cancel := within(ctx, readPatience)
 	defer cancel()
-	answers := make([]rollout.Reading, len(gates))
+	answers := make([]observed.Reading, len(gates))
 	var reading sync.WaitGroup
 	for i, gate := range gates {
 		reading.Go(func() {
@@ -37,7 +38,7 @@ func (g *Gates) Read(ctx context.Context, service discovery.Service, gates []rol
 		})
 	}
 	reading.Wait()
-	out := map[string]rollout.Reading{}
+	out := map[string]observed.Reading{}
 	for i, gate := range gates {
 		out[gate.Name] = answers[i]
 	}

@@ -8,13 +8,16 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/policy"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 // loop is the controller, without its goroutines.
 type loop struct {
 	*ground
 	// Policy is what the next promotion starts from.
-	Policy rollout.Policy
+	Policy policy.Policy
 	// Rests is called whenever a look comes to rest; nil is not.
 	Rests func()
 
@@ -24,13 +27,13 @@ type loop struct {
 	talks    *talks
 	promises *promises
 
-	state  rollout.State
-	seen   rollout.Seen // what only the loop itself knows; see adds the rest
-	asking bool         // the gates are being asked
+	state  state.State
+	seen   observed.Seen // what only the loop itself knows; see adds the rest
+	asking bool          // the gates are being asked
 	wish   rollout.Wish
 	reason rollout.Reason
-	since  time.Duration  // when the reason was first given
-	lost   *rollout.State // what was stored when it was lost; nil if it never was
+	since  time.Duration // when the reason was first given
+	lost   *state.State  // what was stored when it was lost; nil if it never was
 }
 
 // Do carries out an operator's command; an error is a *rollout.Refusal.
@@ -58,7 +61,7 @@ func (l *loop) RestartAhead(ahead time.Duration) {
 	l.talks.forget()
 	l.edge.forget()
 	l.asking = false
-	l.seen = rollout.Seen{Watching: l.Now(), Hooks: map[discovery.InstanceID]rollout.HookRun{}}
+	l.seen = observed.Seen{Watching: l.Now(), Hooks: map[discovery.InstanceID]observed.HookRun{}}
 	l.ring()
 }
 
@@ -67,7 +70,7 @@ func (l *loop) Lose() {
 	if !l.state.Unsettled {
 		l.lost = new(l.state)
 	}
-	l.state, l.edge.kept = rollout.NewUnsettled("chat", l.conf.Live), true
+	l.state, l.edge.kept = state.NewUnsettled("chat", l.conf.Live), true
 	l.Restart()
 }
 
@@ -76,14 +79,14 @@ func (l *loop) Lose() {
 func (l *loop) found(live discovery.Colour) {
 	r := l.lost.Rollout
 	switch {
-	case r == nil && live == l.lost.Live, r != nil && r.Phase != rollout.Draining && r.Phase != rollout.Soaking, r != nil && live == r.To:
+	case r == nil && live == l.lost.Live, r != nil && r.Phase != state.Draining && r.Phase != state.Soaking, r != nil && live == r.To:
 		return
 	}
 	l.promises.fault(l.now, "the state was lost and %s is live, but new connections went to %s", live, live.Other())
 }
 
 // Seen is what is seen now; the caller may change it.
-func (l *loop) Seen() rollout.Seen {
+func (l *loop) Seen() observed.Seen {
 	s := l.see()
 	s.Instances, s.Hooks = maps.Clone(s.Instances), maps.Clone(s.Hooks)
 	s.Loads, s.Witnesses = maps.Clone(s.Loads), maps.Clone(s.Witnesses)
@@ -91,7 +94,7 @@ func (l *loop) Seen() rollout.Seen {
 }
 
 // see adds what discovery, the members and the proxies say.
-func (l *loop) see() rollout.Seen {
+func (l *loop) see() observed.Seen {
 	s := l.seen
 	if !l.outside.retired {
 		s.Fleet = l.fleet.shown
@@ -166,14 +169,14 @@ func (l *loop) rest(d rollout.Decision) {
 }
 
 // store keeps the next state. In an exact world it is what is read back.
-func (l *loop) store(next rollout.State) {
+func (l *loop) store(next state.State) {
 	l.state = next
 	if !l.conf.Exact {
 		return
 	}
-	data, err := rollout.EncodeState(next)
+	data, err := state.Encode(next)
 	if err == nil {
-		l.state, err = rollout.DecodeState(data)
+		l.state, err = state.Decode(data)
 	}
 	if err != nil {
 		l.promises.fault(l.now, "a state that cannot be read back: %v\n%s", err, data)
@@ -188,7 +191,7 @@ func (l *loop) because(r rollout.Reason) {
 }
 
 // State is what is stored.
-func (l *loop) State() rollout.State { return l.state }
+func (l *loop) State() state.State { return l.state }
 
 // Reason is why the last look came to rest.
 func (l *loop) Reason() rollout.Reason { return l.reason }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/observed"
 )
 
 // Edge is the proxies, what they are told, and what they see.
@@ -25,8 +26,8 @@ type Edge struct {
 	reported  bool          // loads, in an exact world, too
 	lying     bool          // the proxies' counters say 0, as after a hot restart, whatever the loads say
 	kept      bool          // what the proxies hold is from before rolloutd lost its state
-	loads     map[rollout.Place]rollout.Load
-	witnesses map[discovery.Colour]rollout.Witness
+	loads     map[observed.Place]observed.Load
+	witnesses map[discovery.Colour]observed.Witness
 }
 
 // Proxy is the proxy of that name; one that nobody knew connects now.
@@ -171,10 +172,10 @@ const reporting = time.Second
 func (e *Edge) report() {
 	now := e.Now()
 	var refused [2]uint64
-	loads := make(map[rollout.Place]rollout.Load, len(e.fleet.instances))
+	loads := make(map[observed.Place]observed.Load, len(e.fleet.instances))
 	for _, in := range e.fleet.instances {
-		at := rollout.Place{Colour: discovery.Colours[in.side], Addr: in.Addr}
-		load := rollout.Load{Held: in.total, Admissions: rollout.Admissions{Accepted: in.entered, Refused: in.rejected + in.failed}, At: now}
+		at := observed.Place{Colour: discovery.Colours[in.side], Addr: in.Addr}
+		load := observed.Load{Held: in.total, Admissions: observed.Admissions{Accepted: in.entered, Refused: in.rejected + in.failed}, At: now}
 		refused[in.side] += in.rejected
 		in.failed += in.Errors
 		last := e.loads[at]
@@ -184,7 +185,7 @@ func (e *Edge) report() {
 		loads[at] = load
 	}
 	e.loads = loads
-	e.witnesses = map[discovery.Colour]rollout.Witness{
+	e.witnesses = map[discovery.Colour]observed.Witness{
 		discovery.Blue:  {Active: e.fleet.held[0], At: now, Refused: refused[0]},
 		discovery.Green: {Active: e.fleet.held[1], At: now, ConnectP99: e.fleet.slow, Refused: refused[1]},
 	}
@@ -209,11 +210,11 @@ func (e *Edge) Guard(why string) {
 }
 
 // show has rolloutd see the proxies, and what they report.
-func (e *Edge) show(s *rollout.Seen) {
+func (e *Edge) show(s *observed.Seen) {
 	if e.conf.Exact && e.reported {
 		e.report()
 	}
-	s.Proxies = make([]rollout.Proxy, 0, len(e.proxies))
+	s.Proxies = make([]observed.Proxy, 0, len(e.proxies))
 	for _, p := range e.proxies {
 		if !p.unseen {
 			seen := p.seen(&e.routes)

@@ -5,6 +5,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/observed"
 )
 
 // sicken kills a third of green, for a minute. Within a step nothing may be
@@ -64,12 +65,12 @@ func (w *World) replace() {
 }
 
 func (w *World) closeGate(d time.Duration) {
-	w.Outside.Gate("errors", rollout.Reading{Text: "0.02 is not below 0.01"})
+	w.Outside.Gate("errors", observed.Reading{Text: "0.02 is not below 0.01"})
 	w.standstill(min(d, 30*time.Second))
 	w.after(d, w.openGate)
 }
 
-func (w *World) openGate() { w.Outside.Gate("errors", rollout.Reading{Open: true, Text: "0"}) }
+func (w *World) openGate() { w.Outside.Gate("errors", observed.Reading{Open: true, Text: "0"}) }
 
 func (w *World) command(c rollout.Command) {
 	if _, err := w.Do(c); err != nil {

@@ -10,16 +10,18 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/policy"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // tiny is an exact world of one or more instances a side and one proxy, that lets 10
 // go every 3 s.
 func tiny(blue, green, connections int) *World {
-	policy := rollout.DefaultPolicy()
-	policy.Funnel = units.Funnel{Close: 10, Every: units.Duration(3 * time.Second)}
+	terms := policy.Default()
+	terms.Funnel = units.Funnel{Close: 10, Every: units.Duration(3 * time.Second)}
 	w := New(Config{
-		Blue: blue, Green: green, Connections: connections, Proxies: 1, Exact: true, Policy: policy, Latency: time.Millisecond,
+		Blue: blue, Green: green, Connections: connections, Proxies: 1, Exact: true, Policy: terms, Latency: time.Millisecond,
 		Back: func(*rand.Rand) time.Duration { return 200 * time.Millisecond },
 	})
 	w.Pass(3 * time.Second)
@@ -78,7 +80,7 @@ func TestSightings(t *testing.T) {
 	} {
 		w := tiny(2, 1, 20)
 		promote(t, w)
-		w.Run(time.Minute, func() bool { return w.State().Phase() == rollout.Draining })
+		w.Run(time.Minute, func() bool { return w.State().Phase() == state.Draining })
 		w.Pass(time.Second)
 		in := w.Fleet.Instance("chat-b0001")
 		c.happens(in)
@@ -120,7 +122,7 @@ func TestFaults(t *testing.T) {
 func TestRestart(t *testing.T) {
 	w := tiny(1, 1, 10)
 	promote(t, w)
-	w.Run(time.Minute, func() bool { return w.State().Phase() == rollout.Draining })
+	w.Run(time.Minute, func() bool { return w.State().Phase() == state.Draining })
 	was := w.State().Rollout.ID
 	w.Restart()
 	if s := w.Seen(); len(s.Instances) > 0 || len(s.Fleet.Instances) != 2 || !s.Watching.Equal(w.Now()) || w.State().Rollout.ID != was {
@@ -138,7 +140,7 @@ func TestProxies(t *testing.T) {
 	p.Refuse("no memory")
 	promote(t, w)
 	w.Pass(5 * time.Second)
-	if got := w.Seen().Proxies[0]; got.Confirmed || got.Nack != "no memory" || w.State().Phase() != rollout.Confirming {
+	if got := w.Seen().Proxies[0]; got.Confirmed || got.Nack != "no memory" || w.State().Phase() != state.Confirming {
 		t.Errorf("it refuses, and is seen as %+v in %s", got, w.State().Phase())
 	}
 	p.Leave()

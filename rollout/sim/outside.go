@@ -6,20 +6,22 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 )
 
 // Outside is what stands round the loop: the store, the configuration and the gates.
 type Outside struct {
 	*ground
 	storeDown bool
-	retired   bool                       // the service is not in the configuration
-	gates     map[string]rollout.Reading // what they would answer, by name
+	retired   bool                        // the service is not in the configuration
+	gates     map[string]observed.Reading // what they would answer, by name
 }
 
 // Gate has a gate answer like that from now on.
-func (o *Outside) Gate(name string, answer rollout.Reading) {
+func (o *Outside) Gate(name string, answer observed.Reading) {
 	if o.gates == nil {
-		o.gates = map[string]rollout.Reading{}
+		o.gates = map[string]observed.Reading{}
 	}
 	o.gates[name] = answer
 }
@@ -40,7 +42,7 @@ func (o *Outside) Retire(retired bool) {
 }
 
 // askGates has the policy's gates of the moment answered a little later.
-func (l *loop) askGates(moment rollout.Moment) {
+func (l *loop) askGates(moment policy.Moment) {
 	r := l.state.Rollout
 	if l.asking || r == nil {
 		return
@@ -53,7 +55,7 @@ func (l *loop) askGates(moment rollout.Moment) {
 		}
 		all := maps.Clone(l.seen.Gates)
 		if all == nil {
-			all = map[string]rollout.Reading{}
+			all = map[string]observed.Reading{}
 		}
 		for _, g := range r.Policy.Gates {
 			if answer, ok := l.outside.gates[g.Name]; ok && g.Asked(moment) {
@@ -73,9 +75,9 @@ func (l *loop) callHooks(orders map[discovery.InstanceID]rollout.HookOrder) {
 		if run := runs[key]; run.Rollout == o.Rollout && run.Attempt == o.Attempt {
 			continue
 		}
-		runs[key] = rollout.HookRun{Rollout: o.Rollout, Attempt: o.Attempt}
+		runs[key] = observed.HookRun{Rollout: o.Rollout, Attempt: o.Attempt}
 		l.after(2*time.Second, func() {
-			run := rollout.HookRun{Rollout: o.Rollout, Attempt: o.Attempt, Done: true, At: l.Now()}
+			run := observed.HookRun{Rollout: o.Rollout, Attempt: o.Attempt, Done: true, At: l.Now()}
 			if in := l.fleet.byAddr[o.Addr]; in.Stubborn {
 				run.Err = "exit status 1"
 			} else {

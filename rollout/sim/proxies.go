@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/observed"
 )
 
 // routes is what a proxy is told: the colours' weights, and what each instance is.
@@ -118,8 +118,8 @@ func (p *Proxy) again() {
 }
 
 // seen is the proxy as rolloutd sees it, when that is published.
-func (p *Proxy) seen(now *routes) rollout.Proxy {
-	s := rollout.Proxy{Node: p.node, Addr: p.addr, Routes: !p.alien, Connected: !p.gone, Lost: p.lost, Confirmed: !p.gone && p.heard.version == now.version}
+func (p *Proxy) seen(now *routes) observed.Proxy {
+	s := observed.Proxy{Node: p.node, Addr: p.addr, Routes: !p.alien, Connected: !p.gone, Lost: p.lost, Confirmed: !p.gone && p.heard.version == now.version}
 	s.Routed = !p.alien && p.heard.version > 0 && p.heard.weights == now.weights && (!p.gone || p.edge.turned.Before(p.lost))
 	if p.heard.version != now.version {
 		s.Nack = p.nack

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -44,7 +45,7 @@ type Scenario struct {
 // base is half of the instances each colour, and clients that come back within
 // a few seconds.
 func base(s Size) Config {
-	p := rollout.DefaultPolicy()
+	p := policy.Default()
 	p.Funnel = units.Funnel{Close: s.Connections / 100, Every: units.Duration(every)}
 	return Config{
 		Blue: s.Instances / 2, Green: s.Instances / 2, Connections: s.Connections, Uneven: true, Proxies: 4, Policy: p,

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -84,7 +85,7 @@ var Scenarios = []Scenario{
 	{
 		Name: "staggered", Live: discovery.Green, Shows: []rollout.Code{rollout.BatchSoak},
 		conf: with(func(c *Config) {
-			c.Policy.Stagger = rollout.Stagger{Instances: units.Portion{Share: 1000}, Soak: units.Duration(5 * time.Second)}
+			c.Policy.Stagger = policy.Stagger{Instances: units.Portion{Share: 1000}, Soak: units.Duration(5 * time.Second)}
 		}),
 	},
 	{
@@ -157,7 +158,7 @@ var Scenarios = []Scenario{
 	{
 		Name: "hurry", Live: discovery.Green, Shows: []rollout.Code{rollout.Paused}, Within: 330 * time.Second,
 		conf: with(func(c *Config) {
-			c.Policy.Deadline, c.Policy.Pressure = units.Duration(330*time.Second), rollout.Hurry
+			c.Policy.Deadline, c.Policy.Pressure = units.Duration(330*time.Second), policy.Hurry
 			c.Policy.HurryCap = 2 * c.Policy.Funnel.Close
 		}),
 		play: func(w *World) {
@@ -181,7 +182,7 @@ func inPlace(oneIn, percent int) func(Size) Config {
 		c.Green = s.Instances / oneIn
 		c.Blue = s.Instances - c.Green
 		c.GreenCapacity = c.Connections / c.Blue * percent / 100
-		c.Policy.Stagger = rollout.Stagger{Instances: units.Portion{Share: 500}, InPlace: true}
+		c.Policy.Stagger = policy.Stagger{Instances: units.Portion{Share: 500}, InPlace: true}
 		return c
 	}
 }
@@ -203,6 +204,6 @@ func uniform(most time.Duration) func(*rand.Rand) time.Duration {
 	return func(r *rand.Rand) time.Duration { return time.Duration(r.Int64N(int64(most))) }
 }
 
-func gates() []rollout.Gate {
-	return []rollout.Gate{{Name: "errors", Query: "rate(errors[1m])", Below: new(0.01)}}
+func gates() []policy.Gate {
+	return []policy.Gate{{Name: "errors", Query: "rate(errors[1m])", Below: new(0.01)}}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/observed"
 )
 
 // talk is the loop's talk with the drain endpoint of one member, as the watcher in
@@ -33,7 +34,7 @@ type talks struct {
 	fleet *Fleet
 	with  map[discovery.InstanceID]*talk
 	all   []*talk // the same, in a stable order
-	heard map[discovery.InstanceID]rollout.Sighting
+	heard map[discovery.InstanceID]observed.Sighting
 }
 
 // forget ends all talks.
@@ -41,7 +42,7 @@ func (a *talks) forget() {
 	for _, t := range a.all {
 		t.over = true
 	}
-	a.with, a.all, a.heard = map[discovery.InstanceID]*talk{}, nil, map[discovery.InstanceID]rollout.Sighting{}
+	a.with, a.all, a.heard = map[discovery.InstanceID]*talk{}, nil, map[discovery.InstanceID]observed.Sighting{}
 }
 
 // assign replaces the whole map of what the members are told.

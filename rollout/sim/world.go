@@ -15,7 +15,8 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/policy"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 // Epoch is when a simulation begins.
@@ -42,7 +43,7 @@ type Config struct {
 	GreenCapacity int
 	// Limit is the most connections that a green instance admits; 0 is no limit.
 	Limit  int
-	Policy rollout.Policy
+	Policy policy.Policy
 	// Back draws how long an evicted client takes to come back.
 	Back func(*rand.Rand) time.Duration
 	// Never is the share of evicted clients that do not come back, 0 to 1.
@@ -90,7 +91,7 @@ func New(conf Config) *World {
 	w := &World{
 		ground: g, Fleet: fleet, Edge: edge, Crowd: crowd, Outside: outside, promises: p,
 		loop: &loop{
-			ground: g, Policy: conf.Policy, state: rollout.NewState("chat", conf.Live),
+			ground: g, Policy: conf.Policy, state: state.New("chat", conf.Live),
 			fleet: fleet, edge: edge, outside: outside, promises: p, talks: &talks{ground: g, fleet: fleet},
 		},
 	}

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -124,7 +124,7 @@ func (r *reading) checkUnique(key, value string, seen map[string]string) bool {
 	return true
 }
 
-func (r *reading) checkPolicy(key string, p rollout.Policy) {
+func (r *reading) checkPolicy(key string, p policy.Policy) {
 	bad := p.Check()
 	if bad["funnel"] != nil {
 		delete(bad, "funnel")

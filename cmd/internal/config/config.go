@@ -7,7 +7,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy/edge"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 )
 
 // Config is one configuration that passed every check. Relative paths in the
@@ -140,9 +140,9 @@ type Service struct {
 	Live discovery.Colour `yaml:"live"`
 	// ConsulService is its name in Consul. Default: Name.
 	ConsulService string `yaml:"consul_service"`
-	// Policy is how it is promoted. Left-out keys have rollout.DefaultPolicy.
+	// Policy is how it is promoted. Left-out keys have policy.Default.
 	// funnel may also be written as 500/3s.
-	Policy rollout.Policy `yaml:"policy"`
+	Policy policy.Policy `yaml:"policy"`
 }
 
 // Edge is the part of the configuration that Envoy hears of.

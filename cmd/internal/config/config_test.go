@@ -15,7 +15,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy/edge"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -32,7 +32,7 @@ func TestSmall(t *testing.T) {
 	if c.XDS.Listen.String() != "127.0.0.1:18000" || c.API.Listen.String() != "127.0.0.1:18001" || c.API.Token != "" {
 		t.Errorf("xds %v, api %+v", c.XDS.Listen, c.API)
 	}
-	want := Service{Service: edge.Service{Name: "chat", Listener: "web", Protocol: edge.HTTP, Prefix: "/"}, Live: discovery.Blue, ConsulService: "chat", Policy: rollout.DefaultPolicy()}
+	want := Service{Service: edge.Service{Name: "chat", Listener: "web", Protocol: edge.HTTP, Prefix: "/"}, Live: discovery.Blue, ConsulService: "chat", Policy: policy.Default()}
 	want.Policy.Funnel = units.Funnel{Close: 100, Every: units.Duration(3 * time.Second)}
 	got := c.Services[0]
 	if len(got.Domains) != 1 || got.Domains[0] != "*" {
@@ -69,28 +69,28 @@ func TestFull(t *testing.T) {
 	if tls := c.Listeners[0].TLS; tls == nil || tls.Certificate != "/etc/ssl/web.pem" || tls.Key != "/etc/ssl/web.key" {
 		t.Errorf("tls %+v", tls)
 	}
-	calm := rollout.Policy{
+	calm := policy.Policy{
 		Funnel: units.Funnel{Close: 1000, Every: units.Duration(3 * time.Second)},
 		Grace:  units.Duration(30 * time.Second), Canary: 500, Soak: units.Duration(2 * time.Minute), ReturnTimeout: units.Duration(90 * time.Second),
 		Window: 3000, Capacity: 20_000, Headroom: 9000, Slow: units.Duration(500 * time.Millisecond), Order: "oldest",
-		Stagger:  rollout.Stagger{Instances: units.Portion{Share: 2500}, Soak: units.Duration(time.Minute), First: []string{"chat-b1"}},
-		Deadline: units.Duration(time.Hour), Pressure: rollout.Hurry, HurryCap: 2000, KillAfter: units.Duration(2 * time.Hour),
-		Gates: []rollout.Gate{
+		Stagger:  policy.Stagger{Instances: units.Portion{Share: 2500}, Soak: units.Duration(time.Minute), First: []string{"chat-b1"}},
+		Deadline: units.Duration(time.Hour), Pressure: policy.Hurry, HurryCap: 2000, KillAfter: units.Duration(2 * time.Hour),
+		Gates: []policy.Gate{
 			{Name: "errors", Query: "rate(errors[1m])", Below: new(0.01), Timeout: units.Duration(2 * time.Second)},
 			{Name: "saturation", Query: "min(idle_ratio)", Above: new(0.2)},
 			{Name: "on-call", Command: []string{"/usr/local/bin/on-call", "--awake"}},
-			{Name: "status-page", URL: "https://status.example.com/ok", At: []rollout.Moment{rollout.AtStart, rollout.AtSoak}},
+			{Name: "status-page", URL: "https://status.example.com/ok", At: []policy.Moment{policy.AtStart, policy.AtSoak}},
 		},
 		AbortAfter: units.Duration(5 * time.Minute),
-		Hook:       &rollout.Hook{Command: []string{"/usr/local/bin/stop-instance"}, Timeout: units.Duration(90 * time.Second)},
+		Hook:       &policy.Hook{Command: []string{"/usr/local/bin/stop-instance"}, Timeout: units.Duration(90 * time.Second)},
 	}
-	seven := rollout.DefaultPolicy()
+	seven := policy.Default()
 	seven.Funnel.Close = 7
 	for i, want := range []Service{
 		{Service: edge.Service{Name: "chat", Listener: "web", Protocol: edge.HTTP, Domains: []string{"chat.example.com", "*.chat.example.com"}, Prefix: "/socket"}, Live: discovery.Green, ConsulService: "chat-v2", Policy: calm},
 		{Service: edge.Service{Name: "feed", Listener: "web", Protocol: edge.HTTP, Domains: []string{"chat.example.com"}, Prefix: "/feed", HTTP2: true, StormGuard: 500}, Live: discovery.Blue, ConsulService: "feed", Policy: calm},
 		{Service: edge.Service{Name: "rest", Listener: "web6", Protocol: edge.HTTP, Domains: []string{"*"}, Prefix: "/"}, Live: discovery.Blue, ConsulService: "rest", Policy: seven},
-		{Service: edge.Service{Name: "broker", Listener: "mqtt", Protocol: edge.TCP}, Live: discovery.Blue, ConsulService: "broker", Policy: rollout.DefaultPolicy()},
+		{Service: edge.Service{Name: "broker", Listener: "mqtt", Protocol: edge.TCP}, Live: discovery.Blue, ConsulService: "broker", Policy: policy.Default()},
 	} {
 		if got := c.Services[i]; !sameService(got, want) {
 			t.Errorf("got %+v\nwant %+v", got, want)
@@ -109,7 +109,7 @@ func TestFullHasEveryKey(t *testing.T) {
 	}
 	for prefix, of := range map[string]reflect.Type{
 		"discovery.consul": reflect.TypeFor[Consul](), "xds": reflect.TypeFor[XDS](), "api": reflect.TypeFor[API](), "drain": reflect.TypeFor[Drain](),
-		"listeners": reflect.TypeFor[edge.Listener](), "services": reflect.TypeFor[Service](), "services[0].policy": reflect.TypeFor[rollout.Policy](),
+		"listeners": reflect.TypeFor[edge.Listener](), "services": reflect.TypeFor[Service](), "services[0].policy": reflect.TypeFor[policy.Policy](),
 	} {
 		for _, name := range keys(of) {
 			given := func(key string) bool { return strings.HasPrefix(key, prefix) && strings.HasSuffix(key, "."+name) }

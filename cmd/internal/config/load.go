@@ -20,7 +20,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/internal/secret"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 )
 
 const mostConfig = 1 << 20 // bytes of a configuration, and of a file that it names
@@ -103,7 +103,7 @@ func (s *StateConsul) defaults() { s.Prefix = "sluice" }
 func (s *Service) defaults() {
 	s.Protocol = edge.HTTP
 	s.Live = discovery.Blue
-	s.Policy = rollout.DefaultPolicy()
+	s.Policy = policy.Default()
 }
 
 // complete fills in the defaults that depend on other keys, and joins relative

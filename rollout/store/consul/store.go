@@ -14,7 +14,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 // Options say which Consul to use, and where in it.
@@ -60,7 +60,7 @@ func New(o Options) (*Store, error) {
 // Load returns every stored state, read consistently. A key that does not hold
 // exactly a state of the service it is named for is an error that names it; it
 // is never overwritten.
-func (s *Store) Load(ctx context.Context) (map[discovery.Service]rollout.Stored, error) {
+func (s *Store) Load(ctx context.Context) (map[discovery.Service]state.Stored, error) {
 	q := (&api.QueryOptions{RequireConsistent: true, Token: s.token()}).WithContext(ctx)
 	pairs, meta, err := s.client.KV().List(s.prefix, q)
 	if err != nil {
@@ -70,13 +70,13 @@ func (s *Store) Load(ctx context.Context) (map[discovery.Service]rollout.Stored,
 	if meta.ResultsFilteredByACLs {
 		return nil, fmt.Errorf("read the states under Consul key %s: the token may not see all of them; give it key_prefix %q write", s.prefix, s.prefix)
 	}
-	all := map[discovery.Service]rollout.Stored{}
+	all := map[discovery.Service]state.Stored{}
 	for _, p := range pairs {
 		service, data, err := s.decode(p)
 		if err != nil {
 			return nil, fmt.Errorf("state in Consul key %s cannot be used: %w", p.Key, err)
 		}
-		all[service] = rollout.Stored{Data: data, Version: strconv.FormatUint(p.ModifyIndex, 10)}
+		all[service] = state.Stored{Data: data, Version: strconv.FormatUint(p.ModifyIndex, 10)}
 	}
 	return all, nil
 }
@@ -91,17 +91,17 @@ func (s *Store) decode(p *api.KVPair) (discovery.Service, []byte, error) {
 	if err != nil {
 		return "", nil, fmt.Errorf("%w; restore it from a backup, or delete it to start its service anew on the configured live colour", err)
 	}
-	_, err = rollout.DecodeStateOf(service, data)
+	_, err = state.DecodeOf(service, data)
 	return service, data, err
 }
 
 // Replace stores next if the key still is what old says. When it returns without
 // an error next is committed; after rollout.ErrConflict nothing was written.
 // After any other error, a timeout above all, either may be stored.
-func (s *Store) Replace(ctx context.Context, service discovery.Service, old rollout.Stored, next []byte) (rollout.Stored, error) {
+func (s *Store) Replace(ctx context.Context, service discovery.Service, old state.Stored, next []byte) (state.Stored, error) {
 	key := s.key(service)
-	fail := func(err error) (rollout.Stored, error) {
-		return rollout.Stored{}, fmt.Errorf("store Consul key %s: %w", key, err)
+	fail := func(err error) (state.Stored, error) {
+		return state.Stored{}, fmt.Errorf("store Consul key %s: %w", key, err)
 	}
 	if service == "" {
 		return fail(errors.New("a state needs the name of its service"))
@@ -128,14 +128,14 @@ func (s *Store) Replace(ctx context.Context, service discovery.Service, old roll
 	case len(answer.Results) != 1 || answer.Results[0].KV == nil:
 		return fail(errors.New("the answer names no version"))
 	}
-	return rollout.Stored{Data: next, Version: strconv.FormatUint(answer.Results[0].KV.ModifyIndex, 10)}, nil
+	return state.Stored{Data: next, Version: strconv.FormatUint(answer.Results[0].KV.ModifyIndex, 10)}, nil
 }
 
 // refused says why a transaction was rolled back. Consul has no code for a lost
 // race, only this text.
 func refused(errs api.TxnErrors) error {
 	if len(errs) == 1 && strings.HasSuffix(errs[0].What, "index is stale") {
-		return rollout.ErrConflict
+		return state.ErrConflict
 	}
 	var all []error
 	for _, e := range errs {

@@ -16,7 +16,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
@@ -26,29 +26,29 @@ func TestStore(t *testing.T) {
 	if all := load(t, s); len(all) != 0 {
 		t.Fatalf("an empty Consul has %d states", len(all))
 	}
-	first := replace(t, s, "chat", rollout.Stored{}, state(t, "chat", 1))
-	second := replace(t, s, "chat", first, state(t, "chat", 2))
-	replace(t, s, "a/b", rollout.Stored{}, state(t, "a/b", 7))
+	first := replace(t, s, "chat", state.Stored{}, encoded(t, "chat", 1))
+	second := replace(t, s, "chat", first, encoded(t, "chat", 2))
+	replace(t, s, "a/b", state.Stored{}, encoded(t, "a/b", 7))
 
 	again := store(t, options)
 	all := load(t, again)
 	if len(all) != 2 || all["chat"].Version != second.Version || string(all["chat"].Data) != string(second.Data) {
 		t.Fatalf("got %v", all)
 	}
-	for name, old := range map[string]rollout.Stored{"nothing": {}, "an older one": first} {
-		if _, err := again.Replace(t.Context(), "chat", old, state(t, "chat", 3)); !errors.Is(err, rollout.ErrConflict) {
+	for name, old := range map[string]state.Stored{"nothing": {}, "an older one": first} {
+		if _, err := again.Replace(t.Context(), "chat", old, encoded(t, "chat", 3)); !errors.Is(err, state.ErrConflict) {
 			t.Errorf("with %s: got %v; want a conflict", name, err)
 		}
 	}
-	if _, err := again.Replace(t.Context(), "feed", second, state(t, "feed", 1)); !errors.Is(err, rollout.ErrConflict) {
+	if _, err := again.Replace(t.Context(), "feed", second, encoded(t, "feed", 1)); !errors.Is(err, state.ErrConflict) {
 		t.Errorf("a key that is not there: got %v; want a conflict", err)
 	}
-	replace(t, again, "chat", second, state(t, "chat", 3))
+	replace(t, again, "chat", second, encoded(t, "chat", 3))
 
 	t.Run("other prefix", func(t *testing.T) {
 		options.Prefix = "other/place"
 		other := store(t, options)
-		replace(t, other, "chat", rollout.Stored{}, state(t, "chat", 1))
+		replace(t, other, "chat", state.Stored{}, encoded(t, "chat", 1))
 		if all := load(t, other); len(all) != 1 {
 			t.Errorf("got %d states", len(all))
 		}
@@ -59,27 +59,27 @@ func TestStore(t *testing.T) {
 	t.Run("ended context", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := s.Replace(ctx, "late", rollout.Stored{}, state(t, "late", 1)); !errors.Is(err, context.Canceled) {
+		if _, err := s.Replace(ctx, "late", state.Stored{}, encoded(t, "late", 1)); !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)
 		}
 	})
 }
 
 func oneOfManyWins(t *testing.T, s *Store) {
-	var old rollout.Stored
+	var old state.Stored
 	for round := range 5 {
 		var wins atomic.Int32
-		var winner atomic.Pointer[rollout.Stored]
+		var winner atomic.Pointer[state.Stored]
 		var all sync.WaitGroup
 		for racer := range 8 {
-			next := state(t, "race", uint64(100*round+racer+1))
+			next := encoded(t, "race", uint64(100*round+racer+1))
 			all.Go(func() {
 				got, err := s.Replace(t.Context(), "race", old, next)
 				switch {
 				case err == nil:
 					wins.Add(1)
 					winner.Store(&got)
-				case !errors.Is(err, rollout.ErrConflict):
+				case !errors.Is(err, state.ErrConflict):
 					t.Error(err)
 				}
 			})
@@ -93,24 +93,24 @@ func oneOfManyWins(t *testing.T, s *Store) {
 }
 
 func largeValues(t *testing.T, s *Store) {
-	fleet := rollout.NewState("large", discovery.Blue)
+	fleet := state.New("large", discovery.Blue)
 	for i := range 5000 {
 		id := discovery.InstanceID(fmt.Sprintf("large-%d-%x", i, rand.Uint64()))
-		fleet.Members[id] = rollout.Member{Identity: rollout.Identity{ID: id, Colour: discovery.Blue, Drain: fmt.Sprintf("http://10.0.%d.%d:9002", i/250, i%250)}}
+		fleet.Members[id] = state.Member{Identity: state.Identity{ID: id, Colour: discovery.Blue, Drain: fmt.Sprintf("http://10.0.%d.%d:9002", i/250, i%250)}}
 	}
-	data, err := rollout.EncodeState(fleet)
+	data, err := state.Encode(fleet)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("5000 members: %d bytes", len(data))
-	stored := replace(t, s, "large", rollout.Stored{}, data)
+	stored := replace(t, s, "large", state.Stored{}, data)
 	if got := load(t, s)["large"]; string(got.Data) != string(data) || got.Version != stored.Version {
 		t.Errorf("what was stored is not what is read: %d of %d bytes", len(got.Data), len(data))
 	}
 
 	noise := make([]byte, mostStored-1000) // gzip makes it a little larger
 	fill(noise)
-	if _, err := s.Replace(t.Context(), "noise", rollout.Stored{}, noise); err != nil {
+	if _, err := s.Replace(t.Context(), "noise", state.Stored{}, noise); err != nil {
 		t.Errorf("just below the limit: %v", err)
 	}
 	if _, err := s.client.KV().Delete(s.key("noise"), nil); err != nil {
@@ -118,7 +118,7 @@ func largeValues(t *testing.T, s *Store) {
 	}
 	over := make([]byte, mostStored+1)
 	fill(over)
-	if _, err := s.Replace(t.Context(), "noise", rollout.Stored{}, over); err == nil || !strings.Contains(err.Error(), "even when compressed") {
+	if _, err := s.Replace(t.Context(), "noise", state.Stored{}, over); err == nil || !strings.Contains(err.Error(), "even when compressed") {
 		t.Errorf("above the limit: got %v", err)
 	}
 }
@@ -129,7 +129,7 @@ func fill(b []byte) {
 }
 
 func unusableValues(t *testing.T, s *Store) {
-	good := string(state(t, "chat", 1))
+	good := string(encoded(t, "chat", 1))
 	for name, test := range map[string]struct{ key, value, want string }{
 		"cut short":     {"bad", good[:20], "restore it from a backup"},
 		"empty":         {"bad", "", "restore it from a backup"},
@@ -173,7 +173,7 @@ func store(t *testing.T, o Options) *Store {
 	return s
 }
 
-func load(t *testing.T, s *Store) map[discovery.Service]rollout.Stored {
+func load(t *testing.T, s *Store) map[discovery.Service]state.Stored {
 	t.Helper()
 	all, err := s.Load(t.Context())
 	if err != nil {
@@ -182,7 +182,7 @@ func load(t *testing.T, s *Store) map[discovery.Service]rollout.Stored {
 	return all
 }
 
-func replace(t *testing.T, s *Store, service discovery.Service, old rollout.Stored, next []byte) rollout.Stored {
+func replace(t *testing.T, s *Store, service discovery.Service, old state.Stored, next []byte) state.Stored {
 	t.Helper()
 	got, err := s.Replace(t.Context(), service, old, next)
 	if err != nil {
@@ -194,11 +194,11 @@ func replace(t *testing.T, s *Store, service discovery.Service, old rollout.Stor
 	return got
 }
 
-func state(t *testing.T, service discovery.Service, epoch uint64) []byte {
+func encoded(t *testing.T, service discovery.Service, epoch uint64) []byte {
 	t.Helper()
-	s := rollout.NewState(service, discovery.Blue)
+	s := state.New(service, discovery.Blue)
 	s.Epoch = epoch
-	data, err := rollout.EncodeState(s)
+	data, err := state.Encode(s)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
@@ -22,13 +22,13 @@ func TestTokens(t *testing.T) {
 	const root = "6e5e1a55-0d5c-4b7a-9d4c-7d3c7e8a9b10"
 	address := guardedAgent(t, root)
 	admin := store(t, Options{Address: address, Token: root})
-	first := replace(t, admin, "chat", rollout.Stored{}, state(t, "chat", 1))
+	first := replace(t, admin, "chat", state.Stored{}, encoded(t, "chat", 1))
 
 	mayWrite := store(t, Options{Address: address, Token: token(t, admin.client, `key_prefix "sluice/" { policy = "write" }`)})
 	if all := load(t, mayWrite); len(all) != 1 {
 		t.Errorf("got %d states", len(all))
 	}
-	replace(t, mayWrite, "chat", first, state(t, "chat", 2))
+	replace(t, mayWrite, "chat", first, encoded(t, "chat", 2))
 
 	for name, rules := range map[string]string{
 		"elsewhere":    `key_prefix "other/" { policy = "write" }`,
@@ -39,8 +39,8 @@ func TestTokens(t *testing.T) {
 			if all, err := s.Load(t.Context()); err == nil || !strings.Contains(err.Error(), "sluice/state/") {
 				t.Errorf("load: got %d states, %v", len(all), err)
 			}
-			_, err := s.Replace(t.Context(), "chat", first, state(t, "chat", 3))
-			if err == nil || errors.Is(err, rollout.ErrConflict) || !strings.Contains(err.Error(), "store Consul key sluice/state/chat: ") {
+			_, err := s.Replace(t.Context(), "chat", first, encoded(t, "chat", 3))
+			if err == nil || errors.Is(err, state.ErrConflict) || !strings.Contains(err.Error(), "store Consul key sluice/state/chat: ") {
 				t.Errorf("replace: got %v", err)
 			}
 			t.Log(err)

@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 // holdEnv makes this test binary a process that opens the folder and holds it
@@ -30,9 +30,9 @@ func hold(dir string) {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	data, err := rollout.EncodeState(rollout.NewState("chat", "blue"))
+	data, err := state.Encode(state.New("chat", "blue"))
 	if err == nil {
-		_, err = s.Replace(context.Background(), "chat", rollout.Stored{}, data)
+		_, err = s.Replace(context.Background(), "chat", state.Stored{}, data)
 	}
 	if err != nil {
 		fmt.Println(err)

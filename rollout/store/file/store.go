@@ -17,7 +17,7 @@ import (
 	"sync"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 // suffix ends the name of every state file. What else lies in the folder is left
@@ -85,12 +85,12 @@ func (s *Store) sweep() error {
 
 // Load returns every stored state. A file that is not exactly a state of the
 // service it is named for is an error that names it; it is never overwritten.
-func (s *Store) Load(ctx context.Context) (map[discovery.Service]rollout.Stored, error) {
+func (s *Store) Load(ctx context.Context) (map[discovery.Service]state.Stored, error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return nil, fmt.Errorf("state folder %s: %w", s.dir, err)
 	}
-	all := map[discovery.Service]rollout.Stored{}
+	all := map[discovery.Service]state.Stored{}
 	for _, e := range entries {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
@@ -105,7 +105,7 @@ func (s *Store) Load(ctx context.Context) (map[discovery.Service]rollout.Stored,
 		}
 		service, err := serviceOf(e.Name())
 		if err == nil {
-			_, err = rollout.DecodeStateOf(service, data)
+			_, err = state.DecodeOf(service, data)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("state file %s cannot be used: %w", path, err)
@@ -117,11 +117,11 @@ func (s *Store) Load(ctx context.Context) (map[discovery.Service]rollout.Stored,
 
 // Replace stores next if the file still is what old says. When it returns
 // without an error next is on disk and survives a power cut; after
-// rollout.ErrConflict nothing was written. After any other error either old or
+// state.ErrConflict nothing was written. After any other error either old or
 // next is stored.
-func (s *Store) Replace(ctx context.Context, service discovery.Service, old rollout.Stored, next []byte) (rollout.Stored, error) {
+func (s *Store) Replace(ctx context.Context, service discovery.Service, old state.Stored, next []byte) (state.Stored, error) {
 	if service == "" {
-		return rollout.Stored{}, errors.New("a state needs the name of its service")
+		return state.Stored{}, errors.New("a state needs the name of its service")
 	}
 	path := filepath.Join(s.dir, fileName(service))
 	turn, spare := s.turn(service), ""
@@ -129,7 +129,7 @@ func (s *Store) Replace(ctx context.Context, service discovery.Service, old roll
 	case turn <- struct{}{}:
 		defer func() { <-turn }()
 	case <-ctx.Done():
-		return rollout.Stored{}, context.Cause(ctx)
+		return state.Stored{}, context.Cause(ctx)
 	}
 	select {
 	case spare = <-s.disk:
@@ -137,21 +137,21 @@ func (s *Store) Replace(ctx context.Context, service discovery.Service, old roll
 	case <-ctx.Done():
 	}
 	if ctx.Err() != nil {
-		return rollout.Stored{}, context.Cause(ctx)
+		return state.Stored{}, context.Cause(ctx)
 	}
-	var now rollout.Stored
+	var now state.Stored
 	data, err := os.ReadFile(path)
 	switch {
 	case err == nil:
 		now = stored(data)
 	case !errors.Is(err, fs.ErrNotExist):
-		return rollout.Stored{}, fmt.Errorf("store state of %s: %w", service, err)
+		return state.Stored{}, fmt.Errorf("store state of %s: %w", service, err)
 	}
 	if now.Version != old.Version {
-		return rollout.Stored{}, fmt.Errorf("state file %s: %w", path, rollout.ErrConflict)
+		return state.Stored{}, fmt.Errorf("state file %s: %w", path, state.ErrConflict)
 	}
 	if err := write(path, spare, next); err != nil {
-		return rollout.Stored{}, fmt.Errorf("store state of %s: %w; nothing is done before it can be stored", service, err)
+		return state.Stored{}, fmt.Errorf("store state of %s: %w; nothing is done before it can be stored", service, err)
 	}
 	return stored(next), nil
 }
@@ -185,9 +185,9 @@ func syncFolder(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-func stored(data []byte) rollout.Stored {
+func stored(data []byte) state.Stored {
 	sum := sha256.Sum256(data)
-	return rollout.Stored{Data: data, Version: hex.EncodeToString(sum[:])}
+	return state.Stored{Data: data, Version: hex.EncodeToString(sum[:])}
 }
 
 // fileName is reversible and stays within the folder whatever the service is

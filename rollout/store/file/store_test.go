@@ -14,16 +14,16 @@ import (
 	"testing"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 func TestReplaceAndLoad(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new", "state")
 	s := open(t, dir)
-	first := replace(t, s, "chat", rollout.Stored{}, state(t, "chat", 1))
-	second := replace(t, s, "chat", first, state(t, "chat", 2))
+	first := replace(t, s, "chat", state.Stored{}, encoded(t, "chat", 1))
+	second := replace(t, s, "chat", first, encoded(t, "chat", 2))
 	for _, odd := range []discovery.Service{"a/b", "..", ".", "ö %", "a.json"} {
-		replace(t, s, odd, rollout.Stored{}, state(t, odd, 7))
+		replace(t, s, odd, state.Stored{}, encoded(t, odd, 7))
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -39,39 +39,39 @@ func TestReplaceAndLoad(t *testing.T) {
 
 func TestReplaceNeedsWhatIsStored(t *testing.T) {
 	s := open(t, t.TempDir())
-	first := replace(t, s, "chat", rollout.Stored{}, state(t, "chat", 1))
-	second := replace(t, s, "chat", first, state(t, "chat", 2))
-	for name, old := range map[string]rollout.Stored{"nothing": {}, "an older one": first, "another": {Version: "x"}} {
-		if _, err := s.Replace(t.Context(), "chat", old, state(t, "chat", 3)); !errors.Is(err, rollout.ErrConflict) {
+	first := replace(t, s, "chat", state.Stored{}, encoded(t, "chat", 1))
+	second := replace(t, s, "chat", first, encoded(t, "chat", 2))
+	for name, old := range map[string]state.Stored{"nothing": {}, "an older one": first, "another": {Version: "x"}} {
+		if _, err := s.Replace(t.Context(), "chat", old, encoded(t, "chat", 3)); !errors.Is(err, state.ErrConflict) {
 			t.Errorf("with %s: got %v; want a conflict", name, err)
 		}
 	}
-	if _, err := s.Replace(t.Context(), "feed", second, state(t, "feed", 1)); !errors.Is(err, rollout.ErrConflict) {
+	if _, err := s.Replace(t.Context(), "feed", second, encoded(t, "feed", 1)); !errors.Is(err, state.ErrConflict) {
 		t.Errorf("for a service of which nothing is stored: got %v; want a conflict", err)
 	}
 	// What another hand wrote is read before it would be replaced.
-	plant(t, s, "chat.json", state(t, "chat", 9))
-	if _, err := s.Replace(t.Context(), "chat", second, state(t, "chat", 3)); !errors.Is(err, rollout.ErrConflict) {
+	plant(t, s, "chat.json", encoded(t, "chat", 9))
+	if _, err := s.Replace(t.Context(), "chat", second, encoded(t, "chat", 3)); !errors.Is(err, state.ErrConflict) {
 		t.Errorf("after a change from outside: got %v; want a conflict", err)
 	}
 }
 
 func TestOneOfManyReplacesWins(t *testing.T) {
 	s := open(t, t.TempDir())
-	old := rollout.Stored{}
+	old := state.Stored{}
 	for round := range 20 {
 		var wins atomic.Int32
-		var winner atomic.Pointer[rollout.Stored]
+		var winner atomic.Pointer[state.Stored]
 		var all sync.WaitGroup
 		for racer := range 8 {
-			next := state(t, "chat", uint64(100*round+racer+1))
+			next := encoded(t, "chat", uint64(100*round+racer+1))
 			all.Go(func() {
 				got, err := s.Replace(t.Context(), "chat", old, next)
 				switch {
 				case err == nil:
 					wins.Add(1)
 					winner.Store(&got)
-				case !errors.Is(err, rollout.ErrConflict):
+				case !errors.Is(err, state.ErrConflict):
 					t.Error(err)
 				}
 			})
@@ -90,8 +90,8 @@ func TestOneOfManyReplacesWins(t *testing.T) {
 func TestHalfWrittenFilesAreNoStates(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
-	replace(t, s, "chat", rollout.Stored{}, state(t, "chat", 1))
-	plant(t, s, ".chat.json123456", state(t, "chat", 2)[:20])
+	replace(t, s, "chat", state.Stored{}, encoded(t, "chat", 1))
+	plant(t, s, ".chat.json123456", encoded(t, "chat", 2)[:20])
 	others := []string{"README", ".#chat.json", ".chat.json.swp"}
 	for _, name := range others {
 		plant(t, s, name, []byte("not ours"))
@@ -116,7 +116,7 @@ func TestHalfWrittenFilesAreNoStates(t *testing.T) {
 func TestWhoReadsAStateReadsItWhole(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
-	first := replace(t, s, "chat", rollout.Stored{}, state(t, "chat", 1))
+	first := replace(t, s, "chat", state.Stored{}, encoded(t, "chat", 1))
 	backup, err := os.Open(filepath.Join(dir, "chat.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -124,7 +124,7 @@ func TestWhoReadsAStateReadsItWhole(t *testing.T) {
 	defer backup.Close()
 	now := first
 	for i := range 5 * writers {
-		now = replace(t, s, "chat", now, state(t, "chat", uint64(i+2)))
+		now = replace(t, s, "chat", now, encoded(t, "chat", uint64(i+2)))
 	}
 	got, err := io.ReadAll(backup)
 	if err != nil || string(got) != string(first.Data) {
@@ -137,7 +137,7 @@ func TestWhoReadsAStateReadsItWhole(t *testing.T) {
 }
 
 func TestUnusableFilesStopTheStart(t *testing.T) {
-	good := state(t, "chat", 1)
+	good := encoded(t, "chat", 1)
 	for name, test := range map[string]struct {
 		file string
 		data []byte
@@ -161,7 +161,7 @@ func TestUnusableFilesStopTheStart(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), path) {
 				t.Fatalf("got %v; want the path and %q in it", err, test.want)
 			}
-			if _, err := s.Replace(t.Context(), "chat", rollout.Stored{}, good); test.file == "chat.json" && !errors.Is(err, rollout.ErrConflict) {
+			if _, err := s.Replace(t.Context(), "chat", state.Stored{}, good); test.file == "chat.json" && !errors.Is(err, state.ErrConflict) {
 				t.Errorf("writing over it: got %v; want a conflict", err)
 			}
 			if after, err := os.ReadFile(path); err != nil || string(after) != string(test.data) {
@@ -183,7 +183,7 @@ func TestFolderThatCannotBeWritten(t *testing.T) {
 
 	readOnly := filepath.Join(dir, "state")
 	s := open(t, readOnly)
-	first := replace(t, s, "chat", rollout.Stored{}, state(t, "chat", 1))
+	first := replace(t, s, "chat", state.Stored{}, encoded(t, "chat", 1))
 	for _, d := range []string{filepath.Dir(dir), dir, readOnly} {
 		if err := os.Chmod(d, 0o555); err != nil {
 			t.Fatal(err)
@@ -191,7 +191,7 @@ func TestFolderThatCannotBeWritten(t *testing.T) {
 		t.Cleanup(func() { os.Chmod(d, 0o755) })
 	}
 	asNobody(func() {
-		if _, err := s.Replace(t.Context(), "chat", first, state(t, "chat", 2)); err == nil || !strings.Contains(err.Error(), "permission denied; nothing is done before it can be stored") {
+		if _, err := s.Replace(t.Context(), "chat", first, encoded(t, "chat", 2)); err == nil || !strings.Contains(err.Error(), "permission denied; nothing is done before it can be stored") {
 			t.Errorf("replace in a read-only folder: got %v", err)
 		}
 		if _, err := Open(readOnly); err == nil || !strings.Contains(err.Error(), "permission denied; name a folder that rolloutd may write to") {
@@ -222,7 +222,7 @@ func TestEndedContextWritesNothing(t *testing.T) {
 	why := errors.New("shutting down")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(why)
-	if _, err := s.Replace(ctx, "chat", rollout.Stored{}, state(t, "chat", 1)); !errors.Is(err, why) {
+	if _, err := s.Replace(ctx, "chat", state.Stored{}, encoded(t, "chat", 1)); !errors.Is(err, why) {
 		t.Errorf("got %v", err)
 	}
 	if all := load(t, s); len(all) != 0 {
@@ -240,7 +240,7 @@ func open(t *testing.T, dir string) *Store {
 	return s
 }
 
-func load(t *testing.T, s *Store) map[discovery.Service]rollout.Stored {
+func load(t *testing.T, s *Store) map[discovery.Service]state.Stored {
 	t.Helper()
 	all, err := s.Load(t.Context())
 	if err != nil {
@@ -249,7 +249,7 @@ func load(t *testing.T, s *Store) map[discovery.Service]rollout.Stored {
 	return all
 }
 
-func replace(t *testing.T, s *Store, service discovery.Service, old rollout.Stored, next []byte) rollout.Stored {
+func replace(t *testing.T, s *Store, service discovery.Service, old state.Stored, next []byte) state.Stored {
 	t.Helper()
 	got, err := s.Replace(t.Context(), service, old, next)
 	if err != nil {
@@ -261,11 +261,11 @@ func replace(t *testing.T, s *Store, service discovery.Service, old rollout.Stor
 	return got
 }
 
-func state(t *testing.T, service discovery.Service, epoch uint64) []byte {
+func encoded(t *testing.T, service discovery.Service, epoch uint64) []byte {
 	t.Helper()
-	s := rollout.NewState(service, discovery.Blue)
+	s := state.New(service, discovery.Blue)
 	s.Epoch = epoch
-	data, err := rollout.EncodeState(s)
+	data, err := state.Encode(s)
 	if err != nil {
 		t.Fatal(err)
 	}

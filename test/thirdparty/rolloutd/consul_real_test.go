@@ -14,6 +14,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
@@ -42,7 +43,7 @@ func TestRealConsul(t *testing.T) {
 	}
 
 	// The same agent with the same data: the rollout waits for it.
-	before := w.await(chat, "its evictions", func(st api.Status) bool { return st.Rollout != nil && st.Phase == rollout.Draining }).Rollout.Evicted
+	before := w.await(chat, "its evictions", func(st api.Status) bool { return st.Rollout != nil && st.Phase == state.Draining }).Rollout.Evicted
 	agent.Kill()
 	w.await(chat, "it to wait", func(st api.Status) bool {
 		return st.Reason.Code == rollout.StaleDiscovery || st.Reason.Code == rollout.StoreFailing
@@ -112,7 +113,7 @@ func TestRealConsulEmpty(t *testing.T) {
 	w.must(w.ctl.Start(w.ctx))
 	c.on(chat, discovery.Green)
 	r := w.done(chat, id)
-	if r.Outcome != rollout.Done {
+	if r.Outcome != state.Done {
 		t.Errorf("%s ended %s", id, r.Outcome)
 	}
 	c.kept(chat, began, half, r)

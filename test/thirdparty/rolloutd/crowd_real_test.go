@@ -13,7 +13,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/examples/swarm/clients"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -123,7 +123,7 @@ func (c *crowd) quiet(s discovery.Service, d time.Duration) {
 
 // kept checks what was promised about one rollout on what its clients went
 // through since it began, and that the rollout knows of each.
-func (c *crowd) kept(s discovery.Service, since time.Time, f units.Funnel, r rollout.Record) {
+func (c *crowd) kept(s discovery.Service, since time.Time, f units.Funnel, r state.Record) {
 	c.w.t.Helper()
 	left := c.left(s, since)
 	c.gently(left, f)

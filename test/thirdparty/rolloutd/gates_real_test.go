@@ -15,8 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
@@ -95,7 +95,7 @@ func TestRealGates(t *testing.T) {
 	}
 	c.on(chat, discovery.Green)
 	r := w.done(chat, id)
-	if r.Outcome != rollout.Done {
+	if r.Outcome != state.Done {
 		t.Errorf("%s ended %s", id, r.Outcome)
 	}
 	c.kept(chat, began, half, r)
@@ -126,7 +126,7 @@ func TestRealGateAborts(t *testing.T) {
 	w.await(chat, "it to go back", func(st api.Status) bool { return st.Phase == api.Aborting })
 	c.on(chat, discovery.Blue)
 	r := w.done(chat, id)
-	if r.Outcome != rollout.Aborted {
+	if r.Outcome != state.Aborted {
 		t.Errorf("%s ended %s", id, r.Outcome)
 	}
 	c.kept(chat, began, half, r)

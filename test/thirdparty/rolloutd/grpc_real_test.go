@@ -21,10 +21,10 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/examples/swarm/clients"
-	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
 	"github.com/sluice-proxy/sluice/rollout/drain"
 	"github.com/sluice-proxy/sluice/rollout/drain/grpcdrain"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/rollout/units"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
@@ -62,7 +62,7 @@ func TestRealGRPC(t *testing.T) {
 
 	began := time.Now()
 	id := w.promote(room, api.Promotion{Target: "green"})
-	w.awaitPhase(room, rollout.Draining)
+	w.awaitPhase(room, state.Draining)
 	for range 20 { // over every connection, while most streams are still on blue
 		x, err := d.open(ctx, false)
 		w.must(err)

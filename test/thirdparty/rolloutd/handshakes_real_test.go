@@ -16,8 +16,8 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/examples/swarm/clients"
-	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 // TestRealHandshakes promotes there and back under constant handshakes: none is
@@ -69,7 +69,7 @@ func TestRealHandshakes(t *testing.T) {
 const settle = 500 * time.Millisecond
 
 // acknowledged is when the rollout had seen the last proxy's acknowledgement.
-func (w *world) acknowledged(s discovery.Service, r rollout.Record) time.Time {
+func (w *world) acknowledged(s discovery.Service, r state.Record) time.Time {
 	w.t.Helper()
 	for _, e := range r.Events {
 		if strings.HasPrefix(e.Text, "every proxy sends new connections to") {

@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 // TestRealHook: old instances without a drain endpoint are ended by the hook, one
@@ -47,7 +47,7 @@ func TestRealHook(t *testing.T) {
 	}
 	w.must(os.WriteFile(filepath.Join(dir, "ready"), nil, 0o600))
 	c.on(chat, discovery.Green)
-	if r := w.done(chat, id); r.Outcome != rollout.Done {
+	if r := w.done(chat, id); r.Outcome != state.Done {
 		t.Errorf("%s ended %s", id, r.Outcome)
 	}
 	data, err := os.ReadFile(log)

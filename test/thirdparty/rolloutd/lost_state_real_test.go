@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 // TestRealLostState: the state folder is lost while green serves and blue has drained,
@@ -33,7 +33,7 @@ func TestRealLostState(t *testing.T) {
 	w.loseState(c, "chat-g")
 	for _, s := range []discovery.Service{chat, line} {
 		w.await(s, "green to be live again", func(st api.Status) bool {
-			return st.Live == discovery.Green && st.Last != nil && st.Last.Outcome == rollout.Adopted
+			return st.Live == discovery.Green && st.Last != nil && st.Last.Outcome == state.Adopted
 		})
 	}
 	id := w.promote(chat, api.Promotion{Target: "blue"})

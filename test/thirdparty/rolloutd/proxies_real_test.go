@@ -15,6 +15,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 // TestRealSlowProxy: of two Envoys one hears everything later; nothing is closed
@@ -32,7 +33,7 @@ func TestRealSlowProxy(t *testing.T) {
 	for _, s := range []discovery.Service{chat, line} {
 		ids[s] = w.promote(s, api.Promotion{Target: "green"})
 		st := w.await(s, "the slow proxy to be named", func(st api.Status) bool {
-			return phase(st) == rollout.Confirming && strings.Contains(st.Reason.Text, "edge-slow")
+			return phase(st) == state.Confirming && strings.Contains(st.Reason.Text, "edge-slow")
 		})
 		if st.Reason.Code != rollout.Unconfirmed || st.Proxies.Connected != 2 || st.Proxies.Confirmed > 1 {
 			t.Errorf("%s: %+v, %d of %d confirmed", s, st.Reason, st.Proxies.Confirmed, st.Proxies.Connected)
@@ -42,7 +43,7 @@ func TestRealSlowProxy(t *testing.T) {
 		c.on(s, discovery.Green)
 		r := w.done(s, id)
 		c.kept(s, began, half, r)
-		told := r.Events[slices.IndexFunc(r.Events, func(e rollout.Event) bool { return strings.HasPrefix(e.Text, "all new connections") })].At
+		told := r.Events[slices.IndexFunc(r.Events, func(e state.Event) bool { return strings.HasPrefix(e.Text, "all new connections") })].At
 		if first := c.left(s, began)[0]; first.At.Before(told.Add(late)) {
 			t.Errorf("%s: a client was disconnected %s after the switch was published; the slow proxy heard of it after %s", s, first.At.Sub(told), late)
 		}
@@ -52,7 +53,7 @@ func TestRealSlowProxy(t *testing.T) {
 	// the abort, so what it acknowledged before says nothing.
 	id := w.promote(chat, api.Promotion{Target: "blue"})
 	w.await(chat, "the slow proxy to be told", func(st api.Status) bool {
-		return phase(st) == rollout.Confirming && st.Reason.Code == rollout.Unconfirmed
+		return phase(st) == state.Confirming && st.Reason.Code == rollout.Unconfirmed
 	})
 	began = time.Now()
 	_, err := w.api.Abort(w.ctx, chat)
@@ -156,7 +157,7 @@ func TestRealRefusal(t *testing.T) {
 	// What was refused is sent again, at once when an operator says so.
 	w.must(taken.Close())
 	w.ctl.Reload()
-	if r := w.done("news", held); r.Outcome != rollout.Done || !r.Forced {
+	if r := w.done("news", held); r.Outcome != state.Done || !r.Forced {
 		t.Errorf("%+v", r)
 	}
 	c.works()
@@ -177,7 +178,7 @@ func TestRealVanishedProxy(t *testing.T) {
 
 	began := time.Now()
 	id := w.promote(chat, api.Promotion{Target: "green"})
-	w.awaitPhase(chat, rollout.Confirming)
+	w.awaitPhase(chat, state.Confirming)
 	gone.Kill()
 	st := w.await(chat, "the lost proxy to be named", func(st api.Status) bool {
 		return strings.Contains(st.Reason.Text, "proxy edge-2 is not connected") && strings.Contains(st.Reason.Text, "where edge-1 is, too")

@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
@@ -37,7 +37,7 @@ func TestRealHotRestart(t *testing.T) {
 	w.await(chat, "two generations", func(st api.Status) bool { return st.Proxies.Connected == 2 && st.Proxies.Confirmed == 2 })
 	id := w.promote(chat, api.Promotion{Target: "green"})
 	// The promotion gets as far as it can, and the new process has reported many times.
-	w.awaitPhase(chat, rollout.Draining)
+	w.awaitPhase(chat, state.Draining)
 	for since := time.Now(); time.Since(since) < 8*time.Second; {
 		st, err := w.api.Service(w.ctx, chat)
 		w.must(err)

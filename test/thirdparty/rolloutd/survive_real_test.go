@@ -12,6 +12,8 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/policy"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -35,22 +37,22 @@ func TestRealKill(t *testing.T) {
 	w.chat["chat-g1"].Signal(syscall.SIGSTOP)
 	// A step is longer than rolloutd takes to come back.
 	slow := units.Funnel{Close: 20, Every: units.Duration(2 * time.Second)}
-	id := w.promote(chat, api.Promotion{Target: "green", Overrides: rollout.Overrides{
+	id := w.promote(chat, api.Promotion{Target: "green", Overrides: policy.Overrides{
 		Canary: new(units.Share(2000)), Soak: new(units.Duration(time.Second)), Close: &slow.Close, Every: &slow.Every,
 	}})
 	other := w.promote(line, api.Promotion{Target: "green"})
-	w.killIn(c, rollout.Opening)
+	w.killIn(c, state.Opening)
 	w.chat["chat-g1"].Signal(syscall.SIGCONT)
-	w.killIn(c, rollout.Shifting)
-	w.killIn(c, rollout.Confirming)
+	w.killIn(c, state.Shifting)
+	w.killIn(c, state.Confirming)
 
 	c.streams.keepAway(true)
 	w.await(chat, "the first evictions", func(st api.Status) bool { return st.Rollout != nil && st.Rollout.Evicted > 0 })
 	for range 2 {
-		w.killIn(c, rollout.Draining)
+		w.killIn(c, state.Draining)
 	}
 	// Without orders the instances finish their step and hold.
-	w.awaitPhase(chat, rollout.Draining)
+	w.awaitPhase(chat, state.Draining)
 	w.ctl.Kill()
 	killed := time.Now()
 	c.quiet(chat, slow.Every.D()+half.Every.D())
@@ -64,14 +66,14 @@ func TestRealKill(t *testing.T) {
 	w.must(w.ctl.Start(w.ctx))
 
 	// Clients that stay away hold the rollout in its last phase.
-	w.killIn(c, rollout.Soaking)
+	w.killIn(c, state.Soaking)
 	c.streams.keepAway(false)
 	c.on(chat, discovery.Green)
 	c.on(line, discovery.Green)
 	for s, f := range map[discovery.Service]units.Funnel{chat: slow, line: half} {
 		id := map[discovery.Service]string{chat: id, line: other}[s]
 		r := w.done(s, id)
-		if r.Outcome != rollout.Done {
+		if r.Outcome != state.Done {
 			t.Errorf("%s ended %s", id, r.Outcome)
 		}
 		if r.NotBack > 0 {
@@ -90,11 +92,11 @@ func TestRealKill(t *testing.T) {
 	w.must(w.ctl.Start(w.ctx))
 	w.await(chat, "it to go back", func(st api.Status) bool { return st.Phase == api.Aborting })
 	for range 3 { // steps go on as if nobody had died
-		w.killIn(c, rollout.Draining)
+		w.killIn(c, state.Draining)
 	}
 	c.on(chat, discovery.Green)
 	r := w.done(chat, id)
-	if r.Outcome != rollout.Aborted {
+	if r.Outcome != state.Aborted {
 		t.Errorf("%s ended %s", id, r.Outcome)
 	}
 	c.kept(chat, began, half, r)
@@ -102,7 +104,7 @@ func TestRealKill(t *testing.T) {
 
 // killIn waits until the rollout of chat is in a phase, kills rolloutd, and has
 // it start again: it goes on in that phase.
-func (w *world) killIn(c *crowd, p rollout.Phase) {
+func (w *world) killIn(c *crowd, p state.Phase) {
 	w.t.Helper()
 	w.awaitPhase(chat, p)
 	w.ctl.Kill()
@@ -126,7 +128,7 @@ func TestRealOperator(t *testing.T) {
 
 	began := time.Now()
 	// line holds little, so it is let go slowly: its rollout has to be under way, too.
-	id, other := w.promote(chat, api.Promotion{Target: "green"}), w.promote(line, api.Promotion{Target: "green", Overrides: rollout.Overrides{Close: new(1)}})
+	id, other := w.promote(chat, api.Promotion{Target: "green"}), w.promote(line, api.Promotion{Target: "green", Overrides: policy.Overrides{Close: new(1)}})
 	w.await(chat, "the first evictions", func(st api.Status) bool { return st.Rollout.Evicted > 0 })
 	w.ctlDo("pause", "--service", "line")
 	w.ctlDo("pause", "--service", "chat")
@@ -179,13 +181,13 @@ func TestRealOperator(t *testing.T) {
 	w.ctlDo("abort", "--service", "chat")
 	c.on(chat, discovery.Blue)
 	c.on(line, discovery.Green)
-	if r := w.done(line, other); r.Outcome != rollout.Done {
+	if r := w.done(line, other); r.Outcome != state.Done {
 		t.Errorf("%s ended %s", other, r.Outcome)
 	} else {
 		c.kept(line, began, half, r)
 	}
 	r := w.done(chat, id)
-	if r.Outcome != rollout.Aborted {
+	if r.Outcome != state.Aborted {
 		t.Errorf("%s ended %s", id, r.Outcome)
 	}
 	c.kept(chat, began, half, r)

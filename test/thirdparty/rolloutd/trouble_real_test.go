@@ -15,6 +15,7 @@ import (
 	"github.com/sluice-proxy/sluice/examples/swarm/clients"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
@@ -53,7 +54,7 @@ func TestRealStoreFails(t *testing.T) {
 	w.must(os.Rename(aside, w.stateFile(chat)))
 	c.on(chat, discovery.Green)
 	r := w.done(chat, id)
-	if r.Outcome != rollout.Done {
+	if r.Outcome != state.Done {
 		t.Errorf("%s ended %s", id, r.Outcome)
 	}
 	c.kept(chat, began, half, r)
@@ -101,7 +102,7 @@ func TestRealInstanceTrouble(t *testing.T) {
 	c.on(chat, discovery.Blue)
 	w.instances[chat] = slices.DeleteFunc(w.instances[chat], func(in fleet.Instance) bool { return in.ID == "chat-g3" })
 	w.must(w.ctl.WriteInstances(w.instances))
-	if r := w.done(chat, id); r.Outcome != rollout.Done {
+	if r := w.done(chat, id); r.Outcome != state.Done {
 		t.Errorf("%s ended %s", id, r.Outcome)
 	}
 	// Those whom the dead instance lost are no fault of the funnel.

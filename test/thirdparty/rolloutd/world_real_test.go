@@ -19,6 +19,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
@@ -218,7 +219,7 @@ func (w *world) await(s discovery.Service, what string, ok func(api.Status) bool
 }
 
 // awaitPhase waits until the rollout itself is in a phase, whichever way it goes.
-func (w *world) awaitPhase(s discovery.Service, p rollout.Phase) api.Status {
+func (w *world) awaitPhase(s discovery.Service, p state.Phase) api.Status {
 	w.t.Helper()
 	return w.await(s, fmt.Sprintf("%s to be %s", s, p), func(st api.Status) bool { return phase(st) == p })
 }
@@ -229,7 +230,7 @@ func (w *world) awaitReason(s discovery.Service, c rollout.Code) api.Status {
 }
 
 // done waits for the end of a rollout and returns what is remembered of it.
-func (w *world) done(s discovery.Service, id string) (r rollout.Record) {
+func (w *world) done(s discovery.Service, id string) (r state.Record) {
 	w.t.Helper()
 	w.await(s, "the end of "+id, func(st api.Status) bool { return st.Last != nil && st.Last.ID == id })
 	all, err := w.api.History(w.ctx, s)
@@ -238,9 +239,9 @@ func (w *world) done(s discovery.Service, id string) (r rollout.Record) {
 }
 
 // phase is that of the rollout, also while it goes back.
-func phase(st api.Status) rollout.Phase {
+func phase(st api.Status) state.Phase {
 	if st.Rollout == nil {
-		return rollout.Steady
+		return state.Steady
 	}
 	return st.Rollout.Phase
 }
@@ -262,13 +263,13 @@ func (w *world) promote(s discovery.Service, p api.Promotion) string {
 }
 
 // stored is the state as it lies in the store.
-func (w *world) stored(s discovery.Service) rollout.State {
+func (w *world) stored(s discovery.Service) state.State {
 	w.t.Helper()
 	data, err := os.ReadFile(w.stateFile(s))
 	w.must(err)
-	state, err := rollout.DecodeStateOf(s, data)
+	stored, err := state.DecodeOf(s, data)
 	w.must(err)
-	return state
+	return stored
 }
 
 func (w *world) stateFile(s discovery.Service) string {

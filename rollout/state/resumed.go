@@ -1,9 +1,11 @@
-package rollout
+package state
 
 import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // Resumed is the state as a process goes on with it that has read it from a store:
@@ -18,15 +20,15 @@ import (
 func (s State) Resumed(now time.Time) State {
 	ahead := time.Duration(0)
 	if r := s.Rollout; r != nil {
-		newest := latest(r.Started, r.Since, r.Settled, r.Red, r.OrderedAt, r.Flow.At, r.Turned, r.BatchAt, r.Outstanding.At, r.Outstanding.Judged)
+		newest := units.Latest(r.Started, r.Since, r.Settled, r.Red, r.OrderedAt, r.Flow.At, r.Turned, r.BatchAt, r.Outstanding.At, r.Outstanding.Judged)
 		for _, e := range r.Events {
-			newest = latest(newest, e.At)
+			newest = units.Latest(newest, e.At)
 		}
 		for _, m := range r.Marks {
-			newest = latest(newest, m.At)
+			newest = units.Latest(newest, m.At)
 		}
 		if r.Returns != nil {
-			newest = latest(newest, r.Returns.Seen)
+			newest = units.Latest(newest, r.Returns.Seen)
 		}
 		ahead = max(0, newest.Sub(now))
 	}

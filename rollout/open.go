@@ -3,14 +3,17 @@ package rollout
 import (
 	"cmp"
 	"fmt"
+	"slices"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 // staysClosed reports whether a member gets no new connections until it says that it
 // serves: it last said that it refuses them, it was told to, or it was closed already.
 // One that answers speaks for itself.
-func staysClosed(f *fact, m Member) bool {
+func staysClosed(f *fact, m state.Member) bool {
 	switch {
 	case !f.endpoint, f.answers && !f.refusing:
 		return false
@@ -49,12 +52,6 @@ func closeUnheard(t *turn) {
 	}
 }
 
-// closedAtFirst reports whether an instance that joins is closed until it says that it
-// takes new connections: it joins a target that is to get them.
-func (r *Rollout) closedAtFirst(in discovery.Instance) bool {
-	return r != nil && !r.Aborting && in.Colour == r.To && in.Drain != ""
-}
-
 // whyClosed is why an instance has not said that it takes new connections.
 func whyClosed(s *situation, f *fact) string {
 	if f.refusing && f.answers {
@@ -64,7 +61,7 @@ func whyClosed(s *situation, f *fact) string {
 }
 
 // whyUnsaid is the same beside a sentence; empty before anything is known.
-func whyUnsaid(sight Sighting) string {
+func whyUnsaid(sight observed.Sighting) string {
 	if sight.Err == "" {
 		return ""
 	}
@@ -80,4 +77,40 @@ func shutOut(s *situation, c discovery.Colour) (out []*fact) {
 		}
 	}
 	return out
+}
+
+// keptOpen is who gets the new connections of a colour that has some when nobody of it
+// is sure to serve: those that left discovery and say that they serve, or carry
+// connections by the proxies' newest reports, and those of which discovery says what
+// cannot be. Discovery errs; a colour is not emptied while it is alive. None
+// while the colour has an open instance.
+func (s *situation) keptOpen(c discovery.Colour) []*fact {
+	l := s.members()
+	if len(l.open[c]) > 0 || s.state.Weights()[c] == 0 {
+		return nil
+	}
+	var kept []*fact
+	for _, f := range l.colour[c] {
+		if !f.drains && !f.refusing && !f.shut && (f.doubtful() && f.serves || f.instance == nil && alive(s, f)) {
+			kept = append(kept, f)
+		}
+	}
+	return kept
+}
+
+// alive reports whether a member that is not in discovery serves, by its own word or by
+// the connections that the proxies report.
+func alive(s *situation, f *fact) bool {
+	sight := s.seen.Instances[f.key]
+	if f.endpoint && (f.answers || sight.At.IsZero() && sight.Err == "") { // not asked yet: rolloutd has just started
+		return true
+	}
+	load, ok := s.load(s.state.Members[f.key])
+	return ok && load.Held > 0 && s.now.Sub(load.At) <= witnessMaxAge && !sight.Refused
+}
+
+// keeps reports whether a member is kept open.
+func (s *situation) keeps(key discovery.InstanceID) bool {
+	kept := s.keptOpen(s.state.Members[key].Colour)
+	return slices.ContainsFunc(kept, func(f *fact) bool { return f.key == key })
 }

@@ -1,12 +1,10 @@
-package rollout
+package state
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout/drain/strictjson"
@@ -21,19 +19,12 @@ type Stored struct {
 	Version string
 }
 
-// StorePatience bounds one request to the store, and how long an operator's command
-// waits for it.
-const StorePatience = 3 * time.Second
-
-// errNoAnswer: the store may have stored the state or not.
-var errNoAnswer = fmt.Errorf("the store gave no answer within %s", StorePatience)
-
 // ErrConflict: what is stored is no longer what was read. Nothing was written;
 // read again before deciding anything.
 var ErrConflict = errors.New("the stored state was changed by someone else")
 
-// EncodeState writes what DecodeState reads.
-func EncodeState(s State) ([]byte, error) {
+// Encode writes what Decode reads.
+func Encode(s State) ([]byte, error) {
 	data, err := json.Marshal(s)
 	if err != nil {
 		return nil, fmt.Errorf("state of %s: %w", s.Service, err)
@@ -41,10 +32,10 @@ func EncodeState(s State) ([]byte, error) {
 	return append(data, '\n'), nil
 }
 
-// DecodeState reads a stored state strictly: one JSON value, no unknown keys, and
+// Decode reads a stored state strictly: one JSON value, no unknown keys, and
 // a state that Check accepts. Its error says what to do; what it refuses must
 // never be overwritten.
-func DecodeState(data []byte) (State, error) {
+func Decode(data []byte) (State, error) {
 	// The format comes first: a newer state may well have unknown keys, and then
 	// the way out is the newer program.
 	var head struct {
@@ -67,29 +58,13 @@ func DecodeState(data []byte) (State, error) {
 	return s.Clone(), nil
 }
 
-// DecodeStateOf is DecodeState for a store that keeps service's state there.
-func DecodeStateOf(service discovery.Service, data []byte) (State, error) {
-	s, err := DecodeState(data)
+// DecodeOf is Decode for a store that keeps service's state there.
+func DecodeOf(service discovery.Service, data []byte) (State, error) {
+	s, err := Decode(data)
 	if err == nil && s.Service != service {
 		return State{}, fmt.Errorf("it is the state of service %s; %s", s.Service, wayOut)
 	}
 	return s, err
-}
-
-// Unstored says that a state could not be stored, and why.
-func Unstored(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = errNoAnswer
-	}
-	return fmt.Errorf("the next state cannot be stored: %w", err)
-}
-
-// RefuseUnstored is the answer to a command whose state could not be stored.
-func RefuseUnstored(service discovery.Service, err error) *Refusal {
-	if errors.Is(err, errNoAnswer) {
-		return refuse(NotStored, "%s: it is not known whether it will be done: %v; mend the store, and look at the status before trying again", service, err)
-	}
-	return refuse(NotStored, "%s: nothing was changed: %v; mend the store and try again", service, err)
 }
 
 const wayOut = "restore it from a backup, or move it away to start its service anew on the configured live colour"

@@ -1,11 +1,11 @@
-// Package rollout decides what should happen: which colour gets new
-// connections, and how many of the old ones may go now. All of it is pure: the loop
-// with effects is package control.
-package rollout
+// Package policy has the words in which it is said how a service is promoted, their
+// defaults and the rules for them. It decides nothing.
+package policy
 
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sluice-proxy/sluice/rollout/drain"
@@ -129,8 +129,8 @@ func (g Gate) Within() time.Duration { return cmp.Or(g.Timeout.D(), 5*time.Secon
 // Within is Timeout or its default.
 func (h Hook) Within() time.Duration { return cmp.Or(h.Timeout.D(), time.Minute) }
 
-// DefaultPolicy is what a service without a policy gets.
-func DefaultPolicy() Policy {
+// Default is what a service without a policy gets.
+func Default() Policy {
 	return Policy{
 		Funnel:        units.Funnel{Close: 100, Every: units.Duration(time.Second)},
 		ReturnTimeout: units.Duration(time.Minute),
@@ -240,38 +240,38 @@ func (h Hook) check() error {
 	return nil
 }
 
-// Overrides are the parts of a policy that an operator sets for one promotion;
-// nil leaves the policy's value.
-type Overrides struct {
-	Close  *int            `json:"close,omitempty"`
-	Every  *units.Duration `json:"every,omitempty"`
-	Grace  *units.Duration `json:"grace,omitempty"`
-	Canary *units.Share    `json:"canary,omitempty"`
-	Soak   *units.Duration `json:"soak,omitempty"`
-	Window *units.Window   `json:"window,omitempty"`
-	// Stagger is how many old instances drain at a time, StaggerSoak the wait
-	// between two batches.
-	Stagger     *units.Portion  `json:"stagger,omitempty"`
-	StaggerSoak *units.Duration `json:"stagger_soak,omitempty"`
-	Deadline    *units.Duration `json:"deadline,omitempty"`
+// Soaks reports whether a rollout of the policy has a soak in which gates are asked.
+func (p Policy) Soaks() bool { return p.Canary > 0 || !p.Stagger.Instances.IsZero() }
+
+// Asked reports whether the gate has to be open at the moment.
+func (g Gate) Asked(at Moment) bool {
+	return at != "" && (len(g.At) == 0 || slices.Contains(g.At, at))
 }
 
-// Over returns the policy with the overrides laid over it.
-func (o Overrides) Over(p Policy) Policy {
-	set(&p.Funnel.Close, o.Close)
-	set(&p.Funnel.Every, o.Every)
-	set(&p.Grace, o.Grace)
-	set(&p.Canary, o.Canary)
-	set(&p.Soak, o.Soak)
-	set(&p.Window, o.Window)
-	set(&p.Stagger.Instances, o.Stagger)
-	set(&p.Stagger.Soak, o.StaggerSoak)
-	set(&p.Deadline, o.Deadline)
-	return p
-}
-
-func set[T any](field *T, v *T) {
-	if v != nil {
-		*field = *v
+// checkMoments reports a moment that there is not.
+func (g Gate) checkMoments() error {
+	for i, at := range g.At {
+		if !slices.Contains(Moments, at) {
+			return fmt.Errorf("gate %s is to be asked at %q; it must be start, step or soak", g.Name, at)
+		}
+		if slices.Contains(g.At[:i], at) {
+			return fmt.Errorf("gate %s has %s twice; remove one", g.Name, at)
+		}
 	}
+	return nil
 }
+
+// Moment is when in a rollout a gate is asked. The empty one is never.
+type Moment string
+
+const (
+	// AtStart: while Opening, before any new connection moves.
+	AtStart Moment = "start"
+	// AtStep: before each step of the funnel and each call of the hook.
+	AtStep Moment = "step"
+	// AtSoak: during the canary's soak, and between two batches.
+	AtSoak Moment = "soak"
+)
+
+// Moments is every moment, in their order.
+var Moments = []Moment{AtStart, AtStep, AtSoak}

@@ -1,4 +1,4 @@
-package rollout
+package state
 
 import (
 	"slices"
@@ -13,14 +13,14 @@ type Event struct {
 	Text string    `json:"text"`
 }
 
-// historyKept is how many finished rollouts a state remembers.
-const historyKept = 20
+// HistoryKept is how many finished rollouts a state remembers.
+const HistoryKept = 20
 
 // eventsKept is how many events a rollout remembers: the first half, and the
 // newest of the others.
 const eventsKept = 200
 
-func (r *Rollout) note(at time.Time, text string) {
+func (r *Rollout) Note(at time.Time, text string) {
 	r.Events = append(r.Events, Event{At: at, Text: text})
 	if len(r.Events) > eventsKept {
 		r.Events = slices.Delete(r.Events, eventsKept/2, eventsKept/2+1)
@@ -66,8 +66,8 @@ type Record struct {
 	Omitted    int      `json:"omitted,omitempty"`
 }
 
-// record is the rollout as it is remembered once it ended.
-func (r *Rollout) record(how Outcome, moved Moved, now time.Time) Record {
+// Ended is the rollout as it is remembered once it ended.
+func (r *Rollout) Ended(how Outcome, moved Moved, now time.Time) Record {
 	rec := Record{
 		ID: r.ID, From: r.From, To: r.To, Outcome: how, Forced: r.Forced, Started: r.Started, Ended: now,
 		Evicted: moved.Evicted, Lost: int(moved.Lost), LeftBehind: r.LeftBehind, Events: r.Events, Omitted: r.Omitted,
@@ -78,9 +78,9 @@ func (r *Rollout) record(how Outcome, moved Moved, now time.Time) Record {
 	switch {
 	case how == Superseded:
 	case moved.Exact:
-		rec.NeverBack = new(min(moved.gone(), uint64(moved.Outstanding+moved.NeverBack)))
+		rec.NeverBack = new(min(moved.Gone(), uint64(moved.Outstanding+moved.NeverBack)))
 	default:
-		rec.NotBack = uint64(r.uncovered(moved))
+		rec.NotBack = uint64(r.Uncovered(moved))
 	}
 	if r.Aborting {
 		rec.From, rec.To = r.To, r.From

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 // twin is what a member is that shares its address or its drain endpoint with another
@@ -94,7 +96,7 @@ func hostOf(drain string) string {
 
 // Doubles tells which members are counted with another, by key: both are registered with
 // one colour and one address.
-func Doubles(s State, seen Seen, now time.Time) map[discovery.InstanceID]discovery.InstanceID {
+func Doubles(s state.State, seen observed.Seen, now time.Time) map[discovery.InstanceID]discovery.InstanceID {
 	out := map[discovery.InstanceID]discovery.InstanceID{}
 	for _, f := range newSituation(s, seen, now).members().all {
 		if f.twin.second {
@@ -115,8 +117,88 @@ func (s *situation) rivals() *blocker {
 	return nil
 }
 
-func (f *fact) rivalry(s State) string {
+func (f *fact) rivalry(s state.State) string {
 	other := s.Members[f.twin.with]
 	return fmt.Sprintf("%s (%s) and %s (%s) are registered with %s, so one of them is not what it says; deregister it, or give it its own",
 		f.key, f.colour, f.twin.with, other.Colour, f.twin.shares)
+}
+
+// claimed says why an instance that discovery calls the colour's is not believed to be
+// one; empty where there is none.
+func (s *situation) claimed(c discovery.Colour) string {
+	for _, f := range s.members().all {
+		switch {
+		case f.twin.rival:
+			return f.rivalry(s.state)
+		case f.recoloured && f.instance.Colour == c:
+			return fmt.Sprintf("%s: %s", f.key, f.recolouring())
+		}
+	}
+	return ""
+}
+
+// recolouring says what is not believed of a member that discovery calls the other
+// colour.
+func (f *fact) recolouring() string {
+	return fmt.Sprintf("it is registered as %s and stays %s until it is proven to hold none of the connections that it was given as that; give it back its colour, or end it", f.instance.Colour, f.colour)
+}
+
+// staysAs reports whether a member that discovery calls the other colour stays what it
+// is: it was given its connections as that, until it is proven to hold none, and the
+// last that takes new connections of a colour that gets some does not leave it.
+func staysAs(s *situation, key discovery.InstanceID) bool {
+	m := s.state.Members[key]
+	i := slices.IndexFunc(s.members().all, func(f fact) bool { return f.key == key })
+	if i < 0 {
+		return false
+	}
+	f := &s.members().all[i]
+	switch {
+	case f.dead:
+		return false
+	case f.endpoint && (!f.answers || f.held > 0), !f.endpoint && !s.witnessedEmpty(m.Colour):
+		return true
+	case f.refusing || s.state.Weights()[m.Colour] == 0:
+		return false
+	}
+	return !slices.ContainsFunc(s.members().open[m.Colour], func(other *fact) bool { return other.key != key })
+}
+
+// unread is why nothing at all is known of the service; nil when something is.
+func (s *situation) unread() *blocker {
+	if s.seen.Fleet.Unread == "" || len(s.state.Members) > 0 || s.state.Retired {
+		return nil
+	}
+	return blocked(Unread, "%s was never read from discovery, so new connections get 503: %s", s.state.Service, s.seen.Fleet.Unread)
+}
+
+// Notes is what the owners of instances should mend: what discovery says of their
+// registrations, and what does not fit what is known of their processes.
+func Notes(s state.State, seen observed.Seen, now time.Time) []discovery.Note {
+	view := newSituation(s, seen, now)
+	out := append([]discovery.Note{}, seen.Fleet.Notes...)
+	for _, f := range view.members().all {
+		note := func(format string, args ...any) {
+			out = append(out, discovery.Note{ID: f.key, Text: fmt.Sprintf(format, args...)})
+		}
+		switch {
+		case f.recoloured:
+			note("%s", f.recolouring())
+		case f.twin.rival:
+			note("%s has the other colour and %s, too; neither gets new connections or orders", f.twin.with, f.twin.shares)
+		case f.twin.second:
+			note("%s has %s, too; both count once", f.twin.with, f.twin.shares)
+		case f.twin.borrowed:
+			note("%s has %s, too; it counts as the other's", f.twin.with, f.twin.shares)
+		}
+	}
+	for _, c := range discovery.Colours {
+		for _, f := range view.keptOpen(c) {
+			if f.instance == nil {
+				out = append(out, discovery.Note{ID: f.key, Text: "it is not in discovery any more and serves; it keeps new connections while no other of its colour takes them"})
+			}
+		}
+	}
+	slices.SortStableFunc(out, func(a, b discovery.Note) int { return cmp.Compare(a.ID, b.ID) })
+	return out
 }

@@ -1,4 +1,4 @@
-package rollout
+package state
 
 import (
 	"cmp"
@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/returns"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
@@ -56,7 +57,7 @@ func (m Member) check(key discovery.InstanceID) error {
 		return fmt.Errorf("has ceiling %d", *m.Ceiling)
 	case m.Share < 0 || m.Start < 0:
 		return fmt.Errorf("has share %d from %s on", m.Share, m.Start)
-	case !m.Counted && (m.Totals != Totals{} || m.Process != Process{}), m.Lost < 0, m.Process.Held < 0:
+	case !m.Counted && (m.Totals != observed.Totals{} || m.Process != Process{}), m.Lost < 0, m.Process.Held < 0:
 		return fmt.Errorf("has counts %+v", m.Counts)
 	case m.Hooked < 0, m.Hooked == 0 && !m.HookedAt.IsZero():
 		return fmt.Errorf("has %d calls of its hook, the last at %s", m.Hooked, m.HookedAt)

@@ -1,0 +1,161 @@
+package state
+
+import (
+	"hash/fnv"
+	"strconv"
+	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/observed"
+)
+
+// Counts is where a member's totals were when the rollout began to count.
+type Counts struct {
+	// Counted: Totals are the instance's when the rollout began to count; later
+	// totals minus these are the rollout's own. Invariant: they are 0 while it is not
+	// counted.
+	Counted bool `json:"counted,omitempty"`
+	observed.Totals
+	// Admissions are its totals when they were last added to the rollout's; they
+	// are kept for the target only.
+	observed.Admissions
+	// Lost is how many connections it held when its process died. Invariant: not
+	// below 0.
+	Lost int `json:"lost,omitempty"`
+	// Process is the one that is counted; zero while it is not.
+	Process Process `json:"process,omitzero"`
+}
+
+// Process is the process of a member that is counted, as it was when it was last
+// written down: with each step, and with each look at what the target admitted. What
+// came after that is known as long as rolloutd runs.
+type Process struct {
+	// Boot stands for the name that it says; empty where it says none.
+	Boot string `json:"boot,omitempty"`
+	// Heard and Accepted tell a process without a name from the one after it, which has
+	// admitted fewer. Zero where it has a name.
+	Heard    time.Time `json:"heard,omitzero"`
+	Accepted uint64    `json:"accepted,omitempty"`
+	// Held is how many connections it had; Totals are its own since it was counted.
+	// Invariant: Held is not below 0.
+	Held int `json:"held,omitempty"`
+	observed.Totals
+}
+
+// Noted is the counts with the member's process as it is seen now.
+func (c Counts) Noted(s observed.Sighting) Counts {
+	if s.At.IsZero() {
+		return c
+	}
+	p := Process{Boot: Token(s.Status.Boot), Held: s.Status.Active}
+	if p.Boot == "" {
+		p.Heard, p.Accepted = s.At, s.Status.Accepted
+	}
+	p.Totals = c.Did(s.Status)
+	c.Process = p
+	return c
+}
+
+// Did is what the counted process did since it was counted, by its answer s. It cannot
+// have closed more than it held when it was last written down, and admitted since.
+func (c Counts) Did(s drain.Status) observed.Totals {
+	t := observed.TotalsOf(s).After(c.Totals)
+	if p := c.Process; p != (Process{}) {
+		t.Evicted = min(t.Evicted, p.Evicted+uint64(p.Held)+observed.Risen(c.Admissions.Accepted, s.Accepted))
+	}
+	return t
+}
+
+// CouldHold is the most that the counted process may have held by its answer s: what it
+// did when it was last written down, and what it admitted since.
+func (c Counts) CouldHold(s drain.Status) int {
+	return int(min(drain.MaxTotal, uint64(c.Process.Held)+observed.Risen(c.Admissions.Accepted, s.Accepted)))
+}
+
+// Of reports whether the answer is one of the process that is counted.
+func (c Counts) Of(s drain.Status) bool {
+	p := c.Process
+	switch named := Token(s.Boot); {
+	case p == Process{}: // written down by an older rolloutd
+	case p.Boot != "" || named != "":
+		return p.Boot == named
+	}
+	return s.Accepted >= p.Accepted && s.Evicted >= c.Totals.Evicted+p.Evicted
+}
+
+// Only reports, without further ado, that nobody but the process that is counted was
+// heard: mostly it is so.
+func (c Counts) Only(s observed.Sighting) bool {
+	return len(s.Former) == 0 && !s.At.IsZero() && c.Of(s.Status)
+}
+
+// Lives is what is known of the processes of the member from the counted one on, the
+// one that runs now last.
+func (m Member) Lives(s observed.Sighting) []drain.Status {
+	written := drain.Status{
+		Active: m.Process.Held, Accepted: max(m.Process.Accepted, m.Admissions.Accepted),
+	}
+	n := m.Counts.Totals.Plus(m.Process.Totals)
+	written.Evicted, written.Returned, written.Ticketed = n.Evicted, &n.Returned, &n.Ticketed
+	if s.At.IsZero() {
+		return []drain.Status{written}
+	}
+	var all []drain.Status
+	for _, l := range s.Former {
+		if len(all) > 0 || m.Counts.Of(l.Status) && !l.At.Before(m.Process.Heard) {
+			all = append(all, l.Status)
+		}
+	}
+	if all = append(all, s.Status); len(all) > 1 || m.Counts.Of(s.Status) {
+		return all
+	}
+	all = []drain.Status{written}
+	for _, l := range s.Former {
+		all = append(all, l.Status)
+	}
+	return append(all, s.Status)
+}
+
+// Doings is what became of clients at a member since it was counted.
+type Doings struct {
+	observed.Totals
+	Lost int
+}
+
+// Deeds sums up all processes of the member since it was counted: what one held that
+// is no more is lost.
+func (m Member) Deeds(s observed.Sighting) Doings {
+	if !m.Counted {
+		return Doings{Lost: m.Lost}
+	}
+	if m.Counts.Only(s) {
+		return Doings{m.Counts.Did(s.Status), m.Lost}
+	}
+	var d Doings
+	was := m.Counts.Totals
+	lives := m.Lives(s)
+	for i, life := range lives {
+		did, held := observed.TotalsOf(life).After(was), life.Active
+		if i == 0 {
+			did, held = m.Counts.Did(life), min(held, m.CouldHold(life))
+		}
+		if d.Totals = d.Plus(did); i < len(lives)-1 {
+			d.Lost += held
+		}
+		was = observed.Totals{}
+	}
+	if len(lives) == 1 {
+		d.Lost = m.Lost
+	}
+	return d
+}
+
+// Token stands for a boot in the stored state, in few bytes.
+func Token(boot string) string {
+	if boot == "" {
+		return ""
+	}
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(boot))
+	return strconv.FormatUint(h.Sum64(), 36)
+}
