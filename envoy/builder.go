@@ -165,7 +165,9 @@ func (b *Builder) listener(l edge.Listener, on []routed) []resource.Resource {
 	if ok {
 		next.all = slices.Clip(was.all[:lasting(l)])
 	} else {
-		next.all = append(next.all, listener(l))
+		first := listener(l)
+		first.Earlier = earlier(l, first)
+		next.all = append(next.all, first)
 		if l.TLS != nil {
 			next.all = append(next.all, secret(l))
 		}

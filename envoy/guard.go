@@ -192,17 +192,21 @@ func (g *guard) endpointed(r resource.Resource) {
 	}
 }
 
-// reaches: every choice has weight and names clusters that are there.
+// reaches: every choice has weight and names clusters that are there. A cluster that is
+// missing, and a lack of weight, is said once of each resource.
 func (g *guard) reaches(r resource.Resource) {
+	missing, weightless := map[string]bool{}, false
 	for _, choice := range choices(r.Message) {
 		total := uint64(0)
 		for _, t := range choice {
 			total += t.weight
-			if g.after(resource.Ref{Type: ClusterType, Name: t.cluster}) == nil {
+			if g.after(resource.Ref{Type: ClusterType, Name: t.cluster}) == nil && !missing[t.cluster] {
+				missing[t.cluster] = true
 				g.refuse(UnknownCluster, r, "sends connections to cluster %s, which is not there; publish the cluster too, or take the route away", t.cluster)
 			}
 		}
-		if total == 0 {
+		if total == 0 && !weightless {
+			weightless = true
 			g.refuse(NoWeight, r, "has a route whose weights sum to 0; give one colour a weight, or retire the service")
 		}
 	}

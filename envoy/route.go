@@ -2,6 +2,7 @@ package envoy
 
 import (
 	"cmp"
+	"encoding/base64"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -44,7 +46,7 @@ func routes(listener string, services []routed) resource.Resource {
 	for _, group := range groups {
 		v := &routev3.VirtualHost{Name: group[0], Domains: group}
 		for _, s := range of[group[0]] {
-			v.Routes = append(v.Routes, route(s))
+			v.Routes = append(v.Routes, serviceRoutes(s)...)
 		}
 		m.VirtualHosts = append(m.VirtualHosts, v)
 	}
@@ -55,30 +57,44 @@ func routes(listener string, services []routed) resource.Resource {
 	return r
 }
 
-// route sends one service's requests to its colours by weight. A plain request
-// and a stream that lasts for days look alike here, so no timeout ends either.
+// serviceRoutes send one service's requests to its colours. The first that matches counts.
+func serviceRoutes(s routed) []*routev3.Route {
+	if s.Unsettled != "" {
+		return []*routev3.Route{unsettled(s)}
+	}
+	return []*routev3.Route{webSocketKey(s), read(s), route(s)}
+}
+
+// match is what belongs to a service under its host.
+func match(s routed) *routev3.RouteMatch {
+	if p := s.Path(); p != "/" {
+		return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_PathSeparatedPrefix{PathSeparatedPrefix: p}}
+	}
+	return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}}
+}
+
+// unsettled answers for a service of which it is not known where its requests should go.
+func unsettled(s routed) *routev3.Route {
+	return &routev3.Route{
+		Name: escape(string(s.Name)), Match: match(s), Metadata: owned(s.Name),
+		ResponseHeadersToAdd: []*corev3.HeaderValueOption{retryAfter()},
+		Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{
+			Status: 503, Body: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: s.Unsettled + "\n"}},
+		}},
+	}
+}
+
+// route sends requests to the colours by weight. A plain request and a stream that lasts for
+// days look alike here, so no timeout ends either.
 func route(s routed) *routev3.Route {
 	weight := func(c discovery.Colour) *routev3.WeightedCluster_ClusterWeight {
 		return &routev3.WeightedCluster_ClusterWeight{
 			Name: ClusterName(s.Name, c), Weight: wrapperspb.UInt32(uint32(s.Weights[c])),
 		}
 	}
-	match := &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}}
-	if p := s.Path(); p != "/" {
-		match.PathSpecifier = &routev3.RouteMatch_PathSeparatedPrefix{PathSeparatedPrefix: p}
-	}
-	if s.Unsettled != "" {
-		return &routev3.Route{
-			Name: escape(string(s.Name)), Match: match, Metadata: owned(s.Name),
-			ResponseHeadersToAdd: []*corev3.HeaderValueOption{retryAfter()},
-			Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{
-				Status: 503, Body: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: s.Unsettled + "\n"}},
-			}},
-		}
-	}
 	return &routev3.Route{
 		Name:     escape(string(s.Name)),
-		Match:    match,
+		Match:    match(s),
 		Metadata: owned(s.Name),
 		Action: &routev3.Route_Route{Route: &routev3.RouteAction{
 			ClusterSpecifier: &routev3.RouteAction_WeightedClusters{WeightedClusters: &routev3.WeightedCluster{
@@ -88,16 +104,48 @@ func route(s routed) *routev3.Route {
 			}},
 			Timeout:     durationpb.New(0),
 			IdleTimeout: durationpb.New(0),
-			RetryPolicy: retry(),
+			RetryPolicy: retry("connect-failure"),
 		}},
 	}
 }
 
-// retry tries another instance of the same colour when one cannot be connected
-// to. Nothing was sent by then, so nothing can happen twice.
-func retry() *routev3.RetryPolicy {
+// read is route for requests that may be sent twice. An instance that closes an idle connection
+// while the next request is on its way answers nothing, and another one is asked instead.
+// It is a route of its own because a retry policy that looks at methods gives the others no
+// retries at all.
+func read(s routed) *routev3.Route {
+	r := route(s)
+	r.Match.Headers = []*routev3.HeaderMatcher{header(":method", &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{
+		SafeRegex: &matcherv3.RegexMatcher{Regex: "GET|HEAD|OPTIONS"},
+	}})}
+	r.GetRoute().RetryPolicy = retry("connect-failure,reset")
+	return r
+}
+
+// webSocketKey is read for a WebSocket that is opened in an HTTP/2 connection. Its instance gets
+// an HTTP/1.1 upgrade, of which the client has said everything but the key that the answer is
+// made from; it looks at neither. An Envoy that makes the key itself never comes here.
+func webSocketKey(s routed) *routev3.Route {
+	r := read(s)
+	r.Match.Headers = []*routev3.HeaderMatcher{
+		header("upgrade", &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: "websocket"}, IgnoreCase: true}),
+		{Name: "sec-websocket-key", HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: false}},
+	}
+	r.RequestHeadersToAdd = []*corev3.HeaderValueOption{{
+		Header:       &corev3.HeaderValue{Key: "sec-websocket-key", Value: base64.StdEncoding.EncodeToString([]byte("sluice-websocket"))},
+		AppendAction: corev3.HeaderValueOption_ADD_IF_ABSENT,
+	}}
+	return r
+}
+
+func header(name string, is *matcherv3.StringMatcher) *routev3.HeaderMatcher {
+	return &routev3.HeaderMatcher{Name: name, HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: is}}
+}
+
+// retry asks another instance of the same colour after what on names.
+func retry(on string) *routev3.RetryPolicy {
 	return &routev3.RetryPolicy{
-		RetryOn:    "connect-failure",
+		RetryOn:    on,
 		NumRetries: wrapperspb.UInt32(2),
 		RetryHostPredicate: []*routev3.RetryPolicy_RetryHostPredicate{{
 			Name: "envoy.retry_host_predicates.previous_hosts",

@@ -17,6 +17,7 @@ type revision struct {
 	version string
 	after   []resource.Ref
 	keep    string
+	earlier map[string]string
 	message proto.Message // the newest that is encoded so; Server.publish guards it
 	// envelope is the delta protocol's wrapping of the encoded message, shared by all
 	// streams; nil when only the version is known here.
@@ -34,7 +35,7 @@ func revise(old *revision, r resource.Resource) (*revision, error) {
 	if err != nil {
 		return nil, err
 	}
-	next := &revision{Ref: r.Ref, version: version, after: slices.Clone(r.After), keep: r.Keep, message: r.Message}
+	next := &revision{Ref: r.Ref, version: version, after: slices.Clone(r.After), keep: r.Keep, earlier: r.Earlier, message: r.Message}
 	switch {
 	case old == nil || old.version != version:
 		next.envelope = &discovery.Resource{Name: r.Name, Version: version, Resource: &anypb.Any{TypeUrl: r.Type, Value: body}}
@@ -45,6 +46,14 @@ func revise(old *revision, r resource.Resource) (*revision, error) {
 		next.envelope = old.envelope
 	}
 	return next, nil
+}
+
+// kept says what a proxy lacks that keeps another version of a resource which is written once.
+func (r *revision) kept(version string) string {
+	if lacks := r.earlier[version]; lacks != "" {
+		return "which lacks " + lacks
+	}
+	return "which has other options or is of another release"
 }
 
 func (r *revision) needs(ref resource.Ref) bool { return slices.Contains(r.after, ref) }

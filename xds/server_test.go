@@ -102,27 +102,33 @@ func TestAWriteOnceResourceIsNeverSentAgain(t *testing.T) {
 				t.Errorf("withheld %+v, want %q", got, want)
 			}
 		}
-		w.Publish([]resource.Resource{res(t, lds, "web", 2), res(t, lds, "tcp", 1)})
+		next, first := res(t, lds, "web", 2), res(t, lds, "web", 1)
+		_, version, err := first.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		next.Earlier = map[string]string{version: "HTTP/1.0"}
+		w.Publish([]resource.Resource{next, res(t, lds, "tcp", 1)})
 		c.hears("LDS +tcp:1")
-		withheld("proxy edge-1 keeps Listener web as it is; restart that Envoy to give it the new one")
+		withheld("proxy edge-1 keeps the Listener web that it has, which lacks HTTP/1.0; drain that Envoy and restart it to give it the new one")
 		w.Publish([]resource.Resource{res(t, lds, "tcp", 1)})
 		c.hears()
-		withheld("proxy edge-1 keeps Listener web; restart that Envoy to take it away")
+		withheld("proxy edge-1 keeps Listener web; drain that Envoy and restart it to take it away")
 		w.Publish([]resource.Resource{res(t, lds, "web", 1), res(t, lds, "tcp", 1)})
 		c.hears()
 		withheld("")
 
 		c.close() // a reconnect, which claims
-		w.Publish([]resource.Resource{res(t, lds, "web", 2), res(t, lds, "tcp", 1)})
+		w.Publish([]resource.Resource{res(t, lds, "web", 3), res(t, lds, "tcp", 1)})
 		c.connect(w)
 		c.ask(lds)
 		c.hears()
-		withheld("proxy edge-1 keeps Listener web as it is; restart that Envoy to give it the new one")
+		withheld("proxy edge-1 keeps the Listener web that it has, which has other options or is of another release; drain that Envoy and restart it to give it the new one")
 		c.close() // a restart, which claims nothing
 		clear(c.held)
 		c.connect(w)
 		c.ask(lds)
-		c.hears("LDS +tcp:1", "LDS +web:2")
+		c.hears("LDS +tcp:1", "LDS +web:3")
 		withheld("")
 	})
 }

@@ -64,7 +64,7 @@ func (h *holding) judge(snap *snapshot, name string, e *entry) verdict {
 // removal is the verdict on a name that the proxy holds and that was left out.
 func (h *holding) removal(snap *snapshot, ref resource.Ref) verdict {
 	if h.s.writeOnce[h.typeURL] {
-		return verdict{why: fmt.Sprintf("proxy %s keeps %s; restart that Envoy to take it away", h.p.node, ref)}
+		return verdict{why: fmt.Sprintf("proxy %s keeps %s; drain that Envoy and restart it to take it away", h.p.node, ref)}
 	}
 	if why := h.p.neededBy(ref, snap); why != "" {
 		return verdict{action: wait, why: why}
@@ -79,7 +79,7 @@ func (h *holding) removal(snap *snapshot, ref resource.Ref) verdict {
 // version and has not refused.
 func (h *holding) update(r *revision, e *entry) verdict {
 	if e.held != nil && h.s.writeOnce[h.typeURL] {
-		return verdict{why: fmt.Sprintf("proxy %s keeps %s as it is; restart that Envoy to give it the new one", h.p.node, r.Ref)}
+		return verdict{why: fmt.Sprintf("proxy %s keeps the %s that it has, %s; drain that Envoy and restart it to give it the new one", h.p.node, r.Ref, r.kept(e.held.version))}
 	}
 	if r.keep != "" && e.held != nil && e.held.envelope == nil {
 		return verdict{why: fmt.Sprintf("proxy %s keeps %s as it is: %s", h.p.node, r.Ref, r.keep)}

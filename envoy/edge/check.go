@@ -227,21 +227,23 @@ func (k *checking) service(key string, s Service, u *use) {
 	if text := prefix(s.Prefix); text != "" {
 		k.fault(onServices(key+".prefix", s.Name), "%s", text)
 	}
-	hosts := make([]string, 0, max(1, len(s.Domains)))
-	for _, d := range s.Domains {
-		hosts = append(hosts, Domain(d))
+	domains := s.Domains
+	if len(domains) == 0 {
+		domains = []string{"*"}
 	}
-	if len(hosts) == 0 {
-		hosts = append(hosts, "*")
-	}
-	for j, h := range hosts {
-		at := fmt.Sprintf("%s.domains[%d]", key, j)
+	spelled := map[string]string{}
+	for j, d := range domains {
+		h, at := Domain(d), fmt.Sprintf("%s.domains[%d]", key, j)
 		if text := domain(h); text != "" {
 			k.fault(onServices(at, s.Name), "%s", text)
 			continue
 		}
 		route := h + s.Path()
-		if other, taken := u.routes[route]; taken {
+		other, taken := u.routes[route]
+		if taken && other == s.Name && spelled[h] != lower(d) {
+			continue // a.example and a.example. are one, and meant to be
+		}
+		if spelled[h] = lower(d); taken {
 			k.fault(onServices(at, other, s.Name), "%s of listener %q belongs to service %s already; a listener's services differ in domain or prefix", route, s.Listener, other)
 			continue
 		}

@@ -29,6 +29,11 @@ type Listener struct {
 	Address netip.AddrPort `yaml:"address"`
 	// TLS ends TLS at this listener. Default: plain text.
 	TLS *TLS `yaml:"tls"`
+	// HTTP1WebSockets: WebSockets are opened over HTTP/1.1 only. Default: also in an HTTP/2
+	// connection (RFC 8441), as browsers do that have one. An instance that is spoken to in
+	// HTTP/2 (see Service.HTTP2) would be asked for a WebSocket in HTTP/2 then, which few
+	// servers can.
+	HTTP1WebSockets bool `yaml:"http1_websockets"`
 	// Protocol is what it carries: HTTP of any services, or TCP of one. Empty: what
 	// its services speak. Set it to keep the Listener what it is when they leave
 	// the configuration.
@@ -89,8 +94,16 @@ type Service struct {
 }
 
 // Domain is a domain as Envoy compares it: in lower case, of which only the
-// letters of ASCII have one.
+// letters of ASCII have one, and without the dot that ends a name which is complete.
 func Domain(d string) string {
+	d = lower(d)
+	if name := strings.TrimSuffix(d, "."); strings.Trim(name, "*.") != "" {
+		return name
+	}
+	return d
+}
+
+func lower(d string) string {
 	return strings.Map(func(c rune) rune {
 		if c >= 'A' && c <= 'Z' {
 			return c + 'a' - 'A'

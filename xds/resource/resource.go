@@ -44,6 +44,9 @@ type Resource struct {
 	// Keep says why a proxy that holds a version which this process has not published
 	// goes on with it; empty: it is sent this one.
 	Keep string
+	// Earlier are versions that a proxy may hold of a resource which is written once, each
+	// with what the proxy lacks by it, such as "HTTP/1.0".
+	Earlier map[string]string
 	// Owner is whose resource it is, in the words of who builds it; empty for what
 	// several share.
 	Owner string

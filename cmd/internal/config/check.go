@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
@@ -104,6 +105,12 @@ func (r *reading) checkEdge(c *Config) {
 		key := fmt.Sprintf("listeners[%d].tls", i)
 		r.noteMissing(key+".certificate", l.TLS.Certificate)
 		r.noteMissing(key+".key", l.TLS.Key)
+	}
+	for i, s := range c.Services {
+		at := slices.IndexFunc(c.Listeners, func(l edge.Listener) bool { return l.Name == s.Listener })
+		if s.HTTP2 && at >= 0 && !c.Listeners[at].HTTP1WebSockets {
+			r.note(fmt.Sprintf("services[%d].http2", i), "listener %s lets browsers open WebSockets over HTTP/2, and the instances of %s would be asked for them in HTTP/2 (RFC 8441), which few servers can; if there are any, set http1_websockets: true on a listener that no Envoy has yet", s.Listener, s.Name)
+		}
 	}
 }
 
