@@ -90,7 +90,7 @@ func countTarget(t *turn) {
 }
 
 func countMember(t *turn, f *fact) {
-	if t.state.Members[f.key].Counted || f.heard.IsZero() && (f.endpoint || !f.reported) || f.takes && t.seen.Instances[f.key].Refused {
+	if t.state.Members[f.key].Counted || !f.said() || f.takes && t.seen.Instances[f.key].Refused {
 		return // nobody says where it begins
 	}
 	t.count(f.key)
@@ -110,8 +110,8 @@ func tally(t *turn) {
 			tallyLost(t, f)
 		}
 		m := t.state.Members[f.key]
-		if f.admissions == m.Admissions {
-			continue
+		if !f.said() || f.admissions == m.Admissions {
+			continue // until it is heard after a restart, its totals are not 0 but unknown
 		}
 		r := t.rollout()
 		since := f.admissions.After(m.Admissions)

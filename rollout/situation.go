@@ -233,6 +233,10 @@ func (s *situation) factOf(x listed, m state.Member, shared twin, empty bool) fa
 // the member is: it gets no new connections while another of its colour does.
 func (f *fact) doubtful() bool { return f.twin.rival || f.recoloured }
 
+// said reports whether anybody says what its totals are: itself, or where it has no
+// endpoint the proxies.
+func (f *fact) said() bool { return !f.heard.IsZero() || !f.endpoint && f.reported }
+
 // load is what the proxies report of the member.
 func (s *situation) load(m state.Member) (observed.Load, bool) {
 	if len(s.seen.Loads) == 0 {
