@@ -51,15 +51,28 @@ type message struct {
 type generation struct {
 	epoch  *int // how often it was restarted
 	parent *int // the connections that the process before it still has
+	server bool // it has the counter of the server that is written beside these two
 }
 
 func (g generation) plus(more generation) generation {
-	return generation{cmp.Or(more.epoch, g.epoch), cmp.Or(more.parent, g.parent)}
+	return generation{cmp.Or(more.epoch, g.epoch), cmp.Or(more.parent, g.parent), g.server || more.server}
+}
+
+// told reports whether the flush says if there is a process before this one. An Envoy that
+// runs with --disable-hot-restart flushes its server's counters, but none of a hot restart.
+func (g generation) told() bool { return g.parent != nil || g.server && g.epoch == nil }
+
+// parents is how many connections the process before it still has; nil: the flush does not tell.
+func (g generation) parents() *int {
+	if g.told() && g.parent == nil {
+		return new(0)
+	}
+	return g.parent
 }
 
 // whole reports whether a gauge that is not in the flush is 0: no process before this one
 // has a connection that could be in it.
-func (g generation) whole() bool { return g.parent != nil && *g.parent == 0 }
+func (g generation) whole() bool { n := g.parents(); return n != nil && *n == 0 }
 
 // The names of the stats that are read.
 const (
@@ -75,6 +88,7 @@ const (
 
 	parentConnections = "server.parent_connections"
 	restartEpoch      = "server.hot_restart_epoch"
+	serverConnections = "server.total_connections"
 )
 
 var (
@@ -125,13 +139,15 @@ func (m *message) family(b []byte) error {
 }
 
 // statName splits cluster.NAME.STAT; stat is empty when it is not one of statNames. Those
-// of a hot restart have no cluster.
+// of the server have no cluster.
 func statName(b []byte) (cluster, stat string) {
 	switch string(b) {
 	case parentConnections:
 		return "", parentConnections
 	case restartEpoch:
 		return "", restartEpoch
+	case serverConnections:
+		return "", serverConnections
 	}
 	b, ok := bytes.CutPrefix(b, statPrefix)
 	if !ok || len(b) > maxName {
@@ -185,6 +201,9 @@ func (m *message) metric(cluster, stat string, b []byte) error {
 		return nil
 	case restartEpoch:
 		m.generation.epoch = new(int(value))
+		return nil
+	case serverConnections:
+		m.generation.server = true
 		return nil
 	case requestsActive:
 		c.requests, c.gauge = int(value), true

@@ -165,7 +165,7 @@ func (h *Hub) Reporters() []Reporter {
 		}
 		out = append(out, Reporter{
 			Node: n.node, Loads: n.loads.at, Counters: n.counters.at, Silent: silent,
-			Partial: !n.complete.IsZero() && n.parent == nil,
+			Partial: !n.complete.IsZero() && !n.told(),
 			Trouble: n.trouble, Refused: n.refused, Ignored: slices.Clone(n.ignored),
 		})
 	}

@@ -16,7 +16,7 @@ func (h *Hub) Export() exchange.Reports {
 	out := exchange.Reports{Now: time.Now(), Nodes: []exchange.Node{}}
 	for _, node := range slices.Sorted(maps.Keys(h.nodes)) {
 		n := h.nodes[node]
-		r := exchange.Node{Node: node, Clusters: map[string]exchange.Cluster{}, Parent: n.parent}
+		r := exchange.Node{Node: node, Clusters: map[string]exchange.Cluster{}, Parent: n.parents()}
 		if n.loads.local() {
 			r.Loads = n.loads.at
 		}

@@ -79,3 +79,24 @@ func TestCountersOfAnEnvoyThatSaysNothingOfAParent(t *testing.T) {
 		}
 	})
 }
+
+// An Envoy with --disable-hot-restart has no parent, and so no counter of one.
+func TestCountersOfAnEnvoyThatIsNeverRestartedHot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := published(t)
+		a := w.sink("edge-1")
+		defer a.end()
+		flush := func(more string) {
+			for range 2 {
+				a.flush(map[string]float64{"cluster.blue.upstream_rq_active": 0, "cluster.blue.upstream_cx_active": 0, "server.total_connections": 7, more: 0})
+			}
+		}
+		flush("server.live")
+		w.count("green", "edge-1 0+0/0 !0 at 1s silent false")
+		if r := w.Reporters(); len(r) != 1 || r[0].Partial {
+			t.Errorf("%+v", r)
+		}
+		flush("server.hot_restart_epoch") // its parent's counter was left out
+		w.count("green", "edge-1 0+0/0 !0 at never silent false")
+	})
+}
