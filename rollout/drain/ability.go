@@ -17,14 +17,19 @@ const (
 	CanLevels Ability = "levels"
 	// CanFrom: an order may cover only the connections that came through some nodes.
 	CanFrom Ability = "from"
+	// CanAsk: it asks clients to come over before it closes, and gives them notice.
+	CanAsk Ability = "ask"
 )
 
 // can is what the gate understands.
-func (g *Gate) can() []Ability {
-	if g.opt.Nodeless {
-		return []Ability{CanLevels}
+func (g *Gate) can() (can []Ability) {
+	if g.opt.Notice > 0 {
+		can = append(can, CanAsk)
 	}
-	return []Ability{CanFrom, CanLevels}
+	if !g.opt.Nodeless {
+		can = append(can, CanFrom)
+	}
+	return append(can, CanLevels)
 }
 
 // What a status can say at most.
@@ -53,6 +58,9 @@ func (o Order) Needs() (needs []Ability) {
 	}
 	if o.From != nil {
 		needs = append(needs, CanFrom)
+	}
+	if o.NoticeMS > 0 {
+		needs = append(needs, CanAsk)
 	}
 	return needs
 }

@@ -42,6 +42,8 @@ func TestContract(t *testing.T) {
 		Levels: map[string]drain.Level{"edge-1": {State: drain.Draining, Active: 2, Ceiling: new(1), Rollout: "edge-1 stops", Epoch: 2, Step: 1, From: []string{"edge-1"}}}})
 	say("an order to hold", drain.Order{Rollout: "chat-4", Epoch: 4})
 	say("an order with every word", drain.Order{Rollout: "chat-4", Epoch: 4, Step: 9, Ceiling: new(7), OverMS: 3000, StartMS: 15, Pick: drain.Oldest})
+	say("a status with asks", drain.Status{State: drain.Draining, Can: []drain.Ability{drain.CanAsk, drain.CanFrom, drain.CanLevels}, Active: 5, Asked: 3, Accepted: 9, Evicted: 7, Left: 3, Overstayed: 1})
+	say("an order to ask first", drain.Order{Rollout: "chat-4", Epoch: 4, Step: 9, Ceiling: new(2), OverMS: 3000, StartMS: 15, NoticeMS: 30000})
 	say("an order of another level", drain.Order{Rollout: "edge-1 stops", Epoch: 2, Step: 1, Ceiling: new(1), Level: "edge-1", From: []string{"edge-1"}})
 	say("a release", drain.Release{Rollout: "chat-4", Epoch: 4})
 	say("a release of another level", drain.Release{Rollout: "edge-1 stops", Epoch: 2, Level: "edge-1"})

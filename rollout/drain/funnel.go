@@ -59,7 +59,7 @@ func (g *Gate) run(l *level, s schedule, now time.Time) {
 	if s.left == 0 {
 		return
 	}
-	f := &funnel{schedule: s, level: l.held}
+	f := &funnel{schedule: s, level: l.untold()}
 	l.funnel = f
 	f.timer = time.AfterFunc(s.next.Sub(now), func() { g.advance(l, f) })
 }
@@ -74,13 +74,13 @@ func (g *Gate) advance(l *level, f *funnel) {
 	now := time.Now()
 	for range f.due(now) {
 		f.level--
-		if l.held > f.level {
-			g.evict(l)
+		if l.untold() > f.level {
+			g.tell(l)
 		}
 	}
 	// Nothing that the level covers is admitted while its funnel runs, so one that has
 	// reached its end by natural closes is finished.
-	if f.left == 0 || l.held <= f.level-f.left {
+	if f.left == 0 || l.untold() <= f.level-f.left {
 		l.funnel = nil
 		return
 	}

@@ -36,23 +36,27 @@ type Gate struct {
 	handshakes handshakes
 	closeFrame []byte // a WebSocket's goodbye
 
-	mu        sync.Mutex
-	held      []*Conn // Conn.at is the index here
-	lingering int     // evicted and not yet ended
-	accepted  uint64
-	refused   uint64
-	evicted   uint64
-	returned  uint64
-	ticketed  uint64
-	counts    bool // the application counts returns
-	tickets   bool // … and tickets
-	origins   origins
+	mu         sync.Mutex
+	held       []*Conn // Conn.at is the index here
+	lingering  int     // evicted and not yet ended
+	accepted   uint64
+	refused    uint64
+	evicted    uint64
+	asked      int    // held, and asked to come over
+	left       uint64 // … that have gone by themselves
+	overstayed uint64 // … that were closed at the end of their notice
+	returned   uint64
+	ticketed   uint64
+	counts     bool // the application counts returns
+	tickets    bool // … and tickets
+	origins    origins
 
 	levels []*level // the last words of the control plane; the first is Rollout's
 	own    *level   // the own pace of Shutdown; nil: none
 
-	ending bool          // Shutdown was called: never serves again
-	empty  chan struct{} // closed when ending and nothing is held or lingers
+	ending   bool          // Shutdown was called: never serves again
+	deadline time.Time     // of the context of Shutdown; zero: none
+	empty    chan struct{} // closed when ending and nothing is held or lingers
 }
 
 // New returns a Gate that serves. It starts nothing.
@@ -83,6 +87,8 @@ type Conn struct {
 	at     int32         // index in gate.held, or one of those below
 	back   bool          // counted as returned
 	ticket bool          // counted as ticketed
+	asked  bool          // to come over, and held
+	told   bool          // counted as evicted
 	origin uint16        // index in gate.origins, until it has ended
 }
 
@@ -128,6 +134,11 @@ type Hooks struct {
 	// Close is called once when the funnel picks the connection, in its own goroutine; see
 	// Admit.
 	Close func()
+	// Ask is called at most once in a rollout, in its own goroutine and before Close: it should
+	// tell the client to come over, by opening a new connection before it ends this one,
+	// which works on as before. Close is called when it has not gone within the notice, or
+	// later where the control plane pauses, and not at all if the order is taken back. Nil: the client is let go without being asked.
+	Ask func(within time.Duration)
 	// Remote is the remote address of the TCP connection below; nil is not known.
 	Remote net.Addr
 	// Node is the proxy that it came through, by its node id, as NodeHeader says it. Empty
@@ -137,6 +148,9 @@ type Hooks struct {
 
 // AdmitHooks is Admit for a connection of which more is known.
 func (g *Gate) AdmitHooks(h Hooks) (*Conn, error) {
+	if h.Ask != nil {
+		return g.admit(h.source(), &hooked{h.Close, asks{h.Ask}})
+	}
 	return g.admit(h.source(), closeFunc(h.Close))
 }
 
@@ -207,6 +221,10 @@ func (c *Conn) Done() (picked bool) {
 	defer g.mu.Unlock()
 	switch {
 	case c.at >= 0:
+		if c.asked {
+			g.unask(c)
+			g.left++
+		}
 		g.remove(c)
 		g.origins.remove(c)
 		c.at, c.owner = gone, nil // a queue may know it for longer
@@ -251,6 +269,11 @@ func (c *Conn) Ticketed() {
 func (c *Conn) handOver(o owner) (late bool) {
 	c.gate.mu.Lock()
 	defer c.gate.mu.Unlock()
+	if from, ok := c.owner.(*request); ok {
+		if to, ok := o.(interface{ onAsk(func(time.Duration)) }); ok {
+			to.onAsk(from.asking)
+		}
+	}
 	c.owner = o
 	return c.at == evicted
 }
@@ -267,18 +290,18 @@ func (g *Gate) remove(c *Conn) {
 	g.held = g.held[:last]
 }
 
-// evict takes the next connection that the level covers out: from now on it lingers.
-func (g *Gate) evict(l *level) {
+// next is the connection that the level covers and that goes next; nil if there is none.
+func (g *Gate) next(l *level) *Conn {
 	if !l.queue.made {
 		l.queue.make(g, l.from)
 	}
-	c := l.queue.next()
-	if c == nil {
-		return
-	}
+	return l.queue.next()
+}
+
+// letGo takes a connection out: from now on it lingers.
+func (g *Gate) letGo(c *Conn) {
 	g.remove(c)
 	c.at = evicted
-	g.evicted++
 	g.linger(c, 1)
 	go c.goodbye(c.owner)
 }
@@ -324,6 +347,7 @@ func (g *Gate) Status() Status {
 func (g *Gate) status() Status {
 	s := Status{
 		State: Serving, Boot: g.boot, Active: len(g.held), Lingering: g.lingering,
+		Asked: g.asked, Left: g.left, Overstayed: g.overstayed,
 		Accepted: g.accepted, Evicted: g.evicted, Refused: g.refused, Limit: g.opt.Limit,
 		HandshakeMS: g.handshakes.p99(time.Now()),
 		Can:         g.can(), Levels: g.saidLevels(),

@@ -142,4 +142,3 @@ func TestReturnedThroughTheRequest(t *testing.T) {
 		t.Errorf("status %+v, want 1 returned of 2", s)
 	}
 }
-

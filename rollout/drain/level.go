@@ -3,6 +3,7 @@ package drain
 import (
 	"fmt"
 	"iter"
+	"time"
 )
 
 // level is one named order of the control plane, or what is left of it once it was
@@ -17,9 +18,12 @@ type level struct {
 	ordered     bool
 	ceiling     *int // of the standing order
 
-	from      from // whose connections it covers
-	held      int  // how many of them are held
-	lingering int  // … and were told to go and have not ended
+	from      from          // whose connections it covers
+	held      int           // how many of them are held
+	asked     int           // … and were asked to come over
+	lingering int           // … were told to go and have not ended
+	notice    time.Duration // from an ask to its close; 0: none is asked
+	notices   notices
 	queue     queue
 	funnel    *funnel
 }
@@ -37,7 +41,7 @@ func (l *level) take(o Order) (repeated bool, err error) {
 
 // said is what a status says of it.
 func (l *level) said() Level {
-	s := Level{State: Serving, Active: l.held, Lingering: l.lingering, Rollout: l.rollout, Epoch: l.epoch, Step: l.step, From: l.from.names}
+	s := Level{State: Serving, Active: l.held, Asked: l.asked, Lingering: l.lingering, Rollout: l.rollout, Epoch: l.epoch, Step: l.step, From: l.from.names}
 	if l.ordered {
 		s.State = Draining
 		if s.Active+s.Lingering == 0 {
@@ -63,6 +67,13 @@ func (g *Gate) saidLevels() map[string]Level {
 	return said
 }
 
+func count(is bool) int {
+	if is {
+		return 1
+	}
+	return 0
+}
+
 func clone(n *int) *int {
 	if n == nil {
 		return nil
@@ -79,7 +90,7 @@ func (g *Gate) standing(name string) *level {
 			return l
 		}
 	}
-	l := &level{name: name, held: len(g.held), lingering: g.lingering}
+	l := &level{name: name, held: len(g.held), asked: g.asked, lingering: g.lingering}
 	if len(g.levels) < MaxLevels {
 		g.levels = append(g.levels, l)
 		return l
@@ -130,12 +141,14 @@ func (g *Gate) ordered() bool {
 // cover has the level cover others from now on, or pick others first.
 func (g *Gate) cover(l *level, f from, p Pick) {
 	if !l.from.same(f) {
-		l.from, l.held, l.lingering, l.queue = f, 0, 0, queue{}
+		l.from, l.held, l.asked, l.lingering, l.queue = f, 0, 0, 0, queue{}
 		for _, c := range g.held {
 			if f.everybody() || f.covers(g.origins.of(c)) {
 				l.held++
+				l.asked += count(c.asked)
 			}
 		}
+		g.keep(l)
 		for at, n := range g.origins.lingering {
 			if f.covers(g.origins.nth(at)) {
 				l.lingering += n

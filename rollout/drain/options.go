@@ -41,6 +41,10 @@ type Options struct {
 	// CountsTickets says that the application calls Conn.Ticketed, so that the status
 	// reports ticketed from the beginning.
 	CountsTickets bool
+	// Notice above 0 says that the application asks its clients to come over (Hooks.Ask,
+	// OnAsk), so that an order may give them notice. It is what Shutdown gives them without
+	// an order.
+	Notice time.Duration
 	// Nodeless says that the server never learns through which proxy a connection came, as
 	// one that passes bytes on: orders that cover the connections of some nodes only are
 	// then refused.

@@ -26,17 +26,25 @@ func (g *Gate) order(o Order) (Status, error) {
 	if repeated, err := l.take(o); repeated || err != nil {
 		return g.status(), err
 	}
+	if l.rollout != o.Rollout {
+		g.void(l)
+	}
 	l.rollout, l.epoch, l.step, l.ordered = o.Rollout, o.Epoch, o.Step, true
+	l.notice = ms(o.NoticeMS)
 	l.ceiling = clone(o.Ceiling)
 	g.cover(l, newFrom(o.From), o.Pick)
 	now := time.Now()
 	var s schedule
-	if o.Ceiling != nil {
-		s = evenly(l.held-*o.Ceiling, now.Add(ms(o.StartMS)), ms(o.OverMS))
+	if o.Ceiling == nil {
+		g.holdNotices(l, now)
+	} else {
+		g.resumeNotices(l, now)
+		s = evenly(l.untold()-*o.Ceiling, now.Add(ms(o.StartMS)), ms(o.OverMS))
 	}
 	g.run(l, s, now)
 	if g.own != nil && g.ordered() {
 		g.run(g.own, schedule{}, now)
+		g.void(g.own)
 		g.own = nil
 	}
 	g.log.Info("drain order taken", "level", l.name, "rollout", o.Rollout, "epoch", o.Epoch, "step", o.Step, "active", l.held, "closes", s.left, "order", l.queue.pick)
@@ -57,6 +65,7 @@ func (g *Gate) release(r Release) (Status, error) {
 	if l.ordered {
 		g.log.Info("released from draining", "level", l.name, "rollout", r.Rollout, "epoch", r.Epoch, "active", l.held)
 	}
+	g.void(l)
 	l.rollout, l.epoch, l.step, l.ordered, l.ceiling = r.Rollout, r.Epoch, 0, false, nil
 	g.cover(l, from{}, Random)
 	l.queue = queue{}
@@ -84,6 +93,7 @@ func (g *Gate) Shutdown(ctx context.Context) error {
 	g.mu.Lock()
 	if !g.ending {
 		g.ending = true
+		g.deadline, _ = ctx.Deadline()
 		if !g.ordered() {
 			g.ownPace()
 		}
@@ -102,7 +112,10 @@ func (g *Gate) Shutdown(ctx context.Context) error {
 func (g *Gate) ownPace() {
 	now := time.Now()
 	n, distance := len(g.held), max(g.opt.Every/time.Duration(g.opt.Close), 1)
-	g.own = &level{held: n}
+	g.own = &level{held: n, asked: g.asked, notice: g.opt.Notice}
+	if !g.deadline.IsZero() {
+		g.own.notice = min(g.own.notice, max(0, g.deadline.Sub(now)/2))
+	}
 	g.run(g.own, evenly(n, now.Add(rand.N(distance)), distance*time.Duration(n)), now)
 }
 

@@ -43,7 +43,7 @@ func (g *Gate) clock() uint32 { return uint32(time.Since(g.born) / time.Second) 
 
 // queue is the connections that one level covers, in the order in which they go:
 // Oldest and Idlest are a binary heap by before. It is made when the first one goes.
-// Those that have ended by themselves are passed over when their turn comes. The zero
+// Those that have ended by themselves, or were asked by another level, are passed over when their turn comes. The zero
 // value is Random.
 type queue struct {
 	pick Pick
@@ -60,7 +60,7 @@ type queued struct {
 func (q *queue) make(g *Gate, f from) {
 	q.made = true
 	for _, c := range g.held {
-		if f.everybody() || f.covers(g.origins.of(c)) {
+		if !c.asked && (f.everybody() || f.covers(g.origins.of(c))) {
 			q.list = append(q.list, queued{c, c.active.Load()})
 		}
 	}
@@ -96,19 +96,22 @@ func (q *queue) next() *Conn {
 			first = rand.IntN(len(q.list))
 		}
 		c := q.list[first]
-		if now := c.active.Load(); q.pick == Idlest && c.at >= 0 && c.seen != now && looks < maxLooks {
+		if now := c.active.Load(); q.pick == Idlest && c.goes() && c.seen != now && looks < maxLooks {
 			looks++
 			q.list[0].seen = now
 			q.sink(0)
 			continue
 		}
 		q.drop(first)
-		if c.at >= 0 {
+		if c.goes() {
 			return c.Conn
 		}
 	}
 	return nil
 }
+
+// goes reports whether the connection is held and was not asked to go.
+func (c *Conn) goes() bool { return c.at >= 0 && !c.asked }
 
 // drop takes out the one at i: the first, unless they are in no order.
 func (q *queue) drop(i int) {

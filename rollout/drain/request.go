@@ -17,6 +17,7 @@ import (
 // the handler sees, and the owner of the connection until it is hijacked.
 type request struct {
 	http.ResponseWriter
+	asks
 	conn      *Conn
 	ctx       context.Context
 	cancel    context.CancelCauseFunc

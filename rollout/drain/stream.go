@@ -13,6 +13,7 @@ import (
 // stream is a connection without a goodbye of its own.
 type stream struct {
 	net.Conn
+	asks
 	conn *Conn
 
 	leaving   atomic.Bool // it was told to go

@@ -42,7 +42,15 @@ type Status struct {
 	Requests  int    `json:"requests,omitempty"`
 	Lingering int    `json:"lingering,omitempty"`
 	Accepted  uint64 `json:"accepted"` // total admitted
-	Evicted   uint64 `json:"evicted"`  // total closed by the funnel
+	// Evicted is the total that the funnel let go, each once: when it was asked, or closed
+	// without that.
+	Evicted uint64 `json:"evicted"`
+	// Asked is how many of Active were asked to come over, and have notice; ceilings bound
+	// the others. Left is the total of those asked that have gone by themselves, Overstayed
+	// of those that were closed at the end of their notice.
+	Asked      int    `json:"asked,omitempty"`
+	Left       uint64 `json:"left,omitempty"`
+	Overstayed uint64 `json:"overstayed,omitempty"`
 	// Returned is the total of admitted connections that the application knew
 	// as returning clients; nil when it never says.
 	Returned *uint64 `json:"returned"`
@@ -76,8 +84,9 @@ const MaxLevels = 64
 // Level is what an instance says of one of its levels: Serving once it was released.
 type Level struct {
 	State State `json:"state"`
-	// Active and Lingering are those of the connections that it covers.
+	// Active, Asked and Lingering are those of the connections that it covers.
 	Active    int      `json:"active"`
+	Asked     int      `json:"asked,omitempty"`
 	Lingering int      `json:"lingering,omitempty"`
 	Ceiling   *int     `json:"ceiling"`
 	Rollout   string   `json:"rollout"`
@@ -92,7 +101,7 @@ func (s Status) LevelOf(name string) Level {
 	if l, ok := s.Levels[name]; ok || name != Rollout {
 		return l
 	}
-	return Level{State: s.State, Active: s.Active, Lingering: s.Lingering, Ceiling: s.Ceiling, Rollout: s.Rollout, Epoch: s.Epoch, Step: s.Step}
+	return Level{State: s.State, Active: s.Active, Asked: s.Asked, Lingering: s.Lingering, Ceiling: s.Ceiling, Rollout: s.Rollout, Epoch: s.Epoch, Step: s.Step}
 }
 
 func checkLevels(levels map[string]Level) error {
@@ -103,7 +112,7 @@ func checkLevels(levels map[string]Level) error {
 		if name == "" || len(name) > MaxName {
 			return fmt.Errorf("levels has a name of %d bytes; it must have 1 to %d", len(name), MaxName)
 		}
-		as := Status{State: l.State, Active: l.Active, Lingering: l.Lingering, Ceiling: l.Ceiling, Epoch: l.Epoch, Step: l.Step}
+		as := Status{State: l.State, Active: l.Active, Asked: l.Asked, Lingering: l.Lingering, Ceiling: l.Ceiling, Epoch: l.Epoch, Step: l.Step}
 		if err := as.Check(); err != nil {
 			return fmt.Errorf("level %q: %w", name, err)
 		}
@@ -151,6 +160,10 @@ func (s Status) Check() error {
 		return fmt.Errorf("epoch is %d and step %d; nothing was ever ordered above %d", s.Epoch, s.Step, uint64(MaxTotal))
 	case s.Evicted > s.Accepted:
 		return fmt.Errorf("evicted is %d but accepted is %d; only what was accepted can be evicted", s.Evicted, s.Accepted)
+	case s.Asked < 0 || s.Asked > s.Active:
+		return fmt.Errorf("asked is %d but active is %d; who was asked is still active", s.Asked, s.Active)
+	case s.Left > s.Evicted || s.Overstayed > s.Evicted-s.Left:
+		return fmt.Errorf("left is %d and overstayed %d but evicted is %d; who was asked is evicted", s.Left, s.Overstayed, s.Evicted)
 	case s.Returned != nil && *s.Returned > s.Accepted:
 		return fmt.Errorf("returned is %d but accepted is %d; only what was accepted can be a return", *s.Returned, s.Accepted)
 	case s.Ticketed != nil && *s.Ticketed > s.Accepted:
@@ -185,6 +198,11 @@ type Order struct {
 	// Pick is which go first, as far as the instance can tell. It is sent only
 	// where it is not empty; an instance that does not know it picks at random.
 	Pick Pick `json:"order,omitempty"`
+	// NoticeMS above 0 has connections be asked to come over in place of closed: Ceiling is
+	// then that of Active without Asked, and who was asked and has not gone is closed so long
+	// after its ask. A nil Ceiling has that time stand still; a release, or an order of
+	// another rollout, takes the asks back. What cannot be asked is closed in its turn.
+	NoticeMS int64 `json:"notice_ms,omitempty"`
 	// Level names the order; empty is Rollout. Each level has its own epoch, step and
 	// ceiling, bounds only the connections that it covers, and is replaced or released
 	// by itself. Who is covered by several leaves and is refused by any of them.
@@ -230,6 +248,8 @@ func (o Order) Check() error {
 		return fmt.Errorf("ceiling is %d; it must be 0 or more, or null to hold", *o.Ceiling)
 	case o.OverMS < 0 || o.OverMS > MaxOver.Milliseconds():
 		return fmt.Errorf("over_ms is %d; it must be between 0 and %d", o.OverMS, MaxOver.Milliseconds())
+	case o.NoticeMS < 0 || o.NoticeMS > MaxOver.Milliseconds():
+		return fmt.Errorf("notice_ms is %d; it must be between 0 and %d", o.NoticeMS, MaxOver.Milliseconds())
 	case o.StartMS < 0 || o.StartMS > MaxOver.Milliseconds():
 		return fmt.Errorf("start_ms is %d; it must be between 0 and %d", o.StartMS, MaxOver.Milliseconds())
 	}

@@ -95,6 +95,15 @@ func Returned(ctx context.Context) {
 	}
 }
 
+// OnAsk says by which message the client of the stream with this context, which came through
+// Stream, is asked to come over; see drain.Hooks. The handler sends it: asking is called in
+// a goroutine of its own, and must not call SendMsg beside the handler.
+func OnAsk(ctx context.Context, asking func(within time.Duration)) {
+	if c, ok := ctx.Value(connKey{}).(*drain.Conn); ok {
+		c.OnAsk(asking)
+	}
+}
+
 // stream is what the handler sees.
 type stream struct {
 	grpc.ServerStream
