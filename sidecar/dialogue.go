@@ -1,47 +1,75 @@
 package sidecar
 
 import (
-	"bytes"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/sluice-proxy/sluice/rollout/drain/wsframe"
+	"github.com/sluice-proxy/sluice/sidecar/http1"
 )
 
-// maxHead bounds what is kept of a request's or a response's head while it is
-// incomplete. A longer one is no handshake.
-const maxHead = 16 << 10
+// maxAsked bounds the requests of one client that wait for their responses. More
+// are no HTTP that anybody speaks.
+const maxAsked = 100
 
 // dialogue follows what client and server say to each other as far as needed to
-// let the connection go: whether it has become a WebSocket, and where its frames
-// begin and end. It changes nothing and does no I/O; its methods may be called
-// concurrently, but client and server from one goroutine each.
-//
-// Until a handshake is seen it keeps no account of requests and responses. A
-// handshake can come after other requests of a kept-alive connection: every time
-// the client speaks after the server did may be the start of one, since a client
-// cannot ask for an upgrade before it has read what came before.
+// know who is there and how to let them go: requests and responses, or whether it
+// has become a WebSocket, and where its messages begin and end. It changes nothing
+// and does no I/O; its methods may be called concurrently, but client and server
+// from one goroutine each.
 type dialogue struct {
 	mu    sync.Mutex
 	phase phase
-	// The server has spoken since the client last did, so that what the client
-	// says next may start a request.
-	answered bool
-	deaf     bool   // what the client is saying is no handshake
-	head     []byte // of the request, or while asked the response, that is under way
-	up, down wsframe.Tracker
 
-	askedAt time.Time
-	took    func(time.Duration) // told how long the handshake took
+	// Of the phases silent and talking; nil later.
+	http *exchanges
+
+	up, down wsframe.Tracker
+	asked    time.Time // for the WebSocket
+	told     bool      // the client has had our close frame
+	heard    bool      // … and has answered it
+}
+
+// exchanges are the requests and responses of a connection.
+type exchanges struct {
+	requests, responses http1.Messages
+	begun               int       // requests that have begun and are not answered in full
+	asked               []request // … of these the ones whose head is complete
+	ahead               bool      // the client has said something behind a handshake that is not answered
+	lasting             bool      // the response under way is held as a connection
+	interim             bool      // … is one that another follows
+	refused             bool      // the request that has begun last is not passed on
+}
+
+// request is one that is not answered in full.
+type request struct {
+	method    string
+	handshake bool // of a WebSocket
+	at        time.Time
 }
 
 type phase uint8
 
 const (
-	plain    phase = iota // bytes
-	asked                 // the client asks for a WebSocket, the answer is not complete
-	switched              // frames
+	silent   phase = iota // nobody has said anything
+	talking               // HTTP/1
+	switched              // frames of a WebSocket
+	opaque                // bytes
+)
+
+// turn is what the bytes that were taken have come to.
+type turn uint8
+
+const (
+	onward   turn = iota
+	begins        // behind what was taken a request begins
+	asks          // its head is complete
+	opens         // the server has accepted the WebSocket
+	streams       // the response is one that lasts
+	rests         // the last response is complete, nothing is under way
+	raw           // from here on it is bytes
+	http2         // the client speaks HTTP/2
+	answered      // what follows answers our close frame
 )
 
 // farewell is how the client can be told that its connection ends.
@@ -50,147 +78,225 @@ type farewell uint8
 const (
 	later    farewell = iota // something is under way, which has to end first
 	byFrame                  // with a close frame
+	byChunk                  // with the last chunk of its events
 	byFIN                    // without a word
 	unneeded                 // the server has sent a close frame itself
 )
 
-// newDialogue is for one connection; took is told how long its handshake took.
-func newDialogue(took func(time.Duration)) *dialogue {
+func newDialogue() *dialogue {
 	return &dialogue{
-		answered: true, took: took,
-		up: wsframe.Tracker{From: wsframe.Client}, down: wsframe.Tracker{From: wsframe.Server},
+		http: &exchanges{responses: http1.Messages{From: http1.Server}},
+		up:   wsframe.Tracker{From: wsframe.Client}, down: wsframe.Tracker{From: wsframe.Server},
 	}
 }
 
-// client takes what the client said; call it before the server hears it.
-func (d *dialogue) client(p []byte) {
+// client takes what the client said, up to where something comes of it, and says
+// how much that is; call it before the server hears it.
+func (d *dialogue) client(p []byte) (n int, t turn) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.phase == plain {
-		p = d.request(p)
-	}
-	if d.phase != plain {
-		d.up.Follow(p)
-	}
-}
-
-// request looks for the head of a handshake and returns what follows it.
-func (d *dialogue) request(p []byte) (rest []byte) {
-	if d.answered {
-		d.answered, d.deaf, d.head = false, false, nil
-	}
-	if d.deaf {
-		return nil
-	}
-	head, n := grow(d.head, p)
-	const start = "GET "
 	switch {
-	case len(head) > maxHead, !strings.HasPrefix(start, string(head[:min(len(head), len(start))])):
-		d.deaf, d.head = true, nil
-	case n < 0:
-		d.head = bytes.Clone(head)
-	case isUpgrade(head, " HTTP/1.1"):
-		d.phase, d.head, d.askedAt = asked, nil, time.Now()
-		d.up = wsframe.Tracker{From: wsframe.Client}
-		return p[n:]
-	default:
-		d.deaf, d.head = true, nil
+	case d.phase == opaque:
+		return len(p), onward
+	case d.phase == switched && d.told:
+		return d.untilAnswer(p)
+	case d.phase == switched:
+		d.up.Follow(p)
+		return len(p), onward
 	}
-	return nil
+	x := d.http
+	if last := len(x.asked) - 1; last >= 0 && x.asked[last].handshake && x.begun == len(x.asked) {
+		x.ahead = true
+		d.up.Follow(p)
+		return len(p), onward
+	}
+	n, e := x.requests.Next(p)
+	switch {
+	case e&http1.Preface != 0 && d.phase == talking && x.begun == 1 && len(x.asked) == 0:
+		return n, http2
+	case e&(http1.Lost|http1.Preface) != 0, e&http1.Headed != 0 && len(x.asked) == maxAsked:
+		d.become(opaque)
+		return len(p), raw
+	case e&http1.Began != 0:
+		d.phase = talking
+		x.begun++
+		return n, begins
+	case e&http1.Headed != 0:
+		head := x.requests.Head
+		if x.refused {
+			return n, asks
+		}
+		x.asked = append(x.asked, request{head.Method, head.WebSocket && head.Method == "GET", time.Now()})
+		return n, asks
+	}
+	return n, onward
 }
 
-// server takes what the server said, at most up to the end of the head or frame
-// that is under way, and says how much: at least one byte if p has one.
-func (d *dialogue) server(p []byte) int {
+// untilAnswer takes the client's frames up to its close frame. One that is not
+// legal is taken for it: some clients do not mask what they answer.
+func (d *dialogue) untilAnswer(p []byte) (n int, t turn) {
+	for n < len(p) && !d.heard {
+		if d.up.Between() && p[n]&0x0f == wsframe.Close {
+			d.heard = true
+			break
+		}
+		ahead := d.up
+		took := ahead.Next(p[n:])
+		if ahead.Lost() && !d.up.Lost() {
+			d.heard = true
+			break
+		}
+		d.up = ahead
+		n += took
+	}
+	if d.heard {
+		return n, answered
+	}
+	return n, onward
+}
+
+func (d *dialogue) become(p phase) { d.phase, d.http = p, nil }
+
+// server takes what the server said, at most up to the end of the head, message or
+// frame that is under way, and says how much that is: at least one byte if p has one.
+func (d *dialogue) server(p []byte) (n int, t turn) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch d.phase {
-	case asked:
-		return d.response(p)
+	case opaque:
+		return len(p), onward
 	case switched:
-		return d.down.Next(p)
+		return d.down.Next(p), onward
 	}
-	d.answered = true
-	return len(p)
-}
-
-func (d *dialogue) response(p []byte) int {
-	head, n := grow(d.head, p)
-	const interim, upgraded = "HTTP/1.1 1", "HTTP/1.1 101"
+	x := d.http
+	if len(x.asked) == 0 { // a server that speaks first
+		d.become(opaque)
+		return len(p), raw
+	}
+	first := x.asked[0]
+	x.responses.Answers = first.method
+	n, e := x.responses.Next(p)
+	head := x.responses.Head
 	switch {
-	case len(head) > maxHead, !strings.HasPrefix(interim, string(head[:min(len(head), len(interim))])):
-		d.phase, d.head, d.answered = plain, nil, true
-		return len(p)
-	case n < 0:
-		d.head = bytes.Clone(head)
-		return len(p)
-	case !bytes.HasPrefix(head, []byte(upgraded)):
-		d.head = nil // 100 or 103: the answer is still to come
-	case isUpgrade(head, ""):
-		d.phase, d.head = switched, nil
-		d.took(time.Since(d.askedAt))
-	default:
-		d.phase, d.head, d.answered = plain, nil, true
-	}
-	return n
-}
-
-// grow returns head and p together, up to the empty line that ends a head, and
-// how much of p that is; -1 if there is none yet.
-func grow(head, p []byte) (grown []byte, n int) {
-	const end = "\r\n\r\n"
-	before := len(head)
-	grown = p
-	if before > 0 {
-		grown = append(head[:before:before], p[:min(len(p), maxHead+1)]...)
-	}
-	at := bytes.Index(grown, []byte(end))
-	if at < 0 {
-		return grown, -1
-	}
-	return grown[:at+len(end)], at + len(end) - before
-}
-
-// isUpgrade: the head's first line ends in suffix, and a header says
-// "Upgrade: websocket".
-func isUpgrade(head []byte, suffix string) bool {
-	first := true
-	for line := range strings.SplitSeq(string(head), "\r\n") {
-		if first {
-			if !strings.HasSuffix(line, suffix) {
-				return false
-			}
-			first = false
-			continue
-		}
-		name, value, _ := strings.Cut(line, ":")
-		if !strings.EqualFold(name, "Upgrade") {
-			continue
-		}
-		for protocol := range strings.SplitSeq(value, ",") {
-			if strings.EqualFold(strings.TrimSpace(protocol), "websocket") {
-				return true
-			}
+	case e&http1.Lost != 0, e&http1.Headed != 0 && head.Status == 101 && !(first.handshake && head.WebSocket):
+		d.become(opaque)
+		return len(p), raw
+	case e&http1.Headed != 0 && head.Status == 101:
+		d.asked = first.at
+		d.become(switched)
+		return n, opens
+	case e&http1.Headed != 0:
+		x.interim = head.Status < 200
+		if !x.interim && first.handshake && x.ahead { // what came ahead was no frames
+			d.become(opaque)
+			return len(p), raw
 		}
 	}
-	return false
+	if e&http1.Ended != 0 && !x.interim {
+		x.asked = x.asked[1:]
+		x.begun--
+		x.lasting = false
+		if x.begun == 0 {
+			x.asked = nil
+			return n, rests
+		}
+		return n, onward
+	}
+	if e&http1.Headed != 0 && head.EventStream {
+		return n, streams
+	}
+	return n, onward
 }
 
-// chooseFarewell is how the client can be told now.
-func (d *dialogue) chooseFarewell() farewell {
+// refuseRequest says that the request that has begun is not passed on.
+func (d *dialogue) refuseRequest() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.http.refused = true
+	d.http.begun--
+}
+
+// resting: no request that was passed on is under way.
+func (d *dialogue) resting() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.http != nil && d.http.begun == 0
+}
+
+// midResponse: of a response some bytes have passed.
+func (d *dialogue) midResponse() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.http != nil && d.http.responses.InHead()
+}
+
+// isWebSocket: frames pass.
+func (d *dialogue) isWebSocket() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.phase == switched
+}
+
+// headless: what the client has asked last is to be answered with a head alone.
+func (d *dialogue) headless() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.http != nil && d.http.requests.Head.Method == "HEAD"
+}
+
+// askedAt is when the client has asked for the WebSocket that it has now.
+func (d *dialogue) askedAt() time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.asked
+}
+
+// lasts says that the response under way is held as a connection; false if there is
+// none.
+func (d *dialogue) lasts() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.http == nil || d.http.begun == 0 {
+		return false
+	}
+	d.http.lasting = true
+	return true
+}
+
+// isTold says that the client has our close frame.
+func (d *dialogue) isTold() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.told = true
+}
+
+// chooseFarewell is how the client can be told now. Patience waits for the end of a
+// message, without it a frame's is enough.
+func (d *dialogue) chooseFarewell(patience bool) farewell {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if x := d.http; x != nil {
+		switch {
+		case x.begun == 0:
+			return byFIN
+		case !x.lasting:
+			return later
+		case x.responses.Head.EventStream && x.responses.BetweenChunks():
+			return byChunk
+		case x.responses.Head.EventStream && x.responses.InChunks() && patience:
+			return later
+		}
+		return byFIN
+	}
 	switch {
-	case d.phase == asked:
-		return later
-	case d.phase == plain || d.down.Lost():
+	case d.phase == opaque || d.down.Lost():
 		return byFIN
 	case d.down.Closed():
 		return unneeded
-	case d.down.Between():
-		return byFrame
+	case patience && d.down.InMessage(), !d.down.Between():
+		return later
 	}
-	return later
+	return byFrame
 }
 
 // clientClosed: the client has sent a close frame, whole.
@@ -205,4 +311,11 @@ func (d *dialogue) serverCanBeTold() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.phase == switched && !d.up.Closed() && d.up.Between()
+}
+
+// serverTold takes the close frame that was put there.
+func (d *dialogue) serverTold(frame []byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.up.Follow(frame)
 }

@@ -7,16 +7,28 @@ import (
 	"github.com/sluice-proxy/sluice/rollout/drain"
 )
 
-// Status is the gate's, with those refused whose server could not be reached.
+// Status is the gate's, with those refused whose server could not be reached and
+// the requests that are under way and not held as connections.
 func (s *Sidecar) Status() drain.Status {
 	status := s.Gate.Status()
-	status.Refused += s.unreachable.Load()
+	s.complete(&status)
 	return status
+}
+
+func (s *Sidecar) complete(status *drain.Status) {
+	status.Refused += s.unreachable.Load()
+	status.Requests += s.Requests()
+	if status.State == drain.Drained && status.Requests > 0 {
+		status.State = drain.Draining
+	}
 }
 
 // Unreachable is the total of connections refused because the server could not
 // be reached; Status counts them in Refused, too.
 func (s *Sidecar) Unreachable() uint64 { return s.unreachable.Load() }
+
+// Requests is how many are under way and not held as connections.
+func (s *Sidecar) Requests() int { return int(s.requests.Load()) }
 
 // Endpoint is the gate's, whose answers have "unreachable" as a further field.
 func (s *Sidecar) Endpoint() http.Handler {
@@ -44,7 +56,7 @@ func (c *counting) Write(p []byte) (int, error) {
 	if c.refused || json.Unmarshal(p, &status) != nil {
 		return c.ResponseWriter.Write(p)
 	}
-	status.Refused += c.of.Unreachable()
+	c.of.complete(&status)
 	both, err := json.Marshal(struct {
 		drain.Status
 		Unreachable uint64 `json:"unreachable"`

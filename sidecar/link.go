@@ -5,24 +5,45 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
+	"github.com/sluice-proxy/sluice/rollout/drain"
 	"github.com/sluice-proxy/sluice/rollout/drain/wsframe"
 )
 
-// link is one held connection: a client, the server behind, and a goroutine for
-// each direction. Bytes pass unchanged until it is told to leave.
-type link struct {
-	client, server *net.TCPConn
-	talk           *dialogue     // nil: bytes only
-	wait           time.Duration // for each peer's goodbye
-	active         func()        // told when something passes
-	leaving        atomic.Bool
-	hung           sync.Once
+// conn is a connection that ends one direction at a time: TCP, or a Unix socket.
+type conn interface {
+	net.Conn
+	syscall.Conn
+	CloseWrite() error
+}
 
-	down sync.Mutex // held while writing to the client
-	said bool       // the client has had its goodbye; what the server says is dropped. Belongs to down
+// link is one connection: a client, the server behind, and a goroutine for each
+// direction. Bytes pass unchanged until it is told to leave or a request on it is
+// refused. Who holds up takes down after it, never the other way round.
+type link struct {
+	car            *Sidecar
+	client, server conn
+	talk           *dialogue // nil: bytes only
+
+	held    atomic.Pointer[drain.Conn] // while it is a connection that lasts
+	leaving atomic.Bool
+	hasty   atomic.Bool // CloseWait has passed: the end of a frame is enough
+	hung    sync.Once
+
+	mu    sync.Mutex
+	busy  bool        // counted in car.requests
+	ended bool        // not counted any more
+	long  *time.Timer // until the response under way is one that lasts
+
+	down    sync.Mutex // held while writing to the client
+	said    bool       // it has had its last word; what the server says is dropped
+	refusal error      // why the request that has begun is not passed on
+	refused bool       // its head is complete, so that it can be answered
+
 	up   sync.Mutex // held while writing to the server
+	over bool       // nothing more is passed to it
 }
 
 // run passes bytes until both directions have ended, with half-closes as they
@@ -33,6 +54,7 @@ func (l *link) run() {
 	l.fromClient()
 	downward.Wait()
 	l.abort()
+	l.end()
 }
 
 // abort ends both sides now.
@@ -51,25 +73,90 @@ func (l *link) fromClient() {
 		if l.toServer(p) != nil {
 			return // fromServer passes on what the server still said, and its end
 		}
-		if l.leaving.Load() && l.talk != nil && l.talk.clientClosed() {
-			l.down.Lock()
-			if l.said {
-				_ = l.client.CloseWrite()
-			}
-			l.down.Unlock()
-		}
 	}
+	l.up.Lock()
+	defer l.up.Unlock()
+	l.tellServer()
 	_ = l.server.CloseWrite()
 }
 
+// toServer passes on what may pass of p.
 func (l *link) toServer(p []byte) error {
 	l.up.Lock()
 	defer l.up.Unlock()
+	pass, t := len(p), onward
 	if l.talk != nil {
-		l.talk.client(p)
+		pass, t = l.hear(p)
+	} else if l.over {
+		pass = 0
 	}
-	_, err := l.server.Write(p)
-	return err
+	if pass > 0 {
+		if _, err := l.server.Write(p[:pass]); err != nil {
+			return err
+		}
+	}
+	switch t {
+	case answered:
+		l.tellServer()
+		l.down.Lock()
+		_ = l.client.CloseWrite()
+		l.down.Unlock()
+	case raw:
+		l.finish(nil)
+	case http2:
+		l.finish(goAway(errHTTP2))
+	}
+	if l.leaving.Load() && l.talk != nil && l.talk.clientClosed() {
+		l.down.Lock()
+		if l.said {
+			_ = l.client.CloseWrite()
+		}
+		l.down.Unlock()
+	}
+	return nil
+}
+
+// hear follows what the client said, and says how much of it may pass and whether
+// something ends it there.
+func (l *link) hear(p []byte) (pass int, end turn) {
+	for at := 0; at < len(p); {
+		n, t := l.talk.client(p[at:])
+		at += n
+		if !l.over {
+			pass = at
+		}
+		switch t {
+		case begins:
+			if !l.over {
+				l.over = !l.begin()
+			}
+		case asks:
+			if l.over {
+				l.down.Lock()
+				l.refused = true
+				l.sayRefusal()
+				l.down.Unlock()
+			}
+		case raw:
+			l.idle()
+			if l.over || l.admit() != nil {
+				l.over = true
+				return 0, raw
+			}
+		case http2:
+			l.idle()
+			l.over = true
+			l.car.isHTTP2()
+			return 0, http2
+		case answered:
+			if l.over {
+				return 0, onward
+			}
+			l.over = true
+			return pass, answered
+		}
+	}
+	return pass, onward
 }
 
 func (l *link) fromServer() {
@@ -87,93 +174,72 @@ func (l *link) fromServer() {
 }
 
 // toClient writes p, or when the link is to leave as much of it as completes what
-// is under way, and then the goodbye.
+// is under way, and then the last word.
 func (l *link) toClient(p []byte) error {
 	l.down.Lock()
 	defer l.down.Unlock()
 	if l.said {
 		return nil
 	}
-	end := len(p)
+	end, refused := len(p), error(nil)
 	if l.talk != nil {
-		for end = 0; end < len(p); {
-			end += l.talk.server(p[end:])
-			if l.leaving.Load() && l.talk.chooseFarewell() != later {
-				break
-			}
-		}
+		end, refused = l.answer(p)
 	}
 	if _, err := l.client.Write(p[:end]); err != nil {
 		l.said = true
 		return err
 	}
-	if l.leaving.Load() {
+	switch {
+	case refused != nil:
+		l.lastWord(l.car.answer(refusal{why: refused, seen: true}))
+	case l.leaving.Load():
 		l.sayFarewell()
+	case l.refusal != nil:
+		l.sayRefusal()
 	}
 	return nil
 }
 
-// leave is told by the gate: the connection is evicted. The client is told as
-// soon as nothing is under way, and what it says goes on to the server until it
-// ends or the time is up.
-func (l *link) leave() {
-	time.AfterFunc(l.wait, l.hangUp)
-	l.leaving.Store(true)
-	l.down.Lock()
-	defer l.down.Unlock()
-	l.sayFarewell()
-}
-
-// sayFarewell tells the client if it can be told now; called with down held.
-func (l *link) sayFarewell() {
-	if l.said {
-		return
-	}
-	way := byFIN
-	if l.talk != nil {
-		way = l.talk.chooseFarewell()
-	}
-	if way == later {
-		return
-	}
-	l.said = true
-	if way == byFrame {
-		_, _ = l.client.Write([]byte(wsframe.ServiceRestart))
-	}
-	if way == byFIN || l.talk.clientClosed() {
-		_ = l.client.CloseWrite()
-	}
-}
-
-// hangUp ends the client's side now, and has the server end its own: it is sent
-// what a client sends that leaves, and given as long as a client to answer.
-func (l *link) hangUp() {
-	l.hung.Do(func() {
-		if l.down.TryLock() {
-			l.said = true
-			l.down.Unlock()
-		} else {
-			// A write is stuck: what the client does not read need not be kept for it.
-			_ = l.client.SetLinger(0)
+// answer follows what the server said, and says how much of it passes. Where a
+// connection that lasts begins with it and the gate refuses that, it is nothing of
+// it; if something of it has passed before, it is let in all the same.
+func (l *link) answer(p []byte) (pass int, refused error) {
+	split := l.talk.midResponse()
+	for at := 0; at < len(p); {
+		n, t := l.talk.server(p[at:])
+		switch t {
+		case opens, streams, raw:
+			if err := l.admit(); err != nil {
+				if t != raw && (at > 0 || !split) {
+					return at, err
+				}
+				l.hold(l.car.AdmitLate(drain.Hooks{Close: l.leave, Remote: l.client.RemoteAddr()}))
+			}
+			l.idle()
+			if t == opens {
+				l.car.Handshake(time.Since(l.talk.askedAt()))
+			} else if t == streams {
+				l.talk.lasts()
+			}
+		case rests:
+			l.rest()
 		}
-		_ = l.client.Close()
-		_ = l.server.SetDeadline(time.Now().Add(l.wait))
-	})
-	if !l.up.TryLock() {
-		return // fromClient is writing; it comes here when it finds the client gone
+		at += n
+		if l.leaving.Load() && l.talk.chooseFarewell(!l.hasty.Load()) != later || t == rests && l.refusal != nil {
+			return at, nil
+		}
 	}
-	defer l.up.Unlock()
+	return len(p), nil
+}
+
+// tellServer has the server hear that its client goes, if the client has not said
+// so itself; called with up held.
+func (l *link) tellServer() {
 	if l.leaving.Load() && l.talk != nil && l.talk.serverCanBeTold() {
-		frame := maskedGoodbye()
-		l.talk.client(frame)
+		var key [4]byte
+		_, _ = rand.Read(key[:])
+		frame := wsframe.Append(nil, wsframe.Final|wsframe.Close, &key, []byte{1001 >> 8, 1001 & 0xff})
+		l.talk.serverTold(frame)
 		_, _ = l.server.Write(frame)
 	}
-	_ = l.server.CloseWrite()
-}
-
-// maskedGoodbye is a client's close frame with status 1001, "going away".
-func maskedGoodbye() []byte {
-	var key [4]byte
-	_, _ = rand.Read(key[:])
-	return wsframe.Append(nil, wsframe.Final|wsframe.Close, &key, []byte{1001 >> 8, 1001 & 0xff})
 }

@@ -40,6 +40,12 @@ type Options struct {
 	To string
 	// Mode is Auto by default.
 	Mode Mode
+	// Long is how long a response may run before it is a connection that lasts,
+	// which the funnel picks; a shorter one ends by itself. Default 10s.
+	Long time.Duration
+	// MessageWait is how long a client whose turn has come may take to read the
+	// frame that is under way, beyond CloseWait. Default 30s.
+	MessageWait time.Duration
 	// DialTimeout bounds how long a client waits for a connection to the server.
 	// Default 5s.
 	DialTimeout time.Duration
@@ -53,8 +59,20 @@ type Sidecar struct {
 	log    *slog.Logger
 	dialer net.Dialer
 
-	unreachable atomic.Uint64 // of those, because of the server
-	toldAt      atomic.Int64  // when the log last heard of that, Unix ns
+	requests atomic.Int64  // under way, and not held
+	looks    chan struct{} // they have become fewer
+
+	unreachable  atomic.Uint64 // of those refused, because of the server
+	told, warned logged
+}
+
+// logged is when the log last heard of something, Unix ns.
+type logged struct{ at atomic.Int64 }
+
+// due: it may hear of it again, once a second.
+func (l *logged) due() bool {
+	now, last := time.Now().UnixNano(), l.at.Load()
+	return now-last >= int64(time.Second) && l.at.CompareAndSwap(last, now)
 }
 
 // New returns a Sidecar with a Gate that serves. It starts nothing. The error
@@ -70,16 +88,22 @@ func New(opt Options) (*Sidecar, error) {
 	default:
 		return nil, fmt.Errorf("mode %q is unknown; it is %s, %s or %s", opt.Mode, Auto, WebSocket, TCP)
 	}
-	if opt.DialTimeout <= 0 {
-		opt.DialTimeout = 5 * time.Second
-	}
+	orDefault(&opt.DialTimeout, 5*time.Second)
+	orDefault(&opt.Long, 10*time.Second)
+	orDefault(&opt.MessageWait, 30*time.Second)
 	opt.CountsReturns = false
 	opt.Nodeless = opt.Mode != TCP // of what is not TCP the proxy's name counts, which is in a request
-	s := &Sidecar{Gate: drain.New(opt.Options), opt: opt, log: opt.Logger, dialer: net.Dialer{Timeout: opt.DialTimeout}}
+	s := &Sidecar{Gate: drain.New(opt.Options), opt: opt, log: opt.Logger, dialer: net.Dialer{Timeout: opt.DialTimeout}, looks: make(chan struct{}, 1)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	return s, nil
+}
+
+func orDefault(d *time.Duration, def time.Duration) {
+	if *d <= 0 {
+		*d = def
+	}
 }
 
 // Serve accepts connections from ln until ctx ends, which ends every connection
@@ -131,28 +155,54 @@ func (s *Sidecar) serve(ctx context.Context, c *net.TCPConn) {
 		s.refuse(ctx, c, errUnreachable)
 		return
 	}
-	l := &link{client: c, server: server.(*net.TCPConn), wait: s.CloseWait()}
+	l := &link{car: s, client: c, server: server.(conn)}
 	if s.opt.Mode != TCP {
-		l.talk = newDialogue(s.Handshake)
-	}
-	held, err := s.AdmitFrom(c.RemoteAddr(), l.leave)
-	if err != nil {
+		l.talk = newDialogue()
+	} else if err := l.admit(); err != nil {
 		_ = server.Close()
 		s.refuse(ctx, c, err)
 		return
 	}
-	defer held.Done()
-	l.active = held.Active
 	stop := context.AfterFunc(ctx, l.abort)
 	defer stop()
 	l.run()
 }
 
+// Shutdown is the gate's, and waits for the responses under way as well.
+func (s *Sidecar) Shutdown(ctx context.Context) error {
+	for {
+		if err := s.Gate.Shutdown(ctx); err != nil {
+			return err
+		}
+		if s.Status().State == drain.Drained {
+			return nil
+		}
+		select {
+		case <-s.looks:
+		case <-ctx.Done():
+			return fmt.Errorf("%d requests were left when the grace period ended: %w", s.requests.Load(), context.Cause(ctx))
+		}
+	}
+}
+
+// look has Shutdown look again.
+func (s *Sidecar) look() {
+	select {
+	case s.looks <- struct{}{}:
+	default: // it has not looked since the last time
+	}
+}
+
 // isUnreachable counts, and tells the log at most once a second.
 func (s *Sidecar) isUnreachable(err error) {
-	total := s.unreachable.Add(1)
-	now, last := time.Now().UnixNano(), s.toldAt.Load()
-	if now-last >= int64(time.Second) && s.toldAt.CompareAndSwap(last, now) {
+	if total := s.unreachable.Add(1); s.told.due() {
 		s.log.Warn("the server is unreachable, its clients are refused", "to", s.opt.To, "total", total, "err", err)
+	}
+}
+
+// isHTTP2 tells the log at most once a second.
+func (s *Sidecar) isHTTP2() {
+	if s.warned.due() {
+		s.log.Warn("a client was refused", "err", errHTTP2)
 	}
 }

@@ -6,12 +6,11 @@ import (
 	"errors"
 	"io"
 	"iter"
-	"net"
 )
 
 // chunks yields what c receives, each piece valid until the next, and ends at its
 // FIN; an error is the last that it yields.
-func chunks(c *net.TCPConn) iter.Seq2[[]byte, error] {
+func chunks(c conn) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		b := make([]byte, 4<<10)
 		for {

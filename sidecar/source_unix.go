@@ -4,7 +4,6 @@ package sidecar
 
 import (
 	"iter"
-	"net"
 	"os"
 	"sync"
 	"syscall"
@@ -21,7 +20,7 @@ var buffers = [2]sync.Pool{
 // chunks yields what c receives, each piece valid until the next, and ends at its
 // FIN; an error is the last that it yields. A buffer is held only while there is
 // something in it: an idle connection has none.
-func chunks(c *net.TCPConn) iter.Seq2[[]byte, error] {
+func chunks(c conn) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		raw, err := c.SyscallConn()
 		if err != nil {

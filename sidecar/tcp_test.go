@@ -147,7 +147,7 @@ func TestPeersThatNeverRead(t *testing.T) {
 		eachMode(t, func(t *testing.T, mode sidecar.Mode) {
 			const soon = 10 * time.Second // before the peers themselves give up
 			ended := make(chan struct{}, 2)
-			w := newWorld(t, sidecar.Options{Options: drain.Options{CloseWait: 50 * time.Millisecond}, To: server(t, func(p *peer) {
+			w := newWorld(t, sidecar.Options{Options: drain.Options{CloseWait: 50 * time.Millisecond}, MessageWait: 50 * time.Millisecond, To: server(t, func(p *peer) {
 				p.say(switching)
 				if serverFloods {
 					flood(p, ended)
@@ -210,7 +210,7 @@ func TestNewOnesAreRefusedWhileDraining(t *testing.T) {
 			if text := c.hearAll(); !strings.HasPrefix(text, "HTTP/1.1 503 ") || !strings.HasSuffix(text, "\r\n\r\n") {
 				t.Errorf("HEAD is answered %q, want a head alone", text)
 			}
-			for _, noHTTP := range []string{"\x16\x03\x01", "GEX", "PRI * HTTP/2.0\r\n\r\n", "GET / whatever\r\n\r\n"} {
+			for _, noHTTP := range []string{"\x16\x03\x01", "G3X", "GET / whatever\r\n\r\n"} {
 				c := w.dial()
 				c.say(noHTTP)
 				if text := c.hearAll(); text != "" {

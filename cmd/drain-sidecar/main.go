@@ -53,6 +53,8 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 	flags.DurationVar(&s.sidecar.Every, "every", time.Second, "see --close")
 	flags.DurationVar(&s.grace, "shutdown-grace", time.Minute, "on SIGTERM: the longest to wait until empty")
 	flags.DurationVar(&s.sidecar.CloseWait, "close-wait", time.Second, "how long an evicted client may take to say goodbye")
+	flags.DurationVar(&s.sidecar.MessageWait, "message-wait", 30*time.Second, "how much longer a slow one may take to read the WebSocket frame that is under way")
+	flags.DurationVar(&s.sidecar.Long, "long", 10*time.Second, "a response that runs longer is a connection that lasts; a shorter one is let end by itself")
 	logger, code := launch.Parse(flags, args, version)
 	if logger == nil {
 		return code

@@ -29,7 +29,7 @@ func (s *settings) check(args []string) error {
 	if s.sidecar.Limit < 0 || s.sidecar.Close <= 0 {
 		return fmt.Errorf("--limit is %d and --close is %d; --limit must be 0 or more, --close above 0", s.sidecar.Limit, s.sidecar.Close)
 	}
-	if err := errors.Join(positive("every", s.sidecar.Every), positive("shutdown-grace", s.grace), positive("close-wait", s.sidecar.CloseWait)); err != nil {
+	if err := errors.Join(positive("every", s.sidecar.Every), positive("shutdown-grace", s.grace), positive("close-wait", s.sidecar.CloseWait), positive("message-wait", s.sidecar.MessageWait), positive("long", s.sidecar.Long)); err != nil {
 		return err
 	}
 	if s.tokenFile != "" {

@@ -174,11 +174,16 @@ func (g *Gate) admit(from origin, o owner) (*Conn, error) {
 	if err := g.refuse(from); err != nil {
 		return nil, err
 	}
+	return g.add(from, o), nil
+}
+
+// add counts a connection in; called with mu held.
+func (g *Gate) add(from origin, o owner) *Conn {
 	g.accepted++
 	c := &Conn{gate: g, owner: o, nth: g.accepted, origin: g.origins.add(from)}
 	c.active.Store(g.clock())
 	g.hold(c)
-	return c, nil
+	return c
 }
 
 // hold has the connection be one of those that are held.

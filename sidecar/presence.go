@@ -1,0 +1,118 @@
+package sidecar
+
+import (
+	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/drain"
+)
+
+// Who is there. A connection that lasts is held by the gate: a WebSocket, an event
+// stream, bytes of another protocol, a response that runs longer than Options.Long.
+// A request and its response are counted while they are under way. A connection
+// on which nothing is under way is nobody.
+
+// admit asks the gate to hold the link from now on.
+func (l *link) admit() error {
+	held, err := l.car.AdmitFrom(l.client.RemoteAddr(), l.leave)
+	if err == nil {
+		l.hold(held)
+	}
+	return err
+}
+
+func (l *link) hold(c *drain.Conn) {
+	if !l.held.CompareAndSwap(nil, c) {
+		c.Done() // it is held already
+	}
+}
+
+func (l *link) active() {
+	if held := l.held.Load(); held != nil {
+		held.Active()
+	}
+}
+
+// begin counts the request that begins; false if it is refused.
+func (l *link) begin() bool {
+	if err := l.car.Refuses(l.client.RemoteAddr()); err != nil {
+		l.talk.refuseRequest()
+		l.down.Lock()
+		l.refusal = err
+		l.down.Unlock()
+		time.AfterFunc(headWait, func() {
+			if l.talk.resting() {
+				l.hangUp()
+			}
+		})
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.busy && !l.ended {
+		l.busy = true
+		l.car.requests.Add(1)
+	}
+	if l.long == nil {
+		l.long = time.AfterFunc(l.car.opt.Long, l.lasts)
+	} else {
+		l.long.Reset(l.car.opt.Long)
+	}
+	return true
+}
+
+// lasts: what is under way has run so long that it is held as a connection.
+func (l *link) lasts() {
+	l.mu.Lock()
+	ended := l.ended
+	l.mu.Unlock()
+	if ended || l.held.Load() != nil || !l.talk.lasts() {
+		return
+	}
+	l.hold(l.car.AdmitLate(drain.Hooks{Close: l.leave, Remote: l.client.RemoteAddr()}))
+	l.idle()
+	if l.talk.resting() { // it has ended meanwhile
+		l.rest()
+	}
+}
+
+// idle: no request is under way that is counted as one.
+func (l *link) idle() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.busy {
+		l.busy = false
+		l.car.requests.Add(-1)
+		l.car.look()
+	}
+	if l.long != nil {
+		l.long.Stop()
+		l.long = nil
+	}
+}
+
+// rest: nothing is under way, it is nobody.
+func (l *link) rest() {
+	l.idle()
+	if held := l.held.Swap(nil); held != nil {
+		held.Done()
+	}
+}
+
+// leaves notes that the link is told to leave; false if it was before, or is gone.
+func (l *link) leaves() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended || l.leaving.Load() {
+		return false
+	}
+	l.leaving.Store(true)
+	return true
+}
+
+// end: the link is gone.
+func (l *link) end() {
+	l.mu.Lock()
+	l.ended = true
+	l.mu.Unlock()
+	l.rest()
+}
