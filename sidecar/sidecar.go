@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,7 +37,7 @@ type Options struct {
 	// Options are the gate's. CountsReturns is not used: a sidecar cannot know a
 	// returning client. CloseWait holds for the server's goodbye as well.
 	drain.Options
-	// To is the server's TCP address, host:port.
+	// To is where the server listens: host:port, or unix:/run/app.sock.
 	To string
 	// Mode is Auto by default.
 	Mode Mode
@@ -55,9 +56,10 @@ type Options struct {
 // from New; its methods may be called concurrently.
 type Sidecar struct {
 	*drain.Gate
-	opt    Options
-	log    *slog.Logger
-	dialer net.Dialer
+	opt              Options
+	log              *slog.Logger
+	dialer           net.Dialer
+	network, address string // of the server
 
 	requests atomic.Int64  // under way, and not held
 	looks    chan struct{} // they have become fewer
@@ -78,8 +80,11 @@ func (l *logged) due() bool {
 // New returns a Sidecar with a Gate that serves. It starts nothing. The error
 // names the option that is wrong.
 func New(opt Options) (*Sidecar, error) {
-	if _, _, err := net.SplitHostPort(opt.To); err != nil {
-		return nil, fmt.Errorf("the server's address %q is no host:port: %w", opt.To, err)
+	network, address := "tcp", opt.To
+	if path, ok := strings.CutPrefix(opt.To, "unix:"); ok && path != "" {
+		network, address = "unix", path
+	} else if _, _, err := net.SplitHostPort(opt.To); err != nil {
+		return nil, fmt.Errorf("the server's address %q is no host:port and no unix:/path: %w", opt.To, err)
 	}
 	switch opt.Mode {
 	case "":
@@ -93,7 +98,7 @@ func New(opt Options) (*Sidecar, error) {
 	orDefault(&opt.MessageWait, 30*time.Second)
 	opt.CountsReturns = false
 	opt.Nodeless = opt.Mode != TCP // of what is not TCP the proxy's name counts, which is in a request
-	s := &Sidecar{Gate: drain.New(opt.Options), opt: opt, log: opt.Logger, dialer: net.Dialer{Timeout: opt.DialTimeout}, looks: make(chan struct{}, 1)}
+	s := &Sidecar{Gate: drain.New(opt.Options), opt: opt, log: opt.Logger, network: network, address: address, dialer: net.Dialer{Timeout: opt.DialTimeout}, looks: make(chan struct{}, 1)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -149,7 +154,7 @@ func (s *Sidecar) serve(ctx context.Context, c *net.TCPConn) {
 		s.refuse(ctx, c, err)
 		return
 	}
-	server, err := s.dialer.DialContext(ctx, "tcp", s.opt.To)
+	server, err := s.dialer.DialContext(ctx, s.network, s.address)
 	if err != nil {
 		s.isUnreachable(err)
 		s.refuse(ctx, c, errUnreachable)

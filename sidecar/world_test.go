@@ -220,8 +220,8 @@ func (p *peer) mustBeRefused(reason error) {
 
 func TestOptionsThatCannotBeMeant(t *testing.T) {
 	for want, opt := range map[string]sidecar.Options{
-		`the server's address "here" is no host:port: address here: missing port in address`: {To: "here"},
-		`mode "udp" is unknown; it is auto, websocket or tcp`:                                {To: "127.0.0.1:1", Mode: "udp"},
+		`the server's address "here" is no host:port and no unix:/path: address here: missing port in address`: {To: "here"},
+		`mode "udp" is unknown; it is auto, websocket or tcp`:                                                  {To: "127.0.0.1:1", Mode: "udp"},
 	} {
 		if _, err := sidecar.New(opt); err == nil || err.Error() != want {
 			t.Errorf("%+v: %v; want %s", opt, err, want)

@@ -34,17 +34,29 @@ type settings struct {
 	drain     string
 	tokenFile string
 	grace     time.Duration
+	command   []string      // of the server behind; empty: it is run by somebody else
+	stopWait  time.Duration // for its end
 	sidecar   sidecar.Options
 }
 
 // run is the program: 0 when it was asked to stop and is empty, 1 when it could
-// not start or connections were left, 2 for wrong usage.
+// not start or connections were left, 2 for wrong usage; where the server is its
+// child and ends by itself, the server's code.
 func run(ctx context.Context, args []string, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == "wait" {
+		return wait(ctx, args[1:], stderr)
+	}
 	var s settings
+	args, command, err := split(args)
+	if err != nil {
+		fmt.Fprintf(stderr, "drain-sidecar: %v\n", err)
+		return 2
+	}
+	s.command = command
 	flags := flag.NewFlagSet("drain-sidecar", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.StringVar(&s.listen, "listen", ":9000", "`address` to accept connections at")
-	flags.StringVar(&s.sidecar.To, "to", "127.0.0.1:9001", "`address` of the server behind")
+	flags.StringVar(&s.sidecar.To, "to", "127.0.0.1:9001", "`address` of the server behind: host:port, or unix:/run/app.sock")
 	flags.StringVar(&s.drain, "drain", "127.0.0.1:9002", "`address` of the drain endpoint; beyond loopback only with --token-file")
 	flags.StringVar((*string)(&s.sidecar.Mode), "mode", string(sidecar.Auto), "auto: a client that asks for a WebSocket has one, others are TCP; websocket: all clients speak HTTP; tcp: nothing is looked at")
 	flags.StringVar(&s.tokenFile, "token-file", "", "`file` with the bearer token that guards the drain endpoint")
@@ -55,12 +67,17 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 	flags.DurationVar(&s.sidecar.CloseWait, "close-wait", time.Second, "how long an evicted client may take to say goodbye")
 	flags.DurationVar(&s.sidecar.MessageWait, "message-wait", 30*time.Second, "how much longer a slow one may take to read the WebSocket frame that is under way")
 	flags.DurationVar(&s.sidecar.Long, "long", 10*time.Second, "a response that runs longer is a connection that lasts; a shorter one is let end by itself")
+	flags.DurationVar(&s.stopWait, "server-grace", 10*time.Second, "with a server behind --: how long it may take to end after SIGTERM")
+	flags.Usage = func() {
+		fmt.Fprint(stderr, "Usage: drain-sidecar [flags] [-- SERVER ARGS]\n       drain-sidecar wait http://127.0.0.1:9002\n")
+		flags.PrintDefaults()
+	}
 	logger, code := launch.Parse(flags, args, version)
 	if logger == nil {
 		return code
 	}
 	s.sidecar.Logger = logger
-	err := s.check(flags.Args())
+	err = s.check(flags.Args())
 	var car *sidecar.Sidecar
 	if err == nil {
 		car, err = sidecar.New(s.sidecar)
@@ -69,9 +86,8 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "drain-sidecar: %v\n", err)
 		return 2
 	}
-	if err := s.serve(ctx, car); err != nil {
+	if err = s.serve(ctx, car); err != nil {
 		fmt.Fprintf(stderr, "drain-sidecar: %v\n", err)
-		return 1
 	}
-	return 0
+	return exitCode(err)
 }

@@ -23,6 +23,9 @@ import (
 
 // TestMain is drain-sidecar itself when a test runs it as a process.
 func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == "echo-server" {
+		os.Exit(serveEcho(os.Args[2]))
+	}
 	if os.Getenv("DRAIN_SIDECAR_ITSELF") != "" {
 		main()
 	}
@@ -35,6 +38,7 @@ type program struct {
 	t      testing.TB
 	listen string
 	base   string
+	token  string // its file
 	client *drain.Client
 }
 
@@ -61,6 +65,7 @@ func startBinary(t testing.TB, binary, to string, flags ...string) *program {
 	if err := os.WriteFile(token, []byte("secret\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	p.token = token
 	command := append([]string{binary, "--listen", p.listen, "--to", to, "--drain", contract.String(), "--token-file", token}, flags...)
 	if p.Process, err = fleet.Start("drain-sidecar", "", command...); err != nil {
 		t.Fatal(err)
@@ -278,10 +283,11 @@ func TestWrongUsage(t *testing.T) {
 	}{
 		{"--help", 0, "-close-wait"},
 		{"--version", 0, "drain-sidecar devel"},
+		{"--", 2, "nothing follows --"},
 		{"--nonsense", 2, "flag provided but not defined"},
 		{"serve", 2, `unexpected argument "serve"`},
 		{"--mode udp", 2, `mode "udp" is unknown; it is auto, websocket or tcp`},
-		{"--to here", 2, `the server's address "here" is no host:port`},
+		{"--to here", 2, `the server's address "here" is no host:port and no unix:/path`},
 		{"--limit -1", 2, "--limit must be 0 or more"},
 		{"--close 0", 2, "--close above 0"},
 		{"--every 0s", 2, "--every is 0s; it must be above 0"},

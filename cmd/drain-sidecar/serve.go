@@ -24,12 +24,12 @@ func (s *settings) check(args []string) error {
 		return nil
 	}
 	if len(args) > 0 {
-		return fmt.Errorf("unexpected argument %q; there are flags only, see --help", args[0])
+		return fmt.Errorf("unexpected argument %q; there are flags only, and the server's command behind --, see --help", args[0])
 	}
 	if s.sidecar.Limit < 0 || s.sidecar.Close <= 0 {
 		return fmt.Errorf("--limit is %d and --close is %d; --limit must be 0 or more, --close above 0", s.sidecar.Limit, s.sidecar.Close)
 	}
-	if err := errors.Join(positive("every", s.sidecar.Every), positive("shutdown-grace", s.grace), positive("close-wait", s.sidecar.CloseWait), positive("message-wait", s.sidecar.MessageWait), positive("long", s.sidecar.Long)); err != nil {
+	if err := errors.Join(positive("every", s.sidecar.Every), positive("shutdown-grace", s.grace), positive("close-wait", s.sidecar.CloseWait), positive("message-wait", s.sidecar.MessageWait), positive("long", s.sidecar.Long), positive("server-grace", s.stopWait)); err != nil {
 		return err
 	}
 	if s.tokenFile != "" {
@@ -73,15 +73,28 @@ func (s *settings) serve(ctx context.Context, car *sidecar.Sidecar) error {
 	var both sync.WaitGroup
 	defer both.Wait()
 	defer stop(nil)
-	endpoint := &http.Server{Handler: car.Endpoint(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
+	asked := make(chan struct{}, 1) // by POST /shutdown
+	endpoint := &http.Server{Handler: handler(car, asked), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
 	defer endpoint.Close()
 	both.Go(func() { stop(endpoint.Serve(contract)) })
 	both.Go(func() { stop(car.Serve(serving, clients.(*net.TCPListener))) })
 	log.Info("serving", "listen", clients.Addr().String(), "to", s.sidecar.To, "mode", s.sidecar.Mode, "drain", contract.Addr().String())
 
+	var behind *server
+	if len(s.command) > 0 {
+		if behind, err = startServer(s.command); err != nil {
+			return err
+		}
+		defer behind.stop(s.stopWait)
+		log.Info("the server is started", "pid", behind.process.Pid)
+	}
 	select {
 	case <-serving.Done():
 		return context.Cause(serving)
+	case <-behind.done():
+		return behind.exited()
+	case <-asked:
+		log.Info("asked to end")
 	case <-ctx.Done():
 	}
 	ending, cancel := context.WithTimeout(serving, s.grace)
@@ -91,4 +104,19 @@ func (s *settings) serve(ctx context.Context, car *sidecar.Sidecar) error {
 	}
 	log.Info("empty", "evicted", car.Status().Evicted)
 	return nil
+}
+
+// handler is the drain endpoint and beside it, for whom it answers, POST /shutdown:
+// as SIGTERM.
+func handler(car *sidecar.Sidecar, asked chan<- struct{}) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/", car.Endpoint())
+	mux.Handle("POST /shutdown", car.Guard(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		select {
+		case asked <- struct{}{}:
+		default: // it was asked before
+		}
+		w.WriteHeader(http.StatusAccepted)
+	})))
+	return mux
 }
