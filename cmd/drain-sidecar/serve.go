@@ -92,7 +92,7 @@ func (s *settings) serve(ctx context.Context, car *sidecar.Sidecar) error {
 	case <-serving.Done():
 		return context.Cause(serving)
 	case <-behind.done():
-		return behind.exited()
+		return behind.fate()
 	case <-asked:
 		log.Info("asked to end")
 	case <-ctx.Done():

@@ -71,7 +71,8 @@ type exited struct {
 
 func (e *exited) Error() string { return "the server has ended by itself: " + e.how }
 
-func (s *server) exited() error {
+// fate is why the server, which has ended, has done so by itself.
+func (s *server) fate() error {
 	if s.err != nil {
 		return &exited{s.err.Error(), 1}
 	}
