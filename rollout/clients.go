@@ -45,7 +45,7 @@ func (s *situation) sumMoved() state.Moved {
 	m, all := state.Moved{Lost: uint64(r.Lost), By: state.ByTickets.OrBelow(r.Basis)}, r.Toll.Totals
 	for key, x := range s.state.Members {
 		sight := s.seen.Instances[key]
-		done := x.Deeds(sight)
+		done := deeds(s, key, x)
 		all, m.Lost = all.Plus(done.Totals), m.Lost+uint64(done.Lost)
 		if r.Takes(x) && x.Departed.IsZero() && !(x.Closed && sight.At.IsZero()) {
 			m.By = m.By.OrBelow(told(s, key, x))
@@ -118,7 +118,7 @@ func tally(t *turn) {
 		r.Accepted, r.Refusals.Told = r.Accepted+since.Accepted, r.Refusals.Told+since.Refused
 		m.Admissions = f.admissions
 		if m.Counted {
-			m.Counts = m.Counts.Noted(t.seen.Instances[f.key])
+			m.Counts = noted(t.situation, f.key, m)
 		}
 		t.put(f.key, m)
 	}

@@ -188,7 +188,7 @@ func renew(t *turn) {
 
 func renewMember(t *turn, f *fact, lives []drain.Status) {
 	was := t.state.Members[f.key]
-	lost := was.Deeds(t.seen.Instances[f.key]).Lost
+	lost := deeds(t.situation, f.key, was).Lost
 	admitted := uint64(0)
 	for i, life := range lives {
 		if i == 0 {
@@ -200,7 +200,8 @@ func renewMember(t *turn, f *fact, lives []drain.Status) {
 	t.fold(f.key)
 	m := t.state.Members[f.key]
 	m.Quota = state.Quota{}
-	m.Counts = state.Counts{Counted: true}.Noted(t.seen.Instances[f.key])
+	m.Counts = state.Counts{Counted: true}
+	m.Counts = noted(t.situation, f.key, m)
 	if f.takes {
 		t.rollout().Accepted += admitted
 		m.Admissions = f.admissions

@@ -202,7 +202,7 @@ func (t *turn) fold(key discovery.InstanceID) {
 	if t.state.Rollout == nil || !m.Counted && m.Lost == 0 {
 		return
 	}
-	done := m.Deeds(t.seen.Instances[key])
+	done := deeds(t.situation, key, m)
 	r := t.rollout()
 	r.Toll.Totals = r.Toll.Totals.Plus(done.Totals)
 	r.Lost += done.Lost

@@ -80,6 +80,10 @@ func (s *teller) commands() map[string]func(rest string) {
 			colour, n, _ := strings.Cut(rest, " ")
 			s.Fleet.Join(discovery.Colour(colour), s.number(n))
 		},
+		"join-deaf": func(rest string) {
+			colour, n, _ := strings.Cut(rest, " ")
+			s.Fleet.Join(discovery.Colour(colour), s.number(n)).Deaf = true
+		},
 		"back": func(rest string) {
 			d, err := time.ParseDuration(rest)
 			if err != nil {
@@ -90,6 +94,8 @@ func (s *teller) commands() map[string]func(rest string) {
 		"gate":     s.gate,
 		"reported": func(string) { s.Edge.ReportLoads() },
 		"lying":    func(string) { s.Edge.Lie() },
+		"omitting": func(rest string) { s.Edge.Omit(rest != "no") },
+		"boasts":   s.each(func(in *sim.Instance, arg string) { in.Boasts += uint64(s.number(arg)) }),
 		"tells": func(rest string) {
 			s.Fleet.Tell(map[string]sim.Tells{"tickets": sim.Tickets, "returns": sim.Returns, "nothing": sim.Nothing, "nobody": sim.Nobody}[rest])
 		},

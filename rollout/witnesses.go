@@ -2,10 +2,12 @@ package rollout
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/drain"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/state"
 )
@@ -19,20 +21,52 @@ const (
 	witnessPatience = 5 * time.Second
 )
 
-// contradicted is how many connections the proxies report to a member that says it
-// holds none; 0 where nobody contradicts it. An old report, or one in which a proxy's
-// part is old, contradicts nobody for longer than witnessPatience.
+// contradicted is how many connections the proxies have to a member that says it holds
+// none: as they report of it, or as their counters have of its colour and nobody says that
+// he holds. 0 where nobody contradicts it. An old report, or one in which a proxy's part is
+// old, contradicts nobody for longer than witnessPatience.
 func contradicted(s *situation, f *fact) int {
 	m, sight := s.state.Members[f.key], s.seen.Instances[f.key]
+	if !f.endpoint || sight.Status.Active > 0 || sight.EmptySince.IsZero() {
+		return 0
+	}
+	newer := func(at time.Time, whole bool) bool {
+		return s.now.Sub(sight.EmptySince) <= witnessPatience || whole && at.Sub(sight.EmptySince) >= witnessSettle
+	}
 	load, reported := s.load(m)
-	if !f.endpoint || !reported || load.Held == 0 || sight.Status.Active > 0 || sight.EmptySince.IsZero() || sharesPlace(s, f) {
-		return 0
+	if reported && load.Held > 0 && !sharesPlace(s, f) && newer(load.At, s.now.Sub(load.At) <= loadMaxAge && len(load.Silent) == 0) {
+		return load.Held
 	}
-	stale := s.now.Sub(load.At) > loadMaxAge || len(load.Silent) > 0
-	if lag := load.At.Sub(sight.EmptySince); s.now.Sub(sight.EmptySince) > witnessPatience && (stale || lag < witnessSettle) {
-		return 0
+	if newer(s.seen.Witnesses[m.Colour].At, complete(s, m.Colour)) {
+		return unclaimed(s, m.Colour)
 	}
-	return load.Held
+	return 0
+}
+
+// unclaimed is how many connections of a colour the proxies' counters have that none of its
+// members holds, by its own word or by their reports. Where one has no drain endpoint and is
+// not proven empty they may be that one's, and it is waited for anyway.
+func unclaimed(s *situation, c discovery.Colour) int {
+	l := s.members()
+	if n, known := l.unclaimed[c]; known {
+		return n
+	}
+	n := s.seen.Witnesses[c].Active
+	for _, f := range l.colour[c] {
+		load, _ := s.load(s.state.Members[f.key])
+		switch {
+		case f.twin.second:
+		case f.endpoint:
+			n -= max(f.held, load.Held)
+		case s.ended(f):
+			n -= load.Held
+		default:
+			n = 0
+		}
+		n = max(0, n)
+	}
+	l.unclaimed[c] = n
+	return n
 }
 
 // sharesPlace reports whether a departed member's address is another member's now: what
@@ -53,8 +87,14 @@ func sharesPlace(s *situation, f *fact) bool {
 // disagreement says which of the witnesses to wait for.
 func disagreement(s *situation, f *fact) *blocker {
 	n := counted(contradicted(s, f), "connection", "connections")
-	if s.now.Sub(s.seen.Instances[f.key].EmptySince) <= witnessPatience {
+	load, _ := s.load(s.state.Members[f.key])
+	switch recent := s.now.Sub(s.seen.Instances[f.key].EmptySince) <= witnessPatience; {
+	case recent && load.Held == 0:
+		return blocked(FreshCounts, "%s holds nothing by its own word; waiting for the proxies, which last counted %s of %s", f.key, n, f.colour)
+	case recent:
 		return blocked(FreshCounts, "%s holds nothing by its own word; waiting for the proxies, which last reported %s to it", f.key, n)
+	case load.Held == 0:
+		return blocked(Contradicted, "waiting: %s says that it holds nothing, but the proxies count %s of %s that no instance says it holds; mend the drain endpoints, or stop the instances and deregister them", f.key, n, f.colour)
 	}
 	return blocked(Contradicted, "waiting: %s says that it holds nothing, but the proxies report %s to it; mend its drain endpoint, or stop the instance and deregister it", f.key, n)
 }
@@ -106,14 +146,15 @@ const (
 	knownEpoch = 1_000_000_000
 )
 
-// borneOut is the most that a member may be taken to hold by what the proxies report;
-// false: they do not all report, so nobody can say.
+// borneOut is the most that a member may be taken to hold by what the proxies report, and
+// what came since that, at its rate; false: they do not all report, so nobody can say.
 func borneOut(s *situation, m state.Member) (int, bool) {
 	load, reported := s.load(m)
 	if !reported || len(load.Silent) > 0 || s.now.Sub(load.At) > loadMaxAge || !complete(s, m.Colour) {
 		return 0, false
 	}
-	return load.Held + max(pastProxies, load.Held/pastShare), true
+	came := int(load.PerSecond * max(0, s.now.Sub(load.At).Seconds()))
+	return load.Held + came + max(pastProxies, load.Held/pastShare), true
 }
 
 // complete reports whether every proxy that may hold something of the colour has just
@@ -153,17 +194,45 @@ func overstated(s *situation, f *fact) string {
 	return fmt.Sprintf("%s says that it holds %d connections, the proxies report %d; it is taken for %d", f.key, f.held, load.Held, n)
 }
 
-// grossly is how many times more than the proxies bear out an instance has to say that it
-// holds before what it may have closed is bounded by them, too.
-const grossly = 4
-
 // noted is the member's counts with its process as it is seen now.
 func noted(s *situation, key discovery.InstanceID, m state.Member) state.Counts {
-	c := m.Counts.Noted(s.seen.Instances[key])
-	if most, ok := borneOut(s, m); ok && c.Process.Held > grossly*most {
-		c.Process.Held = most
+	return m.Counts.Noted(s.seen.Instances[key], bounds(s, key, m))
+}
+
+// deeds sums up all processes of the member since it was counted.
+func deeds(s *situation, key discovery.InstanceID, m state.Member) state.Doings {
+	sight := s.seen.Instances[key]
+	d := m.Deeds(sight)
+	if m.Counts.Only(sight) {
+		d.Evicted = min(d.Evicted, letGo(s, m))
 	}
-	return c
+	return d
+}
+
+// letGo is the most connections that a member which refuses new ones can have let go: whom
+// the proxies still report it holds, but for those that it was just told to let go.
+func letGo(s *situation, m state.Member) uint64 {
+	load, _ := s.load(m)
+	if _, ok := borneOut(s, m); !ok || !m.Process.Shut || s.state.Rollout == nil {
+		return math.MaxUint64
+	}
+	steps := 2 + int(s.now.Sub(load.At)/s.state.Rollout.Policy.Funnel.Every.D())
+	still := max(0, load.Held-steps*m.Share)
+	return m.Process.Evicted + uint64(max(0, m.Process.Held-still))
+}
+
+// bounds is what a member may be taken for: one that says less than the proxies report holds
+// that, and one that says more than they had reported until then at most what they bear out.
+func bounds(s *situation, key discovery.InstanceID, m state.Member) state.Bounds {
+	load, _ := s.load(m)
+	most, ok := borneOut(s, m)
+	if !ok {
+		return state.Bounds{Most: drain.MaxConnections, LetGo: math.MaxUint64}
+	}
+	if load.At.After(s.seen.Instances[key].At) {
+		most = max(drain.MaxConnections, load.Held)
+	}
+	return state.Bounds{Least: load.Held, Most: most, LetGo: letGo(s, m)}
 }
 
 // newest is the newest epoch that the members remember, as far as they are believed.

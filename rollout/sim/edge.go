@@ -25,6 +25,7 @@ type Edge struct {
 	turn      int           // round robin
 	reported  bool          // loads, in an exact world, too
 	lying     bool          // the proxies' counters say 0, as after a hot restart, whatever the loads say
+	omitting  bool          // their load reports leave everything out, whatever the counters say
 	kept      bool          // what the proxies hold is from before rolloutd lost its state
 	loads     map[observed.Place]observed.Load
 	witnesses map[discovery.Colour]observed.Witness
@@ -94,7 +95,8 @@ func (e *Edge) publish(wish rollout.Wish) {
 }
 
 // watch keeps which proxies clients come through, those that are connected if there
-// are any, and how many send each instance new connections.
+// are any, and how many send each instance new connections, though they can have been
+// told not to.
 func (e *Edge) watch() {
 	envoys := slices.DeleteFunc(slices.Clone(e.proxies), func(p *Proxy) bool { return p.alien })
 	e.serving = slices.DeleteFunc(slices.Clone(envoys), func(p *Proxy) bool { return p.gone && !p.cut })
@@ -104,7 +106,7 @@ func (e *Edge) watch() {
 	for _, in := range e.fleet.instances {
 		in.openAt = 0
 		for _, p := range e.proxies {
-			if !p.gone && p.heard.sends(in) {
+			if !p.gone && !p.back && p.heard.sends(in) {
 				in.openAt++
 			}
 		}
@@ -172,26 +174,35 @@ const reporting = time.Second
 func (e *Edge) report() {
 	now := e.Now()
 	var refused [2]uint64
+	var held [2]int
 	loads := make(map[observed.Place]observed.Load, len(e.fleet.instances))
 	for _, in := range e.fleet.instances {
-		at := observed.Place{Colour: discovery.Colours[in.side], Addr: in.Addr}
+		as := e.fleet.promises.carried(in)
+		at := observed.Place{Colour: as, Addr: in.Addr}
 		load := observed.Load{Held: in.total, Admissions: observed.Admissions{Accepted: in.entered, Refused: in.rejected + in.failed}, At: now}
-		refused[in.side] += in.rejected
+		refused[side(as)] += in.rejected
+		held[side(as)] += in.total
 		in.failed += in.Errors
 		last := e.loads[at]
 		if load.PerSecond = last.PerSecond; now.After(last.At) {
 			load.PerSecond = float64(in.entered-last.Accepted) / now.Sub(last.At).Seconds()
 		}
+		if e.omitting {
+			load.Held = 0
+		}
 		loads[at] = load
 	}
 	e.loads = loads
 	e.witnesses = map[discovery.Colour]observed.Witness{
-		discovery.Blue:  {Active: e.fleet.held[0], At: now, Refused: refused[0]},
-		discovery.Green: {Active: e.fleet.held[1], At: now, ConnectP99: e.fleet.slow, Refused: refused[1]},
+		discovery.Blue:  {Active: held[0], At: now, Refused: refused[0]},
+		discovery.Green: {Active: held[1], At: now, ConnectP99: e.fleet.slow, Refused: refused[1]},
 	}
 	for c, w := range e.witnesses {
 		if w.Reported = w.Active; e.lying {
 			w.Active = 0
+		}
+		if e.omitting {
+			w.Reported = 0
 		}
 		e.witnesses[c] = w
 	}
@@ -202,6 +213,9 @@ func (e *Edge) ReportLoads() { e.reported = true }
 
 // Lie has the proxies' counters, but not their load reports, say that nothing is held.
 func (e *Edge) Lie() { e.lying = true }
+
+// Omit has the proxies' load reports, but not their counters, leave everything out.
+func (e *Edge) Omit(omit bool) { e.omitting = omit }
 
 // Guard holds back what the proxies are told, for a reason; empty tells them.
 func (e *Edge) Guard(why string) {

@@ -31,6 +31,8 @@ type Instance struct {
 	Limit int
 	// Claims is how many connections it says that it holds; nil is the truth.
 	Claims *int
+	// Boasts is how many connections it says that it let go and never had.
+	Boasts uint64
 	// Stranger is an epoch that it remembers from elsewhere: it refuses every word that is
 	// older. 0 is none.
 	Stranger uint64
@@ -77,6 +79,7 @@ func (in *Instance) Status() drain.Status {
 	if in.Claims != nil {
 		s.Active = *in.Claims
 	}
+	s.Evicted += in.Boasts
 	in.fleet.conf.Tells.say(&s, in.returned+in.flapped, in.returned)
 	if in.fleet.conf.Exact && !in.Mute {
 		s.Peers = in.peers.said()

@@ -102,12 +102,17 @@ func (p *promises) init(w *World) {
 // record keeps one close of an exact world.
 func (p *promises) record(in *Instance, at time.Duration) {
 	if in.fleet.conf.Exact {
-		of := in.Side()
-		if m, ok := p.world.state.Members[in.ID]; ok && m.Addr == in.Addr {
-			of = m.Colour // whatever its tags say
-		}
-		p.all = append(p.all, Close{Epoch.Add(at), of})
+		p.all = append(p.all, Close{Epoch.Add(at), p.carried(in)})
 	}
+}
+
+// carried is the colour as which proxies send the instance connections, whatever its tags
+// say.
+func (p *promises) carried(in *Instance) discovery.Colour {
+	if m, ok := p.world.state.Members[in.ID]; ok && m.Addr == in.Addr {
+		return m.Colour
+	}
+	return in.Side()
 }
 
 // calm is a time in which a window may have fewer closes than the cap.

@@ -54,6 +54,7 @@ type Proxy struct {
 	alien  bool   // an xDS client that is no Envoy of ours: it asks for nothing and acknowledges nothing
 	cut    bool   // … but its clients still come through it
 	unseen bool   // nor connected since rolloutd started
+	back   bool   // it has just connected again, and cannot have been told yet
 	lost   time.Time
 	told   int    // the version it was sent last
 	heard  routes // what it acknowledged
@@ -83,6 +84,13 @@ func (p *Proxy) leave(cut bool) {
 }
 
 func (p *Proxy) Return() {
+	if p.gone {
+		p.back = true
+		p.edge.after(p.delay+time.Millisecond, func() {
+			p.back = false
+			p.edge.watch()
+		})
+	}
 	p.gone, p.cut, p.unseen = false, false, false
 	p.again()
 }

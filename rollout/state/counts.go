@@ -40,37 +40,59 @@ type Process struct {
 	// Invariant: Held is not below 0.
 	Held int `json:"held,omitempty"`
 	observed.Totals
+	// Shut: it refused new connections, so that what it holds can only fall.
+	Shut bool `json:"shut,omitempty"`
 }
 
-// Noted is the counts with the member's process as it is seen now.
-func (c Counts) Noted(s observed.Sighting) Counts {
+// Bounds are what a process may be taken for, whatever it says: how many connections it holds
+// at least and at most, and how many it let go at most since it was counted.
+type Bounds struct {
+	Least, Most int
+	LetGo       uint64
+}
+
+// Noted is the counts with the member's process as it is seen now. One that was Shut holds no
+// more than it did, less what it closed.
+func (c Counts) Noted(s observed.Sighting, b Bounds) Counts {
 	if s.At.IsZero() {
 		return c
 	}
-	p := Process{Boot: Token(s.Status.Boot), Held: s.Status.Active}
+	was := c.Process
+	p := Process{Boot: Token(s.Status.Boot), Held: max(b.Least, min(s.Status.Active, b.Most)), Shut: s.Refusing()}
 	if p.Boot == "" {
 		p.Heard, p.Accepted = s.At, s.Status.Accepted
 	}
 	p.Totals = c.Did(s.Status)
+	p.Evicted = min(p.Evicted, b.LetGo)
+	if was.Shut {
+		p.Held = max(0, min(p.Held, was.Held+int(was.Evicted)-int(p.Evicted)))
+	}
 	c.Process = p
 	return c
 }
 
 // Did is what the counted process did since it was counted, by its answer s. It cannot
-// have closed more than it held when it was last written down, and admitted since.
+// have closed more than it could hold.
 func (c Counts) Did(s drain.Status) observed.Totals {
 	t := observed.TotalsOf(s).After(c.Totals)
 	if p := c.Process; p != (Process{}) {
-		t.Evicted = min(t.Evicted, p.Evicted+uint64(p.Held)+observed.Risen(c.Admissions.Accepted, s.Accepted))
+		t.Evicted = min(t.Evicted, p.Evicted+c.held(s))
 	}
 	return t
 }
 
-// CouldHold is the most that the counted process may have held by its answer s: what it
-// did when it was last written down, and what it admitted since.
-func (c Counts) CouldHold(s drain.Status) int {
-	return int(min(drain.MaxTotal, uint64(c.Process.Held)+observed.Risen(c.Admissions.Accepted, s.Accepted)))
+// held is the most that the counted process may have held by its answer s: what it did
+// when it was last written down, and what it admitted since.
+func (c Counts) held(s drain.Status) uint64 {
+	n := uint64(c.Process.Held)
+	if !c.Process.Shut {
+		n += observed.Risen(c.Admissions.Accepted, s.Accepted)
+	}
+	return n
 }
+
+// CouldHold is that, as a number of connections.
+func (c Counts) CouldHold(s drain.Status) int { return int(min(drain.MaxTotal, c.held(s))) }
 
 // Of reports whether the answer is one of the process that is counted.
 func (c Counts) Of(s drain.Status) bool {
