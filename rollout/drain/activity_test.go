@@ -34,6 +34,7 @@ func (p pipes) dial() net.Conn {
 // idleFor reports for how many seconds the only connection has been idle.
 func idleFor(g *Gate) uint32 {
 	synctest.Wait()
+	_ = g.Status() // a request counts when it has lasted
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.clock() - g.held[0].active.Load()

@@ -18,13 +18,18 @@ import (
 // connections go a few at a time.
 func ExampleGate_Handler() {
 	feed := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
 		fmt.Fprint(w, "data: hello\n\n")
 		_ = http.NewResponseController(w).Flush()
 		<-r.Context().Done() // the client has gone or, with drain.ErrEvicted as the cause, is to go
 	})
 
 	// These lines are what an author adds.
-	gate := drain.New(drain.Options{Limit: 20_000, Token: "secret"})
+	gate := drain.New(drain.Options{
+		Limit: 20_000,
+		Token: "secret",
+		Pass:  func(r *http.Request) bool { return r.URL.Path == "/healthz" },
+	})
 	srv := &http.Server{Handler: gate.Handler(feed)}
 	admin := &http.Server{Handler: gate.Endpoint()}
 	serve := func(ctx context.Context, ln, adminLn net.Listener) error {
@@ -72,6 +77,8 @@ func ExampleReturned() {
 		if r.URL.Query().Has("resume") {
 			drain.Returned(r)
 		}
+		w.Header().Set("Content-Type", "text/event-stream")
+		fmt.Fprint(w, "data: hello\n\n")
 	}))
 	for _, target := range []string{"/", "/?resume=4711"} {
 		handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, target, nil))

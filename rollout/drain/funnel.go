@@ -79,9 +79,11 @@ func (g *Gate) advance(l *level, f *funnel) {
 		}
 	}
 	// Nothing that the level covers is admitted while its funnel runs, so one that has
-	// reached its end by natural closes is finished.
+	// reached its end by natural closes is finished. What came to last meanwhile
+	// is above it.
 	if f.left == 0 || l.untold() <= f.level-f.left {
 		l.funnel = nil
+		g.settle(now)
 		return
 	}
 	f.timer.Reset(max(f.next.Sub(now), tick))

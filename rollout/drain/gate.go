@@ -2,25 +2,12 @@ package drain
 
 import (
 	"crypto/rand"
-	"errors"
 	"log/slog"
 	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-)
-
-// Errors that tell why a connection was refused or has ended.
-var (
-	// ErrDraining: refused because the instance is letting its connections go.
-	ErrDraining = errors.New("draining: new connections are refused; connect to another instance")
-	// ErrFull: refused because Options.Limit connections are held.
-	ErrFull = errors.New("full: the limit of connections is reached; connect to another instance")
-	// ErrEvicted is the cause (context.Cause) of the context of a plain or
-	// streaming request that the funnel ends, and wrapped by the error of what is
-	// written after a goodbye.
-	ErrEvicted = errors.New("evicted: the instance lets its connections go")
 )
 
 // Gate holds the connections of one instance and lets them go at the pace that
@@ -39,6 +26,9 @@ type Gate struct {
 	mu         sync.Mutex
 	held       []*Conn // Conn.at is the index here
 	lingering  int     // evicted and not yet ended
+	short      line    // requests that end by themselves
+	streams    line    // … of gRPC, whose answer has begun
+	waker      *time.Timer
 	accepted   uint64
 	refused    uint64
 	evicted    uint64
@@ -97,6 +87,7 @@ const (
 	evicted = -1 // picked, and not yet ended
 	gone    = -2 // ended by itself
 	letGo   = -3 // ended after it was picked
+	short   = -4 // a request that does not count as lasting
 )
 
 // owner ends a connection. Both are called without a lock held, at most once
@@ -179,11 +170,18 @@ func (g *Gate) admit(from origin, o owner) (*Conn, error) {
 
 // add counts a connection in; called with mu held.
 func (g *Gate) add(from origin, o owner) *Conn {
-	g.accepted++
-	c := &Conn{gate: g, owner: o, nth: g.accepted, origin: g.origins.add(from)}
+	c := &Conn{gate: g, owner: o, origin: g.origins.add(from)}
 	c.active.Store(g.clock())
-	g.hold(c)
+	g.count(c)
 	return c
+}
+
+// count has the connection be accepted, and held.
+func (g *Gate) count(c *Conn) {
+	g.accepted++
+	g.origins.accept(c)
+	c.nth = g.accepted
+	g.hold(c)
 }
 
 // hold has the connection be one of those that are held.
@@ -208,7 +206,7 @@ func (g *Gate) refuse(from origin) (err error) {
 	switch {
 	case g.refuses(from):
 		err = ErrDraining
-	case g.opt.Limit > 0 && len(g.held) >= g.opt.Limit:
+	case g.opt.Limit > 0 && len(g.held)+g.short.n+g.streams.n >= g.opt.Limit:
 		err = ErrFull
 	default:
 		return nil
@@ -233,6 +231,11 @@ func (c *Conn) Done() (picked bool) {
 		g.remove(c)
 		g.origins.remove(c)
 		c.at, c.owner = gone, nil // a queue may know it for longer
+	case c.at == short:
+		q := c.owner.(*request)
+		q.in.remove(q)
+		g.origins.remove(c)
+		c.at = gone
 	case c.at == evicted:
 		g.linger(c, -1)
 		g.origins.remove(c)
@@ -243,7 +246,8 @@ func (c *Conn) Done() (picked bool) {
 }
 
 // Returned says that the client at the other end is a returning one: it was
-// connected to this service before. Counted once per connection.
+// connected to this service before. Counted once per connection, and for a request not
+// before it lasts.
 func (c *Conn) Returned() {
 	g := c.gate
 	g.mu.Lock()
@@ -251,7 +255,9 @@ func (c *Conn) Returned() {
 	g.counts = true
 	if !c.back {
 		c.back = true
-		g.returned++
+		if c.at != short {
+			g.returned++
+		}
 	}
 }
 
@@ -265,7 +271,9 @@ func (c *Conn) Ticketed() {
 	g.tickets = true
 	if !c.ticket {
 		c.ticket = true
-		g.ticketed++
+		if c.at != short {
+			g.ticketed++
+		}
 	}
 }
 
@@ -274,6 +282,10 @@ func (c *Conn) Ticketed() {
 func (c *Conn) handOver(o owner) (late bool) {
 	c.gate.mu.Lock()
 	defer c.gate.mu.Unlock()
+	if c.at == short {
+		c.gate.last(c)
+		c.gate.settle(time.Now())
+	}
 	if from, ok := c.owner.(*request); ok {
 		if to, ok := o.(interface{ onAsk(func(time.Duration)) }); ok {
 			to.onAsk(from.asking)
@@ -332,7 +344,7 @@ func (c *Conn) goodbye(o owner) {
 }
 
 func (g *Gate) checkEmpty() {
-	if !g.ending || len(g.held) > 0 || g.lingering > 0 {
+	if !g.ending || len(g.held)+g.lingering+g.short.n+g.streams.n > 0 {
 		return
 	}
 	select {
@@ -350,8 +362,9 @@ func (g *Gate) Status() Status {
 }
 
 func (g *Gate) status() Status {
+	g.ripen(time.Now())
 	s := Status{
-		State: Serving, Boot: g.boot, Active: len(g.held), Lingering: g.lingering,
+		State: Serving, Boot: g.boot, Active: len(g.held), Requests: g.short.n + g.streams.n, Lingering: g.lingering,
 		Asked: g.asked, Left: g.left, Overstayed: g.overstayed,
 		Accepted: g.accepted, Evicted: g.evicted, Refused: g.refused, Limit: g.opt.Limit,
 		HandshakeMS: g.handshakes.p99(time.Now()),

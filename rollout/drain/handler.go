@@ -11,9 +11,10 @@ import (
 
 // Handler wraps the handler of any net/http server. While draining or above the
 // limit it answers 503 with Retry-After and RefusedHeader; what Options.Pass names is
-// served uncounted. A request is held while next runs, and
-// a connection that next takes over (Hijack, as WebSocket libraries do) until it
-// is closed. When evicted,
+// served uncounted. A request counts while next runs, and a connection that next takes
+// over (Hijack, as WebSocket libraries do) until it is closed. What lasts (see
+// Options.Long) is held and may be evicted; other requests end by themselves. When
+// evicted,
 //   - a WebSocket gets a close frame, 1012 "service restart" or as in the options,
 //     between two messages, or between two frames of one that takes longer than
 //     CloseWait; its reads go on until the peer's close frame, and after CloseWait
@@ -38,15 +39,13 @@ func (g *Gate) Handler(next http.Handler) http.Handler {
 		}
 		ctx, cancel := context.WithCancelCause(r.Context())
 		q := &request{ResponseWriter: w, ctx: ctx, cancel: cancel, began: time.Now(), websocket: isWebSocket(r), rpc: callOf(r)}
-		conn, err := g.admit(origin{machineOf(r.RemoteAddr), nodeOf(r.Header)}, q)
-		if err != nil {
+		if err := g.enter(q, origin{machineOf(r.RemoteAddr), nodeOf(r.Header)}); err != nil {
 			cancel(err)
 			refuse(w, r, retry, err)
 			return
 		}
-		q.conn = conn
 		defer q.finish()
-		r = r.WithContext(context.WithValue(ctx, connKey{}, conn))
+		r = r.WithContext(context.WithValue(ctx, connKey{}, q.conn))
 		if r.Body != nil && r.Body != http.NoBody {
 			r.Body = &body{q, r.Body}
 		}

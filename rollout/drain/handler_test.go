@@ -33,6 +33,7 @@ func (i *instance) get(t *testing.T, path string) (*http.Response, *bufio.Reader
 }
 
 func hello(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "text/event-stream")
 	_, _ = io.WriteString(w, "data: hello\n")
 	w.(http.Flusher).Flush()
 }

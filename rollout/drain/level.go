@@ -26,6 +26,7 @@ type level struct {
 	notices   notices
 	queue     queue
 	funnel    *funnel
+	distance  time.Duration // between two closes of the standing order
 }
 
 // take checks whether an order is newer than the last word. Repeated: it is that word.
@@ -39,12 +40,12 @@ func (l *level) take(o Order) (repeated bool, err error) {
 	return l.ordered && o.Epoch == l.epoch && o.Step == l.step, nil
 }
 
-// said is what a status says of it.
-func (l *level) said() Level {
-	s := Level{State: Serving, Active: l.held, Asked: l.asked, Lingering: l.lingering, Rollout: l.rollout, Epoch: l.epoch, Step: l.step, From: l.from.names}
+// saidLevel is what a status says of one.
+func (g *Gate) saidLevel(l *level) Level {
+	s := Level{State: Serving, Active: l.held, Asked: l.asked, Requests: g.requests(l.from), Lingering: l.lingering, Rollout: l.rollout, Epoch: l.epoch, Step: l.step, From: l.from.names}
 	if l.ordered {
 		s.State = Draining
-		if s.Active+s.Lingering == 0 {
+		if s.Active+s.Requests+s.Lingering == 0 {
 			s.State = Drained
 		}
 		s.Ceiling = clone(l.ceiling)
@@ -62,7 +63,7 @@ func (g *Gate) saidLevels() map[string]Level {
 		if said == nil {
 			said = map[string]Level{}
 		}
-		said[l.name] = l.said()
+		said[l.name] = g.saidLevel(l)
 	}
 	return said
 }

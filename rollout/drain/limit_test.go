@@ -34,8 +34,8 @@ func TestHandlerRefusesAboveTheLimit(t *testing.T) {
 			t.Errorf("above the limit: %d, Retry-After %q, closed %v; want 503, 2 and closed", res.StatusCode, res.Header.Get("Retry-After"), res.Close)
 		}
 	}
-	if s := g.Status(); s.Limit != 2 || s.Active != 2 || s.Accepted != 2 {
-		t.Errorf("status %+v, want 2 of 2 accepted", s)
+	if s := g.Status(); s.Limit != 2 || s.Requests != 2 {
+		t.Errorf("status %+v, want 2 requests of 2", s)
 	}
 	close(hold)
 	for range 2 {

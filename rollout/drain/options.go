@@ -12,12 +12,18 @@ import (
 // Options configure a Gate. The zero value is ready to use: no limit, an own
 // pace of 100 per second, an endpoint for loopback only.
 type Options struct {
-	// Limit is the most connections held at once; above it new ones are refused.
+	// Limit is the most connections held at once, requests among them; above it new
+	// ones are refused.
 	// 0 is no limit.
 	Limit int
 	// Close per Every is the pace of Shutdown without orders. Default 100 per 1s.
 	Close int
 	Every time.Duration
+	// Long is how long a request is under way before it counts among the connections, and
+	// may be let go; a shorter one ends by itself. Upgraded connections, answers of
+	// text/event-stream and streams of gRPC and Connect count from their beginning.
+	// Default 10s.
+	Long time.Duration
 	// RetryAfter is what refused HTTP clients are told to wait, in whole seconds
 	// rounded up. Default 1s.
 	RetryAfter time.Duration
@@ -59,6 +65,7 @@ func (o *Options) complete() {
 	orDefault(&o.Every, time.Second)
 	orDefault(&o.RetryAfter, time.Second)
 	orDefault(&o.CloseWait, time.Second)
+	orDefault(&o.Long, 10*time.Second)
 	o.Limit = max(o.Limit, 0)
 }
 

@@ -34,14 +34,17 @@ func (g *Gate) order(o Order) (Status, error) {
 	l.ceiling = clone(o.Ceiling)
 	g.cover(l, newFrom(o.From), o.Pick)
 	now := time.Now()
+	g.ripen(now)
 	var s schedule
 	if o.Ceiling == nil {
 		g.holdNotices(l, now)
 	} else {
 		g.resumeNotices(l, now)
 		s = evenly(l.untold()-*o.Ceiling, now.Add(ms(o.StartMS)), ms(o.OverMS))
+		l.distance = ms(o.OverMS) / time.Duration(max(s.left, 1))
 	}
 	g.run(l, s, now)
+	g.wake(now)
 	if g.own != nil && g.ordered() {
 		g.run(g.own, schedule{}, now)
 		g.void(g.own)

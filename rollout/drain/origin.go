@@ -59,7 +59,6 @@ type named struct {
 func (o *origins) add(from origin) uint16 {
 	peer := o.peers.of(from.addr)
 	o.count[peer].Held++
-	o.count[peer].Accepted++
 	if from.node == "" {
 		return peer
 	}
@@ -77,6 +76,17 @@ func (o *origins) add(from origin) uint16 {
 	}
 	o.nodes[i].held++
 	return uint16(len(o.count)) + i
+}
+
+// accept counts a connection as accepted.
+func (o *origins) accept(c *Conn) { o.count[o.peer(c.origin)].Accepted++ }
+
+// peer is the machine's index of an origin's.
+func (o *origins) peer(at uint16) uint16 {
+	if n := uint16(len(o.count)); at >= n {
+		return o.nodes[at-n].peer
+	}
+	return at
 }
 
 // room is an index for a new node; none when all hold something.

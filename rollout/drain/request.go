@@ -25,6 +25,10 @@ type request struct {
 	websocket bool
 	switched  bool // 101 was written through WriteHeader
 	rpc       call
+	begun     bool // its response has; belongs to writing
+
+	in             *line // while it is short
+	before, behind *request
 
 	mu    sync.Mutex
 	taken taken // nil: not hijacked

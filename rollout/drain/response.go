@@ -85,9 +85,6 @@ func (q *request) WriteHeader(code int) {
 	q.ResponseWriter.WriteHeader(code)
 }
 
-// begins is called before the response's first byte.
-func (q *request) begins() {}
-
 // Unwrap is for http.ResponseController.
 func (q *request) Unwrap() http.ResponseWriter { return q.ResponseWriter }
 
@@ -99,6 +96,9 @@ func (q *request) FlushError() error {
 		return errForced
 	}
 	q.begins()
+	if q.rpc.protocol != notRPC {
+		q.conn.streams()
+	}
 	return http.NewResponseController(q.ResponseWriter).Flush()
 }
 

@@ -1,17 +1,9 @@
 package drain
 
 import (
-	"fmt"
 	"io"
-	"net"
 	"sync"
 	"time"
-)
-
-// Errors of connections that were let go.
-var (
-	errGoodbye = fmt.Errorf("write after the goodbye: %w", ErrEvicted)
-	errForced  = fmt.Errorf("%w, and ended after CloseWait: %w", ErrEvicted, net.ErrClosed)
 )
 
 // socket is a WebSocket as the application's library sees it: its writes are

@@ -84,9 +84,10 @@ const MaxLevels = 64
 // Level is what an instance says of one of its levels: Serving once it was released.
 type Level struct {
 	State State `json:"state"`
-	// Active, Asked and Lingering are those of the connections that it covers.
+	// Active, Asked, Requests and Lingering are those of the connections that it covers.
 	Active    int      `json:"active"`
 	Asked     int      `json:"asked,omitempty"`
+	Requests  int      `json:"requests,omitempty"`
 	Lingering int      `json:"lingering,omitempty"`
 	Ceiling   *int     `json:"ceiling"`
 	Rollout   string   `json:"rollout"`
@@ -101,7 +102,7 @@ func (s Status) LevelOf(name string) Level {
 	if l, ok := s.Levels[name]; ok || name != Rollout {
 		return l
 	}
-	return Level{State: s.State, Active: s.Active, Asked: s.Asked, Lingering: s.Lingering, Ceiling: s.Ceiling, Rollout: s.Rollout, Epoch: s.Epoch, Step: s.Step}
+	return Level{State: s.State, Active: s.Active, Asked: s.Asked, Requests: s.Requests, Lingering: s.Lingering, Ceiling: s.Ceiling, Rollout: s.Rollout, Epoch: s.Epoch, Step: s.Step}
 }
 
 func checkLevels(levels map[string]Level) error {
