@@ -36,7 +36,7 @@ func TestContract(t *testing.T) {
 	}
 	say("a status", drain.Status{State: drain.Serving})
 	say("a status with every word", drain.Status{State: drain.Draining, Boot: "HQ7PZNRV2XJD5LWK3TBYF6CMGA", Active: 5, Requests: 2, Lingering: 1, Accepted: 20, Evicted: 3, Returned: new(uint64(5)), Ticketed: new(uint64(4)), Refused: 2,
-		HandshakeMS: new(12), Limit: 100, Ceiling: new(7), Rollout: "chat-4", Epoch: 4, Step: 9,
+		HandshakeMS: new(12), GraceMS: new(int64(90_000)), Limit: 100, Ceiling: new(7), Rollout: "chat-4", Epoch: 4, Step: 9,
 		Peers: map[string]drain.Peer{"10.0.0.7": {Held: 6, Accepted: 15, Refused: 2}, "2001:db8::7": {Held: 1, Accepted: 4}, drain.OtherPeers: {Held: 1, Accepted: 1}}})
 	say("a status with levels", drain.Status{State: drain.Serving, Can: []drain.Ability{drain.CanFrom, drain.CanLevels},
 		Levels: map[string]drain.Level{"edge-1": {State: drain.Draining, Active: 2, Ceiling: new(1), Rollout: "edge-1 stops", Epoch: 2, Step: 1, From: []string{"edge-1"}}}})

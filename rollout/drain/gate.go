@@ -44,9 +44,9 @@ type Gate struct {
 	levels []*level // the last words of the control plane; the first is Rollout's
 	own    *level   // the own pace of Shutdown; nil: none
 
-	ending   bool          // Shutdown was called: never serves again
-	deadline time.Time     // of the context of Shutdown; zero: none
-	empty    chan struct{} // closed when ending and nothing is held or lingers
+	ending bool // Shutdown was called: never serves again
+	grace  grace
+	empty  chan struct{} // closed when ending and nothing is held or lingers
 }
 
 // New returns a Gate that serves. It starts nothing.
@@ -56,6 +56,7 @@ func New(opt Options) *Gate {
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
 	}
+	g.grace.Gate = g
 	g.opt.complete()
 	g.closeFrame = g.opt.farewell()
 	return g
@@ -343,17 +344,6 @@ func (c *Conn) goodbye(o owner) {
 	o.leave()
 }
 
-func (g *Gate) checkEmpty() {
-	if !g.ending || len(g.held)+g.lingering+g.short.n+g.streams.n > 0 {
-		return
-	}
-	select {
-	case <-g.empty:
-	default:
-		close(g.empty)
-	}
-}
-
 // Status is what the endpoint answers, for the author's own metrics.
 func (g *Gate) Status() Status {
 	g.mu.Lock()
@@ -382,11 +372,15 @@ func (g *Gate) status() Status {
 		s.Ticketed = &ticketed
 	}
 	switch {
-	case told.ordered:
+	case told.ordered && !g.grace.overdue:
 		s.Ceiling = clone(told.ceiling)
-	case g.ending && !g.ordered():
+	case g.grace.overdue || g.ending && !g.ordered():
 		var none int
 		s.Ceiling = &none
+	}
+	if g.ending && !g.grace.end.IsZero() {
+		left := g.grace.rest(time.Now()).Milliseconds()
+		s.GraceMS = &left
 	}
 	if g.ordered() || g.ending {
 		s.State = Draining

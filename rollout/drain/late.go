@@ -14,7 +14,7 @@ func (g *Gate) AdmitLate(h Hooks) *Conn {
 	defer g.mu.Unlock()
 	c := g.add(h.source(), closeFunc(h.Close))
 	if g.ending && g.own == nil && !g.ordered() {
-		g.ownPace()
+		g.grace.ownPace(time.Now())
 		return c
 	}
 	for l := range g.covering(c) {

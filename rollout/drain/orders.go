@@ -1,9 +1,7 @@
 package drain
 
 import (
-	"context"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"time"
 )
@@ -45,11 +43,12 @@ func (g *Gate) order(o Order) (Status, error) {
 	}
 	g.run(l, s, now)
 	g.wake(now)
-	if g.own != nil && g.ordered() {
+	if g.own != nil && g.ordered() && !g.grace.overdue {
 		g.run(g.own, schedule{}, now)
 		g.void(g.own)
 		g.own = nil
 	}
+	g.grace.mind(now)
 	g.log.Info("drain order taken", "level", l.name, "rollout", o.Rollout, "epoch", o.Epoch, "step", o.Step, "active", l.held, "closes", s.left, "order", l.queue.pick)
 	return g.status(), nil
 }
@@ -77,59 +76,10 @@ func (g *Gate) release(r Release) (Status, error) {
 		g.levels = append(slices.Delete(g.levels, i, i+1), l)
 	}
 	if g.ending && g.own == nil && !g.ordered() {
-		g.ownPace()
+		g.grace.ownPace(time.Now())
+		g.grace.mind(time.Now())
 	}
 	return g.status(), nil
 }
 
 func ms(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
-
-// Shutdown lets all connections go, refuses new ones and returns nil when none
-// is left; call it on SIGTERM, before the server is stopped. While an order of
-// the control plane stands, its pace holds (and a pause is a pause); without one
-// the connections go at random and evenly at Options.Close per Options.Every, from a random
-// phase, so that instances that are stopped together do not close in unison. If
-// ctx ends first the error says how many are left and wraps context.Cause(ctx).
-// The endpoint should keep being served meanwhile. A Gate never serves again
-// after Shutdown.
-func (g *Gate) Shutdown(ctx context.Context) error {
-	g.mu.Lock()
-	if !g.ending {
-		g.ending = true
-		g.deadline, _ = ctx.Deadline()
-		if !g.ordered() {
-			g.ownPace()
-		}
-		g.log.Info("shutting down", "active", len(g.held), "ordered", g.ordered())
-	}
-	g.checkEmpty()
-	g.mu.Unlock()
-	select {
-	case <-g.empty:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("%s were left when the grace period ended: %w", g.Status().left(), context.Cause(ctx))
-	}
-}
-
-func (g *Gate) ownPace() {
-	now := time.Now()
-	n, distance := len(g.held), max(g.opt.Every/time.Duration(g.opt.Close), 1)
-	g.own = &level{held: n, asked: g.asked, notice: g.opt.Notice}
-	if !g.deadline.IsZero() {
-		g.own.notice = min(g.own.notice, max(0, g.deadline.Sub(now)/2))
-	}
-	g.run(g.own, evenly(n, now.Add(rand.N(distance)), distance*time.Duration(n)), now)
-}
-
-// left is what is still held, in words.
-func (s Status) left() string {
-	text := fmt.Sprintf("%d connections", s.Active)
-	if s.Requests > 0 {
-		text += fmt.Sprintf(", %d requests", s.Requests)
-	}
-	if s.Lingering > 0 {
-		text += fmt.Sprintf(", %d that linger", s.Lingering)
-	}
-	return text
-}

@@ -60,12 +60,15 @@ type Status struct {
 	Refused  uint64  `json:"refused,omitempty"` // total not admitted
 	// HandshakeMS is the 99th percentile of how long handshakes took lately; nil
 	// when it cannot tell or there were none.
-	HandshakeMS *int   `json:"handshake_ms,omitempty"`
-	Limit       int    `json:"limit"`   // most connections it admits; 0 is no limit
-	Ceiling     *int   `json:"ceiling"` // what it is getting down to; nil: it holds all
-	Rollout     string `json:"rollout,omitempty"`
-	Epoch       uint64 `json:"epoch"`
-	Step        uint64 `json:"step"`
+	HandshakeMS *int `json:"handshake_ms,omitempty"`
+	// GraceMS is how long an instance that was told to stop still has before it ends, with
+	// what is left; nil where it was not, or knows no end.
+	GraceMS *int64 `json:"grace_ms,omitempty"`
+	Limit   int    `json:"limit"`   // most connections it admits; 0 is no limit
+	Ceiling *int   `json:"ceiling"` // what it is getting down to; nil: it holds all
+	Rollout string `json:"rollout,omitempty"`
+	Epoch   uint64 `json:"epoch"`
+	Step    uint64 `json:"step"`
 	// Peers is the same by the machine at the other end of the TCP connections: by its
 	// IP address, or OtherPeers. What they hold sums up to Held. Nil where the
 	// instance does not say it; nothing is then proven of a proxy that is lost.
@@ -171,6 +174,8 @@ func (s Status) Check() error {
 		return fmt.Errorf("ticketed is %d but accepted is %d; only who was accepted can have brought a ticket", *s.Ticketed, s.Accepted)
 	case s.HandshakeMS != nil && (*s.HandshakeMS < 0 || int64(*s.HandshakeMS) > MaxOver.Milliseconds()):
 		return fmt.Errorf("handshake_ms is %d; it must be between 0 and %d, or left out", *s.HandshakeMS, MaxOver.Milliseconds())
+	case s.GraceMS != nil && (*s.GraceMS < 0 || *s.GraceMS > MaxTotal):
+		return fmt.Errorf("grace_ms is %d; it must be 0 or more, or left out", *s.GraceMS)
 	case s.Limit < 0:
 		return fmt.Errorf("limit is %d; it must be 0 or more, 0 for none", s.Limit)
 	case s.Ceiling != nil && *s.Ceiling < 0:
