@@ -27,7 +27,7 @@ import (
 func TestRealAcknowledged(t *testing.T) {
 	web, raw := freeAddr(t), freeAddr(t)
 	c := edge.Config{
-		Listeners: []edge.Listener{{Name: "web", Address: web, AccessLog: "/dev/null"}, {Name: "raw", Address: raw, AccessLog: "/dev/null"}},
+		Listeners: []edge.Listener{{Name: "web", Address: web, AccessLog: edge.AccessLog{File: "/dev/null"}}, {Name: "raw", Address: raw, AccessLog: edge.AccessLog{File: "/dev/null"}}},
 		Services:  []edge.Service{{Name: "chat", Listener: "web"}, {Name: "line", Listener: "raw", Protocol: edge.TCP}},
 	}
 	chats := map[discovery.Colour]netip.AddrPort{"blue": backend(t, "blue"), "green": backend(t, "green")}

@@ -62,8 +62,8 @@ func worlds() map[string]setting {
 		"rollout": {
 			edge.Config{
 				Listeners: []edge.Listener{
-					{Name: "web", Address: addr("[::]:443"), TLS: &edge.TLS{Certificate: "/etc/tls/tls.crt", Key: "/etc/tls/tls.key"}, AccessLog: "/dev/stdout"},
-					{Name: "raw", Address: addr("0.0.0.0:5222"), AccessLog: "/dev/stdout"},
+					{Name: "web", Address: addr("[::]:443"), TLS: &edge.TLS{Certificate: "/etc/tls/tls.crt", Key: "/etc/tls/tls.key"}, AccessLog: edge.AccessLog{File: "/dev/stdout"}},
+					{Name: "raw", Address: addr("0.0.0.0:5222"), AccessLog: edge.AccessLog{File: "/dev/stdout"}},
 				},
 				Services: []edge.Service{
 					{Name: "chat", Listener: "web", Domains: []string{"Chat.example.com", "*.chat.example.com"}, Prefix: "/ws", StormGuard: 500},

@@ -45,6 +45,8 @@ type built struct {
 type served struct {
 	on  []routed
 	all []resource.Resource
+	// lasting is how many of them, the first ones, no wish can change.
+	lasting int
 }
 
 // Build is the function Build.
@@ -163,14 +165,14 @@ func (b *Builder) listener(l edge.Listener, on []routed) []resource.Resource {
 	}
 	next := served{on: slices.Clone(on)}
 	if ok {
-		next.all = slices.Clip(was.all[:lasting(l)])
+		next.all, next.lasting = slices.Clip(was.all[:was.lasting]), was.lasting
 	} else {
 		first := listener(l)
 		first.Earlier = earlier(l, first)
 		next.all = append(next.all, first)
-		if l.TLS != nil {
-			next.all = append(next.all, secret(l))
-		}
+		next.all = append(next.all, secrets(l, 0)...)
+		next.all = append(next.all, collectors(l)...)
+		next.lasting = len(next.all)
 	}
 	next.all = append(next.all, storm(l, on))
 	switch {
@@ -181,14 +183,6 @@ func (b *Builder) listener(l edge.Listener, on []routed) []resource.Resource {
 	}
 	b.shared[l.Name] = next
 	return next.all
-}
-
-// lasting is how many of a listener's resources no wish can change.
-func lasting(l edge.Listener) int {
-	if l.TLS != nil {
-		return 2
-	}
-	return 1
 }
 
 // same reports whether two services of one configuration are sent new connections in

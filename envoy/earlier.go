@@ -1,12 +1,14 @@
 package envoy
 
 import (
+	"slices"
 	"strings"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	"google.golang.org/protobuf/proto"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/sluice-proxy/sluice/envoy/edge"
@@ -18,38 +20,64 @@ import (
 type form struct {
 	// lacks is what an Envoy with it cannot do that one with the next form can.
 	lacks string
-	// back takes from a Listener of the next form what this one does not have.
+	// back takes from a Listener of the next form what this one does not have. The Listener
+	// has none of the options.
 	back func(*listenerv3.Listener)
 }
 
 // forms are all earlier ones, the oldest first. Whoever changes the bytes of a Listener adds
 // the form before the change; testdata/listeners.txt remembers what was published.
 var forms = []form{
-	{"closing at once after a goodbye, hosts with a trailing dot, HTTP/1.0, offers of other upgrades, WebSockets over HTTP/2, gRPC-Web, session affinity, the header that names the Envoy", func(l *listenerv3.Listener) {
+	{"closing at once after a goodbye, hosts with a trailing dot, HTTP/1.0, offers of other upgrades, WebSockets over HTTP/2, gRPC-Web, session affinity, the header that names the Envoy, room for more certificates", func(l *listenerv3.Listener) {
 		manager(l, func(m *hcmv3.HttpConnectionManager) {
 			m.HttpFilters = append(m.HttpFilters[:1], m.HttpFilters[len(m.HttpFilters)-1])
 			m.HttpProtocolOptions, m.Http2ProtocolOptions.AllowConnect = nil, false
 			m.DelayedCloseTimeout = durationpb.New(time.Second)
 			m.StripTrailingHostDot, m.AddUserAgent = false, nil
 		})
+		if socket := l.FilterChains[0].TransportSocket; socket != nil {
+			m := &tlsv3.DownstreamTlsContext{}
+			if socket.GetTypedConfig().UnmarshalTo(m) == nil {
+				m.CommonTlsContext.TlsCertificateSdsSecretConfigs = m.CommonTlsContext.TlsCertificateSdsSecretConfigs[:1]
+				socket.ConfigType = &corev3.TransportSocket_TypedConfig{TypedConfig: packed(m)}
+			}
+		}
 	}},
 }
 
-// earlier are the versions of l in its earlier forms, each with what an Envoy that holds it lacks.
-// A form that had the same bytes lacks nothing and is none.
+// earlier are the versions that an Envoy may hold of l in another form, or without some of the
+// options that l has now, each with what it lacks. What has the same bytes lacks nothing and
+// is not among them. Of an earlier form only the one without options is known.
 func earlier(l edge.Listener, now resource.Resource) map[string]string {
-	was := proto.CloneOf(now.Message.(*listenerv3.Listener))
-	_, last, err := now.Encode()
-	var lacks []string
-	versions := map[string]string{}
-	for i := len(forms) - 1; i >= 0 && err == nil; i-- {
-		forms[i].back(was)
+	_, current, err := now.Encode()
+	versions := map[string]string{current: ""}
+	add := func(m *listenerv3.Listener, lacks []string) {
 		var version string
-		if _, version, err = resource.New(l.Name, was).Encode(); err == nil && version != last {
-			lacks, last = append(lacks, forms[i].lacks), version
+		if err == nil {
+			_, version, err = resource.New(l.Name, m).Encode()
+		}
+		if _, known := versions[version]; err == nil && !known {
 			versions[version] = strings.Join(lacks, ", ")
 		}
 	}
+	plain, all := l, l.Options()
+	for set := range 1 << len(all) {
+		without, lacks := l, []string(nil)
+		for i, option := range all {
+			if set&(1<<i) != 0 {
+				without, lacks = without.Without(option), append(lacks, option)
+			}
+		}
+		add(listener(without).Message.(*listenerv3.Listener), lacks)
+		plain = without // the last set has all of them
+	}
+	lacks, was := all, listener(plain).Message.(*listenerv3.Listener)
+	for _, f := range slices.Backward(forms) {
+		lacks = append([]string{f.lacks}, lacks...)
+		f.back(was)
+		add(was, lacks)
+	}
+	delete(versions, current)
 	return versions
 }
 

@@ -18,6 +18,9 @@ func samples() []edge.Listener {
 		{Name: "secure", Address: at, TLS: files},
 		{Name: "six", Address: addr("[::]:443")},
 		{Name: "old-websockets", Address: at, HTTP1WebSockets: true},
+		{Name: "everything", Address: at, TLS: &edge.TLS{Certificate: "/c", Key: "/k", ClientCA: "/ca"}, TrustedHops: 2, ProxyProtocol: edge.Required,
+			AccessLog: edge.AccessLog{File: "/dev/stdout"}, Tracing: &edge.Tracing{GRPC: addr("10.0.0.9:4317"), Sample: 100}},
+		{Name: "other-log", Address: at, ProxyProtocol: edge.Optional, AccessLog: edge.AccessLog{GRPC: addr("10.0.0.9:9000")}},
 		{Name: "raw", Address: at, Protocol: edge.TCP},
 		{Name: "raw-secure", Address: at, Protocol: edge.TCP, TLS: files},
 	}

@@ -18,9 +18,11 @@ import (
 // endpoints is where the instances of one colour are. The locality is the same
 // for all and there is no host name, because changing either makes Envoy forget
 // which connections an endpoint holds. An instance that leaves is DRAINING, never
-// UNHEALTHY. Of two at one address one is published, and it serves if either does.
+// UNHEALTHY. Of two at one address one is published, and it serves if either does. Whose an
+// endpoint is stands in its metadata, for logs: changing that keeps its connections.
 func endpoints(s discovery.Service, colour discovery.Colour, of []rollout.Endpoint) (resource.Resource, error) {
 	draining := map[netip.AddrPort]bool{}
+	whose := map[netip.AddrPort]discovery.InstanceID{}
 	for _, e := range of {
 		if err := dialable(e.Addr); err != nil {
 			return resource.Resource{}, fmt.Errorf("service %s: instance %s: %w", s, e.ID, err)
@@ -28,6 +30,9 @@ func endpoints(s discovery.Service, colour discovery.Colour, of []rollout.Endpoi
 		addr := unmapped(e.Addr)
 		before, twice := draining[addr]
 		draining[addr] = e.Draining && (before || !twice)
+		if !twice || e.ID < whose[addr] {
+			whose[addr] = e.ID
+		}
 	}
 	name := ClusterName(s, colour)
 	m := &endpointv3.ClusterLoadAssignment{ClusterName: name}
@@ -43,6 +48,7 @@ func endpoints(s discovery.Service, colour discovery.Colour, of []rollout.Endpoi
 			HostIdentifier:      &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: address(addr)}},
 			HealthStatus:        health,
 			LoadBalancingWeight: wrapperspb.UInt32(1),
+			Metadata:            described(map[string]string{instanceKey: string(whose[addr]), colourKey: string(colour)}),
 		})
 	}
 	return ofService(s, resource.New(name, m)), nil

@@ -8,12 +8,15 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -148,6 +151,81 @@ func extendedConnect(t *testing.T, at netip.AddrPort, host string) (int, func(st
 		if _, err := io.ReadFull(res.Body, back); err != nil || string(back[2:]) != text {
 			t.Fatalf("%s: sent %q, got %q, %v", host, text, back, err)
 		}
+	}
+}
+
+// Behind balancers: whom they say the client is, and how it came, counts where it is trusted.
+func TestRealBehindBalancers(t *testing.T) {
+	hops, must, may, raw := freeAddr(t), freeAddr(t), freeAddr(t), freeAddr(t)
+	log := filepath.Join(t.TempDir(), "access.log")
+	c := edge.Config{
+		Listeners: []edge.Listener{
+			{Name: "hops", Address: hops, TrustedHops: 1, AccessLog: edge.AccessLog{File: log}, Tracing: &edge.Tracing{GRPC: freeAddr(t), Sample: 10_000}},
+			{Name: "must", Address: must, ProxyProtocol: edge.Required, AccessLog: edge.AccessLog{GRPC: freeAddr(t)}},
+			{Name: "may", Address: may, ProxyProtocol: edge.Optional},
+			{Name: "raw", Address: raw, ProxyProtocol: edge.Required, AccessLog: edge.AccessLog{File: log}},
+		},
+		Services: []edge.Service{
+			{Name: "a", Listener: "hops"}, {Name: "b", Listener: "must"}, {Name: "c", Listener: "may"}, {Name: "line", Listener: "raw", Protocol: edge.TCP},
+		},
+	}
+	if faults := c.Check(); len(faults) > 0 {
+		t.Fatal(faults)
+	}
+	all := map[discovery.Colour][]rollout.Endpoint{"blue": serving(mirror(t))}
+	lines := map[discovery.Colour][]rollout.Endpoint{"blue": serving(echo(t, "blue"))}
+	start(t, c, rollout.Wishes{"a": to("blue", all), "b": to("blue", all), "c": to("blue", all), "line": to("blue", lines)})
+	const line = "PROXY TCP4 198.51.100.7 127.0.0.1 5000 80\n"
+	for _, r := range []struct {
+		what    string
+		at      netip.AddrPort
+		request string
+		want    []string
+	}{
+		{"a trusted balancer", hops, "GET / HTTP/1.1\nHost: x\nX-Forwarded-Proto: https\nX-Forwarded-For: 203.0.113.9, 198.51.100.7", []string{"X-Forwarded-Proto: https", "X-Envoy-External-Address: 198.51.100.7"}},
+		{"a required line", must, line + "GET / HTTP/1.1\nHost: x\nX-Forwarded-Proto: https", []string{"X-Forwarded-Proto: http\r\n", "X-Forwarded-For: 198.51.100.7"}},
+		{"an optional line", may, line + "GET / HTTP/1.1\nHost: x", []string{"X-Forwarded-For: 198.51.100.7"}},
+		{"no optional line", may, "GET / HTTP/1.1\nHost: x", []string{"X-Envoy-External-Address: 127.0.0.1"}},
+	} {
+		status, body := asks(t, r.at, r.request)
+		for _, want := range r.want {
+			if status != 200 || !strings.Contains(body, want) {
+				t.Errorf("%s: %d, %q; want %q", r.what, status, body, want)
+			}
+		}
+	}
+	conn, in, err := dialed(must)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := in.ReadByte(); err == nil {
+		t.Errorf("without a required line it is answered, beginning with %q", b)
+	}
+	// The log is written by and by; what it says is what it said when the stream ended.
+	want := map[string]string{"listener": "hops", "service": "a", "colour": "blue", "instance": all["blue"][0].Addr.String(), "cluster": "a-blue", "node": "edge-1", "what": "DownstreamEnd"}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		b, _ := os.ReadFile(log)
+		first, _, whole := strings.Cut(string(b), "\n")
+		if !whole {
+			if time.Now().After(deadline) {
+				t.Fatalf("nothing was logged: %q", b)
+			}
+			continue
+		}
+		var got map[string]any
+		if err := json.Unmarshal([]byte(first), &got); err != nil {
+			t.Fatalf("%q: %v", first, err)
+		}
+		for key, value := range want {
+			if got[key] != value {
+				t.Errorf("the log says that %s is %v, want %s, in %s", key, got[key], value, first)
+			}
+		}
+		return
 	}
 }
 

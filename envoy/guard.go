@@ -245,14 +245,14 @@ func (g *guard) endpoints(was resource.Resource, now *resource.Resource) {
 }
 
 // identities are the endpoints by address, each with all that Envoy tells hosts
-// apart by: everything but health.
+// apart by: everything but health and metadata.
 func identities(m proto.Message) map[netip.AddrPort]proto.Message {
 	ids := map[netip.AddrPort]proto.Message{}
 	cla, _ := m.(*endpointv3.ClusterLoadAssignment)
 	for _, l := range cla.GetEndpoints() {
 		for _, e := range l.LbEndpoints {
 			same := proto.CloneOf(e)
-			same.HealthStatus = corev3.HealthStatus_UNKNOWN
+			same.HealthStatus, same.Metadata = corev3.HealthStatus_UNKNOWN, nil
 			ids[at(e)] = &endpointv3.LocalityLbEndpoints{
 				Locality: l.Locality, Priority: l.Priority, LbEndpoints: []*endpointv3.LbEndpoint{same},
 			}

@@ -1,10 +1,9 @@
 package envoy
 
 import (
-	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	filelogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
+	proxyprotocolv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/proxy_protocol/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/sluice-proxy/sluice/envoy/edge"
@@ -24,7 +23,7 @@ func listener(l edge.Listener) resource.Resource {
 	} else {
 		chain.Filters = []*listenerv3.Filter{httpFilter(l)}
 	}
-	return resource.New(l.Name, &listenerv3.Listener{
+	m := &listenerv3.Listener{
 		Name:                          l.Name,
 		StatPrefix:                    escape(l.Name),
 		Address:                       addr,
@@ -36,7 +35,22 @@ func listener(l edge.Listener) resource.Resource {
 		// meanwhile, also those that were started after the main thread has
 		// acknowledged a switch of which this worker hears next.
 		MaxConnectionsToAcceptPerSocketEvent: wrapperspb.UInt32(1),
-	})
+	}
+	if l.ProxyProtocol != "" {
+		m.ListenerFilters = []*listenerv3.ListenerFilter{{
+			Name: "envoy.filters.listener.proxy_protocol",
+			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: packed(&proxyprotocolv3.ProxyProtocol{
+				AllowRequestsWithoutProxyProtocol: l.ProxyProtocol == edge.Optional,
+			})},
+		}}
+	}
+	var after []resource.Ref
+	for _, c := range collectors(l) {
+		if c.Type == ClusterType {
+			after = append(after, c.Ref)
+		}
+	}
+	return resource.New(l.Name, m, after...)
 }
 
 func tcpFilter(name string) *listenerv3.Filter {
@@ -49,13 +63,4 @@ func tcpFilter(name string) *listenerv3.Filter {
 			// to name one colour.
 		}},
 	}
-}
-
-func accessLog(l edge.Listener) []*accesslogv3.AccessLog {
-	return []*accesslogv3.AccessLog{{
-		Name: "envoy.access_loggers.file",
-		ConfigType: &accesslogv3.AccessLog_TypedConfig{
-			TypedConfig: packed(&filelogv3.FileAccessLog{Path: l.AccessLog}),
-		},
-	}}
 }

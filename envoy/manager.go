@@ -57,12 +57,20 @@ func httpFilter(l edge.Listener) *listenerv3.Filter {
 		StripTrailingHostDot: true,
 		// x-envoy-downstream-service-node: routes and instances see which Envoy a request
 		// came through, whatever its client says.
-		AddUserAgent:     wrapperspb.Bool(true),
-		LocalReplyConfig: later(),
+		AddUserAgent:      wrapperspb.Bool(true),
+		XffNumTrustedHops: uint32(l.TrustedHops),
+		LocalReplyConfig:  later(),
 	}
-	if l.AccessLog != "" {
-		m.AccessLog = accessLog(l)
+	if log := httpLog(l); log != nil {
+		m.AccessLog = log
 		m.AccessLogOptions = &hcmv3.HttpConnectionManager_HcmAccessLogOptions{FlushLogOnTunnelSuccessfullyEstablished: true}
+	}
+	if l.Tracing != nil {
+		m.Tracing = tracing(l)
+	}
+	if l.TLS != nil && l.TLS.ClientCA != "" {
+		m.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
+		m.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Subject: wrapperspb.Bool(true), Dns: true, Uri: true}
 	}
 	return &listenerv3.Filter{
 		Name:       "envoy.filters.network.http_connection_manager",

@@ -181,7 +181,7 @@ func dialTCP(t *testing.T, a netip.AddrPort) (net.Conn, *bufio.Reader, string) {
 func TestRealSwitch(t *testing.T) {
 	web, raw := freeAddr(t), freeAddr(t)
 	c := edge.Config{
-		Listeners: []edge.Listener{{Name: "web", Address: web, AccessLog: "/dev/null"}, {Name: "raw", Address: raw, AccessLog: "/dev/null"}},
+		Listeners: []edge.Listener{{Name: "web", Address: web, AccessLog: edge.AccessLog{File: "/dev/null"}}, {Name: "raw", Address: raw, AccessLog: edge.AccessLog{File: "/dev/null"}}},
 		Services: []edge.Service{
 			{Name: "chat", Listener: "web", Prefix: "/chat"},
 			{Name: "feeds-v2", Listener: "web", Prefix: "/feeds/", HTTP2: true},

@@ -41,7 +41,8 @@ func stormName(listener string) string { return listener + "/storm" }
 func ListenerOf(ref resource.Ref) string {
 	switch ref.Type {
 	case ListenerType, SecretType, RouteType, ExtensionType:
-		return strings.TrimSuffix(ref.Name, stormName(""))
+		listener, _, _ := strings.Cut(ref.Name, "/")
+		return listener
 	}
 	return ""
 }
@@ -88,9 +89,16 @@ func (s routed) bucket() *typev3.TokenBucket {
 
 // owned is what a route says about whose it is.
 func owned(s discovery.Service) *corev3.Metadata {
-	return &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{
-		ours: {Fields: map[string]*structpb.Value{owner: structpb.NewStringValue(string(s))}},
-	}}
+	return described(map[string]string{owner: string(s)})
+}
+
+// described is metadata under our own name.
+func described(fields map[string]string) *corev3.Metadata {
+	of := &structpb.Struct{Fields: map[string]*structpb.Value{}}
+	for key, value := range fields {
+		of.Fields[key] = structpb.NewStringValue(strings.ToValidUTF8(value, "?"))
+	}
+	return &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{ours: of}}
 }
 
 // byOwner has each request ask for a token from the bucket of its route's owner.

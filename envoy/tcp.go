@@ -33,8 +33,8 @@ func tcp(l edge.Listener, s routed) resource.Resource {
 		IdleTimeout:        durationpb.New(0),
 		MaxConnectAttempts: wrapperspb.UInt32(3),
 	}
-	if l.AccessLog != "" {
-		m.AccessLog = accessLog(l)
+	if log := rawLog(l); log != nil {
+		m.AccessLog = log
 		m.AccessLogOptions = &tcpv3.TcpProxy_TcpAccessLogOptions{FlushAccessLogOnConnected: true}
 	}
 	c := &corev3.TypedExtensionConfig{Name: l.Name, TypedConfig: packed(m)}

@@ -14,13 +14,23 @@ import (
 // A Secret that is spelled in another way has other bytes and names the same files.
 func TestRespell(t *testing.T) {
 	l := edge.Listener{Name: "web", TLS: &edge.TLS{Certificate: "/etc/web/cert.pem", Key: "/etc/keys/web.key"}}
-	body, _, err := secret(l).Encode()
+	body, _, err := secrets(l, 0)[0].Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
 	seen := map[string]bool{string(body): true}
-	for n := range 2 {
-		other := Respell(body, n+1)
+	spelled := func(n int) []byte {
+		if n < 2 {
+			return Respell(body, n+1)
+		}
+		b, _, err := secrets(l, n-1)[0].Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	for n := range 5 {
+		other := spelled(n)
 		var s tlsv3.Secret
 		if err := proto.Unmarshal(other, &s); err != nil {
 			t.Fatal(err)

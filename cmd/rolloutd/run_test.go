@@ -105,7 +105,7 @@ func TestReload(t *testing.T) {
 
 	// What cannot change is refused as a whole, with the reason.
 	for _, c := range []struct{ old, with, reason string }{
-		{"address: " + p.web.String(), "address: " + freePort(t).String(), "listener web changed, which would end its connections; put it back"},
+		{"address: " + p.web.String(), "address: " + freePort(t).String(), "listener web has another address, which would end its connections; put it back"},
 		{"listen: " + p.xds.String(), "listen: " + freePort(t).String(), "changed, but the Envoys are connected to it; restart rolloutd for that"},
 		{"listen: " + strings.TrimPrefix(p.base, "http://"), "listen: " + freePort(t).String(), "changed, but it is being served; restart rolloutd for that"},
 		{"state: {file: state}", "state: {file: other}", "changed, but a rollout would lose its memory"},

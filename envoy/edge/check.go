@@ -111,13 +111,7 @@ func (k *checking) checkListeners() {
 		} else {
 			addresses[l.Bind()] = stood{at, l.Name}
 		}
-		if l.TLS != nil {
-			k.file(onListeners(key+".tls.certificate", l.Name), l.TLS.Certificate)
-			k.file(onListeners(key+".tls.key", l.Name), l.TLS.Key)
-		}
-		if l.AccessLog != "" && (!path.IsAbs(l.AccessLog) || !plain(l.AccessLog)) {
-			k.fault(onListeners(key+".access_log", l.Name), "%q is relative or not printable; Envoy writes it, so it must be absolute", l.AccessLog)
-		}
+		k.options(key, l)
 	}
 	if !there {
 		f := Fault{Key: "listeners"}
@@ -262,6 +256,9 @@ func (k *checking) checkUses() {
 			continue
 		}
 		key := fmt.Sprintf("listeners[%d]", i)
+		if k.Carries(l) == TCP {
+			k.plainTCP(key, l)
+		}
 		switch u := k.used[l.Name]; {
 		case len(u.services) == 0 && !homeless:
 			k.fault(Fault{Key: key}, "no service uses listener %q; remove it or give it one", l.Name)

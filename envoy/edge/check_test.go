@@ -2,6 +2,7 @@ package edge_test
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -69,7 +70,16 @@ func TestFaults(t *testing.T) {
 		"no certificate":      {tls("", "/k"), "listeners[0].tls.certificate: is missing; tls needs certificate and key"},
 		"relative key":        {tls("/c", "k.pem"), `listeners[0].tls.key: "k.pem" is relative; Envoy reads it, so it must be absolute`},
 		"odd certificate":     {tls("/c\n", "/k"), `listeners[0].tls.certificate: "/c\n" is no path that Envoy can be told`},
-		"access log":          {listening(edge.Listener{Name: "web", Address: addr("0.0.0.0:1"), AccessLog: "x"}), `listeners[0].access_log: "x" is relative`},
+		"access log":          {listening(edge.Listener{Name: "web", Address: addr("0.0.0.0:1"), AccessLog: edge.AccessLog{File: "x"}}), `listeners[0].access_log.file: "x" is relative`},
+		"two logs":            {listening(edge.Listener{Name: "web", Address: addr("0.0.0.0:1"), AccessLog: edge.AccessLog{File: "/x", GRPC: addr("10.0.0.9:1")}}), `listeners[0].access_log: has file and grpc; choose one`},
+		"log service":         {listening(edge.Listener{Name: "web", Address: addr("0.0.0.0:1"), AccessLog: edge.AccessLog{GRPC: addr("0.0.0.0:1")}}), `listeners[0].access_log.grpc: 0.0.0.0:1 is no address to connect to`},
+		"no collector":        {listening(edge.Listener{Name: "web", Address: addr("0.0.0.0:1"), Tracing: &edge.Tracing{}}), `listeners[0].tracing.grpc: is missing; write IP:port`},
+		"many hops":           {listening(edge.Listener{Name: "web", Address: addr("0.0.0.0:1"), TrustedHops: 11}), `listeners[0].trusted_hops: is 11; it is the number of balancers`},
+		"odd PROXY":           {listening(edge.Listener{Name: "web", Address: addr("0.0.0.0:1"), ProxyProtocol: "on"}), `listeners[0].proxy_protocol: "on" is neither required nor optional`},
+		"optional over TCP":   {edge.Config{Listeners: []edge.Listener{{Name: "web", Address: addr("0.0.0.0:1"), ProxyProtocol: edge.Optional}}, Services: []edge.Service{raw}}, `listeners[0].proxy_protocol: is optional, and a server that speaks first would wait`},
+		"hops over TCP":       {edge.Config{Listeners: []edge.Listener{{Name: "web", Address: addr("0.0.0.0:1"), TrustedHops: 1}}, Services: []edge.Service{raw}}, `listeners[0].trusted_hops: means nothing where TCP is carried`},
+		"many certificates":   {listening(edge.Listener{Name: "web", Address: addr("0.0.0.0:1"), TLS: &edge.TLS{Certificate: "/c", Key: "/k", More: slices.Repeat([]edge.Pair{{Certificate: "/c", Key: "/k"}}, 16)}}), `listeners[0].tls.more: has 16 certificates beside the first; there is room for 15`},
+		"another certificate": {listening(edge.Listener{Name: "web", Address: addr("0.0.0.0:1"), TLS: &edge.TLS{Certificate: "/c", Key: "/k", More: []edge.Pair{{Certificate: "/d"}}}}), `listeners[0].tls.more[0].key: is missing`},
 		"no such listener":    {web(at("a"), edge.Service{Name: "b", Listener: "raw"}), `services[1].listener: there is no listener "raw"; name one of web`},
 		"which listener":      {web(at("a"), edge.Service{Name: "b"}), "services[1].listener: is missing; name one of web"},
 		"protocol":            {web(edge.Service{Name: "a", Listener: "web", Protocol: "udp"}), `services[0].protocol: "udp" is no protocol; use http or tcp`},

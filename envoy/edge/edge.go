@@ -29,27 +29,94 @@ type Listener struct {
 	Address netip.AddrPort `yaml:"address"`
 	// TLS ends TLS at this listener. Default: plain text.
 	TLS *TLS `yaml:"tls"`
+	// TrustedHops is how many balancers in front of the Envoys are believed: the client is the
+	// entry of X-Forwarded-For that the first of them added, and X-Forwarded-Proto is kept. 0 to
+	// 10; default 0: the peer is the client. Only for http.
+	TrustedHops int `yaml:"trusted_hops"`
+	// ProxyProtocol is whether connections begin with the PROXY protocol's line, which says who
+	// the client is. Default: none does.
+	ProxyProtocol ProxyProtocol `yaml:"proxy_protocol"`
 	// HTTP1WebSockets: WebSockets are opened over HTTP/1.1 only. Default: also in an HTTP/2
 	// connection (RFC 8441), as browsers do that have one. An instance that is spoken to in
 	// HTTP/2 (see Service.HTTP2) would be asked for a WebSocket in HTTP/2 then, which few
 	// servers can.
 	HTTP1WebSockets bool `yaml:"http1_websockets"`
+	// AccessLog is where streams are logged, when they begin and when they end. Default: nowhere.
+	AccessLog AccessLog `yaml:"access_log"`
+	// Tracing is where spans go. Default: nowhere. Only for http.
+	Tracing *Tracing `yaml:"tracing"`
 	// Protocol is what it carries: HTTP of any services, or TCP of one. Empty: what
 	// its services speak. Set it to keep the Listener what it is when they leave
 	// the configuration.
 	Protocol Protocol `yaml:"-"`
-	// AccessLog is the absolute path of a file on the proxy's machine, such as
-	// /dev/stdout; empty is none. Streams are logged when they begin and when
-	// they end.
-	AccessLog string `yaml:"-"`
 }
 
-// TLS names a certificate by its files on the Envoys' machines, which reread
-// them when they change. Paths are absolute. What is in the files never passes
-// through here.
+// TLS names certificates by their files on the Envoys' machines. Paths are absolute. What is
+// in the files never passes through here, and none of it but whether there is a ClientCA
+// stands in the Listener.
 type TLS struct {
 	Certificate string `yaml:"certificate"`
 	Key         string `yaml:"key"`
+	// More are certificates for other names; a client gets the one for the name that it
+	// asks for (SNI), else the first. At most MaxPairs-1.
+	More []Pair `yaml:"more"`
+	// ClientCA is a file of the authorities one of which must have signed each client's
+	// certificate; instances are told who it is in x-forwarded-client-cert. Default: clients
+	// need none.
+	ClientCA string `yaml:"client_ca"`
+}
+
+// Pair is one certificate and its key.
+type Pair struct {
+	Certificate string `yaml:"certificate"`
+	Key         string `yaml:"key"`
+}
+
+// MaxPairs is how many certificates a Listener has room for from its first day.
+const MaxPairs = 16
+
+// Pairs are the certificates, the first one first.
+func (t TLS) Pairs() []Pair { return append([]Pair{{t.Certificate, t.Key}}, t.More...) }
+
+// ProxyProtocol says whether connections begin with the PROXY protocol's line.
+type ProxyProtocol string
+
+const (
+	// Required: a connection without the line is closed.
+	Required ProxyProtocol = "required"
+	// Optional: a connection without the line is its peer's. Any client may claim an address
+	// then. Only for http: over TCP a server that speaks first would wait for a line.
+	Optional ProxyProtocol = "optional"
+)
+
+// AccessLog has at most one of its two fields set.
+type AccessLog struct {
+	// File is an absolute path on the Envoy's machine, such as /dev/stdout: one JSON object in
+	// a line.
+	File string `yaml:"file"`
+	// GRPC is the IP:port of an access log service of Envoy's.
+	GRPC netip.AddrPort `yaml:"grpc"`
+}
+
+// Tracing is an OpenTelemetry collector.
+type Tracing struct {
+	// GRPC is the IP:port at which it takes OTLP over gRPC without TLS.
+	GRPC netip.AddrPort `yaml:"grpc"`
+	// Sample is the share of requests that are traced, beside those whose client is traced
+	// already. Default 0.
+	Sample units.Share `yaml:"sample"`
+}
+
+// Written is l as far as it stands in an Envoy's Listener; what else there is of it can change.
+func (l Listener) Written() Listener {
+	l.Address, l.Protocol = l.Bind(), ""
+	if l.TLS != nil {
+		l.TLS = &TLS{ClientCA: l.TLS.ClientCA}
+		if l.TLS.ClientCA != "" {
+			l.TLS.ClientCA = "/"
+		}
+	}
+	return l
 }
 
 // Protocol is what a service speaks, as far as Envoy has to know.

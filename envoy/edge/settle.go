@@ -8,20 +8,25 @@ import (
 )
 
 // Settle returns next as far as it can be built: a service or listener at fault is
-// as last has it, or left out where last does not have it. A listener of last
-// stays as it is, whatever next says, since it is written once. The faults are by
+// as last has it, or left out where last does not have it. Of a listener of last what is
+// written stays as it is, whatever next says, since it is written once. The faults are by
 // the services that are not as next wants them: the first one that was found, in
 // the words and keys of next. With a last that was settled itself, what is
 // returned breaks no rule. Pure.
 func Settle(next, last Config) (Config, map[discovery.Service]Fault) {
 	out := Config{slices.Clone(next.Listeners), slices.Clone(next.Services)}
-	kept := map[int]bool{}
+	kept := map[int]Listener{}
 	for _, l := range last.Listeners {
 		i := slices.IndexFunc(out.Listeners, func(n Listener) bool { return n.Name == l.Name })
 		if i < 0 {
 			i, out.Listeners = len(out.Listeners), append(out.Listeners, l)
 		}
-		out.Listeners[i], kept[i] = l, true
+		if n := out.Listeners[i]; reflect.DeepEqual(n.Written(), l.Written()) {
+			out.Listeners[i].Protocol = l.Protocol
+		} else {
+			out.Listeners[i] = l
+		}
+		kept[i] = l
 	}
 	d := &settling{Config: out, last: last, kept: kept, left: absent{map[int]bool{}, map[int]bool{}}, faults: map[discovery.Service]Fault{}}
 	for slices.ContainsFunc(d.check(d.left), d.yield) {
@@ -34,7 +39,7 @@ func Settle(next, last Config) (Config, map[discovery.Service]Fault) {
 type settling struct {
 	Config
 	last   Config
-	kept   map[int]bool // listeners of last
+	kept   map[int]Listener // of last
 	left   absent
 	faults map[discovery.Service]Fault
 }
@@ -59,8 +64,13 @@ func (d *settling) yield(f Fault) bool {
 		changed = true
 	}
 	for i, l := range d.Listeners {
-		if !d.left.listeners[i] && !d.kept[i] && slices.Contains(f.Listeners, l.Name) {
+		was, kept := d.kept[i]
+		switch {
+		case d.left.listeners[i] || !slices.Contains(f.Listeners, l.Name):
+		case !kept:
 			d.left.listeners[i], changed = true, true
+		case !reflect.DeepEqual(l, was):
+			d.Listeners[i], changed = was, true
 		}
 	}
 	return changed

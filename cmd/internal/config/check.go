@@ -105,6 +105,13 @@ func (r *reading) checkEdge(c *Config) {
 		key := fmt.Sprintf("listeners[%d].tls", i)
 		r.noteMissing(key+".certificate", l.TLS.Certificate)
 		r.noteMissing(key+".key", l.TLS.Key)
+		for j, p := range l.TLS.More {
+			r.noteMissing(fmt.Sprintf("%s.more[%d].certificate", key, j), p.Certificate)
+			r.noteMissing(fmt.Sprintf("%s.more[%d].key", key, j), p.Key)
+		}
+		if l.TLS.ClientCA != "" {
+			r.noteMissing(key+".client_ca", l.TLS.ClientCA)
+		}
 	}
 	for i, s := range c.Services {
 		at := slices.IndexFunc(c.Listeners, func(l edge.Listener) bool { return l.Name == s.Listener })

@@ -96,7 +96,7 @@ func TestFull(t *testing.T) {
 			t.Errorf("got %+v\nwant %+v", got, want)
 		}
 	}
-	if text := c.Notes.Error(); !strings.Contains(text, "full.yaml:19: listeners[0].tls.certificate: ") || !strings.Contains(text, "every Envoy must have it") {
+	if text := c.Notes.Error(); !strings.Contains(text, "full.yaml:20: listeners[0].tls.certificate: ") || !strings.Contains(text, "every Envoy must have it") {
 		t.Errorf("notes: %s", text)
 	}
 }

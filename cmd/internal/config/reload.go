@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy/edge"
@@ -58,14 +59,18 @@ func (d *difference) listeners(old *Config) {
 		switch {
 		case i < 0:
 			d.refuse("listeners", "listener %s was removed, which would end its connections; put it back", l.Name)
-		case !reflect.DeepEqual(l, d.next.Listeners[i]):
-			d.refuse(key, "listener %s changed, which would end its connections; put it back and add another listener instead", l.Name)
+		case len(l.Differ(d.next.Listeners[i])) > 0:
+			d.refuse(key, "listener %s has another %s, which would end its connections; put it back and add another listener, or restart rolloutd: each Envoy keeps the Listener that it has until you drain and restart it, and proxies says which those are",
+				l.Name, strings.Join(l.Differ(d.next.Listeners[i]), " and "))
 		case old.carries(l.Name) != d.next.carries(l.Name):
 			d.refuse(key, "listener %s carried %s and would carry %s, which would end its connections; use another listener",
 				l.Name, old.carries(l.Name), d.next.carries(l.Name))
 		}
 	}
 	for _, n := range d.next.Listeners {
+		if at := slices.IndexFunc(old.Listeners, func(l edge.Listener) bool { return n.Name == l.Name }); at >= 0 && !reflect.DeepEqual(n.TLS, old.Listeners[at].TLS) {
+			d.change("listener %s has other certificates", n.Name)
+		}
 		if !slices.ContainsFunc(old.Listeners, func(l edge.Listener) bool { return n.Name == l.Name }) {
 			d.change("listener %s is new at %s", n.Name, n.Address)
 		}

@@ -20,18 +20,20 @@ func TestChanged(t *testing.T) {
 		replace, by     string
 		change, refused string // one of them, or none: the same
 	}{
-		"nothing":           {},
-		"a comment":         {replace: "services:", by: "services: # all of them"},
-		"policy":            {replace: "name: chat,", by: "name: chat, policy: {funnel: 5/1s},", change: "service chat has a new policy, for its next rollout"},
-		"routes":            {replace: "prefix: /feed", by: "prefix: /feeds", change: "service feed has new routes"},
-		"http2":             {replace: "name: chat,", by: "name: chat, http2: true,", change: "service chat has http2 true"},
-		"storm guard":       {replace: "name: broker,", by: "name: broker, storm_guard: 50/s,", change: "service broker has a storm guard of 50/s"},
-		"live":              {replace: "name: chat,", by: "name: chat, live: green,"},
-		"new service":       {replace: "services:", by: "services:\n  - {name: new, listener: web, prefix: /new}", change: "service new is new"},
-		"service leaves":    {replace: "  - {name: feed, listener: web, prefix: /feed}\n", by: "", change: "service feed retires: it gets no new connections"},
-		"new listener":      {replace: "services:", by: "  - {name: more, address: 0.0.0.0:81}\nservices:\n  - {name: new, listener: more}", change: "listener more is new at 0.0.0.0:81\nservice new is new"},
-		"listener moves":    {replace: "0.0.0.0:8080", by: "0.0.0.0:8081", refused: "x.yaml:3: listeners[0]: listener web changed, which would end its connections"},
-		"listener gets TLS": {replace: "0.0.0.0:8080}", by: "0.0.0.0:8080, tls: {certificate: /c, key: /k}}", refused: "listener web changed, which would end its connections"},
+		"nothing":             {},
+		"a comment":           {replace: "services:", by: "services: # all of them"},
+		"policy":              {replace: "name: chat,", by: "name: chat, policy: {funnel: 5/1s},", change: "service chat has a new policy, for its next rollout"},
+		"routes":              {replace: "prefix: /feed", by: "prefix: /feeds", change: "service feed has new routes"},
+		"http2":               {replace: "name: chat,", by: "name: chat, http2: true,", change: "service chat has http2 true"},
+		"storm guard":         {replace: "name: broker,", by: "name: broker, storm_guard: 50/s,", change: "service broker has a storm guard of 50/s"},
+		"live":                {replace: "name: chat,", by: "name: chat, live: green,"},
+		"new service":         {replace: "services:", by: "services:\n  - {name: new, listener: web, prefix: /new}", change: "service new is new"},
+		"service leaves":      {replace: "  - {name: feed, listener: web, prefix: /feed}\n", by: "", change: "service feed retires: it gets no new connections"},
+		"new listener":        {replace: "services:", by: "  - {name: more, address: 0.0.0.0:81}\nservices:\n  - {name: new, listener: more}", change: "listener more is new at 0.0.0.0:81\nservice new is new"},
+		"listener moves":      {replace: "0.0.0.0:8080", by: "0.0.0.0:8081", refused: "x.yaml:3: listeners[0]: listener web has another address, which would end its connections"},
+		"listener gets TLS":   {replace: "0.0.0.0:8080}", by: "0.0.0.0:8080, tls: {certificate: /c, key: /k}}", refused: "listener web has another tls, which would end its connections"},
+		"trusted hops, a log": {replace: "0.0.0.0:8080}", by: "0.0.0.0:8080, trusted_hops: 1, access_log: {file: /dev/stdout}}", refused: "x.yaml:3: listeners[0]: listener web has another trusted_hops and access_log, which would end its connections; put it back and add another listener, or restart rolloutd: each Envoy keeps"},
+		"PROXY protocol":      {replace: "0.0.0.0:1883}", by: "0.0.0.0:1883, proxy_protocol: required}", refused: "listener mqtt has another proxy_protocol"},
 		"listener leaves": {replace: "mqtt", by: "mqtt2",
 			refused: "x.yaml:2: listeners: listener mqtt was removed, which would end its connections"},
 		"listener's kind": {replace: "{name: broker, listener: mqtt, protocol: tcp}", by: "{name: tube, listener: mqtt}",
@@ -70,4 +72,17 @@ func parsed(t *testing.T, text string) *Config {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// Certificates stand in no Listener: they can be replaced and added.
+func TestCertificatesChange(t *testing.T) {
+	secure := strings.ReplaceAll(running, "0.0.0.0:8080}", "0.0.0.0:8080, tls: {certificate: /c, key: /k}}")
+	more := strings.ReplaceAll(secure, "key: /k", "key: /k2, more: [{certificate: /d, key: /l}]")
+	changes, refused := parsed(t, secure).Changed(parsed(t, more))
+	if len(refused) > 0 || strings.Join(changes, "\n") != "listener web has other certificates" {
+		t.Errorf("changes %q, refused %q", changes, refused)
+	}
+	if _, refused := parsed(t, secure).Changed(parsed(t, strings.ReplaceAll(more, "more:", "client_ca: /ca, more:"))); !strings.Contains(refused.Error(), "listener web has another tls.client_ca") {
+		t.Errorf("refused %q", refused)
+	}
 }

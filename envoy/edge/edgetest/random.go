@@ -51,6 +51,18 @@ func Random(r *rand.Rand, listeners, services, near int) edge.Config {
 		l.Address, _ = netip.ParseAddrPort(addresses.pick(r, near))
 		if r.IntN(4) == 0 {
 			l.TLS = &edge.TLS{Certificate: files.pick(r, near), Key: files.pick(r, near)}
+			for range r.IntN(3) {
+				l.TLS.More = append(l.TLS.More, edge.Pair{Certificate: files.pick(r, near), Key: files.pick(r, near)})
+			}
+		}
+		if r.IntN(3*near) == 0 {
+			l.TrustedHops = r.IntN(14) - 1
+		}
+		if r.IntN(2*near) == 0 {
+			l.ProxyProtocol = []edge.ProxyProtocol{edge.Required, edge.Optional, "on"}[r.IntN(3)]
+		}
+		if r.IntN(2*near) == 0 {
+			l.AccessLog.File = files.pick(r, near)
 		}
 		c.Listeners = append(c.Listeners, l)
 	}

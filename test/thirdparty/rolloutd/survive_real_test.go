@@ -154,7 +154,7 @@ func TestRealOperator(t *testing.T) {
 	w.must(w.ctl.Configure(strings.Replace(rest, w.web.String(), w.free().String(), 1)))
 	w.ctl.Reload()
 	w.until("the refusal", func() error {
-		if log := w.ctl.Log(); !strings.Contains(log, "reload refused") || !strings.Contains(log, "listener web changed") {
+		if log := w.ctl.Log(); !strings.Contains(log, "reload refused") || !strings.Contains(log, "listener web has another address") {
 			return fmt.Errorf("the log is %s", log)
 		}
 		return nil
