@@ -379,3 +379,16 @@ func contradicts(s *situation, m state.Moved) bool {
 		return mark.Gone >= doubtFrom && s.now.Sub(mark.At) >= doubtAfter
 	})
 }
+
+// tallyRefusals takes over what the proxies' counters say.
+func tallyRefusals(t *turn) {
+	r := t.state.Rollout
+	next := r.Refusals
+	if w, ok := t.seen.Witnesses[r.To]; ok && w.Refused != next.Seen {
+		next.Proxied, next.Seen = next.Proxied+observed.Grown(next.Seen, w.Refused), w.Refused
+	}
+	if refused := max(next.Told, next.Proxied, r.Toll.Refused); next != r.Refusals || refused != r.Toll.Refused {
+		t.rollout().Refusals = next
+		t.rollout().Toll.Refused = refused
+	}
+}

@@ -106,17 +106,6 @@ func Doubles(s state.State, seen observed.Seen, now time.Time) map[discovery.Ins
 	return out
 }
 
-// rivals names the first two registrations of which one must be wrong; nil when there
-// are none.
-func (s *situation) rivals() *blocker {
-	for _, f := range s.members().all {
-		if f.twin.rival {
-			return blocked(Twins, "waiting: %s", f.rivalry(s.state))
-		}
-	}
-	return nil
-}
-
 func (f *fact) rivalry(s state.State) string {
 	other := s.Members[f.twin.with]
 	return fmt.Sprintf("%s (%s) and %s (%s) are registered with %s, so one of them is not what it says; deregister it, or give it its own",

@@ -215,3 +215,56 @@ func renewMember(t *turn, f *fact, lives []drain.Status) {
 func restarted(key discovery.InstanceID, lost int) string {
 	return fmt.Sprintf("%s is another process now; %s of the one before were lost", key, counted(lost, "connection", "connections"))
 }
+
+// leaveLost has nobody wait any more for the lost proxies that are proven to serve
+// nobody, or were lost so long ago that nobody can say: all in one decision. None leaves
+// while none is connected.
+func leaveLost(t *turn) {
+	var left []string
+	for _, x := range lostProxies(t.situation) {
+		long := t.now.Sub(x.since)
+		if long >= silence && unproven(t.situation, x) == nil || long > proxyForgotten {
+			left = append(left, x.node)
+		}
+	}
+	if len(left) == 0 {
+		return
+	}
+	if t.unproxied() != nil {
+		return
+	}
+	t.forgetProxies(left...)
+	if t.state.Rollout == nil {
+		return
+	}
+	who, are := "proxy "+left[0], "is"
+	if len(left) > 1 {
+		who, are = fmt.Sprintf("%d proxies (%s)", len(left), names(left)), "are"
+	}
+	r := t.rollout()
+	r.LeftBehind = append(r.LeftBehind, who)
+	t.note(fmt.Sprintf("%s %s not connected, and no instance hears of it: left behind", who, are))
+}
+
+// lost is a proxy that a switch has to be confirmed by and that is not connected.
+type lost struct {
+	node  string
+	addr  netip.Addr // the zero value is not known
+	since time.Time
+}
+
+// lostProxies lists them, by name.
+func lostProxies(s *situation) (all []lost) {
+	for _, node := range s.state.Proxies {
+		p, seen := s.proxy(node)
+		if p.Connected {
+			continue
+		}
+		x := lost{node, s.state.Machines[node], s.seen.Watching}
+		if seen {
+			x.since = p.Lost
+		}
+		all = append(all, x)
+	}
+	return all
+}

@@ -100,24 +100,6 @@ func (s *situation) noRoomFor(batch []*fact) *blocker {
 		r.To, max(0, room), held, keys(batch), r.From, r.To)
 }
 
-// spill sends new connections to old instances whose turn has not come while the
-// target is full, and back when a fiftieth of it is free.
-func spill(t *turn) {
-	r := t.state.Rollout
-	if !r.Policy.Stagger.InPlace {
-		return
-	}
-	held, free := t.usage()
-	_, bounded := t.room()
-	full := bounded && (free <= 0 || r.Spill && free*50 < held+free)
-	if full {
-		full = slices.ContainsFunc(t.members().open[r.From], func(f *fact) bool { return f.old })
-	}
-	if full != r.Spill {
-		t.rollout().Spill = full
-	}
-}
-
 // oldSide is the members whose turn it is to drain, sorted by what can be done
 // about them; proven empty ones are in none.
 type oldSide struct {
@@ -201,4 +183,14 @@ func stuck(s *situation, o oldSide) *blocker {
 	default:
 		return blocked(NoEndpoint, "waiting: %s has no drain endpoint; stop the instance and deregister it when its connections may end", keys(o.noEndpoint))
 	}
+}
+
+// stepRuns reports whether the running step may still close connections.
+func (s *situation) stepRuns() bool {
+	for _, m := range s.state.Members {
+		if m.Ceiling != nil {
+			return true
+		}
+	}
+	return false
 }

@@ -114,3 +114,66 @@ func (s *situation) keeps(key discovery.InstanceID) bool {
 	kept := s.keptOpen(s.state.Members[key].Colour)
 	return slices.ContainsFunc(kept, func(f *fact) bool { return f.key == key })
 }
+
+// unproxied says that no proxy is connected: an acknowledgement of nobody is none, and
+// whoever were let go would have nowhere to go.
+func (s *situation) unproxied() *blocker {
+	for _, p := range s.seen.Proxies {
+		if p.Connected && p.Routes {
+			return nil
+		}
+	}
+	if len(s.state.Proxies) == 0 {
+		return blocked(NoProxy, "waiting: no Envoy has connected, so nobody is let go; have one connect to rolloutd")
+	}
+	return blocked(NoProxy, "waiting: no Envoy is connected, so nobody is let go; see that %s can reach rolloutd", names(s.state.Proxies))
+}
+
+// targetUnfit says why the target cannot be sent clients.
+func (s *situation) targetUnfit() *blocker {
+	r := s.state.Rollout
+	if s.seen.Fleet.Err != "" {
+		return blocked(StaleDiscovery, "waiting: %s", s.seen.Fleet.Err)
+	}
+	if s.seen.Fleet.Suspect != "" {
+		return blocked(StaleDiscovery, "waiting: %s", s.seen.Fleet.Suspect)
+	}
+	if rivals := s.rivals(); rivals != nil {
+		return rivals
+	}
+	for _, f := range s.members().target {
+		if f.instance == nil {
+			continue
+		}
+		if f.recoloured {
+			return blocked(Recoloured, "waiting: %s: %s", f.key, f.recolouring())
+		}
+		if !f.serves {
+			return blocked(TargetSick, "waiting: %s instance %s is %s; deregister it to go on without it", r.To, f.key, f.instance.Health)
+		} else if sight := s.seen.Instances[f.key]; hangs(s, f, sight) {
+			// Its process is gone or hangs, and no health check has noticed yet.
+			return blocked(TargetSick, "waiting: %s instance %s answers no more (%s); bring it back, or deregister it to go on without it", r.To, f.key, sight.Err)
+		}
+	}
+	if len(s.members().open[r.To]) == 0 {
+		return blocked(TargetSick, "waiting: %s has no healthy instance that takes new connections; start some, or abort", r.To)
+	}
+	return nil
+}
+
+// hangs reports whether an instance of the target that has answered before does not
+// any more: its endpoint refuses connections, or two requests in a row had no answer.
+func hangs(s *situation, f *fact, sight observed.Sighting) bool {
+	return sight.Refused && s.state.Members[f.key].Counted || sight.Failures >= observed.SilentAfter && !sight.At.IsZero()
+}
+
+// rivals names the first two registrations of which one must be wrong; nil when there
+// are none.
+func (s *situation) rivals() *blocker {
+	for _, f := range s.members().all {
+		if f.twin.rival {
+			return blocked(Twins, "waiting: %s", f.rivalry(s.state))
+		}
+	}
+	return nil
+}

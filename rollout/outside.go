@@ -107,25 +107,6 @@ func followStepGates(t *turn) *blocker {
 	return followGates(t, policy.AtStep, t.state.Rollout.StepAt.Add(-gatesAhead))
 }
 
-// askGatesBefore has the gates asked a moment before a step.
-func askGatesBefore(t *turn, step time.Time) {
-	r := t.state.Rollout
-	asked := func(g policy.Gate) bool { return g.Asked(policy.AtStep) }
-	if r.Aborting || !slices.ContainsFunc(r.Policy.Gates, asked) {
-		return
-	}
-	ask := step.Add(-gatesAhead)
-	if t.now.Before(ask) {
-		t.wakeBy(ask)
-		return
-	}
-	for _, g := range r.Policy.Gates {
-		if asked(g) && t.seen.Gates[g.Name].At.Before(ask) {
-			t.askGates = policy.AtStep
-		}
-	}
-}
-
 // GateAnswer is what a gate said when the plan was made.
 type GateAnswer struct {
 	Name string `json:"name"`

@@ -137,38 +137,6 @@ func confirming(t *turn) Reason {
 	return reason(GateOpen, "waiting: %s instances are told to refuse new connections", r.From)
 }
 
-// targetUnfit says why the target cannot be sent clients.
-func (s *situation) targetUnfit() *blocker {
-	r := s.state.Rollout
-	if s.seen.Fleet.Err != "" {
-		return blocked(StaleDiscovery, "waiting: %s", s.seen.Fleet.Err)
-	}
-	if s.seen.Fleet.Suspect != "" {
-		return blocked(StaleDiscovery, "waiting: %s", s.seen.Fleet.Suspect)
-	}
-	if rivals := s.rivals(); rivals != nil {
-		return rivals
-	}
-	for _, f := range s.members().target {
-		if f.instance == nil {
-			continue
-		}
-		if f.recoloured {
-			return blocked(Recoloured, "waiting: %s: %s", f.key, f.recolouring())
-		}
-		if !f.serves {
-			return blocked(TargetSick, "waiting: %s instance %s is %s; deregister it to go on without it", r.To, f.key, f.instance.Health)
-		} else if sight := s.seen.Instances[f.key]; hangs(s, f, sight) {
-			// Its process is gone or hangs, and no health check has noticed yet.
-			return blocked(TargetSick, "waiting: %s instance %s answers no more (%s); bring it back, or deregister it to go on without it", r.To, f.key, sight.Err)
-		}
-	}
-	if len(s.members().open[r.To]) == 0 {
-		return blocked(TargetSick, "waiting: %s has no healthy instance that takes new connections; start some, or abort", r.To)
-	}
-	return nil
-}
-
 // soaking waits for the last evicted clients to come back.
 func soaking(t *turn) Reason {
 	r := t.state.Rollout
@@ -242,4 +210,32 @@ func takeOver(t *turn, live discovery.Colour, epoch uint64, event string) {
 		ID: fmt.Sprintf("%s-%d", s.Service, s.Epoch), From: live.Other(), To: live, Outcome: state.Adopted,
 		Started: t.now, Ended: t.now, Returned: new(uint64), NeverBack: new(uint64), Events: []state.Event{{At: t.now, Text: event}},
 	})
+}
+
+func advance(t *turn) Reason {
+	r := t.state.Rollout
+	switch {
+	case t.state.Retired && len(t.state.Members) == 0:
+		return reason(IsRetired, "%s left the configuration and is empty", t.state.Service)
+	case t.state.Retired:
+		return reason(IsRetired, "%s left the configuration; %s not proven empty yet", t.state.Service, counted(len(t.state.Members), "instance is", "instances are"))
+	case t.state.Unsettled:
+		return prove(t)
+	case r == nil:
+		return steady(t)
+	case r.Paused:
+		return reason(Paused, "paused; resume goes on, abort goes back")
+	}
+	switch r.Phase {
+	case state.Opening:
+		return opening(t)
+	case state.Shifting:
+		return shifting(t)
+	case state.Confirming:
+		return confirming(t)
+	case state.Draining:
+		return draining(t)
+	default:
+		return soaking(t)
+	}
 }

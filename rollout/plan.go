@@ -327,34 +327,3 @@ func Foresee(s state.State, seen observed.Seen, now time.Time) Outlook {
 	}
 	return out
 }
-
-// Room is what the instances of a colour that take new connections hold, and
-// the most that they may: their capacities, times the headroom.
-type Room struct {
-	Held     int `json:"held"`
-	Capacity int `json:"capacity"`
-}
-
-// Rooms tells the room of each colour whose instances that take new
-// connections all have a capacity and say what they hold. policy counts while
-// there is no rollout.
-func Rooms(s state.State, seen observed.Seen, terms policy.Policy, now time.Time) map[discovery.Colour]Room {
-	if s.Rollout != nil {
-		terms = s.Rollout.Policy
-	}
-	ahead := newSituation(s, seen, now)
-	out := map[discovery.Colour]Room{}
-	for _, c := range discovery.Colours {
-		open, room, known := ahead.members().open[c], Room{}, true
-		for _, f := range open {
-			n, says := ahead.usageOf(f)
-			capacity := ahead.capacity(f, terms)
-			room.Held, room.Capacity = room.Held+n, room.Capacity+capacity
-			known = known && says && capacity > 0
-		}
-		if known && len(open) > 0 {
-			out[c] = room
-		}
-	}
-	return out
-}

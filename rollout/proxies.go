@@ -2,7 +2,6 @@ package rollout
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -102,29 +101,6 @@ func machines(s *situation) map[string]bool {
 	return known
 }
 
-// lost is a proxy that a switch has to be confirmed by and that is not connected.
-type lost struct {
-	node  string
-	addr  netip.Addr // the zero value is not known
-	since time.Time
-}
-
-// lostProxies lists them, by name.
-func lostProxies(s *situation) (all []lost) {
-	for _, node := range s.state.Proxies {
-		p, seen := s.proxy(node)
-		if p.Connected {
-			continue
-		}
-		x := lost{node, s.state.Machines[node], s.seen.Watching}
-		if seen {
-			x.since = p.Lost
-		}
-		all = append(all, x)
-	}
-	return all
-}
-
 // unproven is nil once the lost proxy is proven to serve nobody here: for one silence no
 // instance has held, taken or refused a connection from its machine. It may have come by
 // another address than it has for rolloutd; so where its own was never heard, no stranger
@@ -189,36 +165,6 @@ func awaitLost(s *situation, n need) *blocker {
 		why.Text += fmt.Sprintf(" (%s lost, too)", counted(others, "other is", "others are"))
 	}
 	return why
-}
-
-// leaveLost has nobody wait any more for the lost proxies that are proven to serve
-// nobody, or were lost so long ago that nobody can say: all in one decision. None leaves
-// while none is connected.
-func leaveLost(t *turn) {
-	if t.unproxied() != nil {
-		return
-	}
-	var left []string
-	for _, x := range lostProxies(t.situation) {
-		long := t.now.Sub(x.since)
-		if long >= silence && unproven(t.situation, x) == nil || long > proxyForgotten {
-			left = append(left, x.node)
-		}
-	}
-	if len(left) == 0 {
-		return
-	}
-	t.forgetProxies(left...)
-	if t.state.Rollout == nil {
-		return
-	}
-	who, are := "proxy "+left[0], "is"
-	if len(left) > 1 {
-		who, are = fmt.Sprintf("%d proxies (%s)", len(left), names(left)), "are"
-	}
-	r := t.rollout()
-	r.LeftBehind = append(r.LeftBehind, who)
-	t.note(fmt.Sprintf("%s %s not connected, and no instance hears of it: left behind", who, are))
 }
 
 // word is a node id as it is written on a command line.
@@ -312,18 +258,4 @@ func (s *situation) unconfirmed(n need) *blocker {
 		return s.unproxied()
 	}
 	return blocked(Unconfirmed, "waiting: %s not acknowledged yet: %s", counted(len(behind), "proxy has", "proxies have"), names(behind))
-}
-
-// unproxied says that no proxy is connected: an acknowledgement of nobody is none, and
-// whoever were let go would have nowhere to go.
-func (s *situation) unproxied() *blocker {
-	for _, p := range s.seen.Proxies {
-		if p.Connected && p.Routes {
-			return nil
-		}
-	}
-	if len(s.state.Proxies) == 0 {
-		return blocked(NoProxy, "waiting: no Envoy has connected, so nobody is let go; have one connect to rolloutd")
-	}
-	return blocked(NoProxy, "waiting: no Envoy is connected, so nobody is let go; see that %s can reach rolloutd", names(s.state.Proxies))
 }

@@ -290,3 +290,46 @@ func (s *situation) unheard() (discovery.InstanceID, bool) {
 	}
 	return "", false
 }
+
+// complete reports whether every proxy that may hold something of the colour has just
+// said what: one that is known and was not seen since this process started may, too.
+func complete(s *situation, c discovery.Colour) bool {
+	if s.memo.complete == nil {
+		s.memo.complete = map[discovery.Colour]bool{}
+		seen := !slices.ContainsFunc(s.state.Proxies, func(node string) bool { _, seen := s.proxy(node); return !seen })
+		for c, w := range s.seen.Witnesses {
+			s.memo.complete[c] = seen && len(w.Missing) == 0 && s.now.Sub(w.At) <= witnessMaxAge
+		}
+	}
+	return s.memo.complete[c]
+}
+
+// unheld reports whether the proxies prove that they hold nothing of the member: each
+// that may hold something has said so, later than since.
+func unheld(s *situation, m state.Member, since time.Time) bool {
+	w := s.seen.Witnesses[m.Colour]
+	if !complete(s, m.Colour) || !w.At.After(since) {
+		return false
+	}
+	elsewhere := 0
+	for at, load := range s.seen.Loads {
+		switch {
+		case at.Colour != m.Colour:
+		case at.Addr == m.Addr && load.Held > 0:
+			return false
+		default:
+			elsewhere += load.Held
+		}
+	}
+	return w.Active <= elsewhere
+}
+
+// isDead reports whether the member's process no longer exists, by two witnesses: its
+// endpoint has refused connections for goneAfter, and discovery does not call it healthy
+// or, where nobody checks its health, no proxy holds a connection to it.
+func isDead(s *situation, f *fact, sight observed.Sighting) bool {
+	if !sight.Refused || s.now.Sub(sight.FailingSince) < goneAfter {
+		return false
+	}
+	return !f.serves || unheld(s, s.state.Members[f.key], sight.FailingSince.Add(witnessSettle))
+}

@@ -28,45 +28,19 @@ func Step(s state.State, seen observed.Seen, now time.Time) Decision {
 	absorb(t)
 	renew(t)
 	why := advance(t)
-	if err := t.check(); err != nil {
-		return Decision{Next: s, Reason: reason(StoreFailing, "waiting: %v", err), Wake: now.Add(recheck)}
+	if t.changed {
+		if err := t.state.Check(); err != nil {
+			return Decision{Next: s, Reason: reason(StoreFailing, "waiting: %v", unchecked(err)), Wake: now.Add(recheck)}
+		}
 	}
 	return Decision{Next: t.state, Changed: t.changed, Reason: why, Ask: t.ask, AskGates: t.askGates, Wake: t.wake}
-}
-
-func advance(t *turn) Reason {
-	r := t.state.Rollout
-	switch {
-	case t.state.Retired && len(t.state.Members) == 0:
-		return reason(IsRetired, "%s left the configuration and is empty", t.state.Service)
-	case t.state.Retired:
-		return reason(IsRetired, "%s left the configuration; %s not proven empty yet", t.state.Service, counted(len(t.state.Members), "instance is", "instances are"))
-	case t.state.Unsettled:
-		return prove(t)
-	case r == nil:
-		return steady(t)
-	case r.Paused:
-		return reason(Paused, "paused; resume goes on, abort goes back")
-	}
-	switch r.Phase {
-	case state.Opening:
-		return opening(t)
-	case state.Shifting:
-		return shifting(t)
-	case state.Confirming:
-		return confirming(t)
-	case state.Draining:
-		return draining(t)
-	default:
-		return soaking(t)
-	}
 }
 
 // recheck is how often a waiting rollout looks again if nothing happens.
 const recheck = time.Second
 
-// turn is one transition of a state: it checks what comes in, changes a copy, and
-// checks what goes out. Whatever changes a state goes through its methods; the
+// turn is one transition of a state: it changes a copy, and Step checks what comes of
+// it. Whatever changes a state goes through its methods; the
 // state that it was given stays as it is.
 type turn struct {
 	*situation
@@ -85,17 +59,6 @@ func newTurn(s state.State, seen observed.Seen, now time.Time) *turn {
 		s.Rollout = &r
 	}
 	return &turn{situation: newSituation(s, seen, now)}
-}
-
-// check reports a state that no transition can have made.
-func (t *turn) check() error {
-	if !t.changed {
-		return nil
-	}
-	if err := t.state.Check(); err != nil {
-		return unchecked(err)
-	}
-	return nil
 }
 
 // write marks the state as changed and returns it, to be changed at once.

@@ -1,14 +1,10 @@
 package rollout
 
 import (
-	"fmt"
 	"math"
-	"slices"
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout/drain"
-	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
@@ -99,42 +95,6 @@ func disagreement(s *situation, f *fact) *blocker {
 	return blocked(Contradicted, "waiting: %s says that it holds nothing, but the proxies report %s to it; mend its drain endpoint, or stop the instance and deregister it", f.key, n)
 }
 
-// unheld reports whether the proxies prove that they hold nothing of the member: each
-// that may hold something has said so, later than since.
-func unheld(s *situation, m state.Member, since time.Time) bool {
-	w := s.seen.Witnesses[m.Colour]
-	if !complete(s, m.Colour) || !w.At.After(since) {
-		return false
-	}
-	elsewhere := 0
-	for at, load := range s.seen.Loads {
-		switch {
-		case at.Colour != m.Colour:
-		case at.Addr == m.Addr && load.Held > 0:
-			return false
-		default:
-			elsewhere += load.Held
-		}
-	}
-	return w.Active <= elsewhere
-}
-
-// isDead reports whether the member's process no longer exists, by two witnesses: its
-// endpoint has refused connections for goneAfter, and discovery does not call it healthy
-// or, where nobody checks its health, no proxy holds a connection to it.
-func isDead(s *situation, f *fact, sight observed.Sighting) bool {
-	if !sight.Refused || s.now.Sub(sight.FailingSince) < goneAfter {
-		return false
-	}
-	return !f.serves || unheld(s, s.state.Members[f.key], sight.FailingSince.Add(witnessSettle))
-}
-
-// hangs reports whether an instance of the target that has answered before does not
-// any more: its endpoint refuses connections, or two requests in a row had no answer.
-func hangs(s *situation, f *fact, sight observed.Sighting) bool {
-	return sight.Refused && s.state.Members[f.key].Counted || sight.Failures >= observed.SilentAfter && !sight.At.IsZero()
-}
-
 const (
 	// pastProxies and pastShare are how much more than the proxies report an instance
 	// may say that it holds before that is strange: so many connections, or a share of
@@ -157,48 +117,6 @@ func borneOut(s *situation, m state.Member) (int, bool) {
 	return load.Held + came + max(pastProxies, load.Held/pastShare), true
 }
 
-// complete reports whether every proxy that may hold something of the colour has just
-// said what: one that is known and was not seen since this process started may, too.
-func complete(s *situation, c discovery.Colour) bool {
-	if s.memo.complete == nil {
-		s.memo.complete = map[discovery.Colour]bool{}
-		seen := !slices.ContainsFunc(s.state.Proxies, func(node string) bool { _, seen := s.proxy(node); return !seen })
-		for c, w := range s.seen.Witnesses {
-			s.memo.complete[c] = seen && len(w.Missing) == 0 && s.now.Sub(w.At) <= witnessMaxAge
-		}
-	}
-	return s.memo.complete[c]
-}
-
-// weight is what a member counts where shares are taken: what it says that it holds, but
-// no more than the proxies bear out. Its ceiling follows its own word all the same, so
-// that it is empty in the end even if all its clients come past the proxies.
-func weight(s *situation, f *fact) int {
-	if !f.endpoint || !f.answers {
-		return f.held // what the proxies report is newer
-	}
-	if most, ok := borneOut(s, s.state.Members[f.key]); ok {
-		return min(f.held, most)
-	}
-	return f.held
-}
-
-// overstated says of an instance that says it holds more than the proxies bear out; empty
-// when none does.
-func overstated(s *situation, f *fact) string {
-	n := weight(s, f)
-	if n == f.held {
-		return ""
-	}
-	load, _ := s.load(s.state.Members[f.key])
-	return fmt.Sprintf("%s says that it holds %d connections, the proxies report %d; it is taken for %d", f.key, f.held, load.Held, n)
-}
-
-// noted is the member's counts with its process as it is seen now.
-func noted(s *situation, key discovery.InstanceID, m state.Member) state.Counts {
-	return m.Counts.Noted(s.seen.Instances[key], bounds(s, key, m))
-}
-
 // deeds sums up all processes of the member since it was counted.
 func deeds(s *situation, key discovery.InstanceID, m state.Member) state.Doings {
 	sight := s.seen.Instances[key]
@@ -219,20 +137,6 @@ func letGo(s *situation, m state.Member) uint64 {
 	steps := 2 + int(s.now.Sub(load.At)/s.state.Rollout.Policy.Funnel.Every.D())
 	still := max(0, load.Held-steps*m.Share)
 	return m.Process.Evicted + uint64(max(0, m.Process.Held-still))
-}
-
-// bounds is what a member may be taken for: one that says less than the proxies report holds
-// that, and one that says more than they had reported until then at most what they bear out.
-func bounds(s *situation, key discovery.InstanceID, m state.Member) state.Bounds {
-	load, _ := s.load(m)
-	most, ok := borneOut(s, m)
-	if !ok {
-		return state.Bounds{Most: drain.MaxConnections, LetGo: math.MaxUint64}
-	}
-	if load.At.After(s.seen.Instances[key].At) {
-		most = max(drain.MaxConnections, load.Held)
-	}
-	return state.Bounds{Least: load.Held, Most: most, LetGo: letGo(s, m)}
 }
 
 // newest is the newest epoch that the members remember, as far as they are believed.
