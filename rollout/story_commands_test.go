@@ -193,7 +193,7 @@ func keep[T any](p **T, given bool) {
 
 func (s *teller) plan(rest string) {
 	p := s.promotion(rest)
-	plan, err := rollout.MakePlan(s.State(), s.Seen(), p.Target, p.Overrides.Over(s.Policy), s.Now())
+	plan, err := s.Plan(p.Target, p.Overrides)
 	if err != nil {
 		s.refuse(err)
 		return

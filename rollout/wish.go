@@ -3,7 +3,6 @@ package rollout
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -289,53 +288,6 @@ type Difference struct {
 	Said, Reported int
 	// Since is when it was first seen.
 	Since time.Time
-}
-
-const (
-	// askMoving is how often an instance is asked in a rollout and while its side
-	// drains, askOthers all other times, askFailing after a failure.
-	askMoving  = 500 * time.Millisecond
-	askOthers  = 2 * time.Second
-	askFailing = time.Second
-)
-
-// Assignment is what the drain endpoint of one member is told and how often it is
-// asked.
-type Assignment struct {
-	// Endpoint is the base URL of the drain endpoint.
-	Endpoint string
-	// Instruction is what it has to show; the zero value only asks.
-	Instruction Instruction
-	// Every is the mean time between two requests while nothing is to be told.
-	Every time.Duration
-}
-
-// Pause is the mean time until the instance is asked again, after the request that
-// followed the sighting last was answered by status, or failed with err.
-func (a Assignment) Pause(last observed.Sighting, status drain.Status, err error) time.Duration {
-	switch untold := err == nil && !a.Instruction.ShownBy(status); {
-	case err != nil, untold && last.Err == "" && !last.At.IsZero():
-		return askFailing
-	case untold:
-		return 0
-	}
-	return a.Every
-}
-
-// Assignments lists the assignment of each member that has a drain endpoint.
-func Assignments(s state.State, w Wish) map[discovery.InstanceID]Assignment {
-	out := map[discovery.InstanceID]Assignment{}
-	for key, m := range maps.All(s.Members) {
-		if m.Drain == "" {
-			continue
-		}
-		every := askOthers
-		if s.Rollout != nil || s.Drains(m) {
-			every = askMoving
-		}
-		out[key] = Assignment{Endpoint: m.Drain, Instruction: w.Orders[key], Every: every}
-	}
-	return out
 }
 
 // ShownBy reports whether an instance of this status follows the instruction. A

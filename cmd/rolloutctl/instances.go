@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -37,18 +38,21 @@ func (c *cli) instances() *cobra.Command {
 			if c.json() {
 				return c.printJSON(all)
 			}
-			return c.printInstances(all)
+			return c.printInstances(all, time.Now())
 		},
 	}
 }
 
-func (c *cli) printInstances(all []api.ServiceInstances) error {
+func (c *cli) printInstances(all []api.ServiceInstances, now time.Time) error {
 	var b bytes.Buffer
-	rows := [][]string{{"SERVICE", "INSTANCE", "COLOUR", "ADDRESS", "VERSION", "HEALTH", "STATE", "HELD", "CEILING", "CAPACITY", "EVICTED", "ACCEPTED", "RETURNED", "REPORTED", "NEW/S", "REFUSED"}}
+	rows := [][]string{{"SERVICE", "INSTANCE", "COLOUR", "ADDRESS", "VERSION", "HEALTH", "STATE", "HEARD", "HELD", "CEILING", "CAPACITY", "EVICTED", "ACCEPTED", "RETURNED", "REPORTED", "NEW/S", "REFUSED"}}
 	for _, s := range all {
 		for _, i := range s.Instances {
-			reported := reportedCells(i.Reported)
-			rows = append(rows, []string{string(s.Service), string(i.ID), string(i.Colour), i.Addr.String(), i.Version, health(i), i.State,
+			reported, heard := reportedCells(i.Reported), none
+			if i.Heard != nil {
+				heard = moment(*i.Heard, now)
+			}
+			rows = append(rows, []string{string(s.Service), string(i.ID), string(i.Colour), i.Addr.String(), i.Version, health(i), i.State, heard,
 				number(i.Held), number(i.Ceiling), optional(i.Capacity), number(i.Evicted), number(i.Accepted), number(i.Returned),
 				reported[0], reported[1], reported[2]})
 		}

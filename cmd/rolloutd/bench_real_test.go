@@ -80,8 +80,8 @@ func startBenched(b *testing.B, discovery, rest string) *benched {
 	return p
 }
 
-func (p *benched) notice() {
-	p.control.Notice()
+func (p *benched) notice(of ...discovery.Service) {
+	p.control.NoticeOf(of...)
 	select {
 	case p.heard <- struct{}{}:
 	default:

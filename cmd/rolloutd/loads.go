@@ -67,22 +67,24 @@ func (l *loads) Loads(service discovery.Service) (map[observed.Place]observed.Lo
 	return t.loads, t.witnesses
 }
 
-// views adds the lasting differences to the controller's views.
+// views adds the newest reports and the lasting differences to the controller's views: a
+// service of which nothing else is new was looked at a while ago.
 func (l *loads) views(all map[discovery.Service]rollout.View) map[discovery.Service]rollout.View {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	out := maps.Clone(all)
-	for name, differences := range l.differences {
-		if v, ok := out[name]; ok {
-			v.Differences = differences
-			out[name] = v
+	for name, v := range out {
+		if t, ok := l.traffic[name]; ok {
+			v.Seen.Loads, v.Seen.Witnesses = t.loads, t.witnesses
 		}
+		v.Differences = l.differences[name]
+		out[name] = v
 	}
 	return out
 }
 
-// run looks at what is reported every loadsGap at most and gives notice when there is
-// anything, until ctx ends.
+// run looks at what is reported every loadsGap at most and gives notice of the services
+// that it concerns, until ctx ends.
 func (l *loads) run(ctx context.Context, control *control.Controller) error {
 	beat := time.NewTicker(loadsBeat)
 	defer beat.Stop()
@@ -94,9 +96,7 @@ func (l *loads) run(ctx context.Context, control *control.Controller) error {
 		case <-beat.C:
 		}
 		views, _ := control.Views()
-		if l.look(views, time.Now()) {
-			control.Notice()
-		}
+		control.NoticeOf(l.look(views, time.Now())...)
 		select {
 		case <-ctx.Done():
 		case <-time.After(loadsGap):
@@ -104,30 +104,58 @@ func (l *loads) run(ctx context.Context, control *control.Controller) error {
 	}
 }
 
-// look computes everything anew; false when nothing is reported.
-func (l *loads) look(views map[discovery.Service]rollout.View, now time.Time) bool {
+// look computes everything anew and returns the services that have to be looked at: of
+// which something else is reported than before, or where a decision waits for a report.
+func (l *loads) look(views map[discovery.Service]rollout.View, now time.Time) (news []discovery.Service) {
 	nodes, away := l.holders(now)
 	all := map[discovery.Service]traffic{}
-	for name, tcp := range l.pub.carries() {
-		all[name] = l.of(name, tcp, nodes, l.left(views[name].State, name, away), now)
-	}
 	differences := map[discovery.Service]map[discovery.InstanceID]rollout.Difference{}
+	l.mu.Lock()
+	before := l.traffic
+	l.mu.Unlock()
+	for name, tcp := range l.pub.carries() {
+		v := views[name]
+		t := l.of(name, tcp, nodes, l.left(v.State, name, away), now)
+		if all[name] = t; !t.same(before[name]) || awaits(v.State) && len(t.loads)+len(t.witnesses) > 0 {
+			news = append(news, name)
+		}
+	}
 	for name, v := range views {
 		if l.differs[name] == nil {
 			l.differs[name] = &control.Differ{}
 		}
+		v.Seen.Loads = all[name].loads
 		differences[name] = l.differs[name].Compare(v.State.Members, v.Seen, now)
 	}
 	maps.DeleteFunc(l.differs, func(name discovery.Service, _ *control.Differ) bool { _, ok := views[name]; return !ok })
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.traffic, l.differences = all, differences
-	for _, t := range all {
-		if len(t.loads) > 0 || len(t.witnesses) > 0 {
+	return news
+}
+
+// awaits reports whether a decision may wait for the proxies to say once more what they
+// said before.
+func awaits(s state.State) bool {
+	if s.Rollout != nil || s.Unsettled || s.Retired {
+		return true
+	}
+	for _, m := range s.Members {
+		if !m.Departed.IsZero() || m.Outgoing {
 			return true
 		}
 	}
 	return false
+}
+
+// same reports whether the same is reported, at whatever time.
+func (t traffic) same(was traffic) bool {
+	return maps.EqualFunc(t.loads, was.loads, func(a, b observed.Load) bool {
+		return a.Held == b.Held && a.Admissions == b.Admissions && a.PerSecond == b.PerSecond && slices.Equal(a.Silent, b.Silent)
+	}) && maps.EqualFunc(t.witnesses, was.witnesses, func(a, b observed.Witness) bool {
+		return a.Active == b.Active && a.Reported == b.Reported && a.ConnectP99 == b.ConnectP99 && a.Refused == b.Refused &&
+			a.At.IsZero() == b.At.IsZero() && slices.Equal(a.Missing, b.Missing)
+	})
 }
 
 // left tells which of the proxies that are away the service does not wait for any more:
@@ -249,6 +277,11 @@ func witness(nodes []string, counts []reports.Count, tcp bool) (observed.Witness
 func (p *publisher) carries() map[discovery.Service]bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.carried()
+}
+
+// carried is the same while p.mu is held.
+func (p *publisher) carried() map[discovery.Service]bool {
 	out := map[discovery.Service]bool{}
 	for name := range p.good {
 		out[name] = false

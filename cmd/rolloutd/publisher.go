@@ -230,14 +230,6 @@ func (p *publisher) tell(set []resource.Resource) {
 	}
 }
 
-// refresh takes over what the proxies have acknowledged since.
-func (p *publisher) refresh() {
-	proxies := p.server.Clients()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.proxies = proxies
-}
-
 // sayWithin is how long an xDS client that has just connected is given to say what it
 // asks for, before it is taken for one that routes nothing.
 const sayWithin = 2 * time.Second

@@ -111,6 +111,9 @@ drain: {token_file: drain.token}
 				return false
 			}
 			p.hup <- nil // reads the queries of the gates again, too
+			if seen.to("drain") != token {
+				p.get("/v1/services/chat/plan?target=green", token) // asks the instances
+			}
 			for _, who := range all {
 				if seen.to(who) != token {
 					return false

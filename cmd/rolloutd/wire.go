@@ -76,10 +76,10 @@ func serve(ctx context.Context, path string, hup <-chan os.Signal, logger *slog.
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return tokens.run(ctx) })
 	group.Go(func() error { return control.Run(ctx) })
-	group.Go(func() error { return gates.Run(ctx, control.Notice) })
-	group.Go(func() error { return hooks.Run(ctx, control.Notice) })
+	group.Go(func() error { return gates.Run(ctx, control.NoticeOf) })
+	group.Go(func() error { return hooks.Run(ctx, control.NoticeOf) })
 	group.Go(func() error { return source.run(ctx, conf) })
-	group.Go(func() error { return hear(ctx, pub, control.Notice) })
+	group.Go(func() error { return hear(ctx, pub, control.NoticeOf) })
 	group.Go(func() error { return carried.run(ctx, control) })
 	group.Go(func() error { return importReports(ctx, conf, tokens.of("api.token_file"), pub.hub, logger) })
 	group.Go(func() error { return serveXDS(ctx, pub, xdsListener) })
@@ -139,14 +139,13 @@ func services(c *config.Config) map[discovery.Service]control.Service {
 }
 
 // hear takes over what the proxies acknowledge and gives notice of it.
-func hear(ctx context.Context, pub *publisher, notice func()) error {
+func hear(ctx context.Context, pub *publisher, notice func(...discovery.Service)) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-pub.server.Changed():
-			pub.refresh()
-			notice()
+			notice(pub.refresh()...)
 		}
 	}
 }

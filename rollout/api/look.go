@@ -107,7 +107,7 @@ func lookInstances(v rollout.View, outlook rollout.Outlook, doubles map[discover
 			i.Held = held(m, seen, i.Health)
 			if !seen.At.IsZero() {
 				st := seen.Status
-				i.State = string(st.State)
+				i.State, i.Heard = string(st.State), &seen.At
 				i.Evicted, i.Accepted, i.Returned = new(st.Evicted), new(st.Accepted), clone(st.Returned)
 				if m.Counted {
 					i.EvictedByRollout = st.Evicted - min(st.Evicted, m.Evicted)

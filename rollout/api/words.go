@@ -176,8 +176,10 @@ type Instance struct {
 	Addr   netip.AddrPort   `json:"addr"`
 	// Health is empty when the instance is departed.
 	Health discovery.Health `json:"health,omitempty"`
-	// State is what its drain endpoint last said; empty when it never did.
-	State string `json:"state,omitempty"`
+	// State is what its drain endpoint last said; empty when it never did. Heard is when
+	// it answered last: one that is idle is asked every 30 seconds.
+	State string     `json:"state,omitempty"`
+	Heard *time.Time `json:"heard,omitempty"`
 	// Held is what it says that it holds; of an instance without a drain endpoint,
 	// what the proxies report.
 	Held    *int `json:"held"`

@@ -29,8 +29,12 @@ type reply struct {
 
 // Do carries out a command: when it returns without error, what it decided is
 // stored, and Views shows it. An error is a *Refusal, or the end of ctx. It takes no
-// longer than rollout.StorePatience, whatever the store does.
+// longer than rollout.StorePatience, whatever the store does; a promotion asks each
+// instance before that which was not heard lately.
 func (c *Controller) Do(ctx context.Context, command rollout.Command) (rollout.Answer, error) {
+	if p, ok := command.(rollout.Promote); ok {
+		c.watcher.fresh(ctx, p.Service)
+	}
 	now := time.Now()
 	bounded, cancel := context.WithDeadline(ctx, now.Add(rollout.StorePatience))
 	defer cancel()

@@ -193,6 +193,19 @@ func (c *Controller) Notice() {
 	c.notices.Set()
 }
 
+// NoticeOf says that something may have changed for these services.
+func (c *Controller) NoticeOf(services ...discovery.Service) {
+	if len(services) == 0 {
+		return
+	}
+	c.mu.Lock()
+	for _, name := range services {
+		c.news.add(name)
+	}
+	c.mu.Unlock()
+	c.notices.Set()
+}
+
 // touch says that something may have changed for one service.
 func (c *Controller) touch(name discovery.Service) {
 	c.mark(name)
@@ -235,12 +248,17 @@ func (c *Controller) Ready() error {
 	return errors.New("the first publish is under way")
 }
 
-// Plan computes what a promotion would do now, and asks the gates.
+// Plan computes what a promotion would do now, and asks the gates and each instance
+// that was not heard lately.
 func (c *Controller) Plan(ctx context.Context, service discovery.Service, to discovery.Colour, o policy.Overrides) (rollout.Plan, error) {
 	views, _ := c.Views()
 	v, ok := views[service]
 	if !ok {
 		return rollout.Plan{}, c.unknown(service)
+	}
+	c.watcher.fresh(ctx, service)
+	if now := c.watcher.seen(service); now != nil {
+		v.Seen.Instances = now
 	}
 	plan, err := rollout.Promote{Service: service, Target: to, Overrides: o}.Plan(v.Policy, v.State, v.Seen, time.Now())
 	if err != nil || c.ports.Gates == nil {

@@ -18,35 +18,46 @@ const (
 	differShare = 20 // a twentieth, 5 %, of the larger one
 	// differFresh is how old a count may be that is compared.
 	differFresh = 10 * time.Second
+	// differKept is how long a comparison holds before the instance is heard again: one
+	// that is idle is asked seldom.
+	differKept = 45 * time.Second
 )
 
-// Differ remembers since when counts differ, of one service. The zero value is
-// ready; it reads no clock.
+// Differ remembers which counts differ, of one service. The zero value is ready; it
+// reads no clock.
 type Differ struct {
-	since map[discovery.InstanceID]time.Time
+	found map[discovery.InstanceID]differing
 }
 
-// Compare looks at each member that both sources speak of now, and returns the
-// lasting differences. A member of which one source is silent for a while has to
-// differ anew.
+// differing is one that was found when the instance was heard last, and since when.
+type differing struct {
+	said, reported int
+	since, heard   time.Time
+}
+
+// Compare looks at each member that was heard since, and of which both sources speak
+// now, and returns the lasting differences. A member of which one source is silent for a
+// while has to differ anew.
 func (d *Differ) Compare(members map[discovery.InstanceID]state.Member, seen observed.Seen, now time.Time) map[discovery.InstanceID]rollout.Difference {
 	lasting := map[discovery.InstanceID]rollout.Difference{}
-	since := map[discovery.InstanceID]time.Time{}
+	found := map[discovery.InstanceID]differing{}
 	for key, m := range members {
-		said, reported, ok := bothCounts(m, seen, key, now)
-		if !ok || !differ(said, reported) {
-			continue
+		x, again := d.found[key]
+		if s := seen.Instances[key]; !again || s.Err != "" || !s.At.Equal(x.heard) || now.Sub(s.At) > differKept {
+			said, reported, ok := bothCounts(m, seen, key, now)
+			if !ok || !differ(said, reported) {
+				continue
+			}
+			if x.said, x.reported, x.heard = said, reported, s.At; !again {
+				x.since = now
+			}
 		}
-		first, known := d.since[key]
-		if !known {
-			first = now
-		}
-		since[key] = first
-		if now.Sub(first) >= differFor {
-			lasting[key] = rollout.Difference{Said: said, Reported: reported, Since: first}
+		found[key] = x
+		if x.heard.Sub(x.since) >= differFor {
+			lasting[key] = rollout.Difference{Said: x.said, Reported: x.reported, Since: x.since}
 		}
 	}
-	d.since = since
+	d.found = found
 	return lasting
 }
 

@@ -64,6 +64,27 @@ func TestDiffer(t *testing.T) {
 	}
 }
 
+// An instance that is idle is heard seldom: a difference lasts once it is found again,
+// and what was found holds in between.
+func TestDifferOfIdleInstances(t *testing.T) {
+	addr := netip.MustParseAddrPort("10.0.0.1:80")
+	members := map[discovery.InstanceID]state.Member{"b1": {Identity: state.Identity{ID: "b1", Colour: discovery.Blue, Addr: addr, Drain: "http://10.0.0.1:81"}}}
+	began := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	var d Differ
+	for s := range 200 {
+		at := began.Add(time.Duration(s) * time.Second)
+		heard := began.Add(time.Duration(min(s, 150)/30*30) * time.Second) // never again after 150 s
+		seen := observed.Seen{
+			Instances: map[discovery.InstanceID]observed.Sighting{"b1": {Status: drain.Status{Active: 100}, At: heard}},
+			Loads:     map[observed.Place]observed.Load{{Colour: discovery.Blue, Addr: addr}: {Held: 60, At: at}},
+		}
+		_, told := d.Compare(members, seen, at)["b1"]
+		if want := s >= 30 && s <= 195; told != want {
+			t.Fatalf("after %d s, the instance having said 100 at %v: told %v, want %v", s, heard.Sub(began), told, want)
+		}
+	}
+}
+
 func TestDifferNeedsBoth(t *testing.T) {
 	var d Differ
 	addr := netip.MustParseAddrPort("10.0.0.1:80")

@@ -195,7 +195,7 @@ func (c *Controller) look(ctx context.Context, name discovery.Service, w world) 
 		if c.ports.Hooks != nil {
 			c.ports.Hooks.Call(name, wish.Hooks)
 		}
-		c.watcher.set(ctx, &c.group, name, rollout.Assignments(run.state, wish))
+		c.watcher.set(ctx, &c.group, name, rollout.Assignments(run.state, wish, seen))
 	}
 	c.obey(ctx, name, conf, configured, seen, w.now)
 	d := rollout.Decision{Next: run.state}

@@ -44,6 +44,7 @@ type rig struct {
 	fleet   discovery.Fleet
 	deaf    bool   // the proxy does not acknowledge
 	refuse  string // why nothing is published
+	loads   map[observed.Place]observed.Load
 	wishes  rollout.Wishes
 	publish int
 	closes  []time.Time
@@ -56,6 +57,7 @@ type house struct {
 	server  *http.Server
 	door    chan net.Conn
 	hanging bool // never answers
+	asked   int  // requests that came
 	steps   []string
 }
 
@@ -111,6 +113,7 @@ func (r *rig) watchOrders(h *house) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		r.mu.Lock()
 		hanging := h.hanging
+		h.asked++
 		r.mu.Unlock()
 		if hanging {
 			_, _ = io.Copy(io.Discard, q.Body) // it hears, and says nothing
@@ -152,7 +155,7 @@ func (r *rig) run() {
 	client := drain.NewClient("t")
 	client.Dial = r.dial
 	r.control = New(Ports{
-		Store: r.shelf, Drain: client, Publish: r.hear, Proxies: r.proxies,
+		Store: r.shelf, Drain: client, Publish: r.hear, Proxies: r.proxies, Loads: r.reported,
 		Logger: slog.New(slog.NewTextHandler(r.log, nil)),
 	})
 	control := r.control
@@ -228,6 +231,12 @@ func (r *rig) proxies(discovery.Service) []observed.Proxy {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return []observed.Proxy{{Node: "edge-1", Routes: true, Connected: true, Confirmed: !r.deaf && r.refuse == ""}}
+}
+
+func (r *rig) reported(discovery.Service) (map[observed.Place]observed.Load, map[discovery.Colour]observed.Witness) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.loads, nil
 }
 
 // arrive connects a client to the named house. Evicted, it comes back to a house

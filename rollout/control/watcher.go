@@ -34,11 +34,34 @@ type watched struct {
 	shown map[discovery.InstanceID]observed.Sighting
 }
 
-// talker is the way to one instance's goroutine; assignment is guarded by watcher.mu.
+// talker is the way to one instance's goroutine; assignment and rounds are guarded by
+// watcher.mu.
 type talker struct {
 	assignment rollout.Assignment
-	wake       level.Level
+	wake       level.Level // ask now
+	soon       level.Level // ask soon after the newest answer
 	cancel     context.CancelFunc
+	rounds     []*round // wait for its next answer
+}
+
+// round is one question to many; done is closed when left is 0. Guarded by watcher.mu.
+type round struct {
+	left int
+	done chan struct{}
+}
+
+func (r *round) less() {
+	if r.left--; r.left == 0 {
+		close(r.done)
+	}
+}
+
+// answered ends what waits for the talker's next answer.
+func (t *talker) answered() {
+	for _, r := range t.rounds {
+		r.less()
+	}
+	t.rounds = nil
 }
 
 func newWatcher(client *drain.Client, notice, counts func(discovery.Service)) *watcher {
@@ -58,6 +81,7 @@ func (w *watcher) set(ctx context.Context, group *sync.WaitGroup, service discov
 	for key, talk := range f.talkers {
 		if want, ok := next[key]; !ok || want.Endpoint != talk.assignment.Endpoint {
 			talk.cancel()
+			talk.answered()
 			delete(f.talkers, key)
 			delete(f.sightings, key)
 			f.shown = nil
@@ -67,18 +91,47 @@ func (w *watcher) set(ctx context.Context, group *sync.WaitGroup, service discov
 		talk, ok := f.talkers[key]
 		if !ok {
 			life, cancel := context.WithCancel(ctx)
-			talk = &talker{assignment: want, wake: level.New(), cancel: cancel}
+			talk = &talker{assignment: want, wake: level.New(), soon: level.New(), cancel: cancel}
 			f.talkers[key] = talk
 			group.Go(func() { w.talk(life, service, f, key, talk) })
 			continue
 		}
-		if talk.assignment != want {
-			changed := !talk.assignment.Instruction.Same(want.Instruction) || want.Every < talk.assignment.Every
+		if was := talk.assignment; was != want {
 			talk.assignment = want
-			if changed {
+			switch within := want.Within(was); {
+			case within == 0:
+				talk.wake.Set()
+			case within < want.Every:
+				talk.soon.Set()
+			}
+		}
+	}
+}
+
+// fresh has every member of a service asked that was not heard lately, and returns when
+// each has answered, or failed to, or ctx ends.
+func (w *watcher) fresh(ctx context.Context, service discovery.Service) {
+	r := &round{done: make(chan struct{})}
+	w.mu.Lock()
+	if f, lately := w.services[service], time.Now().Add(-rollout.FreshFor); f != nil {
+		for key, talk := range f.talkers {
+			if s := f.sightings[key]; s.At.Before(lately) && s.ErrAt.Before(lately) {
+				r.left++
+				talk.rounds = append(talk.rounds, r)
 				talk.wake.Set()
 			}
 		}
+	}
+	none := r.left == 0
+	w.mu.Unlock()
+	if none {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, rollout.FreshWithin)
+	defer cancel()
+	select {
+	case <-r.done:
+	case <-ctx.Done():
 	}
 }
 
@@ -117,28 +170,54 @@ func (w *watcher) talk(ctx context.Context, service discovery.Service, f *watche
 		if ctx.Err() != nil {
 			return
 		}
-		next := last.After(status, err, time.Now())
+		now := time.Now()
+		next := last.After(status, err, now)
 		w.mu.Lock()
 		if f.talkers[key] == talk {
 			f.sightings[key], f.shown = next, nil
 		}
+		talk.answered()
 		w.mu.Unlock()
 		if asked || last.Differs(next) {
 			w.notice(service)
 		} else {
 			w.counts(service)
 		}
+		pause := time.Duration(float64(assignment.Pause(last, status, err)) * spread(asked && assignment.Every > rollout.FreshFor))
+		if asked = talk.rest(ctx, now, pause); ctx.Err() != nil {
+			return
+		}
+	}
+}
 
-		// An instance is asked at its own moments, so that a large fleet's
-		// answers do not come all at once.
-		pause := time.Duration(float64(assignment.Pause(last, status, err)) * (0.75 + 0.5*rand.Float64()))
+// spread is the part of a pause that is waited: an instance is asked at its own moments,
+// so that a large fleet's answers do not come all at once, even after all of it was asked
+// together.
+func spread(together bool) float64 {
+	if together {
+		return rand.Float64()
+	}
+	return 0.75 + 0.5*rand.Float64()
+}
+
+// rest is the pause after an answer at this moment. It reports whether it ended because
+// a decision waits for what the instance says.
+func (t *talker) rest(ctx context.Context, answered time.Time, pause time.Duration) (asked bool) {
+	due := time.NewTimer(pause)
+	defer due.Stop()
+	for {
 		select {
 		case <-ctx.Done():
-			return
-		case <-talk.wake:
-			asked = true
-		case <-time.After(pause):
-			asked = false
+			return false
+		case <-t.wake:
+			return true
+		case <-t.soon:
+			if soon := rollout.FreshFor; soon < pause {
+				pause = soon
+				due.Reset(time.Until(answered.Add(pause)))
+			}
+		case <-due.C:
+			return false
 		}
 	}
 }

@@ -100,7 +100,7 @@ func (g *Gates) Readings(service discovery.Service) map[string]observed.Reading 
 
 // Run asks until ctx ends, and gives notice of each new reading. Then it kills
 // the commands that still run.
-func (g *Gates) Run(ctx context.Context, notice func()) error {
+func (g *Gates) Run(ctx context.Context, notice func(...discovery.Service)) error {
 	var asking sync.WaitGroup
 	defer g.web.close()
 	defer asking.Wait()
@@ -124,7 +124,7 @@ func (g *Gates) Run(ctx context.Context, notice func()) error {
 					g.mu.Lock()
 					a.asking, a.reading = nil, &reading
 					g.mu.Unlock()
-					notice()
+					notice(service)
 				})
 			}
 		}

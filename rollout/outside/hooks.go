@@ -98,7 +98,7 @@ func (h *Hooks) Runs(service discovery.Service) map[discovery.InstanceID]observe
 
 // Run calls until ctx ends, and gives notice when a call has ended. Then it kills
 // the commands that still run; they count as not called.
-func (h *Hooks) Run(ctx context.Context, notice func()) error {
+func (h *Hooks) Run(ctx context.Context, notice func(...discovery.Service)) error {
 	var calls sync.WaitGroup
 	defer h.web.close()
 	defer calls.Wait()
@@ -122,7 +122,7 @@ func (h *Hooks) Run(ctx context.Context, notice func()) error {
 }
 
 // call makes the newest call that is due when its turn comes, if any.
-func (h *Hooks) call(ctx context.Context, c *called, notice func()) {
+func (h *Hooks) call(ctx context.Context, c *called, notice func(...discovery.Service)) {
 	select {
 	case <-ctx.Done():
 		return
@@ -151,7 +151,7 @@ func (h *Hooks) call(ctx context.Context, c *called, notice func()) {
 	h.log.Info("hook called", "service", order.Service, "instance", order.Instance, "rollout", order.Rollout,
 		"attempt", order.Attempt, "took", time.Since(begun), "failure", failure)
 	h.wished.Set() // there may be a newer order
-	notice()
+	notice(order.Service)
 }
 
 // make calls once and says why that failed; empty when it did not.

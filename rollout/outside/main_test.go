@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-proxy/sluice/discovery"
+
 	"go.uber.org/goleak"
 )
 
@@ -23,12 +25,12 @@ func TestMain(m *testing.M) {
 
 // running runs until the test ends and returns how to stop it earlier; notices
 // has a value after each notice.
-func running(t *testing.T, run func(context.Context, func()) error) (notices chan struct{}, stop func()) {
+func running(t *testing.T, run func(context.Context, func(...discovery.Service)) error) (notices chan struct{}, stop func()) {
 	t.Helper()
 	notices = make(chan struct{}, 1000)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- run(ctx, func() { notices <- struct{}{} }) }()
+	go func() { ended <- run(ctx, func(...discovery.Service) { notices <- struct{}{} }) }()
 	stopped := false
 	stop = func() {
 		if cancel(); !stopped {

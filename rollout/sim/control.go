@@ -38,6 +38,9 @@ type loop struct {
 
 // Do carries out an operator's command; an error is a *rollout.Refusal.
 func (l *loop) Do(c rollout.Command) (rollout.Answer, error) {
+	if _, ok := c.(rollout.Promote); ok {
+		l.talks.fresh()
+	}
 	next, answer, err := rollout.Apply(c, l.Policy, l.state, l.see(), l.Now())
 	if err != nil {
 		return answer, err
@@ -48,6 +51,12 @@ func (l *loop) Do(c rollout.Command) (rollout.Answer, error) {
 	l.store(next)
 	l.ring()
 	return answer, nil
+}
+
+// Plan is what a promotion would do now.
+func (l *loop) Plan(target discovery.Colour, o policy.Overrides) (rollout.Plan, error) {
+	l.talks.fresh()
+	return rollout.MakePlan(l.state, l.see(), target, o.Over(l.Policy), l.Now())
 }
 
 // Restart is rolloutd dying and starting again: only what is stored survives, and
@@ -159,7 +168,7 @@ func (l *loop) rest(d rollout.Decision) {
 		l.askGates(d.AskGates)
 	}
 	l.callHooks(l.wish.Hooks)
-	l.talks.assign(rollout.Assignments(l.state, l.wish))
+	l.talks.assign(rollout.Assignments(l.state, l.wish, l.see()))
 	l.talks.ask(d.Ask)
 	l.talks.send()
 	l.due = never

@@ -60,7 +60,7 @@ func (s Scenario) Run(size Size) Report {
 	_, w.promises.rooms = w.Fleet.room(discovery.Green, int(w.Policy.Headroom))
 	w.Pass(12 * time.Second)
 	began := w.now
-	plan, err := rollout.MakePlan(w.state, w.see(), discovery.Green, w.Policy, w.Now())
+	plan, err := w.Plan(discovery.Green, policy.Overrides{})
 	if err == nil {
 		_, err = w.Do(rollout.Promote{Service: "chat", Target: discovery.Green, Force: s.force})
 	}

@@ -22,6 +22,7 @@ type talk struct {
 	key    discovery.InstanceID
 	with   *Instance
 	told   rollout.Assignment
+	heard  time.Duration // the newest answer
 	due    time.Duration // when to ask next
 	woken  bool          // to be asked at once: a decision waits for it
 	asking bool          // a request is under way
@@ -52,8 +53,11 @@ func (a *talks) assign(next map[discovery.InstanceID]rollout.Assignment) {
 		if ok && want.Endpoint == t.told.Endpoint {
 			// The watcher asks at once, too, when there is nothing to tell any more; no
 			// decision waits for that answer, and here it would only be one more moment.
-			tells := want.Instruction != (rollout.Instruction{}) && !want.Instruction.Same(t.told.Instruction)
-			t.woken = t.woken || tells || want.Every < t.told.Every
+			if within := want.Within(t.told); within > 0 && within < want.Every {
+				t.due = min(t.due, t.heard+within)
+			} else if within == 0 && (want.Instruction != (rollout.Instruction{}) || want.Every < t.told.Every) {
+				t.woken = true
+			}
 			t.told = want
 			return false
 		}
@@ -87,6 +91,20 @@ func (a *talks) ask(keys []discovery.InstanceID) {
 	}
 }
 
+// fresh asks every member that was not heard lately, and has the answers at once: the
+// controller waits for them before it decides.
+func (a *talks) fresh() {
+	lately := a.Now().Add(-rollout.FreshFor)
+	for _, t := range a.all {
+		if last := a.heard[t.key]; !t.asking && last.At.Before(lately) && last.ErrAt.Before(lately) {
+			r := a.question(t)
+			r.before = time.Millisecond
+			a.arrive(r)
+			a.answered(r)
+		}
+	}
+}
+
 // request is one request to a drain endpoint.
 type request struct {
 	talk   *talk
@@ -94,6 +112,7 @@ type request struct {
 	tells  bool // it is told, not only asked
 	asked  bool // a decision waits for it
 	sent   time.Duration
+	before time.Duration // how long ago the answer came
 	status drain.Status
 	err    error
 }
@@ -106,9 +125,7 @@ func (a *talks) send() {
 		if t.asking || !t.woken && a.now < t.due {
 			continue
 		}
-		last := a.heard[t.key]
-		r := &request{talk: t, told: t.told, sent: a.now, asked: t.woken, tells: !last.At.IsZero() && !t.told.Instruction.ShownBy(last.Status)}
-		t.asking, t.woken = true, false
+		r := a.question(t)
 		latency := t.with.latency
 		if batches[latency] == nil {
 			order = append(order, latency)
@@ -128,6 +145,14 @@ func (a *talks) send() {
 			a.send() // a member that was woken meanwhile
 		})
 	}
+}
+
+// question is the next request to a member.
+func (a *talks) question(t *talk) *request {
+	last := a.heard[t.key]
+	r := &request{talk: t, told: t.told, sent: a.now, asked: t.woken, tells: !last.At.IsZero() && !t.told.Instruction.ShownBy(last.Status)}
+	t.asking, t.woken = true, false
+	return r
 }
 
 // nextAsk is when to ask next.
@@ -164,9 +189,10 @@ func (a *talks) answered(r *request) {
 		return
 	}
 	last := a.heard[t.key]
-	next := last.After(r.status, r.err, a.Now())
+	next := last.After(r.status, r.err, a.Now().Add(-r.before))
 	a.heard[t.key] = next
 	pause := r.told.Pause(last, r.status, r.err)
+	t.heard = a.now
 	if a.conf.Exact {
 		t.due = r.sent + pause
 	} else { // at its own moments

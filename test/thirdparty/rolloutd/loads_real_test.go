@@ -88,6 +88,11 @@ func TestRealLoads(t *testing.T) {
 		}
 		return lines.missing(discovery.Blue)
 	})
+	w.counted(chat, discovery.Blue, 100)
+	// A plan asks the instances, which are idle.
+	if _, err := w.api.Plan(w.ctx, chat, api.Promotion{Target: "green"}); err != nil {
+		t.Fatal(err)
+	}
 	st := w.counted(chat, discovery.Blue, 100)
 	for _, i := range st.Instances {
 		// What came before an Envoy's first report is not among the accepted.
