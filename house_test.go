@@ -110,7 +110,7 @@ var house = []room{
 		why: "what the commands share is words; the wiring is the commands' own"},
 	{dir: "cmd/rolloutctl", ours: []string{"cmd/internal/*", "internal/secret", "discovery", "rollout", "rollout/*", "rollout/drain/conform", "envoy/bootstrap"}, foreign: anything,
 		why: "rolloutctl must start in under 50 ms, without Envoy's protos, gRPC and the adapters"},
-	{dir: "cmd/drain-sidecar", ours: []string{"cmd/internal/launch", "internal/secret", "rollout/drain", "sidecar"},
+	{dir: "cmd/drain-sidecar", ours: []string{"cmd/internal/launch", "internal/secret", "rollout/drain", "sidecar"}, foreign: []string{"golang.org/x/sys"},
 		why: "the sidecar runs beside each server and brings neither Envoy's protos nor the control plane"},
 	{dir: "cmd/*", ours: []string{"cmd/internal/*", "discovery", "discovery/*", "rollout", "rollout/*", "rollout/store/*", "envoy", "envoy/*", "xds", "xds/*", "xds/reports/exchange"}, foreign: anything, tests: []string{"envoy/edge/edgetest"},
 		why: "everything meets in cmd, but the product does not need its examples"},

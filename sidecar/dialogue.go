@@ -319,3 +319,52 @@ func (d *dialogue) serverTold(frame []byte) {
 	defer d.mu.Unlock()
 	d.up.Follow(frame)
 }
+
+// standing is a dialogue as it stands, as JSON.
+type standing struct {
+	Phase     phase            `json:"phase"`
+	Up        *wsframe.Tracker `json:"up,omitempty"`
+	Down      *wsframe.Tracker `json:"down,omitempty"`
+	Requests  *http1.Messages  `json:"requests,omitempty"`
+	Responses *http1.Messages  `json:"responses,omitempty"`
+	Begun     int              `json:"begun,omitempty"`
+	Asked     []asking         `json:"asked,omitempty"`
+	Ahead     bool             `json:"ahead,omitempty"`
+	Lasting   bool             `json:"lasting,omitempty"`
+	Interim   bool             `json:"interim,omitempty"`
+}
+
+type asking struct {
+	Method    string    `json:"method"`
+	Handshake bool      `json:"handshake,omitempty"`
+	At        time.Time `json:"at"`
+}
+
+// stand is how the dialogue stands, in which nobody has had a last word.
+func (d *dialogue) stand() *standing {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := &standing{Phase: d.phase, Up: &d.up, Down: &d.down}
+	if x := d.http; x != nil {
+		s.Requests, s.Responses, s.Begun, s.Ahead, s.Lasting, s.Interim = &x.requests, &x.responses, x.begun, x.ahead, x.lasting, x.interim
+		for _, r := range x.asked {
+			s.Asked = append(s.Asked, asking{r.method, r.handshake, r.at})
+		}
+	}
+	return s
+}
+
+// resume is the dialogue that goes on from there.
+func (s *standing) resume() *dialogue {
+	d := newDialogue()
+	d.phase, d.up, d.down = s.Phase, *s.Up, *s.Down
+	if s.Requests == nil {
+		d.http = nil
+		return d
+	}
+	d.http = &exchanges{requests: *s.Requests, responses: *s.Responses, begun: s.Begun, ahead: s.Ahead, lasting: s.Lasting, interim: s.Interim}
+	for _, a := range s.Asked {
+		d.http.asked = append(d.http.asked, request{a.Method, a.Handshake, a.At})
+	}
+	return d
+}

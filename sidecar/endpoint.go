@@ -17,7 +17,7 @@ func (s *Sidecar) Status() drain.Status {
 
 func (s *Sidecar) complete(status *drain.Status) {
 	status.Refused += s.unreachable.Load()
-	status.Requests += s.Requests()
+	s.requests.in(status)
 	if status.State == drain.Drained && status.Requests > 0 {
 		status.State = drain.Draining
 	}
@@ -28,7 +28,11 @@ func (s *Sidecar) complete(status *drain.Status) {
 func (s *Sidecar) Unreachable() uint64 { return s.unreachable.Load() }
 
 // Requests is how many are under way and not held as connections.
-func (s *Sidecar) Requests() int { return int(s.requests.Load()) }
+func (s *Sidecar) Requests() int {
+	s.requests.mu.Lock()
+	defer s.requests.mu.Unlock()
+	return s.requests.n
+}
 
 // Endpoint is the gate's, whose answers have "unreachable" as a further field.
 func (s *Sidecar) Endpoint() http.Handler {

@@ -48,7 +48,7 @@ func (l *link) sayFarewell() {
 	case byFrame:
 		l.talk.isTold()
 		l.said = true
-		_, _ = l.client.Write(l.car.CloseFrame())
+		_ = l.send(l.client, &l.toClientRest, l.car.CloseFrame())
 		if l.talk.clientClosed() {
 			_ = l.client.CloseWrite()
 		}
@@ -78,7 +78,7 @@ func (l *link) sayRefusal() {
 func (l *link) lastWord(p []byte) {
 	l.said = true
 	if len(p) > 0 {
-		_, _ = l.client.Write(p)
+		_ = l.send(l.client, &l.toClientRest, p)
 	}
 	_ = l.client.CloseWrite()
 	time.AfterFunc(l.car.CloseWait(), l.hangUp)
@@ -98,7 +98,10 @@ func (l *link) finish(p []byte) {
 // hangUp ends the client's side now, and has the server end its own: it is sent
 // what a client sends that leaves, and given as long as a client to answer.
 func (l *link) hangUp() {
-	l.hung.Do(func() {
+	l.mu.Lock()
+	first := !l.hung
+	l.hung = true
+	if first {
 		if l.down.TryLock() {
 			l.said = true
 			l.down.Unlock()
@@ -108,7 +111,8 @@ func (l *link) hangUp() {
 		}
 		_ = l.client.Close()
 		_ = l.server.SetDeadline(time.Now().Add(l.car.CloseWait()))
-	})
+	}
+	l.mu.Unlock()
 	if !l.up.TryLock() {
 		return // fromClient is writing; it comes here when it finds the client gone
 	}

@@ -30,10 +30,11 @@ type link struct {
 	held    atomic.Pointer[drain.Conn] // while it is a connection that lasts
 	leaving atomic.Bool
 	hasty   atomic.Bool // CloseWait has passed: the end of a frame is enough
-	hung    sync.Once
 
 	mu    sync.Mutex
+	hung  bool        // the client's side is closed
 	busy  bool        // counted in car.requests
+	since time.Time   // … and since when
 	ended bool        // not counted any more
 	long  *time.Timer // until the response under way is one that lasts
 
@@ -44,15 +45,27 @@ type link struct {
 
 	up   sync.Mutex // held while writing to the server
 	over bool       // nothing more is passed to it
+
+	toClientRest, toServerRest []byte // what a freeze left over; belong to down and up
 }
 
 // run passes bytes until both directions have ended, with half-closes as they
-// are, and closes both sides.
+// are, and closes both sides. It has joined the flow.
 func (l *link) run() {
+	f := &l.car.flow
+	defer f.part(l)
+	l.flush(&l.down, l.client, &l.toClientRest)
+	l.flush(&l.up, l.server, &l.toServerRest)
 	var downward sync.WaitGroup
-	downward.Go(l.fromServer)
+	f.count(&f.running, 1)
+	downward.Go(func() {
+		defer f.count(&f.running, -1)
+		l.fromServer()
+	})
 	l.fromClient()
+	f.count(&f.standing, 1)
 	downward.Wait()
+	f.count(&f.standing, -1)
 	l.abort()
 	l.end()
 }
@@ -64,7 +77,7 @@ func (l *link) abort() {
 }
 
 func (l *link) fromClient() {
-	for p, err := range chunks(l.client) {
+	for p, err := range l.pieces(l.client) {
 		if err != nil {
 			l.hangUp()
 			return
@@ -91,7 +104,7 @@ func (l *link) toServer(p []byte) error {
 		pass = 0
 	}
 	if pass > 0 {
-		if _, err := l.server.Write(p[:pass]); err != nil {
+		if err := l.send(l.server, &l.toServerRest, p[:pass]); err != nil {
 			return err
 		}
 	}
@@ -160,7 +173,7 @@ func (l *link) hear(p []byte) (pass int, end turn) {
 }
 
 func (l *link) fromServer() {
-	for p, err := range chunks(l.server) {
+	for p, err := range l.pieces(l.server) {
 		if err != nil {
 			_ = l.client.Close()
 			return
@@ -185,7 +198,7 @@ func (l *link) toClient(p []byte) error {
 	if l.talk != nil {
 		end, refused = l.answer(p)
 	}
-	if _, err := l.client.Write(p[:end]); err != nil {
+	if err := l.send(l.client, &l.toClientRest, p[:end]); err != nil {
 		l.said = true
 		return err
 	}
@@ -240,6 +253,6 @@ func (l *link) tellServer() {
 		_, _ = rand.Read(key[:])
 		frame := wsframe.Append(nil, wsframe.Final|wsframe.Close, &key, []byte{1001 >> 8, 1001 & 0xff})
 		l.talk.serverTold(frame)
-		_, _ = l.server.Write(frame)
+		_ = l.send(l.server, &l.toServerRest, frame)
 	}
 }

@@ -1,6 +1,9 @@
 package sidecar
 
 import (
+	"net"
+	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/sluice-proxy/sluice/rollout/drain"
@@ -49,8 +52,8 @@ func (l *link) begin() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.busy && !l.ended {
-		l.busy = true
-		l.car.requests.Add(1)
+		l.busy, l.since = true, time.Now()
+		l.car.requests.count(l.client.RemoteAddr(), 1)
 	}
 	if l.long == nil {
 		l.long = time.AfterFunc(l.car.opt.Long, l.lasts)
@@ -81,7 +84,7 @@ func (l *link) idle() {
 	defer l.mu.Unlock()
 	if l.busy {
 		l.busy = false
-		l.car.requests.Add(-1)
+		l.car.requests.count(l.client.RemoteAddr(), -1)
 		l.car.look()
 	}
 	if l.long != nil {
@@ -115,4 +118,46 @@ func (l *link) end() {
 	l.ended = true
 	l.mu.Unlock()
 	l.rest()
+}
+
+// underWay is requests that are under way and not held as connections, by the machine
+// that they came from.
+type underWay struct {
+	mu sync.Mutex
+	n  int
+	by map[string]int
+}
+
+func (u *underWay) count(remote net.Addr, n int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.by == nil {
+		u.by = map[string]int{}
+	}
+	from := drain.OtherPeers
+	if a, err := netip.ParseAddrPort(remote.String()); err == nil {
+		from = a.Addr().Unmap().WithZone("").String()
+	}
+	u.n += n
+	if u.by[from] += n; u.by[from] == 0 {
+		delete(u.by, from)
+	}
+}
+
+// in adds them to what the gate says.
+func (u *underWay) in(status *drain.Status) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	status.Requests += u.n
+	if status.Peers == nil {
+		return
+	}
+	for from, n := range u.by {
+		if _, known := status.Peers[from]; !known && len(status.Peers) >= drain.MaxPeers {
+			from = drain.OtherPeers
+		}
+		p := status.Peers[from]
+		p.Held += n
+		status.Peers[from] = p
+	}
 }

@@ -117,7 +117,7 @@ func TestShutdownWaitsForResponses(t *testing.T) {
 // the funnel picks it.
 func TestALongResponseIsSomebody(t *testing.T) {
 	answers := make(chan string, 2)
-	w := newWorld(t, sidecar.Options{Options: drain.Options{Close: 1000}, Long: 100 * time.Millisecond, To: server(t, obeying(answers))})
+	w := newWorld(t, sidecar.Options{Options: drain.Options{Close: 1000, Long: 100 * time.Millisecond}, To: server(t, obeying(answers))})
 	endless := "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nx"
 	first, second := w.dial(), w.dial()
 	answers <- endless

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -41,9 +42,6 @@ type Options struct {
 	To string
 	// Mode is Auto by default.
 	Mode Mode
-	// Long is how long a response may run before it is a connection that lasts,
-	// which the funnel picks; a shorter one ends by itself. Default 10s.
-	Long time.Duration
 	// MessageWait is how long a client whose turn has come may take to read the
 	// frame that is under way, beyond CloseWait. Default 30s.
 	MessageWait time.Duration
@@ -61,7 +59,11 @@ type Sidecar struct {
 	dialer           net.Dialer
 	network, address string // of the server
 
-	requests atomic.Int64  // under way, and not held
+	flow     flow
+	listener *net.TCPListener // of Serve
+	resumed  []*link          // from another process, for Serve
+
+	requests underWay
 	looks    chan struct{} // they have become fewer
 
 	unreachable  atomic.Uint64 // of those refused, because of the server
@@ -99,6 +101,7 @@ func New(opt Options) (*Sidecar, error) {
 	opt.CountsReturns = false
 	opt.Nodeless = opt.Mode != TCP // of what is not TCP the proxy's name counts, which is in a request
 	s := &Sidecar{Gate: drain.New(opt.Options), opt: opt, log: opt.Logger, network: network, address: address, dialer: net.Dialer{Timeout: opt.DialTimeout}, looks: make(chan struct{}, 1)}
+	s.flow.init()
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -123,9 +126,25 @@ func (s *Sidecar) Serve(ctx context.Context, ln *net.TCPListener) error {
 	defer stop()
 	const shortest, longest = 5 * time.Millisecond, time.Second
 	pause := shortest
+	run := func(l *link) {
+		stop := context.AfterFunc(ctx, l.abort)
+		defer stop()
+		l.run()
+	}
+	for _, l := range s.resumed {
+		s.flow.join(l)
+		running.Go(func() { run(l) })
+	}
+	s.resumed = nil
+	s.flow.mu.Lock()
+	s.listener = ln
+	s.flow.mu.Unlock()
 	for {
 		c, err := ln.AcceptTCP()
 		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded): // it is frozen
+			s.flow.pause()
+			continue
 		case ctx.Err() != nil:
 			if c != nil {
 				_ = c.Close()
@@ -143,34 +162,46 @@ func (s *Sidecar) Serve(ctx context.Context, ln *net.TCPListener) error {
 			continue
 		}
 		pause = shortest
-		running.Go(func() { s.serve(ctx, c) })
+		s.flow.count(&s.flow.arriving, 1)
+		running.Go(func() {
+			if l := s.arrive(ctx, c); l != nil {
+				run(l)
+			}
+		})
 	}
 }
 
-// serve connects to the server before it asks the gate, so that only a client
-// that was let through counts as accepted.
-func (s *Sidecar) serve(ctx context.Context, c *net.TCPConn) {
-	if err := s.Refuses(c.RemoteAddr()); err != nil {
+// arrive connects to the server before it asks the gate, so that only a client
+// that was let through counts as accepted; nil is one that was refused.
+func (s *Sidecar) arrive(ctx context.Context, c *net.TCPConn) *link {
+	l, err := s.connect(ctx, c)
+	if err == nil {
+		s.flow.join(l)
+	}
+	s.flow.count(&s.flow.arriving, -1)
+	if err != nil {
 		s.refuse(ctx, c, err)
-		return
+	}
+	return l
+}
+
+func (s *Sidecar) connect(ctx context.Context, c *net.TCPConn) (*link, error) {
+	if err := s.Refuses(c.RemoteAddr()); err != nil {
+		return nil, err
 	}
 	server, err := s.dialer.DialContext(ctx, s.network, s.address)
 	if err != nil {
 		s.isUnreachable(err)
-		s.refuse(ctx, c, errUnreachable)
-		return
+		return nil, errUnreachable
 	}
 	l := &link{car: s, client: c, server: server.(conn)}
 	if s.opt.Mode != TCP {
 		l.talk = newDialogue()
 	} else if err := l.admit(); err != nil {
 		_ = server.Close()
-		s.refuse(ctx, c, err)
-		return
+		return nil, err
 	}
-	stop := context.AfterFunc(ctx, l.abort)
-	defer stop()
-	l.run()
+	return l, nil
 }
 
 // Shutdown is the gate's, and waits for the responses under way as well.
@@ -185,7 +216,7 @@ func (s *Sidecar) Shutdown(ctx context.Context) error {
 		select {
 		case <-s.looks:
 		case <-ctx.Done():
-			return fmt.Errorf("%d requests were left when the grace period ended: %w", s.requests.Load(), context.Cause(ctx))
+			return fmt.Errorf("%d requests were left when the grace period ended: %w", s.Requests(), context.Cause(ctx))
 		}
 	}
 }

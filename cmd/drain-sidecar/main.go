@@ -25,7 +25,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends it at once
-	os.Exit(run(ctx, os.Args[1:], os.Stderr))
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
 // settings are the flags.
@@ -42,9 +42,21 @@ type settings struct {
 // run is the program: 0 when it was asked to stop and is empty, 1 when it could
 // not start or connections were left, 2 for wrong usage; where the server is its
 // child and ends by itself, the server's code.
-func run(ctx context.Context, args []string, stderr io.Writer) int {
-	if len(args) > 0 && args[0] == "wait" {
-		return wait(ctx, args[1:], stderr)
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	asked := false // whether it could take over
+	if len(args) > 0 {
+		switch args[0] {
+		case "wait":
+			return wait(ctx, args[1:], stderr)
+		case "upgrade":
+			return upgrade(ctx, args[1:], stdout, stderr)
+		case "takes-over": // of the image before, by its format, with its arguments
+			if len(args) == 1 || args[1] != handoverFormat {
+				fmt.Fprintf(stderr, "only format %s is taken over\n", handoverFormat)
+				return 2
+			}
+			asked, args = true, args[2:]
+		}
 	}
 	var s settings
 	args, command, err := split(args)
@@ -69,7 +81,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 	flags.DurationVar(&s.sidecar.Long, "long", 10*time.Second, "a response that runs longer is a connection that lasts; a shorter one is let end by itself")
 	flags.DurationVar(&s.stopWait, "server-grace", 10*time.Second, "with a server behind --: how long it may take to end after SIGTERM")
 	flags.Usage = func() {
-		fmt.Fprint(stderr, "Usage: drain-sidecar [flags] [-- SERVER ARGS]\n       drain-sidecar wait http://127.0.0.1:9002\n")
+		fmt.Fprint(stderr, "Usage: drain-sidecar [flags] [-- SERVER ARGS]\n       drain-sidecar wait http://127.0.0.1:9002\n       drain-sidecar upgrade http://127.0.0.1:9002\n")
 		flags.PrintDefaults()
 	}
 	logger, code := launch.Parse(flags, args, version)
@@ -78,15 +90,18 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 	}
 	s.sidecar.Logger = logger
 	err = s.check(flags.Args())
-	var car *sidecar.Sidecar
 	if err == nil {
-		car, err = sidecar.New(s.sidecar)
+		_, err = sidecar.New(s.sidecar)
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "drain-sidecar: %v\n", err)
 		return 2
 	}
-	if err = s.serve(ctx, car); err != nil {
+	if asked {
+		fmt.Fprintln(stdout, handoverFormat)
+		return 0
+	}
+	if err = s.serve(ctx); err != nil {
 		fmt.Fprintf(stderr, "drain-sidecar: %v\n", err)
 	}
 	return exitCode(err)

@@ -38,9 +38,7 @@ func BenchmarkIdle(b *testing.B) {
 func idle(t testing.TB, n int) float64 {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "drain-sidecar")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v: %s", err, out)
-	}
+	build(t, binary)
 	p := startBinary(t, binary, talkative(t), "--mode", "websocket")
 	before := resident(t, p.PID())
 	var all []net.Conn
@@ -56,12 +54,12 @@ func idle(t testing.TB, n int) float64 {
 		}
 		all = append(all, c)
 		r := bufio.NewReaderSize(c, 16)
-		for _, said := range []string{upgrade, frame, frame} {
+		for _, said := range []string{handshake, frame, frame} {
 			if _, err := io.WriteString(c, said); err != nil {
 				t.Fatal(err)
 			}
 			answer := len(frame)
-			if said == upgrade {
+			if said == handshake {
 				answer = len(switching)
 			}
 			if _, err := r.Discard(answer); err != nil {
@@ -75,8 +73,16 @@ func idle(t testing.TB, n int) float64 {
 	return (resident(t, p.PID()) - before) / float64(n)
 }
 
+// build builds drain-sidecar as it is built for users.
+func build(t testing.TB, binary string) {
+	t.Helper()
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v: %s", err, out)
+	}
+}
+
 const (
-	upgrade   = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+	handshake = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 	switching = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 )
 
@@ -100,7 +106,7 @@ func talkative(t testing.TB) string {
 			}
 			context.AfterFunc(ctx, func() { _ = c.Close() })
 			go func() {
-				if _, err := io.CopyN(io.Discard, c, int64(len(upgrade))); err != nil {
+				if _, err := io.CopyN(io.Discard, c, int64(len(handshake))); err != nil {
 					return
 				}
 				_, _ = io.WriteString(c, switching)

@@ -301,7 +301,7 @@ func TestWrongUsage(t *testing.T) {
 		{"--drain :0 --listen " + taken.Addr().String(), 1, "--listen: listen tcp"},
 	} {
 		var said bytes.Buffer
-		if code := run(t.Context(), strings.Fields(tc.args), &said); code != tc.code || !strings.Contains(said.String(), tc.want) {
+		if code := run(t.Context(), strings.Fields(tc.args), &said, &said); code != tc.code || !strings.Contains(said.String(), tc.want) {
 			t.Errorf("drain-sidecar %s: exit code %d, want %d and %q:\n%s", tc.args, code, tc.code, tc.want, said.String())
 		}
 	}

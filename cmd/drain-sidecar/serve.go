@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
@@ -53,70 +54,123 @@ func (s *settings) check(args []string) error {
 	return nil
 }
 
-// serve runs until ctx ends, and then until the connections have left or the
-// grace period is over.
-func (s *settings) serve(ctx context.Context, car *sidecar.Sidecar) error {
-	log := s.sidecar.Logger
-	contract, err := net.Listen("tcp", s.drain)
+// running is the program while it serves.
+type running struct {
+	*settings
+	car               *sidecar.Sidecar
+	contract, clients net.Listener
+	behind            *server // nil: somebody else runs it
+	upgrades          int
+}
+
+// begin opens the listeners and starts the server, or takes over those of the image
+// before.
+func (s *settings) begin() (r *running, err error) {
+	before, err := inherit()
 	if err != nil {
+		return nil, err
+	}
+	r = &running{settings: s}
+	if before != nil {
+		return r, r.resume(before)
+	}
+	if r.car, err = sidecar.New(s.sidecar); err != nil {
+		return nil, err
+	}
+	if r.contract, err = net.Listen("tcp", s.drain); err != nil {
+		return r, fmt.Errorf("--drain: %w", err)
+	}
+	if r.clients, err = net.Listen("tcp", s.listen); err != nil {
+		return r, fmt.Errorf("--listen: %w", err)
+	}
+	if len(s.command) > 0 {
+		if r.behind, err = startServer(s.command); err != nil {
+			return r, err
+		}
+		s.sidecar.Logger.Info("the server is started", "pid", r.behind.process.Pid)
+	}
+	return r, nil
+}
+
+func (r *running) resume(before *baton) (err error) {
+	if r.car, err = sidecar.Resume(r.sidecar, before.Sidecar); err != nil {
+		return err
+	}
+	if r.contract, err = inheritedListener(before.Drain); err != nil {
 		return fmt.Errorf("--drain: %w", err)
 	}
-	defer contract.Close()
-	clients, err := net.Listen("tcp", s.listen)
-	if err != nil {
+	if r.clients, err = inheritedListener(before.Listen); err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}
-	defer clients.Close()
+	r.upgrades = before.Upgrades
+	if before.Server > 0 {
+		p, err := os.FindProcess(before.Server)
+		if err != nil {
+			return fmt.Errorf("the server: %w", err)
+		}
+		r.behind = watch(p)
+	}
+	r.sidecar.Logger.Info("upgraded", "version", version, "upgrades", r.upgrades, "active", r.car.Status().Active)
+	return nil
+}
 
+// close gives back what begin took.
+func (r *running) close() {
+	for _, ln := range []net.Listener{r.contract, r.clients} {
+		if ln != nil {
+			_ = ln.Close()
+		}
+	}
+	r.behind.stop(r.stopWait)
+}
+
+// serve runs until ctx ends, and then until the connections have left or the
+// grace period is over.
+func (s *settings) serve(ctx context.Context) error {
+	r, err := s.begin()
+	if r != nil {
+		defer r.close()
+	}
+	if err != nil {
+		return err
+	}
+	log := s.sidecar.Logger
 	// Both serve beyond ctx, while the connections are let go.
 	serving, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	var both sync.WaitGroup
 	defer both.Wait()
 	defer stop(nil)
-	asked := make(chan struct{}, 1) // by POST /shutdown
-	endpoint := &http.Server{Handler: handler(car, asked), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
-	defer endpoint.Close()
-	both.Go(func() { stop(endpoint.Serve(contract)) })
-	both.Go(func() { stop(car.Serve(serving, clients.(*net.TCPListener))) })
-	log.Info("serving", "listen", clients.Addr().String(), "to", s.sidecar.To, "mode", s.sidecar.Mode, "drain", contract.Addr().String())
-
-	var behind *server
-	if len(s.command) > 0 {
-		if behind, err = startServer(s.command); err != nil {
-			return err
-		}
-		defer behind.stop(s.stopWait)
-		log.Info("the server is started", "pid", behind.process.Pid)
+	asked := wishes{make(chan struct{}, 1), make(chan chan error)}
+	endpoint := &http.Server{
+		Handler:           handler(r.car, image{version, r.upgrades}, asked),
+		ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
-	select {
-	case <-serving.Done():
-		return context.Cause(serving)
-	case <-behind.done():
-		return behind.fate()
-	case <-asked:
-		log.Info("asked to end")
-	case <-ctx.Done():
+	defer endpoint.Close()
+	both.Go(func() { stop(endpoint.Serve(r.contract)) })
+	both.Go(func() { stop(r.car.Serve(serving, r.clients.(*net.TCPListener))) })
+	log.Info("serving", "listen", r.clients.Addr().String(), "to", s.sidecar.To, "mode", s.sidecar.Mode, "drain", r.contract.Addr().String())
+	for wanted := false; !wanted; {
+		select {
+		case <-serving.Done():
+			return context.Cause(serving)
+		case <-r.behind.done():
+			return r.behind.fate()
+		case failed := <-asked.upgrade:
+			err := r.upgrade()
+			log.Warn("not upgraded", "err", err)
+			failed <- err
+		case <-asked.shutdown:
+			log.Info("asked to end")
+			wanted = true
+		case <-ctx.Done():
+			wanted = true
+		}
 	}
 	ending, cancel := context.WithTimeout(serving, s.grace)
 	defer cancel()
-	if err := car.Shutdown(ending); err != nil {
+	if err := r.car.Shutdown(ending); err != nil {
 		return err
 	}
-	log.Info("empty", "evicted", car.Status().Evicted)
+	log.Info("empty", "evicted", r.car.Status().Evicted)
 	return nil
-}
-
-// handler is the drain endpoint and beside it, for whom it answers, POST /shutdown:
-// as SIGTERM.
-func handler(car *sidecar.Sidecar, asked chan<- struct{}) http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("/", car.Endpoint())
-	mux.Handle("POST /shutdown", car.Guard(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		select {
-		case asked <- struct{}{}:
-		default: // it was asked before
-		}
-		w.WriteHeader(http.StatusAccepted)
-	})))
-	return mux
 }

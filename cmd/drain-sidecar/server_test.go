@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -30,7 +31,18 @@ func serveEcho(path string) int {
 		}
 		os.Exit(4)
 	}()
-	_ = http.Serve(ln, http.HandlerFunc(fleet.Echo))
+	released := make(chan struct{})
+	_ = http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Header.Get("Upgrade") != "":
+			fleet.Echo(w, r)
+		case r.URL.Path == "/slow":
+			<-released
+			_, _ = io.WriteString(w, "at last")
+		case r.URL.Path == "/release":
+			close(released)
+		}
+	}))
 	return 5
 }
 
@@ -99,7 +111,7 @@ func TestWait(t *testing.T) {
 	clients := p.connect(10)
 	said := &strings.Builder{}
 	ended := make(chan int, 1)
-	go func() { ended <- run(t.Context(), []string{"wait", "--token-file", p.token, p.base}, said) }()
+	go func() { ended <- run(t.Context(), []string{"wait", "--token-file", p.token, p.base}, said, said) }()
 	for _, c := range clients {
 		if _, err := c.Hear(); !errors.Is(err, fleet.CloseError(1012)) {
 			t.Errorf("a client's connection ended with %v, want close 1012", err)
@@ -124,7 +136,7 @@ func TestWaitDoesNotGuess(t *testing.T) {
 		"--token-file /nowhere x": "name the drain endpoint alone",
 	} {
 		said := &strings.Builder{}
-		if code := run(t.Context(), append([]string{"wait"}, strings.Fields(args)...), said); code == 0 || !strings.Contains(said.String(), want) {
+		if code := run(t.Context(), append([]string{"wait"}, strings.Fields(args)...), said, said); code == 0 || !strings.Contains(said.String(), want) {
 			t.Errorf("wait %s ended with %d: %s; want %s", args, code, said, want)
 		}
 	}

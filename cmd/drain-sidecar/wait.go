@@ -82,23 +82,35 @@ func dial(flags *flag.FlagSet, args []string, stderr io.Writer) (r *remote, code
 
 // post asks the sidecar for something beside the contract.
 func (r *remote) post(ctx context.Context, path string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.base+path, nil)
-	if err != nil {
-		return err
+	res, err := r.do(ctx, http.MethodPost, path)
+	if err == nil {
+		_ = res.Body.Close()
 	}
+	return err
+}
+
+// do asks, each time by a connection of its own. A refusal is an error.
+func (r *remote) do(ctx context.Context, method, path string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, r.base+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Close = true
 	if r.token != "" {
 		req.Header.Set("Authorization", "Bearer "+r.token)
 	}
 	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return fmt.Errorf("nothing is known of the sidecar, it has ended or the address is wrong: %w", err)
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
+		return nil, fmt.Errorf("%w: %w", errCut, err)
+	case err != nil:
+		return nil, fmt.Errorf("nothing is known of the sidecar, it has ended or the address is wrong: %w", err)
+	case res.StatusCode/100 != 2:
+		defer res.Body.Close()
+		said, _ := io.ReadAll(io.LimitReader(res.Body, 4<<10))
+		return nil, fmt.Errorf("%s answers %s: %s", r.base+path, res.Status, said)
 	}
-	defer res.Body.Close()
-	said, _ := io.ReadAll(io.LimitReader(res.Body, 4<<10))
-	if res.StatusCode/100 != 2 {
-		return fmt.Errorf("%s answers %s: %s", r.base+path, res.Status, said)
-	}
-	return nil
+	return res, nil
 }
 
 // untilEmpty returns when the sidecar is drained, or has ended.
