@@ -197,15 +197,15 @@ func TestOrders(t *testing.T) {
 // Whoever is left when the grace period ends is closed, and that is said.
 func TestGraceEnds(t *testing.T) {
 	p := start(t, echo(t), "--close", "1", "--every", "1h", "--shutdown-grace", "50ms")
-	clients := p.connect(2)
+	clients := p.connect(2) // who do not answer their goodbyes meanwhile
 	p.Signal(syscall.SIGTERM)
+	p.ends("exit status 1")
+	p.says("were left when the grace period ended")
 	for _, c := range clients {
 		if _, err := c.Hear(); err == nil {
 			t.Error("a client's connection goes on")
 		}
 	}
-	p.ends("exit status 1")
-	p.says("connections were left when the grace period ended")
 }
 
 // A second signal ends it at once.
