@@ -43,7 +43,7 @@ var house = []room{
 		why: "an adapter translates into its parent's words and knows nothing else of the house"},
 	{dir: "internal/*",
 		why: "a leaf that rooms share is one idea of the standard library's"},
-	{dir: "rollout", ours: []string{"discovery", "rollout/drain", "rollout/units", "rollout/policy", "rollout/observed", "rollout/state", "rollout/spread", "rollout/returns"}, tests: []string{"rollout/sim"},
+	{dir: "rollout", ours: []string{"discovery", "rollout/drain", "rollout/units", "rollout/policy", "rollout/observed", "rollout/state", "rollout/evidence", "rollout/spread", "rollout/returns"}, tests: []string{"rollout/sim"},
 		why: "rollout decides and must not know who stores, serves or publishes; it is linked into rolloutctl, too. Its tests look on from outside, in the one simulated world"},
 	{dir: "rollout/units",
 		why: "units is the vocabulary that policies, plans and estimates share, so it builds on nothing"},
@@ -53,6 +53,8 @@ var house = []room{
 		why: "what is observed owes nothing to what is remembered, wished or decided; it is judged by what was observed before"},
 	{dir: "rollout/state", ours: []string{"discovery", "rollout/drain", "rollout/drain/strictjson", "rollout/units", "rollout/policy", "rollout/observed", "rollout/returns"},
 		why: "what is remembered is one value with its invariants: what stores, shows and plays it needs no decision, and a decision cannot put its own words into it"},
+	{dir: "rollout/evidence", ours: []string{"discovery", "rollout/drain", "rollout/observed"},
+		why: "evidence judges by what is observed alone: where it is needed, nothing is remembered"},
 	{dir: "rollout/spread", ours: []string{"rollout/units"},
 		why: "spread is the arithmetic of one step and knows neither services nor rollouts"},
 	{dir: "rollout/returns", ours: []string{"rollout/units"},
@@ -216,7 +218,7 @@ func TestFilesAreOneIdea(t *testing.T) {
 
 // pureRooms decide: what they say is a function of what they are given, now among
 // it. Otherwise neither a restart nor a simulation would decide the same.
-var pureRooms = []string{"rollout", "rollout/units", "rollout/policy", "rollout/observed", "rollout/state", "rollout/spread", "rollout/returns", "envoy", "envoy/edge"}
+var pureRooms = []string{"rollout", "rollout/units", "rollout/policy", "rollout/observed", "rollout/state", "rollout/evidence", "rollout/spread", "rollout/returns", "envoy", "envoy/edge"}
 
 func TestDecisionsArePure(t *testing.T) {
 	clock := []string{"Now", "Since", "Until", "After", "AfterFunc", "Sleep", "Tick", "NewTimer", "NewTicker"}

@@ -322,7 +322,7 @@ func (c Adopt) apply(_ policy.Policy, s state.State, seen observed.Seen, now tim
 	}
 	t := newTurn(s, seen, now)
 	absorb(t)
-	takeOver(t, c.Live, gather(t.situation).next(), "no state was stored: an operator says that "+string(c.Live)+" is live")
+	takeOver(t, c.Live, gather(t.situation).Next(), "no state was stored: an operator says that "+string(c.Live)+" is live")
 	return t.state, Answer{Text: fmt.Sprintf("%s: %s is live; all new connections go to it", s.Service, c.Live)}, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/evidence"
 	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
@@ -101,9 +102,6 @@ const (
 	// what is reported, one in so many. Some clients come past the proxies.
 	pastProxies = 10
 	pastShare   = 20
-	// knownEpoch is the highest epoch that an instance is believed to have been ordered
-	// in when the state knows of none so high. One who says more fences only himself.
-	knownEpoch = 1_000_000_000
 )
 
 // borneOut is the most that a member may be taken to hold by what the proxies report, and
@@ -142,7 +140,7 @@ func letGo(s *situation, m state.Member) uint64 {
 // newest is the newest epoch that the members remember, as far as they are believed.
 func newest(s *situation) (epoch uint64) {
 	for key := range s.state.Members {
-		if said := s.seen.Instances[key].Status.Epoch; said <= knownEpoch {
+		if said := s.seen.Instances[key].Status.Epoch; said <= evidence.KnownEpoch {
 			epoch = max(epoch, said)
 		}
 	}

@@ -135,6 +135,10 @@ func (c contradicting) Error() string { return string(c) }
 // insists is how many such answers in a row are not believed.
 const insists = 4
 
+// Patience is how long an instance that does not answer is waited for before the others
+// go on without it.
+const Patience = 5 * time.Second
+
 // SilentAfter is how many requests in a row an instance of the target may leave
 // unanswered before it is taken for sick.
 const SilentAfter = 2
