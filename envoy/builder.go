@@ -28,8 +28,18 @@ type Builder struct {
 	admitted []admitted
 	runtime  resource.Resource
 
-	refs  []resource.Ref // what was made, in the order in which it was
-	order []int          // sorted: indexes of refs
+	refs     []resource.Ref // what was made, in the order in which it was
+	order    []int          // sorted: indexes of refs
+	spelling int            // of the paths of certificates
+}
+
+// Reread makes the next Build spell the paths of certificates in another way, which has every
+// Envoy read the files again.
+func (b *Builder) Reread() {
+	b.spelling = (b.spelling + 1) % spellings
+	maps.DeleteFunc(b.shared, func(_ string, of served) bool {
+		return slices.ContainsFunc(of.all, func(r resource.Resource) bool { return r.Type == SecretType })
+	})
 }
 
 // built is what a wish of a service was made into.
@@ -116,7 +126,7 @@ func (b *Builder) arranged(all []resource.Resource) []resource.Resource {
 func (b *Builder) begin(c edge.Config) {
 	*b = Builder{
 		config: c, listeners: listeners(c), of: map[discovery.Service]edge.Service{},
-		services: map[discovery.Service]built{}, shared: map[string]served{},
+		services: map[discovery.Service]built{}, shared: map[string]served{}, spelling: b.spelling,
 	}
 	b.bad, b.faulty = faults(c)
 	for _, s := range c.Services {
@@ -170,7 +180,7 @@ func (b *Builder) listener(l edge.Listener, on []routed) []resource.Resource {
 		first := listener(l)
 		first.Earlier = earlier(l, first)
 		next.all = append(next.all, first)
-		next.all = append(next.all, secrets(l, 0)...)
+		next.all = append(next.all, secrets(l, b.spelling)...)
 		next.all = append(next.all, collectors(l)...)
 		next.lasting = len(next.all)
 	}

@@ -73,6 +73,10 @@ func Respell(body []byte, n int) []byte {
 	return spelled
 }
 
+// spellings is how many ways there are to spell a path: in one more than two, since replicas
+// and an operator may ask for another in one hour.
+const spellings = 4
+
 // secrets name the files; Envoy reads them on its own machine, and again when something is moved
 // over them or the Secret comes with another spelling of their paths. They have to be
 // Secrets: in the Listener itself Envoy reads files once. No directory is watched: Envoy would

@@ -3,17 +3,22 @@
 package envoy
 
 import (
+	"bufio"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
+	"io"
 	"math/big"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,16 +27,127 @@ import (
 	"github.com/sluice-proxy/sluice/rollout"
 )
 
+// What Envoy does not see by itself, content that is copied over in place, is served once the
+// Secrets are spelled in another way; a certificate that is added is served to whoever asks
+// for its name. Connections stay.
+func TestRealCertificateReread(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name string) edge.TLS {
+		return edge.TLS{Certificate: filepath.Join(dir, name+".crt"), Key: filepath.Join(dir, name+".key")}
+	}
+	files, next, shop := file("tls"), file("next"), file("shop")
+	pair(t, files, 1)
+	web := freeAddr(t)
+	c := edge.Config{Listeners: []edge.Listener{{Name: "web", Address: web, TLS: &files}}, Services: []edge.Service{{Name: "chat", Listener: "web"}}}
+	wishes := rollout.Wishes{"chat": to("blue", map[discovery.Colour][]rollout.Endpoint{"blue": serving(backend(t, "blue"))})}
+	w := start(t, c, wishes)
+	dial := func(name string) *tls.Conn {
+		t.Helper()
+		// Self-signed: what counts here is which certificate it is.
+		conn, err := tls.Dial("tcp", web.String(), &tls.Config{InsecureSkipVerify: true, ServerName: name, NextProtos: []string{"http/1.1"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		return conn
+	}
+	serial := func(name string) int64 { return dial(name).ConnectionState().PeerCertificates[0].SerialNumber.Int64() }
+	shows := func(name string, want int64) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); serial(name) != want; time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("certificate %d is not served for %q", want, name)
+			}
+		}
+	}
+	first := dial("")
+	shows("shop.example", 1)
+	pair(t, next, 2)
+	for from, over := range map[string]string{next.Key: files.Key, next.Certificate: files.Certificate} {
+		b, err := os.ReadFile(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(over, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.build.Reread()
+	w.tell(t, wishes)
+	shows("", 2)
+	pair(t, shop, 3, "shop.example")
+	more := files
+	more.More = []edge.Pair{{Certificate: shop.Certificate, Key: shop.Key}}
+	w.config.Listeners = []edge.Listener{{Name: "web", Address: web, TLS: &more}}
+	w.tell(t, wishes)
+	shows("shop.example", 3)
+	shows("", 2)
+	if _, err := fmt.Fprint(first, "GET /x HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if res, err := http.ReadResponse(bufio.NewReader(first), nil); err != nil || res.StatusCode != 200 {
+		t.Errorf("the first connection: %v, %v", res, err)
+	}
+}
+
+// Only who has a certificate that the authority signed comes through, and the instance is told
+// who it is.
+func TestRealClientCertificate(t *testing.T) {
+	dir := t.TempDir()
+	files := edge.TLS{Certificate: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key"), ClientCA: filepath.Join(dir, "me.crt")}
+	me, other := edge.TLS{Certificate: files.ClientCA, Key: filepath.Join(dir, "me.key")}, edge.TLS{Certificate: filepath.Join(dir, "o.crt"), Key: filepath.Join(dir, "o.key")}
+	pair(t, files, 1)
+	pair(t, me, 2, "me.example")
+	pair(t, other, 3, "me.example")
+	web := freeAddr(t)
+	c := edge.Config{Listeners: []edge.Listener{{Name: "web", Address: web, TLS: &files}}, Services: []edge.Service{{Name: "chat", Listener: "web"}}}
+	start(t, c, rollout.Wishes{"chat": to("blue", map[discovery.Colour][]rollout.Endpoint{"blue": serving(mirror(t))})})
+	get := func(who *edge.TLS) (string, error) {
+		conf := &tls.Config{InsecureSkipVerify: true}
+		if who != nil {
+			pair, err := tls.LoadX509KeyPair(who.Certificate, who.Key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			conf.Certificates = []tls.Certificate{pair}
+		}
+		client := &http.Client{Transport: &http.Transport{TLSClientConfig: conf, DisableKeepAlives: true}}
+		res, err := client.Get("https://" + web.String() + "/x")
+		if err != nil {
+			return "", err
+		}
+		defer res.Body.Close()
+		b, err := io.ReadAll(res.Body)
+		return string(b), err
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		got, err := get(&me)
+		if err == nil && strings.Contains(got, "X-Forwarded-Client-Cert: ") && strings.Contains(got, "DNS=me.example") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("with a certificate: %q, %v", got, err)
+		}
+	}
+	if got, err := get(nil); err == nil {
+		t.Errorf("without a certificate: %q", got)
+	}
+	if got, err := get(&other); err == nil {
+		t.Errorf("with another's certificate: %q", got)
+	}
+}
+
 // pair writes a self-signed certificate and its key as operators replace them:
 // written beside, then moved over.
-func pair(t *testing.T, files edge.TLS, serial int64) {
+func pair(t *testing.T, files edge.TLS, serial int64, names ...string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(serial), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		SerialNumber: big.NewInt(serial), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: names,
+		BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
 	}
 	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {

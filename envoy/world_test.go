@@ -36,6 +36,7 @@ type world struct {
 	turn   int
 	config edge.Config
 	told   []resource.Resource
+	build  Builder
 	envoy  *fleet.Process
 	admin  netip.AddrPort
 	// reports counts the load report streams that were asked for, all refused.
@@ -110,7 +111,7 @@ func start(t *testing.T, c edge.Config, w rollout.Wishes) *world {
 // tell publishes, after the guard has agreed.
 func (w *world) tell(t *testing.T, wishes rollout.Wishes) {
 	t.Helper()
-	rs, errs := Build(w.config, wishes)
+	rs, errs := w.build.Build(w.config, wishes)
 	if len(errs) > 0 {
 		t.Fatal(errs)
 	}

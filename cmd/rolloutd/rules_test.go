@@ -94,7 +94,20 @@ func written(t *testing.T, c edge.Config) string {
 			m["address"] = l.Address.String()
 		}
 		if l.TLS != nil {
-			m["tls"] = map[string]any{"certificate": l.TLS.Certificate, "key": l.TLS.Key}
+			var more []map[string]any
+			for _, p := range l.TLS.More {
+				more = append(more, map[string]any{"certificate": p.Certificate, "key": p.Key})
+			}
+			m["tls"] = map[string]any{"certificate": l.TLS.Certificate, "key": l.TLS.Key, "more": more}
+		}
+		if l.TrustedHops != 0 {
+			m["trusted_hops"] = l.TrustedHops
+		}
+		if l.ProxyProtocol != "" {
+			m["proxy_protocol"] = string(l.ProxyProtocol)
+		}
+		if l.AccessLog.File != "" {
+			m["access_log"] = map[string]any{"file": l.AccessLog.File}
 		}
 		out.Listeners = append(out.Listeners, m)
 	}

@@ -80,6 +80,7 @@ func serve(ctx context.Context, path string, hup <-chan os.Signal, logger *slog.
 	group.Go(func() error { return hooks.Run(ctx, control.NoticeOf) })
 	group.Go(func() error { return source.run(ctx, conf) })
 	group.Go(func() error { return hear(ctx, pub, control.NoticeOf) })
+	group.Go(func() error { return pub.rereadHourly(ctx) })
 	group.Go(func() error { return carried.run(ctx, control) })
 	group.Go(func() error { return importReports(ctx, conf, tokens.of("api.token_file"), pub.hub, logger) })
 	group.Go(func() error { return serveXDS(ctx, pub, xdsListener) })
@@ -87,7 +88,7 @@ func serve(ctx context.Context, path string, hup <-chan os.Signal, logger *slog.
 		return serveAPI(ctx, operator(tokens.of("api.token_file"), control, pub, source, carried, asked), apiListener)
 	})
 	group.Go(func() error {
-		hearing := func() { pub.server.Retry(); tokens.reread() }
+		hearing := func() { pub.server.Retry(); tokens.reread(); pub.reread() }
 		reload(ctx, path, conf, hup, logger, control, asked, hearing, func(next *config.Config) {
 			asked.follow(next)
 			pub.configure(next)
@@ -177,7 +178,7 @@ func operator(token func() string, control *control.Controller, pub *publisher, 
 	registry.MustRegister(newMetrics(now, pub.list), newLoadMetrics(carried), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	server := api.Server{
-		Views: views, Do: asked.do(control), Plan: asked.plan(control), Proxies: carried.list, Reports: pub.hub.Export,
+		Views: views, Do: asked.do(control), Plan: asked.plan(control), Proxies: carried.list, Reports: pub.hub.Export, Reread: pub.reread,
 		Ready: func() error {
 			err := control.Ready()
 			if why := source.waiting(); err != nil && why != "" {

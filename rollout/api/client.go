@@ -101,6 +101,11 @@ func (c *Client) Forget(ctx context.Context, node string) (a rollout.Answer, err
 	return a, c.exchange(ctx, http.MethodPost, nil, data, &a, "proxies", "forget")
 }
 
+// ReloadCerts has every proxy read the files of its certificates again.
+func (c *Client) ReloadCerts(ctx context.Context) (a rollout.Answer, err error) {
+	return a, c.exchange(ctx, http.MethodPost, nil, nil, &a, "certs", "reload")
+}
+
 // Promote starts a promotion.
 func (c *Client) Promote(ctx context.Context, name discovery.Service, p Promotion) (rollout.Answer, error) {
 	return c.post(ctx, name, "promote", p)

@@ -80,6 +80,7 @@ var answers = map[string]func(t *testing.T) []asked{
 			do("promotion: draining, in a step", "pace", `{"close":3,"every":"1s"}`), do("promotion: draining, in a step", "pace", `{"close":10,"every":"3s"}`),
 			do("promotion: draining, in a step", "abort", ""), do("aborts: aborting while draining", "abort", ""),
 			do("superseded: a newer blue", "promote", `{"target":"blue","force":true}`),
+			{moment: "promotion: steady", method: "POST", path: "certs/reload"},
 			{moment: "lost: one died, one left, a proxy went", method: "POST", path: "proxies/forget", body: `{"node":"edge-2"}`, server: func(s *api.Server) {
 				s.Do = func(_ context.Context, c rollout.Command) (rollout.Answer, error) {
 					return rollout.Answer{Text: fmt.Sprintf("%T", c)}, nil
@@ -278,6 +279,7 @@ func (m moment) server() api.Server {
 			return rollout.MakePlan(m.state, seen, c, o.Over(terms), m.at)
 		},
 		Proxies: func() []api.Proxy { return proxies(m.at) },
+		Reread:  func() int { return 16 },
 		Ready:   func() error { return nil },
 		Metrics: http.NotFoundHandler(),
 		Version: "v1",

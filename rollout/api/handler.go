@@ -34,6 +34,9 @@ type Server struct {
 	Proxies func() []Proxy
 	// Reports is what proxies report here, for the other replicas.
 	Reports func() exchange.Reports
+	// Reread has every proxy read the files of its certificates again, and says how many
+	// certificates these are; nil: there is nobody to tell.
+	Reread func() int
 	// Ready says what has not been read yet; nil when everything has been.
 	Ready   func() error
 	Metrics http.Handler
@@ -56,6 +59,7 @@ func (s Server) Handler() http.Handler {
 	v1.HandleFunc("GET /v1/instances", s.ready(s.instances))
 	v1.HandleFunc("GET /v1/proxies", s.proxies)
 	v1.HandleFunc("POST /v1/proxies/forget", s.ready(s.forget))
+	v1.HandleFunc("POST /v1/certs/reload", s.ready(s.reread))
 	v1.HandleFunc("GET /v1/reports", func(w http.ResponseWriter, r *http.Request) { say(w, s.Reports()) })
 	v1.HandleFunc("GET /v1/services/{service}", s.ready(s.service))
 	v1.HandleFunc("GET /v1/services/{service}/plan", s.ready(s.plan))
