@@ -1,11 +1,9 @@
 package rollout
 
 import (
-	"fmt"
 	"slices"
 	"time"
 
-	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/returns"
 	"github.com/sluice-proxy/sluice/rollout/state"
@@ -152,7 +150,7 @@ func mark(t *turn) {
 	timeout := r.Policy.ReturnTimeout.D()
 	gone := m.Gone() + uint64(r.Owed)
 	if n := len(r.Marks); n == 0 || gone > r.Marks[n-1].Gone && t.now.Sub(r.Marks[n-1].At) >= max(time.Second, timeout/markCount) {
-		t.rollout().Marks = append(slices.Clone(r.Marks), returns.Mark{At: t.now, Gone: gone})
+		t.rollout().Marks = append(slices.Clone(r.Marks), state.Mark{Mark: returns.Mark{At: t.now, Gone: gone}, Back: r.Outstanding.Back - min(r.Outstanding.Back, r.Outstanding.Aged)})
 	}
 	pauseAge(t)
 	old := 0
@@ -213,6 +211,11 @@ func observe(t *turn, asked bool) {
 		next = new(returns.New(r.Policy.ReturnTimeout.D()).Observe(o))
 	}
 	o.Evicted += uint64(r.Owed) // those left just now, if it is the first time
+	if last := r.Marks[max(0, len(r.Marks)-1):]; len(last) > 0 && t.now.Sub(last[0].At) > 2*r.Policy.ReturnTimeout.D() && next.MissesOrganic() {
+		t.rollout().Returns = new(returns.New(r.Policy.ReturnTimeout.D()).Observe(o))
+		t.wakeBy(t.now.Add(observePeriod))
+		return
+	}
 	if due := next.Seen.Add(observePeriod); r.Returns != nil && t.now.Before(due) && (!asked || next.Knows(o)) {
 		t.wakeBy(due)
 		return
@@ -259,15 +262,15 @@ func followOutstanding(t *turn) {
 	r, m := t.state.Rollout, t.moved()
 	o, gone := r.Outstanding, m.Gone()+uint64(r.Owed)
 	if m.By.Counted() {
-		o.Back = m.Returned + uint64(m.NeverBack)
+		o.Back, o.Aged = m.Returned+uint64(m.NeverBack), uint64(m.NeverBack)
 	} else {
 		late := m.Lost + uint64(r.Owed)
 		o.Back, o.Late = o.Back+late-min(late, o.Late), late
 		if accepted := r.Toll.Accepted; accepted != o.Seen || o.Spare > 0 {
 			o = o.With(gone+t.unreportedCloses(), accepted, t.now)
 		}
-		if first := r.Marks[0]; t.now.Sub(first.At) > r.Policy.ReturnTimeout.D() {
-			o.Back = max(o.Back, first.Gone) // no longer waited for
+		if first := r.Marks[0]; t.now.Sub(first.At) > r.Policy.ReturnTimeout.D() && first.Gone > o.Back {
+			o.Back, o.Aged = first.Gone, o.Aged+first.Gone-o.Back // no longer waited for
 		}
 	}
 	if t.now.Sub(o.Judged) >= r.Policy.Funnel.Every.D() {
@@ -276,108 +279,6 @@ func followOutstanding(t *turn) {
 	if o != r.Outstanding {
 		t.rollout().Outstanding = o
 	}
-}
-
-const (
-	// quietFor is how long before the funnel no client may have returned by itself, for
-	// those that return afterwards to be those that were let go.
-	quietFor = returns.Measuring
-	// doubtAfter is how long an application may admit clients that were let go and say of
-	// none that it returns, and doubtFrom how many.
-	doubtAfter = 10 * time.Second
-	doubtFrom  = 10
-)
-
-// told is what an instance of the target says of returning clients. One that was not
-// heard yet lowers nothing.
-func told(s *situation, key discovery.InstanceID, m state.Member) state.Basis {
-	sight := s.seen.Instances[key]
-	switch st := sight.Status; {
-	case m.Drain == "":
-		return state.ByAccepted
-	case sight.At.IsZero():
-		return ""
-	case st.Ticketed != nil:
-		return state.ByTickets
-	case st.Returned != nil:
-		return state.ByReturns
-	}
-	return state.ByAccepted
-}
-
-// noOwnReturns reports whether it is known that no returning client came to the service for
-// quietFor: every old instance counts them, and said so all the time.
-func noOwnReturns(s *situation) bool {
-	for _, f := range s.members().all {
-		sight := s.seen.Instances[f.key]
-		switch {
-		case f.dead:
-		case s.now.Sub(sight.ReturnedAt) < quietFor:
-			return false
-		case f.old && (sight.Status.Returned == nil || s.now.Sub(sight.Since) < quietFor):
-			return false
-		}
-	}
-	return true
-}
-
-// fewerTell is the event of a basis that fell because an instance says less.
-const fewerTell = "not every instance of %s tells returning clients as before: those on their way are estimated from now on"
-
-// believe judges what the target's words on returning clients are worth. Where they fall
-// below what was believed, an estimate begins anew with those that are away for certain.
-func believe(t *turn) {
-	r, m := t.state.Rollout, t.moved()
-	by, why := m.By, ""
-	switch {
-	case by == state.ByReturns && r.Basis != state.ByReturns && !noOwnReturns(t.situation):
-		by = state.ByExcess
-		if r.Basis != "" {
-			why = fewerTell
-		}
-	case by == state.ByReturns && m.Told > m.Gone()+uint64(r.Owed)+t.unreportedCloses()+unsaid(t.situation):
-		by, why = state.ByExcess, "more clients return to %s than were let go: some come by themselves, and those on their way are estimated from now on"
-	case by != state.ByAccepted && m.Told == 0 && contradicts(t.situation, m):
-		by, why = state.ByAccepted, "%s accepted as many as were let go and says of none that it returns, which is not believed: those on their way are estimated from now on"
-	case r.Basis != "" && by != r.Basis:
-		why = fewerTell
-	}
-	if by == r.Basis {
-		return
-	}
-	t.rollout().Basis = by
-	if why == "" || by.Counted() {
-		return
-	}
-	t.note(fmt.Sprintf(why, r.To))
-	gone := m.Gone() + uint64(r.Owed) + t.unreportedCloses()
-	o := returns.Observation{Now: t.now, Evicted: gone - uint64(m.AtLeast), AsOf: t.admissionsAsOf(), Accepted: r.Accepted}
-	if by == state.ByExcess {
-		o.Accepted = m.Told
-	}
-	t.rollout().Returns = new(returns.New(r.Policy.ReturnTimeout.D()).Observe(o))
-}
-
-// unsaid is how many clients an old instance may have let go and not said so, as one
-// that died a moment ago: what the largest holds.
-func unsaid(s *situation) uint64 {
-	n := 0
-	for _, f := range s.members().old {
-		n = max(n, f.held)
-	}
-	return uint64(n)
-}
-
-// contradicts reports whether clients that were let go a while ago must have been
-// admitted by the target.
-func contradicts(s *situation, m state.Moved) bool {
-	r := s.state.Rollout
-	if r.Uncovered(m) > 0 {
-		return false
-	}
-	return slices.ContainsFunc(r.Marks, func(mark returns.Mark) bool {
-		return mark.Gone >= doubtFrom && s.now.Sub(mark.At) >= doubtAfter
-	})
 }
 
 // tallyRefusals takes over what the proxies' counters say.

@@ -141,7 +141,7 @@ func turnRound(t *turn, event string) {
 			}
 		}
 		m := t.state.Members[f.key]
-		m.Standing, m.HookCalls, m.Admissions = state.Standing{Outgoing: m.Outgoing, Closed: staysClosed(&f, m)}, state.HookCalls{}, f.admissions
+		m.Standing, m.HookCalls, m.Admissions = state.Standing{Outgoing: m.Outgoing, Closed: staysClosed(&f, m), Doubted: m.Doubted}, state.HookCalls{}, f.admissions
 		t.put(f.key, m)
 	}
 	s := t.write()
@@ -241,7 +241,7 @@ func begin(t *turn, plan Plan, left leftover) {
 		if f.instance != nil && f.instance.Version != "" {
 			release = state.Release{Version: f.instance.Version, Boot: state.Token(t.seen.Instances[key].Status.Boot)}
 		}
-		t.put(key, state.Member{Identity: m.Identity, Departed: m.Departed, Release: release, Standing: state.Standing{Outgoing: outgoing, Closed: closed}})
+		t.put(key, state.Member{Identity: m.Identity, Departed: m.Departed, Release: release, Standing: state.Standing{Outgoing: outgoing, Closed: closed, Doubted: m.Doubted}})
 		if left.owed > 0 && !f.heard.IsZero() {
 			t.count(key) // from the same answers on: clients that are on their way come back in between
 		}

@@ -28,6 +28,10 @@ type twin struct {
 	// borrowed: both have one colour and one drain endpoint, but the other an address of
 	// its own: the endpoint is the other's.
 	borrowed bool
+	// alias: the other has the other colour, has left discovery and is not proven to hold
+	// nothing. Until it is, the process is that one, and gets neither new connections nor
+	// orders under this name.
+	alias bool
 }
 
 // twins is what the members in discovery share, by key.
@@ -65,7 +69,43 @@ func (s *situation) twins() map[discovery.InstanceID]twin {
 			}
 		}
 	}
+	return aliases(s, out)
+}
+
+// aliases adds who shares its drain endpoint with a member of the other colour that has left
+// discovery and may hold connections, unless another process answers there since.
+func aliases(s *situation, out map[discovery.InstanceID]twin) map[discovery.InstanceID]twin {
+	departed := map[string]discovery.InstanceID{}
+	for key, m := range s.state.Members {
+		sight := s.seen.Instances[key]
+		if m.Departed.IsZero() || m.Drain == "" || m.Doubted || sight.Err == "" && !sight.At.IsZero() && sight.Status.Active == 0 {
+			continue
+		}
+		if was, ok := departed[m.Drain]; !ok || key < was {
+			departed[m.Drain] = key
+		}
+	}
+	if len(departed) == 0 {
+		return out
+	}
+	for key, m := range s.state.Members {
+		with, shares := departed[m.Drain]
+		if !shares || !m.Departed.IsZero() || s.state.Members[with].Colour == m.Colour || out[key].rival || succeeded(s, with) {
+			continue
+		}
+		if out == nil {
+			out = map[discovery.InstanceID]twin{}
+		}
+		out[key] = twin{with: with, shares: discovery.Twins{Drain: m.Drain}.String(), alias: true}
+	}
 	return out
+}
+
+// succeeded reports whether another process answers where a departed member did: one that
+// was first heard after that had left.
+func succeeded(s *situation, key discovery.InstanceID) bool {
+	m, sight := s.state.Members[key], s.seen.Instances[key]
+	return len(sight.Former) > 0 && sight.Since.After(m.Departed)
 }
 
 // standsFor is which of several registrations of one colour is taken for what they
@@ -94,16 +134,21 @@ func hostOf(drain string) string {
 	return u.Hostname()
 }
 
-// Doubles tells which members are counted with another, by key: both are registered with
-// one colour and one address.
+// Doubles tells which members are counted with another, by key: both are one process.
 func Doubles(s state.State, seen observed.Seen, now time.Time) map[discovery.InstanceID]discovery.InstanceID {
 	out := map[discovery.InstanceID]discovery.InstanceID{}
 	for _, f := range newSituation(s, seen, now).members().all {
-		if f.twin.second {
+		if f.twin.second || f.twin.alias {
 			out[f.key] = f.twin.with
 		}
 	}
 	return out
+}
+
+// aliasing says what is not believed of a member that is an alias.
+func (f *fact) aliasing(s state.State) string {
+	other := s.Members[f.twin.with]
+	return fmt.Sprintf("%s (%s) has %s of %s, which left discovery as %s and is not proven empty; until it is, %s gets neither new connections nor orders", f.key, f.colour, f.twin.shares, f.twin.with, other.Colour, f.key)
 }
 
 func (f *fact) rivalry(s state.State) string {
@@ -119,6 +164,8 @@ func (s *situation) claimed(c discovery.Colour) string {
 		switch {
 		case f.twin.rival:
 			return f.rivalry(s.state)
+		case f.twin.alias && f.colour == c:
+			return f.aliasing(s.state)
 		case f.recoloured && f.instance.Colour == c:
 			return fmt.Sprintf("%s: %s", f.key, f.recolouring())
 		}
@@ -175,6 +222,8 @@ func Notes(s state.State, seen observed.Seen, now time.Time) []discovery.Note {
 			note("%s", f.recolouring())
 		case f.twin.rival:
 			note("%s has the other colour and %s, too; neither gets new connections or orders", f.twin.with, f.twin.shares)
+		case f.twin.alias:
+			note("%s left discovery as %s and is not proven empty; it is that one until then, and gets neither new connections nor orders as this", f.twin.with, f.colour.Other())
 		case f.twin.second:
 			note("%s has %s, too; both count once", f.twin.with, f.twin.shares)
 		case f.twin.borrowed:

@@ -169,6 +169,19 @@ var plays = map[string]play{
 		g.untilPhase(state.Steady)
 		moment("done")
 	}},
+	"own returns": {2, 1, 20, func(g *ground, moment func(string)) {
+		g.look()
+		g.promote(discovery.Green)
+		g.untilStep(2)
+		for key, m := range g.state.Members { // more said to return than were let go
+			if m.Colour == discovery.Green {
+				m.Doubted = true // and it joined beside another of that address
+				g.state.Members[key] = m
+			}
+		}
+		g.state.Rollout.Surplus = g.now
+		moment("more return")
+	}},
 	"never back": {2, 1, 20, func(g *ground, moment func(string)) {
 		g.policy.ReturnTimeout = 8 * second
 		g.away = time.Hour

@@ -16,13 +16,14 @@ import (
 // absorb takes what is in discovery into the members: new ones are added, those
 // that left are marked departed, departed ones that are proven empty are
 // forgotten. A drain endpoint is one process, or an address where there is none: a
-// departed member whose an instance in discovery has now is that instance under its
-// former name, and is forgotten too. It also remembers every proxy that connected and routes to it.
+// departed member whose an instance of its colour in discovery has now is that instance under
+// its former name, and is forgotten too. It also remembers every proxy that connected and routes to it.
 func absorb(t *turn) {
 	if !t.asListed() {
 		absorbFleet(t)
 	}
 	joinDrain(t)
+	openHeard(t)
 	absorbProxies(t)
 }
 
@@ -43,10 +44,14 @@ func (s *situation) asListed() bool {
 }
 
 func absorbFleet(t *turn) {
-	claims := claimsOf(t.seen.Fleet.Instances)
+	claims, closing := claimsOf(t.seen.Fleet.Instances), closingAtFirst(t.situation)
+	var joined []discovery.InstanceID
 	for _, in := range t.seen.Fleet.Instances {
-		absorbInstance(t, in)
+		if absorbInstance(t, in, closing[in.Colour]) {
+			joined = append(joined, in.ID)
+		}
 	}
+	doubt(t, joined)
 	for _, f := range t.members().all {
 		m := t.state.Members[f.key]
 		switch {
@@ -54,38 +59,56 @@ func absorbFleet(t *turn) {
 		case m.Departed.IsZero():
 			m.Departed = t.now
 			t.put(f.key, m)
-		case (claims.renamed(m) || t.departedEmpty(&f)) && !t.keeps(f.key):
+		case (claims.renamed(m) || claims.taken(m) && (m.Doubted || succeeded(t.situation, f.key)) || t.departedEmpty(&f)) && !t.keeps(f.key):
 			t.fold(f.key)
 			t.drop(f.key)
 		}
 	}
 }
 
-// claims is the addresses and the drain endpoints of the instances in discovery.
+// claims is the addresses and the drain endpoints of the instances in discovery, with their
+// colours.
 type claims struct {
-	addrs  map[netip.AddrPort]bool
-	drains map[string]bool
+	addrs  map[colouredAddr]bool
+	drains map[colouredDrain]bool
+}
+
+type colouredAddr struct {
+	addr netip.AddrPort
+	of   discovery.Colour
+}
+
+type colouredDrain struct {
+	drain string
+	of    discovery.Colour
 }
 
 func claimsOf(all []discovery.Instance) claims {
-	c := claims{make(map[netip.AddrPort]bool, len(all)), make(map[string]bool, len(all))}
+	c := claims{make(map[colouredAddr]bool, len(all)), make(map[colouredDrain]bool, len(all))}
 	for _, in := range all {
-		c.addrs[in.Addr], c.drains[in.Drain] = true, true
+		c.addrs[colouredAddr{in.Addr, in.Colour}], c.drains[colouredDrain{in.Drain, in.Colour}] = true, true
 	}
 	return c
 }
 
 // renamed reports whether a departed member is in discovery under another name: what it
-// holds is seen through that.
+// holds is seen through that. One that is there as the other colour was given its
+// connections as this one.
 func (c claims) renamed(m state.Member) bool {
 	if m.Drain == "" {
-		return c.addrs[m.Addr]
+		return c.addrs[colouredAddr{m.Addr, m.Colour}]
 	}
-	return c.drains[m.Drain]
+	return c.drains[colouredDrain{m.Drain, m.Colour}]
 }
 
-// absorbInstance makes the instance a member.
-func absorbInstance(t *turn, in discovery.Instance) {
+// taken reports whether the departed member's drain endpoint is in discovery as the other
+// colour's.
+func (c claims) taken(m state.Member) bool { return c.drains[colouredDrain{m.Drain, m.Colour.Other()}] }
+
+// absorbInstance makes the instance a member. Closed: who joins gets no new connections
+// before it says that it takes them, if it can say so. It reports whether another member
+// than before is behind the name.
+func absorbInstance(t *turn, in discovery.Instance, closed bool) (joined bool) {
 	m, known := t.state.Members[in.ID]
 	again := known && m.Departed.IsZero() && state.Updated(m, in, t.seen.Instances[in.ID])
 	if known && m.Addr == in.Addr && !again && (m.Colour == in.Colour || staysAs(t.situation, in.ID)) {
@@ -93,7 +116,7 @@ func absorbInstance(t *turn, in discovery.Instance) {
 			m.Departed, m.Drain, m.Node = time.Time{}, in.Drain, in.Node
 			t.put(in.ID, m)
 		}
-		return
+		return false
 	}
 	switch {
 	case known && m.Addr == in.Addr, known && m.Drain != "" && m.Drain == in.Drain && m.Colour == in.Colour:
@@ -106,13 +129,27 @@ func absorbInstance(t *turn, in discovery.Instance) {
 	}
 	next := state.Member{Identity: state.Identity{ID: in.ID, Node: in.Node, Colour: in.Colour, Addr: in.Addr, Drain: in.Drain}}
 	next.Fresh = (!known || again || m.Release.Differs(in)) && joinsNext(t.situation, in)
-	next.Closed = t.state.Rollout.ClosedAtFirst(in)
+	next.Closed = closed && in.Drain != ""
 	if back, ok := t.state.Members[state.FormerName(next)]; ok {
 		t.drop(state.FormerName(next))
 		next = back
 		next.Departed, next.Drain, next.Node = time.Time{}, in.Drain, in.Node
 	}
 	t.put(in.ID, next)
+	return true
+}
+
+// doubt remembers of those that joined whether they are doubted, and of the others that they
+// are no longer.
+func doubt(t *turn, joined []discovery.InstanceID) {
+	for _, f := range t.members().all {
+		m := t.state.Members[f.key]
+		doubted := (m.Doubted || slices.Contains(joined, f.key)) && (f.twin.rival || f.twin.alias || f.instance == nil)
+		if m.Doubted != doubted {
+			m.Doubted = doubted
+			t.put(f.key, m)
+		}
+	}
 }
 
 // joinsNext reports whether an instance that nobody knew belongs to a later

@@ -52,6 +52,33 @@ func closeUnheard(t *turn) {
 	}
 }
 
+// closingAtFirst is the colours of which an instance that joins is closed until it says that
+// it takes new connections: the target, and one that gets them now and has others to take
+// them. Where the live colour is only being read from what there is, who joins is evidence.
+func closingAtFirst(s *situation) map[discovery.Colour]bool {
+	out := map[discovery.Colour]bool{}
+	if s.state.Unsettled {
+		return out
+	}
+	for _, c := range discovery.Colours {
+		out[c] = s.state.Weights()[c] > 0 && len(s.members().open[c]) > 0
+	}
+	if r := s.state.Rollout; r != nil && !r.Aborting {
+		out[r.To] = true
+	}
+	return out
+}
+
+// openHeard opens who says that it takes new connections.
+func openHeard(t *turn) {
+	for _, f := range t.members().all {
+		if m := t.state.Members[f.key]; m.Closed && f.answers && !f.refusing {
+			m.Closed = false
+			t.put(f.key, m)
+		}
+	}
+}
+
 // whyClosed is why an instance has not said that it takes new connections.
 func whyClosed(s *situation, f *fact) string {
 	if f.refusing && f.answers {
@@ -91,7 +118,9 @@ func (s *situation) keptOpen(c discovery.Colour) []*fact {
 	}
 	var kept []*fact
 	for _, f := range l.colour[c] {
-		if !f.drains && !f.refusing && !f.shut && (f.doubtful() && f.serves || f.instance == nil && alive(s, f)) {
+		switch {
+		case f.drains || f.refusing:
+		case f.shut && f.serves, !f.shut && f.doubtful() && f.serves, !f.shut && f.instance == nil && alive(s, f):
 			kept = append(kept, f)
 		}
 	}

@@ -47,7 +47,11 @@ const settle = 500 * time.Millisecond
 
 func steady(t *turn) Reason {
 	live := t.state.Live
-	if kept := t.keptOpen(live); len(kept) > 0 {
+	kept := t.keptOpen(live)
+	if i := slices.IndexFunc(kept, func(f *fact) bool { return f.shut }); i >= 0 {
+		return t.wait(blocked(HeldOpen, "no instance of %s has said that it takes new connections; %s get them all the same, since nobody else would (%s); mend their drain endpoints, or promote %s", live, keys(kept), whyClosed(t.situation, kept[i]), live.Other()))
+	}
+	if len(kept) > 0 {
 		return t.wait(blocked(HeldOpen, "no instance of %s is registered beyond doubt; those that serve keep its new connections (%s); mend their registrations, or promote %s", live, keys(kept), live.Other()))
 	}
 	if len(t.state.Members) > 0 && len(t.members().open[live]) == 0 {

@@ -230,6 +230,9 @@ func planTarget(s *situation, p *Plan) {
 	if p.Policy.Window > 0 && !p.by.Counted() {
 		p.Notes = append(p.Notes, fmt.Sprintf("who is on his way to %s is estimated: where some clients return at once and others slowly, the window of %d may be exceeded; have clients show tickets", p.To, p.Policy.Window))
 	}
+	if p.Policy.Window > 0 && p.by == state.ByReturns {
+		p.Notes = append(p.Notes, fmt.Sprintf("who is on his way to %s is counted by who says that he was here before: should clients begin to return by themselves meanwhile, the window of %d may be exceeded until more return than were let go; have clients show tickets", p.To, p.Policy.Window))
+	}
 	if room, known := s.room(); known {
 		p.Room = &room
 		switch inPlace := p.Policy.Stagger.InPlace; {
@@ -244,6 +247,9 @@ func planTarget(s *situation, p *Plan) {
 	for _, f := range s.members().all {
 		if f.twin.rival && f.key < f.twin.with {
 			p.Problems = append(p.Problems, f.rivalry(s.state))
+		}
+		if f.twin.alias {
+			p.Notes = append(p.Notes, f.aliasing(s.state))
 		}
 		if f.recoloured && f.colour == p.To {
 			p.Problems = append(p.Problems, fmt.Sprintf("%s: %s", f.key, f.recolouring()))

@@ -8,6 +8,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/policy"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -71,4 +72,27 @@ func newestIn(v reflect.Value) (newest time.Time, where string) {
 	}
 	walk(v, "")
 	return newest, where
+}
+
+// No wait is shortened by a clock that is set while rolloutd is away: what is certain of the
+// time that has passed is what was stored.
+func TestNoClockShortensAWait(t *testing.T) {
+	const soak, away = 10 * time.Minute, time.Minute
+	for _, ahead := range []time.Duration{-24 * time.Hour, -time.Hour, -soak, 0, time.Hour} {
+		w := newWorld(t, small(2, 2, 20, 2))
+		w.Policy.Canary, w.Policy.Soak, w.Policy.Grace = units.Whole/10, units.Duration(soak), units.Duration(soak)
+		w.Pass(5 * time.Second)
+		w.must(rollout.Promote{Service: "chat", Target: discovery.Green})
+		for _, phase := range []state.Phase{state.Shifting, state.Draining} {
+			w.until(2*soak, func() bool { return w.State().Phase() == phase && !w.State().Rollout.Settled.IsZero() })
+			began := w.Now()
+			w.Pass(away)
+			w.RestartAhead(ahead)
+			ended := func() bool { return w.State().Phase() != phase || w.State().Rollout.Step > 0 }
+			w.until(2*soak, ended)
+			if took := w.Now().Sub(began); took < soak || took > soak+away+5*time.Second {
+				t.Errorf("%s ahead: %s ended after %s, want %s, or at most as much again as was away", ahead, phase, took, soak)
+			}
+		}
+	}
 }

@@ -160,7 +160,7 @@ func (s *situation) members() *roster {
 		if f.old {
 			l.old = append(l.old, f)
 		}
-		if f.takes && !f.twin.rival {
+		if f.takes && !f.twin.rival && !f.twin.alias {
 			l.target = append(l.target, f)
 		}
 	}
@@ -233,7 +233,7 @@ func (s *situation) factOf(x listed, m state.Member, shared twin, empty bool) fa
 
 // doubtful reports whether discovery contradicts itself, or what is known, about what
 // the member is: it gets no new connections while another of its colour does.
-func (f *fact) doubtful() bool { return f.twin.rival || f.recoloured }
+func (f *fact) doubtful() bool { return f.twin.rival || f.twin.alias || f.recoloured }
 
 // said reports whether anybody says what its totals are: itself, or where it has no
 // endpoint the proxies.

@@ -126,7 +126,7 @@ func (s *situation) orders() map[discovery.InstanceID]Instruction {
 	claimed := map[string]bool{}
 	for _, f := range s.claimOrder() {
 		key, m := f.key, s.state.Members[f.key]
-		if !f.endpoint || f.twin.second || f.twin.rival || claimed[m.Drain] {
+		if !f.endpoint || f.twin.second || f.twin.rival || f.twin.alias || claimed[m.Drain] {
 			continue
 		}
 		claimed[m.Drain] = true

@@ -34,6 +34,9 @@ const (
 	// way would be back anyway, a curve learned from what comes would be too fast.
 	minRelearnPause    = 10 * time.Second
 	relearnReturnTimes = 2
+	// minForgotten is how many organic connections have to be expected in Timeout for their
+	// absence to be the organic rate's.
+	minForgotten = 10
 	// unseenOrganicDrift is how much higher than known the organic rate may be, relative
 	// to itself, when it was not seen for minutes.
 	unseenOrganicDrift = 0.2
@@ -80,6 +83,14 @@ func (r *Estimate) endSpell() {
 		}
 	}
 	r.Filters.level()
+}
+
+// MissesOrganic reports whether connections are missing, or were a moment ago, and many came
+// by themselves before. Where nobody is waited for any more it is the organic rate that fell,
+// and an estimate has to begin anew to see it. Where next to none came by themselves it is
+// evicted clients that are missing.
+func (r Estimate) MissesOrganic() bool {
+	return (r.Missing() || r.At.Before(r.LearnAt)) && r.Organic()*r.Timeout.D().Seconds() >= minForgotten
 }
 
 // currentSpell is what happened from At to AsOf, and evicted what Evicted was then.

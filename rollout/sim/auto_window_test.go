@@ -66,3 +66,38 @@ func TestAutoWindow(t *testing.T) {
 		}
 	}
 }
+
+// TestAutoWindowWhereAPartStaysAway: where a third of those that are let go do not come back
+// from some moment on, as behind one frozen Envoy of three, the automatic window holds as it
+// does where nobody comes, if those that come back are counted: who does not come is not slow.
+func TestAutoWindowWhereAPartStaysAway(t *testing.T) {
+	const cap = 1000
+	for _, back := range backs[:3] {
+		frozen := false
+		s := Scenario{Live: discovery.Green, Within: 3 * time.Hour, play: func(w *World) {
+			w.half(func() {
+				frozen = true
+				w.after(3*time.Minute, func() { frozen = false })
+			})
+		}, conf: func(size Size) Config {
+			c := base(size)
+			c.Policy.Funnel.Close, c.Policy.Window, c.Tells = cap, units.Auto, Tickets
+			c.Policy.ReturnTimeout = units.Duration(10 * time.Minute)
+			c.Back = func(r *rand.Rand) time.Duration {
+				if frozen && r.IntN(3) == 0 {
+					return 3*time.Minute + back.of(r)
+				}
+				return back.of(r)
+			}
+			return c
+		}}
+		r := s.Run(Size{Connections: 60_000, Instances: 6})
+		slow := 4.6 * back.mean.Seconds() / every.Seconds() * cap
+		if most := max(5*cap, int(2*slow)) + 2*cap; r.Out > most {
+			t.Errorf("%s: %d were on their way when a third stayed away, want at most %d", back.name, r.Out, most)
+		}
+		for _, f := range r.Faults {
+			t.Errorf("%s: %s", back.name, f)
+		}
+	}
+}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout/observed"
-	"github.com/sluice-proxy/sluice/rollout/returns"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -105,7 +104,7 @@ func (r *Rollout) check() error {
 		return fmt.Errorf("clients counted by %q", r.Basis)
 	case !(r.RefusedBefore >= 0) || math.IsInf(r.RefusedBefore, 0) || r.Total < 0 || r.Lost < 0 || r.Owed < 0 || r.NeverBack < 0:
 		return fmt.Errorf("a toll below zero")
-	case !slices.IsSortedFunc(r.Marks, func(a, b returns.Mark) int { return cmp.Compare(a.Gone, b.Gone) }):
+	case !slices.IsSortedFunc(r.Marks, func(a, b Mark) int { return cmp.Compare(a.Gone, b.Gone) }):
 		return fmt.Errorf("marks that fall")
 	case len(r.Events) > eventsKept || r.Omitted < 0:
 		return fmt.Errorf("%d events", len(r.Events))

@@ -71,6 +71,9 @@ type Standing struct {
 	// Closed: it gets no new connections until it says that it serves. It last said that
 	// it refuses them, or it is one of a target that has not said that it takes them.
 	Closed bool `json:"closed,omitempty"`
+	// Doubted: since it joined another registration of the other colour has had what it has,
+	// so that it was never given a connection under this name.
+	Doubted bool `json:"doubted,omitempty"`
 	// Turn is the batch in which it drains; 0: its turn has not come. Invariant:
 	// not above the rollout's Batch.
 	Turn int `json:"turn,omitempty"`

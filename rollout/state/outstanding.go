@@ -18,6 +18,8 @@ type Outstanding struct {
 	// connections the target had accepted when that was reckoned.
 	Back uint64 `json:"back,omitempty"`
 	Seen uint64 `json:"seen,omitempty"`
+	// Aged is how many of Back are those that are no longer waited for.
+	Aged uint64 `json:"aged,omitempty"`
 	// Late is how many died with an instance, or had gone before the rollout: nobody
 	// knows since when they are back, so they count as back.
 	Late uint64 `json:"late,omitempty"`
@@ -55,14 +57,41 @@ func (o Outstanding) With(gone, accepted uint64, now time.Time) Outstanding {
 	return o
 }
 
-// Judge is what is outstanding with how long the slowest took, if most of as many as were let go
-// since the last time came back: else it is not known how long the others will take.
-func (o Outstanding) Judge(gone uint64, marks []returns.Mark, now time.Time) Outstanding {
+// Judge is what is outstanding with how long the slowest took, if most of as many as were let
+// go since the last time came back, and most of those that were let go while they were on
+// their way: else it is not known how long the others will take, or whether they come.
+func (o Outstanding) Judge(gone uint64, marks []Mark, now time.Time) Outstanding {
 	came, went := o.Back-min(o.Back, o.JudgedBack), gone-min(gone, o.JudgedGone)
-	i := slices.IndexFunc(marks, func(m returns.Mark) bool { return m.Gone > o.Back+gone/100 })
+	i := slices.IndexFunc(marks, func(m Mark) bool { return m.Gone > o.Back+gone/100 })
 	if came > 0 && 3*came >= 2*went && i >= 0 {
-		o.Slowest = max(o.Slowest, units.Duration(now.Sub(marks[i].At)))
+		if took := now.Sub(marks[i].At); o.balanced(marks, now, took) {
+			o.Slowest = max(o.Slowest, units.Duration(took))
+		}
 	}
 	o.Judged, o.JudgedBack, o.JudgedGone = now, o.Back, gone
 	return o
+}
+
+// balanced reports whether of those that were let go in the time before the last one, as long
+// as it, most came back in that: three in four.
+func (o Outstanding) balanced(marks []Mark, now time.Time, last time.Duration) bool {
+	by := func(at time.Time) (m Mark) {
+		for _, next := range marks {
+			if next.At.After(at) {
+				break
+			}
+			m = next
+		}
+		return m
+	}
+	from, before := by(now.Add(-last)), by(now.Add(-2*last))
+	back := o.Back - min(o.Back, o.Aged)
+	return 4*(back-min(back, from.Back)) >= 3*(from.Gone-before.Gone)
+}
+
+// Mark is how many clients had been let go or lost by a moment, and how many of them counted
+// as back, without those that were no longer waited for.
+type Mark struct {
+	returns.Mark
+	Back uint64 `json:"back,omitempty"`
 }

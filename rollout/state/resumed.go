@@ -11,34 +11,28 @@ import (
 // Resumed is the state as a process goes on with it that has read it from a store:
 // clocks of two processes, or of one before and after it was set, need not agree.
 //
-// What is remembered as past is not after now. If the clock that wrote the rollout was
-// ahead, the whole rollout is moved back, so that no time has passed since the newest
-// thing in it, and every wait is as long as it was then. How long ago the last step was
-// ordered is not known, so it may have been now: the next comes no earlier than a whole
-// step later, and the cap holds. From then on the moments are measured by now's
-// monotonic clock, if it has one.
+// How much time has passed since the newest thing in it is not known: the clock may have been
+// set meanwhile, either way. So none counts. What is remembered is moved so that the newest
+// of it is now, and every wait goes on from where it was then: none is shortened by a clock.
+// Only when the rollout started and its events stay where they were, if that is not after
+// now: that is for people, and the deadline is theirs. How long ago the last step was ordered
+// is not known either, so it may have been now: the next comes no earlier than a whole step
+// later, and the cap holds. From then on the moments are measured by now's monotonic clock,
+// if it has one.
 func (s State) Resumed(now time.Time) State {
-	ahead := time.Duration(0)
-	if r := s.Rollout; r != nil {
-		newest := units.Latest(r.Started, r.Since, r.Settled, r.Red, r.OrderedAt, r.Flow.At, r.Turned, r.BatchAt, r.Outstanding.At, r.Outstanding.Judged)
-		for _, e := range r.Events {
-			newest = units.Latest(newest, e.At)
-		}
-		for _, m := range r.Marks {
-			newest = units.Latest(newest, m.At)
-		}
-		if r.Returns != nil {
-			newest = units.Latest(newest, r.Returns.Seen)
-		}
-		ahead = max(0, newest.Sub(now))
+	newest, was := s.newest(), s.Rollout
+	s = s.Dated(func(at time.Time) time.Time { return now.Add(at.Sub(newest)) })
+	r := s.Rollout
+	if r == nil {
+		return s
 	}
-	s = s.Dated(func(at time.Time) time.Time { return now.Add(at.Sub(now) - ahead) })
-	for key, m := range s.Members {
-		m.Departed, m.HookedAt = bounded(m.Departed, now), bounded(m.HookedAt, now)
-		m.Process.Heard = bounded(m.Process.Heard, now)
-		s.Members[key] = m
+	ahead := max(0, newest.Sub(now))
+	told := func(at time.Time) time.Time { return now.Add(at.Sub(now) - ahead) }
+	r.Started = told(was.Started)
+	for i := range r.Events {
+		r.Events[i].At = told(was.Events[i].At)
 	}
-	if r := s.Rollout; r != nil && !r.OrderedAt.IsZero() {
+	if !r.OrderedAt.IsZero() {
 		every := r.Policy.Funnel.Every.D()
 		step := r.StepAt.Sub(r.OrderedAt) // with its delay and the pause after it
 		if step < every || step > 3*every {
@@ -49,10 +43,24 @@ func (s State) Resumed(now time.Time) State {
 	return s
 }
 
-// bounded is at, but not after now.
-func bounded(at, now time.Time) time.Time {
-	if at.After(now) {
-		return now
+// newest is the newest moment in it, but for what is awaited and for finished rollouts.
+func (s State) newest() (at time.Time) {
+	for _, m := range s.Members {
+		at = units.Latest(at, m.Departed, m.HookedAt, m.Process.Heard)
+	}
+	r := s.Rollout
+	if r == nil {
+		return at
+	}
+	at = units.Latest(at, r.Started, r.Since, r.Settled, r.Red, r.OrderedAt, r.Flow.At, r.Turned, r.BatchAt, r.Outstanding.At, r.Outstanding.Judged, r.Refusals.Since, r.Surplus)
+	for _, e := range r.Events {
+		at = units.Latest(at, e.At)
+	}
+	for _, m := range r.Marks {
+		at = units.Latest(at, m.At)
+	}
+	if r.Returns != nil {
+		at = units.Latest(at, r.Returns.Seen)
 	}
 	return at
 }
@@ -77,7 +85,7 @@ func (s State) Dated(move func(time.Time) time.Time) State {
 	}
 	r := *s.Rollout
 	s.Rollout = &r
-	moved(&r.Started, &r.Since, &r.Settled, &r.Red, &r.StepAt, &r.OrderedAt, &r.Flow.At, &r.Turned, &r.BatchAt, &r.Outstanding.At, &r.Outstanding.Judged, &r.Refusals.Since)
+	moved(&r.Started, &r.Since, &r.Settled, &r.Red, &r.StepAt, &r.OrderedAt, &r.Flow.At, &r.Turned, &r.BatchAt, &r.Outstanding.At, &r.Outstanding.Judged, &r.Refusals.Since, &r.Surplus)
 	r.Events, r.Marks = slices.Clone(r.Events), slices.Clone(r.Marks)
 	for i := range r.Events {
 		moved(&r.Events[i].At)

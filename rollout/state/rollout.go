@@ -57,12 +57,6 @@ func (r *Rollout) Takes(m Member) bool {
 	return m.Colour == r.To && !m.Outgoing
 }
 
-// ClosedAtFirst reports whether an instance that joins is closed until it says that it
-// takes new connections: it joins a target that is to get them.
-func (r *Rollout) ClosedAtFirst(in discovery.Instance) bool {
-	return r != nil && !r.Aborting && in.Colour == r.To && in.Drain != ""
-}
-
 // Uncovered is how many of those that were let go cannot be back, since the target
 // accepted fewer since the funnel started, whoever these were.
 func (r *Rollout) Uncovered(m Moved) int {

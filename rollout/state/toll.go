@@ -22,6 +22,8 @@ type Toll struct {
 	observed.Totals
 	// Basis is what clients that return are counted by; empty before the funnel started.
 	Basis Basis `json:"basis,omitempty"`
+	// Surplus is since when more clients return than were let go; zero while no more do.
+	Surplus time.Time `json:"surplus,omitzero"`
 	// Lost is the sum of connections that died with forgotten members.
 	Lost int `json:"lost,omitempty"`
 	// Owed is how many clients of the rollout that this one superseded were on their
@@ -30,8 +32,8 @@ type Toll struct {
 	// Marks is when how many had been evicted or lost, back to the return timeout,
 	// and NeverBack how many are no longer waited for since they were away longer.
 	// Invariant: Gone never falls from one mark to the next.
-	Marks     []returns.Mark `json:"marks,omitempty"`
-	NeverBack int            `json:"never_back,omitempty"`
+	Marks     []Mark `json:"marks,omitempty"`
+	NeverBack int    `json:"never_back,omitempty"`
 	// Outstanding is who is on his way for certain.
 	Outstanding Outstanding `json:"outstanding,omitzero"`
 	// Admissions are what the target admitted and refused since the funnel started,
