@@ -8,7 +8,9 @@ import (
 // Listener wraps the listener of a raw TCP server: while draining or above the
 // limit, connections are accepted and closed at once; one that is evicted gets a
 // FIN (CloseWrite, where the connection has it) and is closed after CloseWait.
-// A TLS server wraps the result: tls.NewListener(gate.Listener(ln), config).
+// A TLS server is wrapped, gate.Listener(tls.NewListener(ln, config)): its clients get
+// close_notify. Wrapped the other way round its reads end with io.EOF when a connection is
+// evicted, and close_notify comes when it closes the connection upon that.
 //
 // The accepted connections have a method Returned() for servers that know a
 // returning client, and CloseWrite, which answers errors.ErrUnsupported where
@@ -28,7 +30,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		t := &stream{Conn: c}
+		t := &accepted{stream: stream{Conn: c}}
 		if t.conn, err = l.gate.admit(origin{addr: machine(c.RemoteAddr())}, t); err != nil {
 			_ = c.Close()
 			continue
