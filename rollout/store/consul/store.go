@@ -96,7 +96,7 @@ func (s *Store) decode(p *api.KVPair) (discovery.Service, []byte, error) {
 }
 
 // Replace stores next if the key still is what old says. When it returns without
-// an error next is committed; after rollout.ErrConflict nothing was written.
+// an error next is committed; after state.ErrConflict nothing was written.
 // After any other error, a timeout above all, either may be stored.
 func (s *Store) Replace(ctx context.Context, service discovery.Service, old state.Stored, next []byte) (state.Stored, error) {
 	key := s.key(service)
