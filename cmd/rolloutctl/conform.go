@@ -35,7 +35,7 @@ before it is registered. It serves at the end.`,
 	}
 	cmd.Flags().StringVar(&o.Token, "token", "", "`TOKEN` of the drain endpoint")
 	cmd.Flags().StringVar(&tokenFile, "token-file", "", "`FILE` that holds the token of the drain endpoint")
-	cmd.Flags().StringVar(&o.Connect, "connect", "", "`URL` where the instance itself takes connections: ws://HOST:PORT/PATH or tcp://HOST:PORT")
+	cmd.Flags().StringVar(&o.Connect, "connect", "", "`URL` where the instance itself takes connections: ws://HOST:PORT/PATH, tcp://HOST:PORT or grpc://HOST:PORT/PACKAGE.SERVICE/METHOD")
 	cmd.Flags().IntVar(&o.Connections, "connections", 20, "`NUMBER` of connections to open, at least 8")
 	cmd.Flags().BoolVar(&o.Force, "force", false, "also an instance that drains or holds connections, which are left alone; it serves at the end")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -69,6 +69,9 @@ before it is registered. It serves at the end.`,
 			}
 			if !c.json() {
 				_ = c.printf("%-12s %-16s %s\n", word, r.Rule, clean(text))
+				if r.Mend != "" {
+					_ = c.printf("%-12s %-16s %s\n", "", "  to mend it:", r.Mend)
+				}
 			}
 		})
 		if err != nil {

@@ -27,6 +27,7 @@ type instance struct {
 	epoch       uint64 // the newest that was used
 	seen        *descent
 	can         []drain.Ability // as it says
+	streams     *http.Transport // of gRPC, once there was one
 }
 
 const rolloutName = "conform"

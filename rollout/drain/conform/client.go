@@ -25,6 +25,7 @@ type client struct {
 	node      string // the proxy that it says it came through
 	read      *bufio.Reader
 	websocket bool
+	quit      func()        // ends a gRPC stream, which has no connection of its own
 	ended     chan struct{} // closed when ending is set
 	ending    ending
 }
@@ -32,7 +33,7 @@ type client struct {
 // ending is how the instance ended a connection.
 type ending struct {
 	at   time.Time
-	code int   // of a WebSocket's close frame; 0: there was none
+	code int   // of a WebSocket's close frame, 0: there was none; or a gRPC status
 	err  error // nil: a FIN
 }
 
@@ -54,6 +55,9 @@ func (in *instance) dial(ctx context.Context) (*client, error) { return in.dialV
 
 // dialVia is dial for a client that comes through a proxy, as the proxy says; empty: none.
 func (in *instance) dialVia(ctx context.Context, node string) (*client, error) {
+	if in.connect.Scheme == "grpc" {
+		return in.stream(ctx, node)
+	}
 	conn, err := in.opt.Dial(ctx, "tcp", in.connect.Host)
 	if err != nil {
 		return nil, &turnedAway{err: err}
@@ -97,6 +101,10 @@ func (c *client) shakeHands(to *url.URL, node string) error {
 
 // follow reads until the instance, or close, ends the connection.
 func (c *client) follow() {
+	if c.quit != nil {
+		<-c.ended
+		return
+	}
 	defer close(c.ended)
 	defer c.conn.Close()
 	if !c.websocket {
@@ -138,6 +146,11 @@ func (c *client) send(opcode byte, payload []byte) {
 
 // hangUp is the client's own end of the connection.
 func (c *client) hangUp() {
+	if c.quit != nil {
+		c.quit()
+		<-c.ended
+		return
+	}
 	if c.websocket {
 		c.send(wsframe.Close, []byte{1000 >> 8, 1000 & 0xff})
 	}

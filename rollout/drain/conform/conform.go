@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/url"
 	"time"
 
@@ -22,8 +23,9 @@ type Options struct {
 	// Token is shown to the endpoint; empty: none.
 	Token string
 	// Connect is where the instance itself, no proxy before it, takes connections:
-	// ws://HOST:PORT/PATH, wss://… or tcp://HOST:PORT. Empty: the rules about
-	// connections are not checked.
+	// ws://HOST:PORT/PATH, wss://…, tcp://HOST:PORT, or for the streams of a method
+	// grpc://HOST:PORT/PACKAGE.SERVICE/METHOD, where ?one-request ends the client's side
+	// after one message. Empty: the rules about connections are not checked.
 	Connect string
 	// Connections is how many are open at once. Default 20, at least 8.
 	Connections int
@@ -42,8 +44,8 @@ func (o Options) Check() error {
 	if o.Connections != 0 && o.Connections < 8 {
 		return fmt.Errorf("%d connections are too few to judge a pace; take at least 8", o.Connections)
 	}
-	if u, err := url.Parse(o.Connect); o.Connect != "" && (err != nil || u.Host == "" || u.Port() == "" || u.Scheme != "ws" && u.Scheme != "wss" && u.Scheme != "tcp") {
-		return fmt.Errorf("%q is no address to connect to; write it like ws://127.0.0.1:9000/ws or tcp://127.0.0.1:9000", o.Connect)
+	if u, err := url.Parse(o.Connect); o.Connect != "" && (err != nil || u.Host == "" || u.Port() == "" || u.Scheme != "ws" && u.Scheme != "wss" && u.Scheme != "tcp" && u.Scheme != "grpc") {
+		return fmt.Errorf("%q is no address to connect to; write it like ws://127.0.0.1:9000/ws, tcp://127.0.0.1:9000 or grpc://127.0.0.1:9000/package.Service/Method", o.Connect)
 	}
 	return nil
 }
@@ -64,7 +66,8 @@ type Result struct {
 	Rule    string  `json:"rule"`
 	Says    string  `json:"says"` // the rule
 	Verdict Verdict `json:"verdict"`
-	Why     string  `json:"why,omitempty"` // empty: it passed
+	Why     string  `json:"why,omitempty"`  // empty: it passed
+	Mend    string  `json:"mend,omitempty"` // what to change, where it failed
 }
 
 // Run tries, in their order, all Rules of version 1 of the contract and those of the
@@ -80,7 +83,12 @@ func Run(ctx context.Context, o Options, report func(Result)) (err error) {
 	if err := in.meet(ctx); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, in.leaveServing(ctx)) }()
+	defer func() {
+		err = errors.Join(err, in.leaveServing(ctx))
+		if in.streams != nil {
+			in.streams.CloseIdleConnections()
+		}
+	}()
 	verdicts := map[string]Verdict{}
 	for _, r := range Rules() {
 		if !r.of(in.can) {
@@ -117,7 +125,7 @@ func (in *instance) try(ctx context.Context, r Rule, verdicts map[string]Verdict
 	}
 	result.Verdict = Pass
 	if err != nil {
-		result.Verdict, result.Why = Fail, err.Error()
+		result.Verdict, result.Why, result.Mend = Fail, err.Error(), mends[r.Name]
 	}
 	return result
 }
@@ -132,6 +140,12 @@ func (in *instance) meet(ctx context.Context) error {
 	a, err := in.ask(ctx, "GET", in.opt.Token, "")
 	if err != nil {
 		return fmt.Errorf("conform %s: %w", in.opt.URL, err)
+	}
+	if a.code == http.StatusUnauthorized {
+		if in.opt.Token == "" {
+			return fmt.Errorf("conform %s: it demands a token; show it with --token or --token-file", in.opt.URL)
+		}
+		return fmt.Errorf("conform %s: it refuses this token", in.opt.URL)
 	}
 	s, err := a.status()
 	switch {

@@ -29,8 +29,8 @@ func verdicts(t *testing.T, ctx context.Context, o Options) (by map[Verdict][]st
 	err = Run(ctx, o, func(r Result) {
 		by[r.Verdict] = append(by[r.Verdict], r.Rule)
 		why[r.Rule] = r.Why
-		if (r.Verdict == Pass) != (r.Why == "") {
-			t.Errorf("%s is %s: %q", r.Rule, r.Verdict, r.Why)
+		if (r.Verdict == Pass) != (r.Why == "") || (r.Verdict == Fail) != (r.Mend != "") {
+			t.Errorf("%s is %s: %q; to mend it: %q", r.Rule, r.Verdict, r.Why, r.Mend)
 		}
 	})
 	return by, why, err

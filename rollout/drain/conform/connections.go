@@ -88,7 +88,7 @@ func refuse(ctx context.Context, in *instance) error {
 		switch {
 		case !errors.As(err, &away):
 			return err
-		case in.connect.Scheme == "tcp":
+		case in.connect.Scheme == "tcp", in.connect.Scheme == "grpc":
 		case away.code != http.StatusServiceUnavailable:
 			return fmt.Errorf("a new connection while draining: %w; want 503", away)
 		case away.retry == "":
@@ -105,6 +105,9 @@ func refuse(ctx context.Context, in *instance) error {
 // closedAtOnce is a turnedAway if the instance ends the connection, which it had
 // accepted, without a byte.
 func (c *client) closedAtOnce() error {
+	if c.quit != nil {
+		return c.refusedStream()
+	}
 	defer c.conn.Close()
 	if c.websocket {
 		return errors.New("a new WebSocket while draining is accepted, want 503")
@@ -235,6 +238,10 @@ func goodbye(ctx context.Context, in *instance) error {
 		switch {
 		case in.connect.Scheme == "tcp" && e.err != nil && !errors.Is(e.err, io.EOF):
 			return fmt.Errorf("close %d of %d came without a FIN: %w", i+1, len(d.left), e.err)
+		case in.connect.Scheme == "grpc":
+			if e.err != nil || e.code != unavailable {
+				return fmt.Errorf("close %d of %d came with the gRPC status %d (%v), want %d", i+1, len(d.left), e.code, e.err, unavailable)
+			}
 		case in.connect.Scheme != "tcp" && e.code == 0:
 			return fmt.Errorf("close %d of %d came without a close frame, want 1012", i+1, len(d.left))
 		case in.connect.Scheme != "tcp" && e.code != 1012:
