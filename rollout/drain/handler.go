@@ -41,7 +41,7 @@ func (g *Gate) Handler(next http.Handler) http.Handler {
 		q := &request{ResponseWriter: w, ctx: ctx, cancel: cancel, began: time.Now(), websocket: isWebSocket(r), rpc: callOf(r)}
 		if err := g.enter(q, origin{machineOf(r.RemoteAddr), nodeOf(r.Header)}); err != nil {
 			cancel(err)
-			refuse(w, r, retry, err)
+			g.turnAway(w, r, retry, err)
 			return
 		}
 		defer q.finish()

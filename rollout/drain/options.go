@@ -35,6 +35,10 @@ type Options struct {
 	// Clients that do not know 1012 (.NET before 8, Netty, Starscream) are told 1001.
 	CloseCode   int
 	CloseReason string
+	// RefuseByClose has Handler accept a WebSocket that it refuses and close it with 1013,
+	// "try again later", in place of 503: for clients that give up after a 503. It counts as
+	// refused all the same. Not together with session affinity, to which 101 is a home.
+	RefuseByClose bool
 	// Pass names requests that Handler serves whatever the gate does, and counts
 	// nowhere, such as health checks: they end no client's connection. Default: none.
 	Pass func(*http.Request) bool
