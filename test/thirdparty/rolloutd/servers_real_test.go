@@ -34,14 +34,17 @@ type product struct {
 	// library alone and whose doings are noted. The talk that it returns has each
 	// client say something that has to go through its server to be heard again.
 	connect func(w *world, addr netip.AddrPort, g *guests) (talk func(context.Context) error)
+	// joins is the command of a server that speaks the contract itself, in place of
+	// serve and the sidecar; it takes the flags of a chat.
+	joins func() ([]string, error)
 }
 
 // TestRealServers: the clients of servers that know nothing of rollouts go from
 // blue to green at the funnel's pace, each once, and find their way by what their
-// own libraries do. The three rollouts go side by side.
+// own libraries do. The four rollouts go side by side.
 func TestRealServers(t *testing.T) {
 	w := start(t, plan{policy: "{}"})
-	all := []product{natsServer, mochi, socketIO}
+	all := []product{natsServer, mochi, socketIO, socketIOJoins}
 	at := map[discovery.Service]netip.AddrPort{}
 	var listeners, services strings.Builder
 	for _, p := range all {
@@ -58,6 +61,16 @@ func TestRealServers(t *testing.T) {
 		for _, c := range discovery.Colours {
 			for i := range 2 {
 				id := discovery.InstanceID(fmt.Sprintf("%s-%.1s%d", p.service, c, i+1))
+				if p.joins != nil {
+					command, err := p.joins()
+					w.must(err)
+					in := w.startOther(command, id, c)
+					w.instances[p.service] = append(w.instances[p.service], in.Instance)
+					if c == discovery.Blue {
+						stops[p.service] = append(stops[p.service], func() { in.Stop(patience) })
+					}
+					continue
+				}
 				addr, stop := p.serve(w, id, c)
 				car := w.startSidecar(id, c, addr, p.mode)
 				w.instances[p.service] = append(w.instances[p.service], car.Instance)

@@ -65,6 +65,13 @@ var socketIO = product{
 	},
 }
 
+// socketIOJoins is Socket.IO by the npm package of clients/node, without a sidecar.
+var socketIOJoins = product{
+	service: "socketio-joins", protocol: "http",
+	joins:   func() ([]string, error) { return fleet.NodeScript("socketio/chat.js") },
+	connect: socketIO.connect,
+}
+
 // nodeClients is a process of examples/socketio/clients.js.
 type nodeClients struct {
 	say  io.Writer
