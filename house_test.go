@@ -73,7 +73,7 @@ var house = []room{
 		why: "what the library's modules share is the standard library's, or an importer of the library would get more"},
 	{dir: "sidecar/http1",
 		why: "where HTTP/1 begins and ends is followed in whatever pieces it comes, without I/O, and knows nothing of drains"},
-	{dir: "sidecar", ours: []string{"rollout/drain", "rollout/drain/wsframe", "sidecar/http1"},
+	{dir: "sidecar", ours: []string{"rollout/drain", "rollout/drain/wsframe", "sidecar/http1"}, foreign: []string{"github.com/pires/go-proxyproto"},
 		why: "a sidecar is one more instance that speaks the drain contract, small enough to stand beside any server"},
 	{dir: "rollout/drain/conform", ours: []string{"rollout/drain", "rollout/drain/wsframe"}, bare: true,
 		why: "conform knows the contract's words and looks from outside; rolloutctl links it"},

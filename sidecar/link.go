@@ -26,6 +26,7 @@ type link struct {
 	car            *Sidecar
 	client, server conn
 	talk           *dialogue // nil: bytes only
+	early          []byte    // what has come of the client before it was a link
 
 	held    atomic.Pointer[drain.Conn] // while it is a connection that lasts
 	leaving atomic.Bool
@@ -77,6 +78,10 @@ func (l *link) abort() {
 }
 
 func (l *link) fromClient() {
+	if len(l.early) > 0 && l.toServer(l.early) != nil {
+		return
+	}
+	l.early = nil
 	for p, err := range l.pieces(l.client) {
 		if err != nil {
 			l.hangUp()

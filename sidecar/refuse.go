@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -22,7 +23,8 @@ const (
 )
 
 // refuse tells the client why, if it speaks HTTP, and closes its connection.
-func (s *Sidecar) refuse(ctx context.Context, c conn, why error) {
+func (s *Sidecar) refuse(ctx context.Context, l *link, why error) {
+	c := l.client
 	defer c.Close()
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	defer stop()
@@ -34,7 +36,7 @@ func (s *Sidecar) refuse(ctx context.Context, c conn, why error) {
 		wait = autoWait
 	}
 	_ = c.SetDeadline(time.Now().Add(wait))
-	word := s.read(c, why)
+	word := s.read(io.MultiReader(bytes.NewReader(l.early), c), why)
 	if word == nil {
 		return
 	}

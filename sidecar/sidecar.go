@@ -42,6 +42,8 @@ type Options struct {
 	To string
 	// Mode is Auto by default.
 	Mode Mode
+	// Proxy is where a PROXY header stands.
+	Proxy ProxyProtocol
 	// MessageWait is how long a client whose turn has come may take to read the
 	// frame that is under way, beyond CloseWait. Default 30s.
 	MessageWait time.Duration
@@ -66,8 +68,8 @@ type Sidecar struct {
 	requests underWay
 	looks    chan struct{} // they have become fewer
 
-	unreachable  atomic.Uint64 // of those refused, because of the server
-	told, warned logged
+	unreachable            atomic.Uint64 // of those refused, because of the server
+	told, warned, headless logged
 }
 
 // logged is when the log last heard of something, Unix ns.
@@ -174,34 +176,55 @@ func (s *Sidecar) Serve(ctx context.Context, ln *net.TCPListener) error {
 // arrive connects to the server before it asks the gate, so that only a client
 // that was let through counts as accepted; nil is one that was refused.
 func (s *Sidecar) arrive(ctx context.Context, c *net.TCPConn) *link {
-	l, err := s.connect(ctx, c)
+	l := &link{car: s, client: c}
+	err := l.connect(ctx)
 	if err == nil {
 		s.flow.join(l)
 	}
 	s.flow.count(&s.flow.arriving, -1)
-	if err != nil {
-		s.refuse(ctx, c, err)
+	switch {
+	case err == nil:
+		return l
+	case errors.Is(err, errNoHeader):
+		_ = c.Close()
+	default:
+		s.refuse(ctx, l, err)
 	}
-	return l
+	return nil
 }
 
-func (s *Sidecar) connect(ctx context.Context, c *net.TCPConn) (*link, error) {
+func (l *link) connect(ctx context.Context) (err error) {
+	s, c := l.car, l.client
+	var first []byte
+	if l.early, first, err = s.opt.Proxy.greeting(c); err != nil {
+		if s.headless.due() {
+			s.log.Warn("a client was refused", "from", c.RemoteAddr().String(), "err", err)
+		}
+		return errNoHeader
+	}
 	if err := s.Refuses(c.RemoteAddr()); err != nil {
-		return nil, err
+		return err
 	}
 	server, err := s.dialer.DialContext(ctx, s.network, s.address)
+	if err == nil && len(first) > 0 {
+		if _, err = server.Write(first); err != nil {
+			_ = server.Close()
+		}
+	}
 	if err != nil {
 		s.isUnreachable(err)
-		return nil, errUnreachable
+		return errUnreachable
 	}
-	l := &link{car: s, client: c, server: server.(conn)}
+	l.server = server.(conn)
 	if s.opt.Mode != TCP {
 		l.talk = newDialogue()
-	} else if err := l.admit(); err != nil {
-		_ = server.Close()
-		return nil, err
+		return nil
 	}
-	return l, nil
+	if err := l.admit(); err != nil {
+		_ = server.Close()
+		return err
+	}
+	return nil
 }
 
 // Shutdown is the gate's, and waits for the responses under way as well.

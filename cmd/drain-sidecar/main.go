@@ -79,6 +79,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags.DurationVar(&s.sidecar.CloseWait, "close-wait", time.Second, "how long an evicted client may take to say goodbye")
 	flags.DurationVar(&s.sidecar.MessageWait, "message-wait", 30*time.Second, "how much longer a slow one may take to read the WebSocket frame that is under way")
 	flags.DurationVar(&s.sidecar.Long, "long", 10*time.Second, "a response that runs longer is a connection that lasts; a shorter one is let end by itself")
+	flags.Var(&s.sidecar.Proxy, "proxy-protocol", "PROXY header: in: each client sends one, of v1 or v2; out: the server is sent one, the client's or our own, out-v1 in version 1; in,out: both")
 	flags.DurationVar(&s.stopWait, "server-grace", 10*time.Second, "with a server behind --: how long it may take to end after SIGTERM")
 	flags.Usage = func() {
 		fmt.Fprint(stderr, "Usage: drain-sidecar [flags] [-- SERVER ARGS]\n       drain-sidecar wait http://127.0.0.1:9002\n       drain-sidecar upgrade http://127.0.0.1:9002\n")
