@@ -40,7 +40,7 @@ func (s *situation) allowance(pace state.Pace) (given state.Allowance, none *blo
 	if left < given.Close {
 		given = state.Allowance{Close: left, Why: fmt.Sprintf("more would not fit the window of %d", s.bound())}
 	}
-	return given, nil
+	return doubled(s, given)
 }
 
 // limit is the most connections that the next step may close: the cap, or more
@@ -63,9 +63,9 @@ func (s *situation) deadlineNeed() (need int, late bool) {
 	}
 	held := 0
 	for _, f := range s.members().old {
-		held += weight(s, f)
+		held += untold(s, f)
 	}
-	left := r.Started.Add(r.Policy.Deadline.D()).Sub(units.Latest(s.now, r.StepAt))
+	left := r.Started.Add(r.Policy.Deadline.D() - r.Policy.Notice.D()).Sub(units.Latest(s.now, r.StepAt))
 	steps := int(left / r.Policy.Funnel.Every.D())
 	if steps < 1 {
 		return held, held > 0

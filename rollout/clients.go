@@ -131,7 +131,7 @@ func tally(t *turn) {
 func tallyLost(t *turn, f *fact) {
 	lost := 0
 	if f.dead || !f.serves && t.seen.Instances[f.key].Refused {
-		lost = f.held // those clients are on their way, too
+		lost = f.held - f.asked // those clients are on their way, too
 		if f.heard.IsZero() {
 			lost = t.state.Members[f.key].Process.Held
 		} else if m := t.state.Members[f.key]; m.Counted {

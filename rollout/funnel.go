@@ -45,6 +45,7 @@ func nextStep(t *turn, old oldSide) Reason {
 		return t.paceReason(FreshCounts)
 	}
 	if closed := followStepGates(t); closed != nil {
+		holdAsked(t)
 		return t.wait(closed)
 	}
 	return step(t, old)
@@ -178,16 +179,23 @@ func step(t *turn, o oldSide) Reason {
 	}
 	given, none := t.allowance(pace)
 	if none != nil {
+		goOnAsked(t, o, none)
 		return t.wait(none)
 	}
 	setPace(t, pace)
+	giveOut(t, o, given)
+	return t.paceReason(IsDraining)
+}
+
+// giveOut orders a step that closes so many.
+func giveOut(t *turn, o oldSide, given state.Allowance) {
 	r := t.rollout()
 	every := r.Policy.Funnel.Every.D()
 	limit := t.limit()
 	lastPart, lastFirst := t.lastStep()
 	held := make([]int, len(o.held))
 	for i, f := range o.held {
-		held[i] = weight(t.situation, f)
+		held[i] = untold(t.situation, f)
 	}
 	part := spread.Shares(given.Close, held)
 	first := spread.Starts(part, every)
@@ -201,13 +209,12 @@ func step(t *turn, o oldSide) Reason {
 		if !t.state.Members[f.key].Counted {
 			t.count(f.key)
 		}
-		m, ceiling := t.state.Members[f.key], f.held-part[i]
-		m.Quota = state.Quota{Ceiling: &ceiling, Share: part[i], Start: units.Duration(late + first[i])}
+		m, ceiling := t.state.Members[f.key], f.held-f.asked-part[i]
+		m.Quota = state.Quota{Ceiling: &ceiling, Share: part[i], Start: units.Duration(late + first[i]), Notice: noticeOf(t.situation, f)}
 		t.put(f.key, m)
 	}
 	askGatesBefore(t, r.StepAt)
 	t.wakeBy(r.StepAt)
-	return t.paceReason(IsDraining)
 }
 
 // writeDown has the state remember what the counted members say now.
@@ -291,7 +298,7 @@ func bounds(s *situation, key discovery.InstanceID, m state.Member) state.Bounds
 	if load.At.After(s.seen.Instances[key].At) {
 		most = max(drain.MaxConnections, load.Held)
 	}
-	return state.Bounds{Least: load.Held, Most: most, LetGo: letGo(s, m)}
+	return state.Bounds{Least: load.Held, Most: most, LetGo: letGo(s, m, s.seen.Instances[key].Status.Asked)}
 }
 
 // overstated says of an instance that says it holds more than the proxies bear out; empty

@@ -342,6 +342,26 @@ var plays = map[string]play{
 		g.untilPhase(state.Steady)
 		moment("aborted")
 	}},
+	"asked": {2, 2, 40, func(g *ground, moment func(string)) {
+		g.policy.Notice, g.policy.Double = 9*second, 10
+		for _, name := range []discovery.InstanceID{"b1", "b2"} {
+			g.machines[name].status.Can = []drain.Ability{drain.CanAsk}
+		}
+		g.away = 8 * time.Second
+		g.look()
+		g.promote(discovery.Green)
+		g.untilStep(1)
+		g.pass(2 * time.Second)
+		moment("in mid notice")
+		g.untilCode(rollout.WindowFull)
+		moment("as many as may be connected twice")
+		g.pause()
+		g.pass(5 * time.Second)
+		moment("paused")
+		g.resume()
+		g.untilPhase(state.Steady)
+		moment("done")
+	}},
 	"many events": {1, 1, 5, func(g *ground, moment func(string)) {
 		g.machines["b1"].Addr = netip.MustParseAddrPort("[2001:db8::1]:9000")
 		g.policy.Hook = &policy.Hook{URL: "http://hooks.example/stop"}

@@ -58,6 +58,7 @@ type machine struct {
 	held     int       // when the running order came
 	ordered  time.Time // when it came
 	order    drain.Order
+	asked    []time.Time // when those were asked that are still there
 	sight    observed.Sighting
 }
 
@@ -106,6 +107,7 @@ func (g *ground) pass(d time.Duration) {
 		g.now = g.now.Add(tick)
 		for _, key := range g.sorted() {
 			g.work(g.machines[key])
+			g.moveOver(g.machines[key])
 		}
 		for len(g.coming) > 0 && !g.coming[0].After(g.now) {
 			g.coming = g.coming[1:]
@@ -154,10 +156,25 @@ func (g *ground) work(m *machine) {
 		return
 	}
 	let := min(share, 1+int(since*time.Duration(share)/(time.Duration(o.OverMS)*time.Millisecond)))
-	for m.status.Active > max(*o.Ceiling, m.held-let) {
-		m.status.Active--
+	for m.status.Active-m.status.Asked > max(*o.Ceiling, m.held-let) {
 		m.status.Evicted++
 		g.leave()
+		if o.NoticeMS > 0 {
+			m.status.Asked++
+			m.asked = append(m.asked, g.now)
+			continue
+		}
+		m.status.Active--
+	}
+}
+
+// moveOver has the asked clients end the old connection that are connected anew.
+func (g *ground) moveOver(m *machine) {
+	for len(m.asked) > 0 && g.now.Sub(m.asked[0]) > g.away {
+		m.asked = m.asked[1:]
+		m.status.Active--
+		m.status.Asked--
+		m.status.Left++
 	}
 }
 
@@ -301,7 +318,7 @@ func (g *ground) tell(wish rollout.Wish) bool {
 			changed = true
 		default:
 			m.status.State, m.status.Ceiling, m.status.Rollout, m.status.Epoch, m.status.Step = drain.Draining, o.Ceiling, o.Rollout, o.Epoch, o.Step
-			m.order, m.held, m.ordered = *o, m.status.Active, g.now
+			m.order, m.held, m.ordered = *o, m.status.Active-m.status.Asked, g.now
 			changed = true
 		}
 	}

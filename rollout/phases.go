@@ -238,9 +238,11 @@ func draining(t *turn) Reason {
 		if unfit.Code == TargetSick && t.stepRuns() {
 			t.restep() // what this step has not closed yet would have nowhere to go
 		}
+		holdAsked(t)
 		return t.wait(unfit)
 	}
 	if behind := awaitProxies(t.situation, t.whereTo()); behind != nil {
+		holdAsked(t)
 		return t.wait(behind)
 	}
 	if old.empty() {

@@ -36,6 +36,9 @@ type Plan struct {
 	// Window is the most evicted clients that may be on their way at once; 0 is no
 	// bound. The automatic one grows where clients take long to return.
 	Window int `json:"window,omitempty"`
+	// Doubled is the most clients that are connected on both sides at once: those that are
+	// asked within one notice. 0: none is asked.
+	Doubled int `json:"doubled,omitempty"`
 	// Room is the free capacity of the target; nil when not declared by all.
 	Room *int `json:"room"`
 	// Gates is what the policy's gates say now, in its order; empty where nobody asked.
@@ -141,8 +144,27 @@ func (p *Plan) reckon(s *situation, batches [][]*fact) {
 	if len(batches) < 2 {
 		p.Batches = nil
 	}
+	p.Takes = min(p.Takes+p.Policy.Notice, units.Duration(spread.Far))
+	p.Doubled = p.doubled(s)
 	p.Takes = units.Duration(p.Takes.D().Round(100 * time.Millisecond))
 	p.PeakPerSecond = float64(min(p.Connections, f.Close)) / f.Every.D().Seconds()
+}
+
+// doubled is the worst case of clients that are connected twice: as many as are asked
+// within one notice, at the cap, of those whose instance can ask.
+func (p *Plan) doubled(s *situation) int {
+	asking := 0
+	for _, f := range s.members().old {
+		if p.Policy.Notice > 0 && canAsk(s, f) {
+			asking += weight(s, f)
+		}
+	}
+	notice, f := p.Policy.Notice.D(), p.Policy.Funnel
+	n := int(min(float64(asking), math.Ceil(float64(f.Close)*float64(notice)/float64(f.Every.D()))))
+	if p.Policy.Double > 0 {
+		n = min(n, p.Policy.Double)
+	}
+	return n
 }
 
 // planTimes compares how long it takes with the deadline and with the instances'
@@ -159,7 +181,7 @@ func planTimes(s *situation, p *Plan) {
 		takes := p.Takes
 		for _, b := range p.Batches {
 			if slices.Contains(b.Instances, f.key) {
-				takes = b.Takes
+				takes = b.Takes + p.Policy.Notice
 			}
 		}
 		if kill > 0 && takes > kill {
@@ -171,6 +193,9 @@ func planTimes(s *situation, p *Plan) {
 // planOld looks at the side that lets go.
 func planOld(s *situation, p *Plan) {
 	for _, f := range s.members().old {
+		if p.Policy.Notice > 0 && f.endpoint && s.seen.Instances[f.key].Err == "" && !canAsk(s, f) {
+			p.Notes = append(p.Notes, fmt.Sprintf("%s cannot ask its clients to come over: they are let go as without a notice", f.key))
+		}
 		key, n, sight := f.key, weight(s, f), s.seen.Instances[f.key]
 		p.Connections += n
 		if strange := overstated(s, f); strange != "" {

@@ -115,6 +115,8 @@ type fact struct {
 	// the member itself or the witness of its colour says so.
 	held  int
 	known bool
+	// asked is how many of held were asked to come over.
+	asked int
 	// recoloured: discovery calls it the other colour.
 	recoloured bool
 	// twin is what it shares with another registration.
@@ -221,7 +223,7 @@ func (s *situation) factOf(x listed, m state.Member, shared twin, empty bool) fa
 	f.reported = reported
 	switch {
 	case f.endpoint:
-		f.held, f.known = status.Active, !sight.At.IsZero()
+		f.held, f.known, f.asked = status.Active, !sight.At.IsZero(), status.Asked
 		f.admissions = observed.Admissions{Accepted: status.Accepted, Refused: status.Refused}
 	case empty:
 		f.known, f.admissions = true, observed.Admissions{Accepted: load.Accepted}

@@ -260,10 +260,14 @@ func instruct(s state.State, m state.Member) (Instruction, bool) {
 	case r.Takes(m):
 		return Instruction{Serve: &drain.Release{Rollout: r.ID, Epoch: s.Epoch}}, true
 	case s.Drains(m):
+		notice := m.Notice.D()
+		if m.Ceiling == nil {
+			notice = 0 // nobody is asked by an order that holds, and the notices stand still
+		}
 		return Instruction{Drain: &drain.Order{
 			Rollout: r.ID, Epoch: s.Epoch, Step: r.Step, Ceiling: m.Ceiling,
 			OverMS: r.Policy.Funnel.Every.D().Milliseconds(), StartMS: m.Start.D().Milliseconds(),
-			Pick: r.Policy.Order,
+			Pick: r.Policy.Order, NoticeMS: notice.Milliseconds(),
 		}}, true
 	}
 	return Instruction{}, false

@@ -120,20 +120,21 @@ func deeds(s *situation, key discovery.InstanceID, m state.Member) state.Doings 
 	sight := s.seen.Instances[key]
 	d := m.Deeds(sight)
 	if m.Counts.Only(sight) {
-		d.Evicted = min(d.Evicted, letGo(s, m))
+		d.Evicted = min(d.Evicted, letGo(s, m, sight.Status.Asked))
 	}
 	return d
 }
 
 // letGo is the most connections that a member which refuses new ones can have let go: whom
-// the proxies still report it holds, but for those that it was just told to let go.
-func letGo(s *situation, m state.Member) uint64 {
+// the proxies still report it holds, but for those that it was just told to let go, and for
+// those that it says it has asked.
+func letGo(s *situation, m state.Member, asked int) uint64 {
 	load, _ := s.load(m)
 	if _, ok := borneOut(s, m); !ok || !m.Process.Shut || s.state.Rollout == nil {
 		return math.MaxUint64
 	}
 	steps := 2 + int(s.now.Sub(load.At)/s.state.Rollout.Policy.Funnel.Every.D())
-	still := max(0, load.Held-steps*m.Share)
+	still := max(0, load.Held-asked-steps*m.Share)
 	return m.Process.Evicted + uint64(max(0, m.Process.Held-still))
 }
 

@@ -140,6 +140,9 @@ func head(s api.Status, now time.Time, width int, withBar bool) []row {
 		rows = append(rows, row{bar(*r, width), green})
 	}
 	numbers := []string{"held " + number(r.Held), fmt.Sprintf("evicted %d", r.Evicted), "outstanding " + outstanding(*r)}
+	if r.Asked > 0 {
+		numbers = append(numbers, fmt.Sprintf("asked %d", r.Asked))
+	}
 	numbers = append(append(numbers, losses(*r)...), "pace "+paced(*r))
 	if turn := batch(*r); turn != "" {
 		numbers = append(numbers, "batch "+turn)

@@ -51,6 +51,9 @@ func loopRows(p rollout.Plan) [][2]string {
 	case p.Policy.Window > 0:
 		rows = append(rows, [2]string{"window", fmt.Sprintf("at most %d evicted clients on their way", p.Policy.Window)})
 	}
+	if n := p.Policy.Notice; n > 0 {
+		rows = append(rows, [2]string{"notice", fmt.Sprintf("clients are asked first and have %s; at most %d are connected twice at once", n, p.Doubled)})
+	}
 	if end := p.Policy.Deadline; end > 0 {
 		deadline := end.String()
 		if p.Policy.Pressure == policy.Hurry {

@@ -50,7 +50,7 @@ var answers = map[string]func(t *testing.T) []asked{
 		for _, moment := range []string{
 			"promotion: new", "promotion: steady", "promotion: opening", "promotion: canary, acknowledged", "promotion: confirming",
 			"promotion: draining, in grace", "promotion: draining, in a step", "promotion: paused", "promotion: soaking", "promotion: done",
-			"aborts: aborting while draining", "batches: the second batch", "in place: spilling", "window: nobody returns", "hooks: failed",
+			"aborts: aborting while draining", "batches: the second batch", "in place: spilling", "window: nobody returns", "hooks: failed", "asked: in mid notice",
 			"gates: closed", "lost: left behind", "superseded: superseded", "superseded: retired",
 			"window: done", "untold: nobody is back", "untold: done", "many events: done",
 		} {
@@ -66,7 +66,7 @@ var answers = map[string]func(t *testing.T) []asked{
 			at("promotion: steady", "services/chat/history"), at("superseded: done", "services/chat/history"), at("lost: done", "services/chat/history"), at("untold: done", "services/chat/history"),
 			at("promotion: steady", "services/chat/plan?target=green"),
 			at("promotion: steady", "services/chat/plan?target=green&close=5&every=2s&grace=1s&canary=5%25&soak=2m&window=30&stagger=1&stagger_soak=1m&deadline=10s"),
-			at("promotion: done", "services/chat/plan?target=blue"), at("hooks: failed", "services/chat/plan?target=green"),
+			at("asked: in mid notice", "services/chat/plan?target=green"), at("promotion: done", "services/chat/plan?target=blue"), at("hooks: failed", "services/chat/plan?target=green"),
 		}
 	},
 	"commands": func(t *testing.T) []asked {
@@ -263,6 +263,9 @@ func moments(t *testing.T) map[string]moment {
 func (m moment) server() api.Server {
 	seen := m.seen()
 	terms := policy.Default()
+	if r := m.state.Rollout; r != nil && r.Policy.Notice > 0 {
+		terms = r.Policy
+	}
 	view := rollout.View{
 		State: m.state, Seen: seen, Wish: rollout.Wished(m.state, seen, m.at), Reason: rollout.Step(m.state, seen, m.at).Reason, Policy: terms,
 		Differences: map[discovery.InstanceID]rollout.Difference{"b1": {Said: 21, Reported: 60, Since: m.at.Add(-time.Minute)}},
@@ -324,6 +327,9 @@ func (m moment) seen() observed.Seen {
 		}
 		if r := m.state.Rollout; r != nil && r.Returns != nil {
 			status.Returned, status.Ticketed = nil, nil // which is why there is an estimate
+		}
+		if r := m.state.Rollout; r != nil && r.Policy.Notice > 0 && r.Old(x) {
+			status.Can, status.Asked, status.Left, status.Overstayed = []drain.Ability{drain.CanAsk}, 3, 2, 1
 		}
 		if o := orders[key].Drain; o != nil {
 			status.State, status.Ceiling, status.Rollout, status.Epoch, status.Step = drain.Draining, o.Ceiling, o.Rollout, o.Epoch, o.Step

@@ -36,6 +36,9 @@ func lookRollout(v rollout.View, s Status, outlook rollout.Outlook, now time.Tim
 		out.NextStepAt = new(r.StepAt)
 	}
 	for _, i := range s.Instances {
+		if i.Old {
+			out.Asked += i.Asked
+		}
 		out.Batches = max(out.Batches, i.Batch, r.Batch)
 	}
 	out.Held = oldHeld(s.Instances)

@@ -74,6 +74,8 @@ type Rollout struct {
 	// now.
 	Total int  `json:"total"`
 	Held  *int `json:"held"`
+	// Asked is how many of Held were asked to come over; they are among the evicted.
+	Asked int `json:"asked,omitempty"`
 	// Evicted by the funnel, Lost with instances that died, Returned to To. Where
 	// returns are Exact, Evicted + Lost = Returned + Outstanding + NeverBack;
 	// elsewhere NeverBack is null, Returned and Outstanding are estimates or null, and
@@ -184,6 +186,11 @@ type Instance struct {
 	// what the proxies report.
 	Held    *int `json:"held"`
 	Ceiling *int `json:"ceiling"`
+	// Asked is how many of Held were asked to come over; Left and Overstayed are its totals
+	// of those that then went by themselves, and that were closed at the end of their notice.
+	Asked      int    `json:"asked,omitempty"`
+	Left       uint64 `json:"left,omitempty"`
+	Overstayed uint64 `json:"overstayed,omitempty"`
 	// Evicted, Accepted and Returned are its totals since its process started.
 	Evicted  *uint64 `json:"evicted"`
 	Accepted *uint64 `json:"accepted"`

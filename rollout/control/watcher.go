@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"math/rand/v2"
 	"sync"
@@ -238,7 +239,11 @@ func (w *watcher) say(ctx context.Context, a rollout.Assignment, last observed.S
 	case last.At.IsZero() || a.Instruction.ShownBy(last.Status):
 		return w.client.Status(ctx, a.Endpoint)
 	case a.Instruction.Drain != nil:
-		return w.client.Order(ctx, a.Endpoint, *a.Instruction.Drain)
+		s, err := w.client.Order(ctx, a.Endpoint, *a.Instruction.Drain)
+		if errors.As(err, new(*drain.Unable)) { // another process than the one that could: what it says decides
+			return w.client.Status(ctx, a.Endpoint)
+		}
+		return s, err
 	default:
 		return w.client.Release(ctx, a.Endpoint, *a.Instruction.Serve)
 	}

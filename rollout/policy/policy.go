@@ -41,6 +41,12 @@ type Policy struct {
 	// Slow is the 99th percentile of handshakes above which the target
 	// counts as slow, and the pace is halved. 0 is no bound.
 	Slow units.Duration `json:"slow,omitempty" yaml:"slow"`
+	// Notice above 0 has clients be asked to come over first, where their instance can ask:
+	// each is closed only if it has not gone within it. Default 0: nobody is asked.
+	Notice units.Duration `json:"notice,omitempty" yaml:"notice"`
+	// Double is the most clients that may be connected on both sides at once: asked, and
+	// still there. 0 is no bound.
+	Double int `json:"double,omitempty" yaml:"double"`
 	// Order is which connections of an instance go first: random (the default),
 	// oldest or idlest, where the instance can tell.
 	Order drain.Pick `json:"order,omitempty" yaml:"order"`
@@ -149,7 +155,7 @@ func (p Policy) Check() map[string]error {
 	}
 	for key, d := range map[string]units.Duration{
 		"grace": p.Grace, "soak": p.Soak, "return_timeout": p.ReturnTimeout, "slow": p.Slow, "deadline": p.Deadline,
-		"kill_after": p.KillAfter, "abort_after": p.AbortAfter, "stagger.soak": p.Stagger.Soak,
+		"kill_after": p.KillAfter, "notice": p.Notice, "abort_after": p.AbortAfter, "stagger.soak": p.Stagger.Soak,
 	} {
 		if d < 0 {
 			bad[key] = fmt.Errorf("%s is %s; it must not be negative", key, d)
@@ -157,7 +163,7 @@ func (p Policy) Check() map[string]error {
 			bad[key] = fmt.Errorf("%s is %s; the most is %s", key, d, units.Duration(longest))
 		}
 	}
-	for key, n := range map[string]int{"capacity": p.Capacity, "hurry_cap": p.HurryCap} {
+	for key, n := range map[string]int{"capacity": p.Capacity, "hurry_cap": p.HurryCap, "double": p.Double} {
 		if n < 0 {
 			bad[key] = fmt.Errorf("%s is %d; it must be 0 or more, 0 for none", key, n)
 		} else if n > drain.MaxConnections {
@@ -166,6 +172,12 @@ func (p Policy) Check() map[string]error {
 	}
 	if p.Window < units.NoWindow || p.Window > drain.MaxConnections {
 		bad["window"] = fmt.Errorf("window is %d; the most is %d, or auto, or none", int(p.Window), drain.MaxConnections)
+	}
+	if p.Notice.D() > drain.MaxOver {
+		bad["notice"] = fmt.Errorf("notice is %s; the most is %s", p.Notice, units.Duration(drain.MaxOver))
+	}
+	if p.Double > 0 && p.Notice == 0 {
+		bad["double"] = fmt.Errorf("double is %d but nobody is asked, so nobody is connected twice; set notice, such as 30s", p.Double)
 	}
 	if p.Soak > 0 && p.Canary == 0 {
 		bad["soak"] = fmt.Errorf("soak is %s but there is no canary to soak; set canary, such as 5%%", p.Soak)

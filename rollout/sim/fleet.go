@@ -59,6 +59,11 @@ func (f *Fleet) Join(c discovery.Colour, n int) *Instance {
 func (f *Fleet) start(in *Instance) *Instance {
 	in.fleet, in.index, in.name, in.Drain = f, len(f.instances), string(in.ID), "http://"+in.Addr.String()
 	in.latency = f.conf.Latency + f.conf.Jitter*time.Duration(in.index%8)/7
+	for _, other := range f.instances {
+		if other.side == in.side {
+			in.nth++
+		}
+	}
 	f.instances = append(f.instances, in)
 	f.byAddr[in.Addr] = in
 	f.regroup()
@@ -176,7 +181,11 @@ func (f *Fleet) advance(until time.Duration) {
 	for _, d := range f.dues {
 		in := f.instances[d&0xffff]
 		in.level--
-		if !in.dead && in.total > in.level {
+		switch {
+		case in.dead || in.untold() <= in.level:
+		case in.notice > 0:
+			f.ask(in, time.Duration(d>>16))
+		default:
 			f.evict(in, time.Duration(d>>16))
 		}
 	}

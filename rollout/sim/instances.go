@@ -47,7 +47,7 @@ type Instance struct {
 	dead        bool // the process does not exist
 	gone        bool // deregistered
 
-	held  [times]int // connections by how often the funnel closed their clients
+	held  [times]int // connections by how often the funnel closed their clients; without those asked
 	total int
 
 	accepted, evicted, returned, refused uint64
@@ -65,6 +65,10 @@ type Instance struct {
 	left, level    int
 	listed         bool // in Fleet.closing
 
+	nth     int           // of its colour
+	notice  time.Duration // of the standing order
+	notices notices
+
 	openAt  int           // how many proxies send it new connections
 	latency time.Duration // of one request, one way
 }
@@ -79,6 +83,7 @@ func (in *Instance) Status() drain.Status {
 	if in.Claims != nil {
 		s.Active = *in.Claims
 	}
+	in.notices.say(in, &s)
 	s.Evicted += in.Boasts
 	in.fleet.conf.Tells.say(&s, in.returned+in.flapped, in.returned)
 	if in.fleet.conf.Exact && !in.Mute {
@@ -122,6 +127,7 @@ func (in *Instance) hear(told rollout.Instruction) {
 	case o == nil:
 		in.rollout, in.epoch, in.step, in.ordered, in.ceiling = told.Serve.Rollout, told.Serve.Epoch, 0, false, nil
 		in.left = 0
+		in.notices.void(in)
 	case !in.ordered && o.Epoch == in.epoch && in.twinned: // it refuses
 	case o.Epoch < in.epoch, o.Epoch == in.epoch && o.Step < in.step, !in.ordered && o.Epoch == in.epoch:
 		f.promises.fault(f.now, "%s got the order %d.%d after %d.%d", in.ID, o.Epoch, o.Step, in.epoch, in.step)
@@ -131,12 +137,20 @@ func (in *Instance) hear(told rollout.Instruction) {
 			f.promises.fault(f.now, "%s got a bad order: %v", in.ID, err)
 			return
 		}
+		if o.NoticeMS > 0 && !in.askable() {
+			f.promises.fault(f.now, "%s was told to ask, and cannot", in.ID)
+		}
+		if in.rollout != o.Rollout {
+			in.notices.void(in)
+		}
+		in.notice = time.Duration(o.NoticeMS) * time.Millisecond
+		in.holds(o.Ceiling == nil)
 		in.rollout, in.epoch, in.step, in.ordered, in.ceiling, in.pick = o.Rollout, o.Epoch, o.Step, true, o.Ceiling, o.Pick
-		in.left, in.level = 0, in.total
-		if o.Ceiling == nil || in.total <= *o.Ceiling {
+		in.left, in.level = 0, in.untold()
+		if o.Ceiling == nil || in.untold() <= *o.Ceiling {
 			return
 		}
-		in.left = in.total - *o.Ceiling
+		in.left = in.untold() - *o.Ceiling
 		in.next = f.now + time.Duration(o.StartMS)*time.Millisecond
 		in.distance = time.Duration(o.OverMS) * time.Millisecond / time.Duration(in.left)
 		if !in.listed {
@@ -157,14 +171,17 @@ func (in *Instance) release() int {
 	return k
 }
 
-// draw draws one of the connections.
+// untold is how many connections were not asked.
+func (in *Instance) untold() int { return in.total - len(in.notices.open) }
+
+// draw draws one of the connections that were not asked.
 func (in *Instance) draw() int {
 	for k := range 2 {
-		if in.held[k] == in.total {
+		if in.held[k] == in.untold() {
 			return k
 		}
 	}
-	nth := in.fleet.rng.IntN(in.total)
+	nth := in.fleet.rng.IntN(in.untold())
 	for k, n := range in.held {
 		if nth < n {
 			return k
@@ -225,10 +242,12 @@ func (in *Instance) Vanish() {
 
 // end ends the process and says what it held.
 func (in *Instance) end() [times]int {
-	f, held := in.fleet, in.held
+	f := in.fleet
 	if in.dead {
 		return [times]int{}
 	}
+	in.notices.void(in)
+	held := in.held
 	f.held[in.side] -= in.total
 	f.promises.lost += in.total
 	in.dead, in.left, in.held, in.total = true, 0, [times]int{}, 0
@@ -247,7 +266,7 @@ func (in *Instance) Start() {
 	in.Vanish()
 	in.boots++
 	in.dead, in.gone, in.ordered, in.ceiling = false, false, false, nil
-	in.rollout, in.epoch, in.step = "", 0, 0
+	in.rollout, in.epoch, in.step, in.notices = "", 0, 0, notices{}
 	in.accepted, in.evicted, in.returned, in.refused = 0, 0, 0, 0
 	in.fleet.detect(func() { in.Health = discovery.Passing })
 }
@@ -311,7 +330,7 @@ func (in *Instance) Admit(n int) {
 
 // End ends n connections by themselves; their clients do not come back.
 func (in *Instance) End(n int) {
-	for range min(n, in.total) {
+	for range min(n, in.untold()) {
 		in.fleet.crowd.lose(in.release(), 1)
 	}
 }

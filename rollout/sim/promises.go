@@ -47,6 +47,7 @@ type promises struct {
 	grace    time.Duration // after a disturbance, in which the funnel may still act on what it knew
 	wide     meter
 	narrow   meter
+	cuts     meter // of clients that were asked
 	peak     int
 	narrowed int
 	closes   int
@@ -85,6 +86,7 @@ func (p *promises) init(w *World) {
 	p.every, p.cap = f.Every.D(), f.Close
 	p.grace = p.every + conf.Detect + 200*time.Millisecond + 2*conf.Jitter
 	p.wide.length, p.narrow.length = p.every-conf.Jitter, 100*time.Millisecond
+	p.cuts.length = p.wide.length
 	p.reasons = map[rollout.Code]time.Duration{}
 	p.shaken = -time.Hour
 	p.window, p.turn, p.rooms = max(0, int(conf.Policy.Window)), math.MaxInt, conf.Exact
@@ -158,6 +160,18 @@ func (p *promises) closed(in *Instance, at time.Duration) {
 	// themselves are beyond everybody.
 	if w.Outside.StoreIsUp() && w.Crowd.came == 0 {
 		p.bounded(at)
+	}
+}
+
+// overstayed holds them against the close of a client that was asked: as the asks, so
+// their closes have the pace of the cap, and none while nothing may be closed.
+func (p *promises) overstayed(in *Instance, at time.Duration) {
+	p.last = at
+	if n := p.cuts.add(at); n > p.cap+1 {
+		p.fault(at, "%d closes of asked clients in %v, the cap is %d", n, p.cuts.length, p.cap)
+	}
+	if in.openAt > 0 {
+		p.fault(at, "%s closed a connection while %d proxies send it new ones", in.name, in.openAt)
 	}
 }
 

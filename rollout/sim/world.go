@@ -52,6 +52,8 @@ type Config struct {
 	Drift time.Duration
 	// Tells is what the application says of returning clients.
 	Tells Tells
+	// Asks is how they take it to be asked to come over.
+	Asks Asks
 	// Nameless: instances say no boot.
 	Nameless bool
 	// Organic is how many new clients come per second; none in an exact world.

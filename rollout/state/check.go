@@ -54,6 +54,8 @@ func (m Member) check(key discovery.InstanceID) error {
 		return errors.New("is there under a former name")
 	case m.Ceiling != nil && *m.Ceiling < 0:
 		return fmt.Errorf("has ceiling %d", *m.Ceiling)
+	case m.Notice < 0:
+		return fmt.Errorf("has a notice of %s", m.Notice)
 	case m.Share < 0 || m.Start < 0:
 		return fmt.Errorf("has share %d from %s on", m.Share, m.Start)
 	case !m.Counted && (m.Totals != observed.Totals{} || m.Process != Process{}), m.Lost < 0, m.Process.Held < 0:

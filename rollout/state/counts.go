@@ -36,7 +36,8 @@ type Process struct {
 	// admitted fewer. Zero where it has a name.
 	Heard    time.Time `json:"heard,omitzero"`
 	Accepted uint64    `json:"accepted,omitempty"`
-	// Held is how many connections it had; Totals are its own since it was counted.
+	// Held is how many connections it had, without those that were asked, which are among
+	// the evicted already; Totals are its own since it was counted.
 	// Invariant: Held is not below 0.
 	Held int `json:"held,omitempty"`
 	observed.Totals
@@ -58,7 +59,7 @@ func (c Counts) Noted(s observed.Sighting, b Bounds) Counts {
 		return c
 	}
 	was := c.Process
-	p := Process{Boot: Token(s.Status.Boot), Held: max(b.Least, min(s.Status.Active, b.Most)), Shut: s.Refusing()}
+	p := Process{Boot: Token(s.Status.Boot), Held: max(0, max(b.Least, min(s.Status.Active, b.Most))-s.Status.Asked), Shut: s.Refusing()}
 	if p.Boot == "" {
 		p.Heard, p.Accepted = s.At, s.Status.Accepted
 	}
@@ -157,7 +158,7 @@ func (m Member) Deeds(s observed.Sighting) Doings {
 	was := m.Counts.Totals
 	lives := m.Lives(s)
 	for i, life := range lives {
-		did, held := observed.TotalsOf(life).After(was), life.Active
+		did, held := observed.TotalsOf(life).After(was), life.Active-life.Asked
 		if i == 0 {
 			did, held = m.Counts.Did(life), min(held, m.CouldHold(life))
 		}

@@ -49,6 +49,8 @@ type Quota struct {
 	// Invariant: neither is below 0.
 	Share int            `json:"share,omitempty"`
 	Start units.Duration `json:"start,omitempty"`
+	// Notice is what clients get that are asked; 0: its instance cannot, or nobody is.
+	Notice units.Duration `json:"notice,omitempty"`
 }
 
 // ClosedBy is how many connections the member has let go so long after a step was

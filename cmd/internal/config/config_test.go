@@ -72,7 +72,7 @@ func TestFull(t *testing.T) {
 	calm := policy.Policy{
 		Funnel: units.Funnel{Close: 1000, Every: units.Duration(3 * time.Second)},
 		Grace:  units.Duration(30 * time.Second), Canary: 500, Soak: units.Duration(2 * time.Minute), ReturnTimeout: units.Duration(90 * time.Second),
-		Window: 3000, Capacity: 20_000, Headroom: 9000, Slow: units.Duration(500 * time.Millisecond), Order: "oldest",
+		Window: 3000, Capacity: 20_000, Headroom: 9000, Slow: units.Duration(500 * time.Millisecond), Notice: units.Duration(30 * time.Second), Double: 5000, Order: "oldest",
 		Stagger:  policy.Stagger{Instances: units.Portion{Share: 2500}, Soak: units.Duration(time.Minute), First: []string{"chat-b1"}},
 		Deadline: units.Duration(time.Hour), Pressure: policy.Hurry, HurryCap: 2000, KillAfter: units.Duration(2 * time.Hour),
 		Gates: []policy.Gate{
