@@ -198,6 +198,7 @@ func giveOut(t *turn, o oldSide, given state.Allowance) {
 		held[i] = untold(t.situation, f)
 	}
 	part := spread.Shares(given.Close, held)
+	leaveSome(o.held, held, part)
 	first := spread.Starts(part, every)
 	late := spread.Delay(spread.Schedule(lastPart, lastFirst, every), spread.Schedule(part, first, every), max(r.Cap, limit)+1, every)
 	r.Step++
@@ -215,6 +216,26 @@ func giveOut(t *turn, o oldSide, given state.Allowance) {
 	}
 	askGatesBefore(t, r.StepAt)
 	t.wakeBy(r.StepAt)
+}
+
+// leaveSome gives one close of an instance that overstates to each other that would get none:
+// what it says does not fall, so it would take all of every step.
+func leaveSome(of []*fact, weights, part []int) {
+	for i, f := range of {
+		if part[i] > 0 || weights[i] == 0 || f.held != weights[i] {
+			continue
+		}
+		most := -1
+		for j, g := range of {
+			if g.held != weights[j] && part[j] > 0 && (most < 0 || part[j] > part[most]) {
+				most = j
+			}
+		}
+		if most < 0 {
+			return
+		}
+		part[i], part[most] = 1, part[most]-1
+	}
 }
 
 // writeDown has the state remember what the counted members say now.
