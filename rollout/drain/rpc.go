@@ -2,8 +2,10 @@ package drain
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/binary"
 	"encoding/json"
+	"io"
 	"net/http"
 	"strings"
 )
@@ -95,12 +97,26 @@ func (c *call) endStream(w http.ResponseWriter) error {
 	if c.protocol == connectCall {
 		text, _ := json.Marshal(map[string]any{"error": map[string]string{"code": "unavailable", "message": ErrEvicted.Error()}})
 		c.end = envelope(0x02, text)
-	} else if at := bytes.Index(c.end, []byte("grpc-status: ")); at >= 0 && c.wrong(firstLine(c.end[at+len("grpc-status: "):])) {
+	} else if _, status, said := bytes.Cut(c.trailers(), []byte("grpc-status: ")); said && c.wrong(firstLine(status)) {
 		c.end = envelope(0x80, []byte("grpc-status: 14\r\ngrpc-message: "+ErrEvicted.Error()+"\r\n"))
 	}
 	_, err := w.Write(c.end)
 	c.end = c.end[:0] // nothing follows
 	return err
+}
+
+// trailers are those in the end of gRPC-Web; nil where they cannot be read.
+func (c *call) trailers() []byte {
+	payload := c.end[len(c.prefix):]
+	if c.end[0]&0x01 == 0 {
+		return payload
+	}
+	unzip, err := gzip.NewReader(bytes.NewReader(payload))
+	if err != nil {
+		return nil
+	}
+	text, _ := io.ReadAll(io.LimitReader(unzip, 64<<10))
+	return text
 }
 
 func envelope(flags byte, payload []byte) []byte {
