@@ -36,7 +36,7 @@ func steady(name discovery.Service, n int) rollout.View {
 		for i := range n {
 			in := discovery.Instance{
 				ID: discovery.InstanceID(fmt.Sprintf("%s-%c%d", name, c[0], i+1)), Colour: c, Health: discovery.Passing, Capacity: 500, Version: fmt.Sprintf("v%d", ci+1),
-				Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(ci), byte(i + 1)}), 9000), Drain: "http://10.0.0.1:9001",
+				Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(ci), byte(i + 1)}), 9000), Drain: fmt.Sprintf("http://10.0.%d.%d:9001", ci, i+1),
 			}
 			v.Seen.Fleet.Instances = append(v.Seen.Fleet.Instances, in)
 			v.State.Members[in.ID] = state.Member{Identity: state.Identity{ID: in.ID, Colour: c, Addr: in.Addr, Drain: in.Drain}, Counts: state.Counts{Counted: true}}
