@@ -208,6 +208,16 @@ func (d *dialogue) server(p []byte) (n int, t turn) {
 	return n, onward
 }
 
+// frames takes all that the server said, where it is frames; false if it is not.
+func (d *dialogue) frames(p []byte) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.phase == switched {
+		d.down.Follow(p)
+	}
+	return d.phase == switched
+}
+
 // refuseRequest says that the request that has begun is not passed on.
 func (d *dialogue) refuseRequest() {
 	d.mu.Lock()

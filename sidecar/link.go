@@ -222,6 +222,9 @@ func (l *link) toClient(p []byte) error {
 // connection that lasts begins with it and the gate refuses that, it is nothing of
 // it; if something of it has passed before, it is let in all the same.
 func (l *link) answer(p []byte) (pass int, refused error) {
+	if !l.leaving.Load() && l.talk.frames(p) {
+		return len(p), nil
+	}
 	split := l.talk.midResponse()
 	for at := 0; at < len(p); {
 		n, t := l.talk.server(p[at:])
