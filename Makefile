@@ -31,7 +31,7 @@ OTHERS   := /sluice/(examples|test/thirdparty)/
 KEPT     = $$($(GO) list -tags real work | grep -vE '$(OTHERS)')
 ANEW     = $$($(GO) list -tags real work | grep -E '$(OTHERS)')
 
-.PHONY: help build demo test sim unit race fuzz lint clients bench tools envoy-tool consul-tool prometheus-tool node-tool python-tool java-tool packages check-go clean
+.PHONY: help build demo test sim unit race fuzz lint clients bench bench-idle tools envoy-tool consul-tool prometheus-tool node-tool python-tool java-tool packages check-go clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -83,6 +83,9 @@ clients: envoy-tool $(TOOLS)/clients/websocket/__init__.py examples/clients/node
 
 bench: tools ## the figures in the README
 	$(GO) test -tags real -run '^$$' -bench . -benchmem -timeout 40m work
+
+bench-idle: ## what rolloutd takes while nothing happens: 100 services, 100 instances each, 100 proxies
+	$(GO) test -tags real -run '^$$' -bench 'BenchmarkIdle$$' -benchtime 1x -timeout 20m ./cmd/rolloutd
 
 tools: envoy-tool consul-tool prometheus-tool node-tool python-tool java-tool ## fetch Envoy, Consul, Prometheus, Node and what the examples in other languages need
 

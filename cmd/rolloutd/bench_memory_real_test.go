@@ -22,21 +22,41 @@ import (
 // while nothing happens: 10 services × 100 instances, whose drain endpoints all
 // answer at addresses of their own, and one real Envoy.
 func BenchmarkMemory(b *testing.B) {
-	const window = 10 * time.Second // five rounds of asking every instance
-	ctx, cancel := context.WithTimeout(b.Context(), 3*time.Minute)
+	idle(b, 10, func(ctx context.Context, d *fleet.Rolloutd) {
+		envoy, _, err := fleet.StartEnvoy(ctx, fleet.EnvoyOptions{Node: "edge-0", XDS: d.XDS, Dir: b.TempDir()})
+		must(b, err)
+		b.Cleanup(envoy.Kill)
+	}, 1)
+}
+
+// BenchmarkIdle is the same with 100 services × 100 instances and 100 proxies, which hear
+// and acknowledge as Envoy does and report nothing.
+func BenchmarkIdle(b *testing.B) {
+	const proxies = 100
+	idle(b, 100, func(_ context.Context, d *fleet.Rolloutd) {
+		for i := range proxies {
+			listenAt(b, d.XDS.String(), fmt.Sprint("edge-", i), nil)
+		}
+	}, proxies)
+}
+
+// idle measures a rolloutd with these services, of 100 instances each, after so many
+// proxies were started and have everything. start-ms is from the start of its process,
+// when all was known before, until it is ready.
+func idle(b *testing.B, services int, start func(context.Context, *fleet.Rolloutd), proxies int) {
+	const each = 100
+	const window = time.Minute // two rounds of asking every instance
+	ctx, cancel := context.WithTimeout(b.Context(), 10*time.Minute)
 	defer cancel()
 	dir := b.TempDir()
-	rest, names := someServices(b, 10)
+	rest, names := someServices(b, services)
 	path := filepath.Join(dir, "fleet.yaml")
-	writeFleet(b, path, names, gates(b, 1000))
+	writeFleet(b, path, names, gates(b, services*each))
 	bin := got(fleet.BuildBin(ctx, b.TempDir()))(b)
 	d := got(fleet.StartRolloutd(ctx, fleet.RolloutdOptions{Bin: bin, Dir: dir, Discovery: fmt.Sprintf("{file: %q}", path), Rest: rest}))(b)
 	b.Cleanup(func() { d.Stop(5 * time.Second) })
-	envoy, _, err := fleet.StartEnvoy(ctx, fleet.EnvoyOptions{Node: "edge-0", XDS: d.XDS, Dir: dir})
-	must(b, err)
-	b.Cleanup(envoy.Kill)
 	client := got(d.Client())(b)
-	must(b, d.Await(ctx, func(ctx context.Context) error {
+	all := func(ctx context.Context) error {
 		world, err := client.Status(ctx)
 		if err != nil {
 			return err
@@ -47,11 +67,29 @@ func BenchmarkMemory(b *testing.B) {
 					return fmt.Errorf("instance %s has not answered yet", i.ID)
 				}
 			}
-			if s.Proxies.Confirmed != 1 || len(s.Instances) != 100 {
-				return fmt.Errorf("%s has %d instances and %d confirmations", s.Service, len(s.Instances), s.Proxies.Confirmed)
+			if len(s.Instances) != each {
+				return fmt.Errorf("%s has %d instances", s.Service, len(s.Instances))
 			}
 		}
 		return nil
+	}
+	must(b, d.Await(ctx, all))
+	d.Stop(5 * time.Second)
+	began := time.Now()
+	must(b, d.Start(ctx))
+	ready := time.Since(began)
+	start(ctx, d)
+	must(b, d.Await(ctx, func(ctx context.Context) error {
+		world, err := client.Status(ctx)
+		if err != nil {
+			return err
+		}
+		for _, s := range world.Services {
+			if s.Proxies.Confirmed != proxies {
+				return fmt.Errorf("%s has %d confirmations", s.Service, s.Proxies.Confirmed)
+			}
+		}
+		return all(ctx)
 	}))
 	var cpu time.Duration
 	for b.Loop() {
@@ -66,6 +104,7 @@ func BenchmarkMemory(b *testing.B) {
 	b.ReportMetric(memory(b, d.PID(), "VmRSS:"), "rss-MB")
 	b.ReportMetric(memory(b, d.PID(), "VmHWM:"), "peak-MB")
 	b.ReportMetric(float64(cpu.Milliseconds())/window.Seconds(), "cpu-ms/s")
+	b.ReportMetric(float64(ready.Milliseconds()), "start-ms")
 	b.ReportMetric(0, "ns/op")
 }
 

@@ -21,7 +21,7 @@ import (
 // listening is a proxy that hears and acknowledges as Envoy does, over delta
 // xDS, and routes nothing.
 type listening struct {
-	t      *testing.T
+	t      testing.TB
 	stream grpc.BidiStreamingClient[xdsproto.DeltaDiscoveryRequest, xdsproto.DeltaDiscoveryResponse]
 
 	mu      sync.Mutex
@@ -38,19 +38,25 @@ func (p *program) listen(node string) *listening { return p.listenAgain(node, ni
 // listenAgain is a proxy that connects with what it held before.
 func (p *program) listenAgain(node string, before *listening) *listening {
 	p.t.Helper()
-	conn, err := grpc.NewClient(p.xds.String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	return listenAt(p.t, p.xds.String(), node, before)
+}
+
+// listenAt is a proxy of the rolloutd at this address.
+func listenAt(t testing.TB, xds, node string, before *listening) *listening {
+	t.Helper()
+	conn, err := grpc.NewClient(xds, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(p.t.Context())
+	ctx, cancel := context.WithCancel(t.Context())
 	stream, err := xdsproto.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
 	if err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
-	l := &listening{t: p.t, stream: stream, held: map[resource.Ref]bool{}, version: map[resource.Ref]string{}, weights: map[string]uint32{}}
+	l := &listening{t: t, stream: stream, held: map[resource.Ref]bool{}, version: map[resource.Ref]string{}, weights: map[string]uint32{}}
 	var hearing sync.WaitGroup
 	l.leave = func() { cancel(); hearing.Wait(); _ = conn.Close() }
-	p.t.Cleanup(l.leave)
+	t.Cleanup(l.leave)
 	for _, kind := range []string{envoy.ClusterType, envoy.EndpointType, envoy.ListenerType, envoy.RouteType} {
 		r := &xdsproto.DeltaDiscoveryRequest{Node: &core.Node{Id: node, Cluster: "edge"}, TypeUrl: kind, InitialResourceVersions: before.claims(kind)}
 		if r.ResourceNamesSubscribe = slices.Sorted(maps.Keys(r.InitialResourceVersions)); kind == envoy.ClusterType || kind == envoy.ListenerType {

@@ -67,20 +67,24 @@ func (l *loads) Loads(service discovery.Service) (map[observed.Place]observed.Lo
 	return t.loads, t.witnesses
 }
 
-// views adds the newest reports and the lasting differences to the controller's views: a
-// service of which nothing else is new was looked at a while ago.
-func (l *loads) views(all map[discovery.Service]rollout.View) map[discovery.Service]rollout.View {
+// views adds the newest words of instances and proxies, and the lasting differences, to
+// the controller's views: a service of which nothing else is new was looked at a while ago.
+func (l *loads) views(control *control.Controller) (map[discovery.Service]rollout.View, <-chan struct{}) {
+	all, newer := control.Views()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	out := maps.Clone(all)
 	for name, v := range out {
+		if heard := control.Heard(name); heard != nil {
+			v.Seen.Instances = heard
+		}
 		if t, ok := l.traffic[name]; ok {
 			v.Seen.Loads, v.Seen.Witnesses = t.loads, t.witnesses
 		}
 		v.Differences = l.differences[name]
 		out[name] = v
 	}
-	return out
+	return out, newer
 }
 
 // run looks at what is reported every loadsGap at most and gives notice of the services
@@ -96,7 +100,7 @@ func (l *loads) run(ctx context.Context, control *control.Controller) error {
 		case <-beat.C:
 		}
 		views, _ := control.Views()
-		control.NoticeOf(l.look(views, time.Now())...)
+		control.NoticeOf(l.look(views, control.Heard, time.Now())...)
 		select {
 		case <-ctx.Done():
 		case <-time.After(loadsGap):
@@ -106,7 +110,7 @@ func (l *loads) run(ctx context.Context, control *control.Controller) error {
 
 // look computes everything anew and returns the services that have to be looked at: of
 // which something else is reported than before, or where a decision waits for a report.
-func (l *loads) look(views map[discovery.Service]rollout.View, now time.Time) (news []discovery.Service) {
+func (l *loads) look(views map[discovery.Service]rollout.View, heard func(discovery.Service) map[discovery.InstanceID]observed.Sighting, now time.Time) (news []discovery.Service) {
 	nodes, away := l.holders(now)
 	all := map[discovery.Service]traffic{}
 	differences := map[discovery.Service]map[discovery.InstanceID]rollout.Difference{}
@@ -124,7 +128,9 @@ func (l *loads) look(views map[discovery.Service]rollout.View, now time.Time) (n
 		if l.differs[name] == nil {
 			l.differs[name] = &control.Differ{}
 		}
-		v.Seen.Loads = all[name].loads
+		if v.Seen.Loads = all[name].loads; len(v.Seen.Loads) > 0 {
+			v.Seen.Instances = heard(name)
+		}
 		differences[name] = l.differs[name].Compare(v.State.Members, v.Seen, now)
 	}
 	maps.DeleteFunc(l.differs, func(name discovery.Service, _ *control.Differ) bool { _, ok := views[name]; return !ok })

@@ -167,10 +167,7 @@ func serveXDS(ctx context.Context, pub *publisher, l net.Listener) error {
 // operator is what the API shows and does.
 func operator(token func() string, control *control.Controller, pub *publisher, source *source, carried *loads, asked *queries) http.Handler {
 	registry := prometheus.NewRegistry()
-	views := func() (map[discovery.Service]rollout.View, <-chan struct{}) {
-		all, newer := control.Views()
-		return carried.views(all), newer
-	}
+	views := func() (map[discovery.Service]rollout.View, <-chan struct{}) { return carried.views(control) }
 	now := func() map[discovery.Service]rollout.View {
 		all, _ := views()
 		return all

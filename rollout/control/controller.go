@@ -233,6 +233,12 @@ func (c *Controller) Views() (map[discovery.Service]rollout.View, <-chan struct{
 	return c.views, c.newer
 }
 
+// Heard is what the instances of a service said last; it is not to be changed. Views has
+// it, too, of when the service was looked at.
+func (c *Controller) Heard(service discovery.Service) map[discovery.InstanceID]observed.Sighting {
+	return c.watcher.seen(service)
+}
+
 // Ready is nil once discovery and state are completely read and published.
 func (c *Controller) Ready() error {
 	c.mu.Lock()

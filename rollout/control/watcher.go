@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"math/rand/v2"
+	"reflect"
 	"sync"
 	"time"
 
@@ -25,6 +26,7 @@ type watcher struct {
 
 	mu       sync.Mutex
 	services map[discovery.Service]*watched
+	unheard  int // talkers that have asked nobody yet
 }
 
 // watched is the members of one service; guarded by watcher.mu.
@@ -94,7 +96,15 @@ func (w *watcher) set(ctx context.Context, group *sync.WaitGroup, service discov
 			life, cancel := context.WithCancel(ctx)
 			talk = &talker{assignment: want, wake: level.New(), soon: level.New(), cancel: cancel}
 			f.talkers[key] = talk
-			group.Go(func() { w.talk(life, service, f, key, talk) })
+			first := time.Duration(rand.Int64N(int64(w.unheard+1)) * int64(apiece))
+			w.unheard++
+			group.Go(func() {
+				talk.rest(life, time.Now(), first)
+				w.mu.Lock()
+				w.unheard--
+				w.mu.Unlock()
+				w.talk(life, service, f, key, talk)
+			})
 			continue
 		}
 		if was := talk.assignment; was != want {
@@ -108,6 +118,10 @@ func (w *watcher) set(ctx context.Context, group *sync.WaitGroup, service discov
 		}
 	}
 }
+
+// apiece is how long the first requests of each further instance are spread over when
+// many are new at once, as at the start: they need a connection each.
+const apiece = 50 * time.Microsecond
 
 // fresh has every member of a service asked that was not heard lately, and returns when
 // each has answered, or failed to, or ctx ends.
@@ -179,9 +193,11 @@ func (w *watcher) talk(ctx context.Context, service discovery.Service, f *watche
 		}
 		talk.answered()
 		w.mu.Unlock()
-		if asked || last.Differs(next) {
+		idle := assignment.Every > rollout.FreshFor && err == nil && reflect.DeepEqual(last.Status, next.Status)
+		switch {
+		case asked || last.Differs(next):
 			w.notice(service)
-		} else {
+		case !idle: // else nobody waits for it, and it says what it said before
 			w.counts(service)
 		}
 		pause := time.Duration(float64(assignment.Pause(last, status, err)) * spread(asked && assignment.Every > rollout.FreshFor))

@@ -44,14 +44,15 @@ type Refused struct {
 func (r *Refused) Error() string { return fmt.Sprintf("refused with %d: %s", r.Code, r.Text) }
 
 // NewClient returns a client that sends the bearer token, or none if it is
-// empty. It keeps at most one idle connection per instance.
+// empty. It keeps at most one idle connection per instance, for 3 s.
 func NewClient(token string) *Client {
 	c := &Client{Timeout: 2 * time.Second, token: token}
 	c.http = &http.Client{
 		Transport: &http.Transport{
 			DialContext:            c.dial,
 			MaxIdleConnsPerHost:    1,
-			IdleConnTimeout:        30 * time.Second,
+			MaxIdleConns:           4096, // a large fleet's are not all kept
+			IdleConnTimeout:        3 * time.Second,
 			ReadBufferSize:         1 << 9,
 			WriteBufferSize:        1 << 9,
 			MaxResponseHeaderBytes: 16 << 10,
