@@ -87,6 +87,19 @@ func worlds() map[string]setting {
 			},
 			rollout.Wishes{"retired": retired, "gone": gone, "unconfigured": retired},
 		},
+		"affinity": {
+			edge.Config{
+				Listeners: []edge.Listener{{Name: "web", Address: addr("0.0.0.0:8080")}},
+				Services: []edge.Service{
+					{Name: "chat", Listener: "web", Prefix: "/chat", Affinity: &edge.Affinity{Cookie: "aff", Session: edge.Session{Query: "sid"}}},
+					{Name: "shop", Listener: "web", Affinity: &edge.Affinity{Cookie: "aff"}},
+				},
+			},
+			rollout.Wishes{
+				"chat": wish(0, 10_000, []rollout.Endpoint{at(1, true), at(2, true)}, []rollout.Endpoint{at(3, false)}),
+				"shop": wish(10_000, 0, []rollout.Endpoint{at(4, false), at(5, true)}, nil),
+			},
+		},
 		"faults": {
 			edge.Config{
 				Listeners: []edge.Listener{{Name: "web", Address: addr("127.0.0.1:80")}},

@@ -198,5 +198,6 @@ func (b *Builder) listener(l edge.Listener, on []routed) []resource.Resource {
 // same reports whether two services of one configuration are sent new connections in
 // the same way.
 func (r routed) same(other routed) bool {
-	return r.Name == other.Name && r.Proxies == other.Proxies && r.Unsettled == other.Unsettled && maps.Equal(r.Weights, other.Weights)
+	return r.Name == other.Name && r.Proxies == other.Proxies && r.Unsettled == other.Unsettled && maps.Equal(r.Weights, other.Weights) &&
+		slices.Equal(r.held(), other.held())
 }

@@ -53,6 +53,9 @@ func cluster(s edge.Service, colour discovery.Colour) resource.Resource {
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
 		UpstreamConnectionOptions:     &clusterv3.UpstreamConnectionOptions{TcpKeepalive: keepalive()},
 	}
+	if s.Affinity != nil {
+		c.CommonLbConfig.OverrideHostStatus = honoured()
+	}
 	if s.Protocol != edge.TCP {
 		c.TypedExtensionProtocolOptions = map[string]*anypb.Any{
 			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": packed(protocol(s.HTTP2)),

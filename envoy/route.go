@@ -62,7 +62,7 @@ func serviceRoutes(s routed) []*routev3.Route {
 	if s.Unsettled != "" {
 		return []*routev3.Route{unsettled(s)}
 	}
-	return []*routev3.Route{webSocketKey(s), read(s), route(s)}
+	return append(holds(s), webSocketKey(s), read(s), route(s))
 }
 
 // match is what belongs to a service under its host.
@@ -92,7 +92,7 @@ func route(s routed) *routev3.Route {
 			Name: ClusterName(s.Name, c), Weight: wrapperspb.UInt32(uint32(s.Weights[c])),
 		}
 	}
-	return &routev3.Route{
+	r := &routev3.Route{
 		Name:     escape(string(s.Name)),
 		Match:    match(s),
 		Metadata: owned(s.Name),
@@ -107,6 +107,8 @@ func route(s routed) *routev3.Route {
 			RetryPolicy: retry("connect-failure"),
 		}},
 	}
+	sticky(s, r)
+	return r
 }
 
 // read is route for requests that may be sent twice. An instance that closes an idle connection

@@ -216,7 +216,18 @@ func (k *checking) service(key string, s Service, u *use) {
 	}
 	if speaks == TCP {
 		u.tcp = s.Name
+		if s.Affinity != nil {
+			k.fault(onServices(key+".affinity", s.Name), "a TCP service has no cookies; remove it")
+		}
 		return
+	}
+	if a := s.Affinity; a != nil {
+		if !token(a.Cookie) {
+			k.fault(onServices(key+".affinity.cookie", s.Name), "%q is no name of a cookie; use letters, digits, - and _", a.Cookie)
+		}
+		if a.Session.Query != "" && !token(a.Session.Query) {
+			k.fault(onServices(key+".affinity.session.query", s.Name), "%q is no parameter of a URL; use letters, digits, - and _", a.Session.Query)
+		}
 	}
 	if text := prefix(s.Prefix); text != "" {
 		k.fault(onServices(key+".prefix", s.Name), "%s", text)
@@ -266,4 +277,12 @@ func (k *checking) checkUses() {
 			k.fault(onListeners(key, l.Name), "listener %q carries TCP service %s and others; a TCP service needs a listener for itself", l.Name, u.tcp)
 		}
 	}
+}
+
+// token reports whether s is a short name that needs no quotes in a header or URL.
+func token(s string) bool {
+	odd := func(c rune) bool {
+		return !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_')
+	}
+	return s != "" && len(s) <= 64 && !strings.ContainsFunc(s, odd)
 }

@@ -154,10 +154,29 @@ type Service struct {
 	// spoken to as the client speaks: gRPC needs this, and WebSockets still reach
 	// them as HTTP/1.1 upgrades. Default: they are spoken to in HTTP/1.1 only.
 	HTTP2 bool `yaml:"http2"`
+	// Affinity sends a client's requests to the instance that answered its first one. Default:
+	// each request to any.
+	Affinity *Affinity `yaml:"affinity"`
 	// StormGuard is how many new connections a second all Envoys together let
 	// through, in bursts of at most a tenth of it; over HTTP it counts requests,
 	// plain ones too. Default: no bound.
 	StormGuard units.Rate `yaml:"storm_guard"`
+}
+
+// Affinity is by a cookie that Envoys set and read; it names the instance's address.
+type Affinity struct {
+	// Cookie is its name.
+	Cookie string `yaml:"cookie"`
+	// Session is how the application marks the requests of an open session. They stay with an
+	// instance that drains, until it lets the session go; all others go where new connections
+	// go. Default: none is marked, and polling sessions end at the switch.
+	Session Session `yaml:"session"`
+}
+
+// Session is where a request carries the application's name of its session.
+type Session struct {
+	// Query is a parameter of the URL: sid of Socket.IO, id of SignalR.
+	Query string `yaml:"query"`
 }
 
 // Domain is a domain as Envoy compares it: in lower case, of which only the

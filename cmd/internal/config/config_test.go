@@ -47,7 +47,7 @@ func TestSmall(t *testing.T) {
 }
 
 func sameService(a, b Service) bool {
-	return a.Name == b.Name && a.Listener == b.Listener && a.Protocol == b.Protocol && a.Prefix == b.Prefix && a.HTTP2 == b.HTTP2 && a.StormGuard == b.StormGuard &&
+	return a.Name == b.Name && a.Listener == b.Listener && a.Protocol == b.Protocol && a.Prefix == b.Prefix && a.HTTP2 == b.HTTP2 && a.StormGuard == b.StormGuard && reflect.DeepEqual(a.Affinity, b.Affinity) &&
 		a.Live == b.Live && a.ConsulService == b.ConsulService && reflect.DeepEqual(a.Policy, b.Policy) && strings.Join(a.Domains, " ") == strings.Join(b.Domains, " ")
 }
 
@@ -87,7 +87,7 @@ func TestFull(t *testing.T) {
 	seven := policy.Default()
 	seven.Funnel.Close = 7
 	for i, want := range []Service{
-		{Service: edge.Service{Name: "chat", Listener: "web", Protocol: edge.HTTP, Domains: []string{"chat.example.com", "*.chat.example.com"}, Prefix: "/socket"}, Live: discovery.Green, ConsulService: "chat-v2", Policy: calm},
+		{Service: edge.Service{Name: "chat", Listener: "web", Protocol: edge.HTTP, Domains: []string{"chat.example.com", "*.chat.example.com"}, Prefix: "/socket", Affinity: &edge.Affinity{Cookie: "chat", Session: edge.Session{Query: "sid"}}}, Live: discovery.Green, ConsulService: "chat-v2", Policy: calm},
 		{Service: edge.Service{Name: "feed", Listener: "web", Protocol: edge.HTTP, Domains: []string{"chat.example.com"}, Prefix: "/feed", HTTP2: true, StormGuard: 500}, Live: discovery.Blue, ConsulService: "feed", Policy: calm},
 		{Service: edge.Service{Name: "rest", Listener: "web6", Protocol: edge.HTTP, Domains: []string{"*"}, Prefix: "/"}, Live: discovery.Blue, ConsulService: "rest", Policy: seven},
 		{Service: edge.Service{Name: "broker", Listener: "mqtt", Protocol: edge.TCP}, Live: discovery.Blue, ConsulService: "broker", Policy: policy.Default()},

@@ -115,6 +115,9 @@ func (d *difference) services(old *Config) {
 		if s.HTTP2 != n.HTTP2 {
 			d.change("service %s has http2 %t", n.Name, n.HTTP2)
 		}
+		if !reflect.DeepEqual(s.Affinity, n.Affinity) {
+			d.change("service %s has another affinity", n.Name)
+		}
 		if s.StormGuard != n.StormGuard {
 			d.change("service %s has %s", n.Name, guarded(n))
 		}
