@@ -59,7 +59,7 @@ func (c Counts) Noted(s observed.Sighting, b Bounds) Counts {
 		return c
 	}
 	was := c.Process
-	p := Process{Boot: Token(s.Status.Boot), Held: max(0, max(b.Least, min(s.Status.Active, b.Most))-s.Status.Asked), Shut: s.Refusing()}
+	p := Process{Boot: tokenAfter(was.Boot, s.Status.Boot), Held: max(0, max(b.Least, min(s.Status.Active, b.Most))-s.Status.Asked), Shut: s.Refusing()}
 	if p.Boot == "" {
 		p.Heard, p.Accepted = s.At, s.Status.Accepted
 	}
@@ -98,7 +98,7 @@ func (c Counts) CouldHold(s drain.Status) int { return int(min(drain.MaxTotal, c
 // Of reports whether the answer is one of the process that is counted.
 func (c Counts) Of(s drain.Status) bool {
 	p := c.Process
-	switch named := Token(s.Boot); {
+	switch named := tokenAfter(p.Boot, s.Boot); {
 	case p == Process{}: // written down by an older rolloutd
 	case p.Boot != "" || named != "":
 		return p.Boot == named
@@ -174,11 +174,18 @@ func (m Member) Deeds(s observed.Sighting) Doings {
 }
 
 // Token stands for a boot in the stored state, in few bytes.
-func Token(boot string) string {
+func Token(boot string) string { return tokenAfter("", boot) }
+
+// tokenAfter is Token, without a new string where the token is the known one, as it mostly is.
+func tokenAfter(known, boot string) string {
 	if boot == "" {
 		return ""
 	}
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(boot))
-	return strconv.FormatUint(h.Sum64(), 36)
+	var digits [13]byte
+	if token := strconv.AppendUint(digits[:0], h.Sum64(), 36); string(token) != known {
+		return string(token)
+	}
+	return known
 }
