@@ -58,9 +58,15 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 // Signal sends a signal; a process that has already ended is no error.
 func (p *Process) Signal(s os.Signal) { _ = p.cmd.Process.Signal(s) }
 
-// Kill ends the process at once (SIGKILL) and waits for it.
+// Kill ends the process at once (SIGKILL), with what it has started in its group, which
+// would hold its log open, and waits for it.
 func (p *Process) Kill() {
 	p.Signal(syscall.SIGKILL)
+	select {
+	case <-p.done:
+	default:
+		_ = syscall.Kill(-p.PID(), syscall.SIGKILL)
+	}
 	<-p.done
 }
 

@@ -29,7 +29,8 @@ class Peers:
                 name = OTHER
             else:
                 del self._all[quiet]
-        self._all[name] = self._all.pop(name, None) or Peer()
+        known = self._all.pop(name, None)
+        self._all[name] = known or Peer()
         return self._all[name]
 
     def said(self) -> dict[str, dict[str, int]]:

@@ -33,7 +33,8 @@ def serve(gate: Gate, handler: Handler, *args: Any, process_request: ProcessRequ
             refused.add(connection)
         elif process_request:
             response = process_request(connection, request)
-            return await response if inspect.isawaitable(response) else response
+            answer: Response | None = await response if inspect.isawaitable(response) else response
+            return answer
         return None
 
     async def talk(connection: ServerConnection) -> None:
