@@ -78,7 +78,7 @@ func aliases(s *situation, out map[discovery.InstanceID]twin) map[discovery.Inst
 	departed := map[string]discovery.InstanceID{}
 	for key, m := range s.state.Members {
 		sight := s.seen.Instances[key]
-		if m.Departed.IsZero() || m.Drain == "" || m.Doubted || sight.Err == "" && !sight.At.IsZero() && sight.Status.Active == 0 {
+		if m.Departed.IsZero() || m.Drain == "" || m.Doubted || sight.Err == "" && !sight.At.IsZero() && sight.Status.Held() == 0 {
 			continue
 		}
 		if was, ok := departed[m.Drain]; !ok || key < was {

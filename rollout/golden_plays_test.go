@@ -362,6 +362,16 @@ var plays = map[string]play{
 		g.untilPhase(state.Steady)
 		moment("done")
 	}},
+	"ending": {1, 1, 5, func(g *ground, moment func(string)) {
+		g.look()
+		g.promote(discovery.Green)
+		g.untilStep(1)
+		g.machines["b1"].status.Requests, g.machines["b1"].status.Lingering = 1, 2
+		g.untilCode(rollout.Ending)
+		moment("nobody lasts, and some have not ended")
+		g.machines["b1"].status.Requests, g.machines["b1"].status.Lingering = 0, 0
+		g.untilPhase(state.Steady)
+	}},
 	"many events": {1, 1, 5, func(g *ground, moment func(string)) {
 		g.machines["b1"].Addr = netip.MustParseAddrPort("[2001:db8::1]:9000")
 		g.policy.Hook = &policy.Hook{URL: "http://hooks.example/stop"}

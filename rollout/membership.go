@@ -171,7 +171,7 @@ func joinsNext(s *situation, in discovery.Instance) bool {
 // others when it turns out to hold connections.
 func joinDrain(t *turn) {
 	for key, m := range t.state.Members {
-		if sight := t.seen.Instances[key]; m.Fresh && (sight.Status.Active > 0 || sight.Refusing()) {
+		if sight := t.seen.Instances[key]; m.Fresh && (sight.Status.Held() > 0 || sight.Refusing()) {
 			m.Fresh = false
 			t.put(key, m)
 		}

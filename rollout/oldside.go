@@ -109,12 +109,13 @@ type oldSide struct {
 	late        []*fact // answers, but does not refuse yet
 	// contradicted say that they hold nothing, and the proxies that they hold some.
 	contradicted []*fact
+	ending       []*fact // nothing lasts there, but something has not ended yet
 	waiting      []*fact // its turn has not come
 }
 
 // empty reports whether nobody whose turn it is holds anything.
 func (o oldSide) empty() bool {
-	return len(o.held)+len(o.unreachable)+len(o.noEndpoint)+len(o.late)+len(o.contradicted) == 0
+	return len(o.held)+len(o.unreachable)+len(o.noEndpoint)+len(o.late)+len(o.contradicted)+len(o.ending) == 0
 }
 
 func (s *situation) sortOld() oldSide {
@@ -132,9 +133,9 @@ func (s *situation) sortOld() oldSide {
 			if !s.ended(f) {
 				o.noEndpoint = append(o.noEndpoint, f)
 			}
-		case f.held == 0 && f.gated && contradicted(s, f) > 0:
+		case f.held+f.ending == 0 && f.gated && contradicted(s, f) > 0:
 			o.contradicted = append(o.contradicted, f)
-		case f.held == 0 && f.gated: // by its own word, so it need not answer for ever
+		case f.held+f.ending == 0 && f.gated: // by its own word, so it need not answer for ever
 		case !f.answers && s.neverMoved(f):
 		case !f.answers:
 			o.unreachable = append(o.unreachable, f)
@@ -142,6 +143,8 @@ func (s *situation) sortOld() oldSide {
 			o.late = append(o.late, f)
 		case f.held > 0:
 			o.held = append(o.held, f)
+		default:
+			o.ending = append(o.ending, f)
 		}
 	}
 	return o
@@ -180,6 +183,12 @@ func stuck(s *situation, o oldSide) *blocker {
 		return blocked(Unreachable, "waiting: %s cannot be told to let go (%s); bring it back, or stop the instance and deregister it", keys(o.unreachable), why)
 	case len(o.contradicted) > 0:
 		return disagreement(s, o.contradicted[0])
+	case len(o.ending) > 0:
+		f := o.ending[0]
+		if n := s.seen.Instances[f.key].Status.Lingering; n > 0 {
+			return blocked(Ending, "waiting: %s has let everybody go, but %s not ended; look at the handlers there, or stop the instance and deregister it", f.key, counted(n, "connection has", "connections have"))
+		}
+		return blocked(Ending, "waiting: %s holds nobody any more, but %s under way there; they end by themselves", f.key, counted(f.ending, "short request is", "short requests are"))
 	default:
 		return blocked(NoEndpoint, "waiting: %s has no drain endpoint; stop the instance and deregister it when its connections may end", keys(o.noEndpoint))
 	}

@@ -224,8 +224,8 @@ func planTarget(s *situation, p *Plan) {
 	p.by = state.ByTickets
 	for _, f := range s.members().colour[p.To] {
 		key, m, sight := f.key, s.state.Members[f.key], s.seen.Instances[f.key]
-		if !m.Departed.IsZero() && sight.Status.Active > 0 {
-			p.Problems = append(p.Problems, fmt.Sprintf("%s of the release before still holds %d connections on %s", key, sight.Status.Active, p.To))
+		if !m.Departed.IsZero() && sight.Status.Held() > 0 {
+			p.Problems = append(p.Problems, fmt.Sprintf("%s of the release before still holds %d connections on %s", key, sight.Status.Held(), p.To))
 		}
 		switch {
 		case f.instance == nil || !f.serves || !f.endpoint:

@@ -54,6 +54,7 @@ const (
 	NoRoom         Code = "no_room"         // the target is full
 	Unreachable    Code = "unreachable"     // only instances that do not answer are left
 	Contradicted   Code = "contradicted"    // an instance and the proxies say different things of what it holds
+	Ending         Code = "ending"          // what was let go, or is short, has not ended
 	NoEndpoint     Code = "no_endpoint"     // only instances without a drain endpoint are left
 	StaleDiscovery Code = "stale_discovery" // the registry cannot be read or is not believed
 	FreshCounts    Code = "fresh_counts"    // asking how many connections are held now

@@ -115,6 +115,9 @@ type fact struct {
 	// the member itself or the witness of its colour says so.
 	held  int
 	known bool
+	// ending is what it holds beside held by its own word: short requests, and what was told
+	// to go and has not ended. No order is about these.
+	ending int
 	// asked is how many of held were asked to come over.
 	asked int
 	// recoloured: discovery calls it the other colour.
@@ -224,6 +227,7 @@ func (s *situation) factOf(x listed, m state.Member, shared twin, empty bool) fa
 	switch {
 	case f.endpoint:
 		f.held, f.known, f.asked = status.Active, !sight.At.IsZero(), status.Asked
+		f.ending = status.Requests + status.Lingering
 		f.admissions = observed.Admissions{Accepted: status.Accepted, Refused: status.Refused}
 	case empty:
 		f.known, f.admissions = true, observed.Admissions{Accepted: load.Accepted}
@@ -279,7 +283,7 @@ func (s *situation) departedEmpty(f *fact) bool {
 		return true
 	}
 	asked := sight.At.After(m.Departed.Add(departedSettle)) && sight.Err == ""
-	return asked && sight.Status.Active == 0 && contradicted(s, f) == 0 || f.dead || s.now.Sub(m.Departed) > forgetAfter
+	return asked && sight.Status.Held() == 0 && contradicted(s, f) == 0 || f.dead || s.now.Sub(m.Departed) > forgetAfter
 }
 
 // unheard names an instance that was counted and has said nothing since this

@@ -77,7 +77,7 @@ func TestReasonsReadWell(t *testing.T) {
 	for _, code := range []rollout.Code{
 		rollout.IsSteady, rollout.IsShifting, rollout.IsDraining, rollout.IsSoaking, rollout.IsRetired, rollout.Paused, rollout.NoHealthyLive, rollout.TargetClosed, rollout.TargetSick, rollout.Unconfirmed,
 		rollout.Nacked, rollout.NoProxy, rollout.TurnedAway, rollout.Unpublished, rollout.Settling, rollout.GateOpen, rollout.InGrace, rollout.NoRoom, rollout.Unreachable, rollout.NoEndpoint, rollout.StaleDiscovery, rollout.StoreFailing, rollout.Unread,
-		rollout.Contradicted, rollout.Twins, rollout.HeldOpen, rollout.Recoloured,
+		rollout.Contradicted, rollout.Ending, rollout.Twins, rollout.HeldOpen, rollout.Recoloured,
 		rollout.FreshCounts, rollout.FreshGates, rollout.GateClosed, rollout.WindowFull, rollout.Learning, rollout.NotReturning, rollout.BatchSoak, rollout.HookRunning, rollout.HookFailed, rollout.HookTooLarge, rollout.Unreported,
 		rollout.InProgress, rollout.NoRollout, rollout.NoTarget, rollout.Infeasible, rollout.BadRequest, rollout.UnknownService, rollout.NotStored,
 	} {

@@ -65,6 +65,7 @@ func (s *teller) commands() map[string]func(rest string) {
 		"limit":      s.each(func(in *sim.Instance, arg string) { in.Limit = s.number(arg) }),
 		"slow":       s.each(func(in *sim.Instance, arg string) { in.Handshake = new(s.number(arg)) }),
 		"stranger":   s.each(func(in *sim.Instance, arg string) { in.Stranger = uint64(s.number(arg)) }),
+		"lingers":    s.each(func(in *sim.Instance, arg string) { in.Lingers = s.number(arg) }),
 		"claims": s.each(func(in *sim.Instance, arg string) {
 			if in.Claims = nil; arg != "truth" {
 				in.Claims = new(s.number(arg))

@@ -24,7 +24,7 @@ const (
 // old, contradicts nobody for longer than witnessPatience.
 func contradicted(s *situation, f *fact) int {
 	m, sight := s.state.Members[f.key], s.seen.Instances[f.key]
-	if !f.endpoint || sight.Status.Active > 0 || sight.EmptySince.IsZero() {
+	if !f.endpoint || sight.Status.Held() > 0 || sight.EmptySince.IsZero() {
 		return 0
 	}
 	newer := func(at time.Time, whole bool) bool {
@@ -54,7 +54,7 @@ func unclaimed(s *situation, c discovery.Colour) int {
 		switch {
 		case f.twin.second:
 		case f.endpoint:
-			n -= max(f.held, load.Held)
+			n -= max(f.held+f.ending, load.Held)
 		case s.ended(f):
 			n -= load.Held
 		default:

@@ -330,6 +330,7 @@ func (m moment) seen() observed.Seen {
 		}
 		if r := m.state.Rollout; r != nil && r.Policy.Notice > 0 && r.Old(x) {
 			status.Can, status.Asked, status.Left, status.Overstayed = []drain.Ability{drain.CanAsk}, 3, 2, 1
+			status.Requests, status.Lingering = 2, 1
 		}
 		if o := orders[key].Drain; o != nil {
 			status.State, status.Ceiling, status.Rollout, status.Epoch, status.Step = drain.Draining, o.Ceiling, o.Rollout, o.Epoch, o.Step

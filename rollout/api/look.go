@@ -108,6 +108,7 @@ func lookInstances(v rollout.View, outlook rollout.Outlook, doubles map[discover
 			if !seen.At.IsZero() {
 				st := seen.Status
 				i.State, i.Heard = string(st.State), &seen.At
+				i.Requests, i.Lingering = st.Requests, st.Lingering
 				i.Asked, i.Left, i.Overstayed = st.Asked, st.Left, st.Overstayed
 				i.Evicted, i.Accepted, i.Returned = new(st.Evicted), new(st.Accepted), clone(st.Returned)
 				if m.Counted {

@@ -186,6 +186,10 @@ type Instance struct {
 	// what the proxies report.
 	Held    *int `json:"held"`
 	Ceiling *int `json:"ceiling"`
+	// Requests are short ones under way, and Lingering were told to go and have not ended, by
+	// its own word; neither is among Held.
+	Requests  int `json:"requests,omitempty"`
+	Lingering int `json:"lingering,omitempty"`
 	// Asked is how many of Held were asked to come over; Left and Overstayed are its totals
 	// of those that then went by themselves, and that were closed at the end of their notice.
 	Asked      int    `json:"asked,omitempty"`

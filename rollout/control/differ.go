@@ -68,7 +68,7 @@ func bothCounts(m state.Member, seen observed.Seen, key discovery.InstanceID, no
 		now.Sub(s.At) > differFresh || now.Sub(l.At) > differFresh {
 		return 0, 0, false
 	}
-	return s.Status.Active, l.Held, true
+	return s.Status.Held(), l.Held, true
 }
 
 func differ(a, b int) bool {

@@ -57,7 +57,7 @@ func (s Sighting) After(status drain.Status, err error, now time.Time) Sighting 
 	}
 	if err == nil {
 		s.Err, s.FailingSince, s.Refused, s.Failures, s.Contradicts = "", time.Time{}, false, 0, 0
-		if status.Active > 0 {
+		if status.Held() > 0 {
 			s.EmptySince = time.Time{}
 		} else if s.EmptySince.IsZero() {
 			s.EmptySince = now

@@ -31,6 +31,8 @@ type Instance struct {
 	Limit int
 	// Claims is how many connections it says that it holds; nil is the truth.
 	Claims *int
+	// Lingers is how many connections it says have not ended that it told to go.
+	Lingers int
 	// Boasts is how many connections it says that it let go and never had.
 	Boasts uint64
 	// Stranger is an epoch that it remembers from elsewhere: it refuses every word that is
@@ -91,7 +93,7 @@ func (in *Instance) Status() drain.Status {
 	}
 	if in.ordered {
 		s.State = drain.Draining
-		if s.Active == 0 {
+		if s.Lingering = in.Lingers; s.Held() == 0 {
 			s.State = drain.Drained
 		}
 	}
