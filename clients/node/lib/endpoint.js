@@ -8,6 +8,9 @@ const why = {
   403: 'without a token the drain endpoint answers direct requests from this machine only', 405: 'use GET, PUT or DELETE',
   409: 'there was a newer word', 413: 'the body is too large', 503: 'a worker of this port does not answer',
 };
+// Who begins to serve the endpoint answers so much later, in ms: other workers may still run, and tell it first what they hold
+// and which word stands. Until then it would call a full port empty.
+const gathering = 500;
 const hash = (text) => createHash('sha256').update(text).digest();
 const local = (address = '') => /^(::ffff:)?127\.|^::1$/.test(address);
 
@@ -47,7 +50,12 @@ async function serve(gate, address) {
   const [, host, port] = /^\[?(.*?)\]?:(\d+)$/.exec(address) ?? [];
   if (!port) throw new TypeError(`sluice-drain: ${address} is no address; write it like 127.0.0.1:9101`);
   const workers = new Workers(gate);
-  const server = createServer(async (req, res) => reply(gate, res, await answer(gate, req).catch(() => 400)));
+  let gathered = Promise.resolve();
+  const server = createServer(async (req, res) => {
+    await gathered;
+    reply(gate, res, await answer(gate, req).catch(() => 400));
+  });
+  server.on('listening', () => { gathered = new Promise((go) => { setTimeout(go, gathering).unref(); }); });
   server.on('upgrade', (req, socket) => {
     const code = allowed(gate.options, req), mine = req.socket.remoteAddress === req.socket.localAddress;
     if (code || !mine || req.headers.upgrade !== 'sluice-worker') return socket.destroy();

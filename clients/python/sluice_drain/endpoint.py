@@ -23,6 +23,9 @@ WHY = {
     403: "without a token the drain endpoint answers direct requests from this machine only", 405: "use GET, PUT or DELETE",
     409: "there was a newer word", 413: "the body is too large", 503: "a worker of this port does not answer",
 }
+# Who begins to serve the endpoint answers so much later, in seconds: other workers may still run, and tell it first what they
+# hold and which word stands. Until then it would call a full port empty.
+GATHERING = 0.5
 FORWARDED = {"x-forwarded-for", "x-forwarded-proto", "forwarded"}
 
 
@@ -36,6 +39,7 @@ class Endpoint:
             raise ValueError(f"sluice_drain: {address} is no address; write it like 127.0.0.1:9101")
         self.gate, self.address, self.host, self.port = gate, address, match[1], int(match[2])
         self._server: asyncio.Server | None = None
+        self._answers = 0.0  # from when on, in the loop's time
         self._follows: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -54,6 +58,7 @@ class Endpoint:
             self._server.close()
 
     async def _take(self) -> None:
+        self._answers = asyncio.get_running_loop().time() + GATHERING
         try:
             self._server = await asyncio.start_server(self._answer, self.host, self.port, limit=MOST, reuse_port=False)
             return
@@ -95,6 +100,7 @@ class Endpoint:
                 if code == 200 and headers.get("upgrade") == "sluice-worker":
                     code = 101 if named(writer.get_extra_info("peername")[0]) == named(writer.get_extra_info("sockname")[0]) else 403
                 elif code == 200:
+                    await asyncio.sleep(self._answers - asyncio.get_running_loop().time())
                     code = await self._obey(method, target, headers, reader)
             if code == 101:
                 writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: sluice-worker\r\n\r\n")
