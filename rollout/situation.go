@@ -68,8 +68,9 @@ type roster struct {
 	// Of several registrations of one process one is in old, target and open.
 	old, target  []*fact
 	colour, open map[discovery.Colour][]*fact
-	// unclaimed is what was found of it, by colour.
+	// unclaimed and moves are what was found of them, by colour.
 	unclaimed map[discovery.Colour]int
+	moves     map[discovery.Colour]bool
 }
 
 // basis is what a roster depends on beside the members.
@@ -139,7 +140,7 @@ func (s *situation) members() *roster {
 	}
 	l := &roster{
 		basis: b, all: make([]fact, 0, len(s.state.Members)),
-		colour: map[discovery.Colour][]*fact{}, open: map[discovery.Colour][]*fact{}, unclaimed: map[discovery.Colour]int{},
+		colour: map[discovery.Colour][]*fact{}, open: map[discovery.Colour][]*fact{}, unclaimed: map[discovery.Colour]int{}, moves: map[discovery.Colour]bool{},
 	}
 	empty := map[discovery.Colour]bool{}
 	for _, c := range discovery.Colours {

@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
@@ -34,10 +35,31 @@ func contradicted(s *situation, f *fact) int {
 	if reported && load.Held > 0 && !sharesPlace(s, f) && newer(load.At, s.now.Sub(load.At) <= loadMaxAge && len(load.Silent) == 0) {
 		return load.Held
 	}
-	if newer(s.seen.Witnesses[m.Colour].At, complete(s, m.Colour)) {
+	if newer(s.seen.Witnesses[m.Colour].At, complete(s, m.Colour)) && (emptied(s, f) || !moves(s, m.Colour)) {
 		return unclaimed(s, m.Colour)
 	}
 	return 0
+}
+
+// emptied reports whether a member has just said for the first time that it holds nothing.
+func emptied(s *situation, f *fact) bool {
+	since := s.seen.Instances[f.key].EmptySince
+	return !since.IsZero() && s.now.Sub(since) <= witnessPatience
+}
+
+// moves reports whether a member of the colour holds something or was just emptied: what
+// the counters have may have been that one's, a moment ago. It is waited for anyway, and
+// who was empty before is asked about when it is done.
+func moves(s *situation, c discovery.Colour) bool {
+	l := s.members()
+	is, known := l.moves[c]
+	if !known {
+		is = slices.ContainsFunc(l.colour[c], func(f *fact) bool {
+			return f.endpoint && !f.twin.second && (f.held+f.ending > 0 || emptied(s, f))
+		})
+		l.moves[c] = is
+	}
+	return is
 }
 
 // unclaimed is how many connections of a colour the proxies' counters have that none of its
