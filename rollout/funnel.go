@@ -312,14 +312,14 @@ func noted(s *situation, key discovery.InstanceID, m state.Member) state.Counts 
 // that, and one that says more than they had reported until then at most what they bear out.
 func bounds(s *situation, key discovery.InstanceID, m state.Member) state.Bounds {
 	load, _ := s.load(m)
-	most, ok := borneOut(s, m)
+	most, ok := borneOut(s, &m)
 	if !ok {
 		return state.Bounds{Most: drain.MaxConnections, LetGo: math.MaxUint64}
 	}
 	if load.At.After(s.seen.Instances[key].At) {
 		most = max(drain.MaxConnections, load.Held)
 	}
-	return state.Bounds{Least: load.Held, Most: most, LetGo: letGo(s, m, s.seen.Instances[key].Status.Asked)}
+	return state.Bounds{Least: load.Held, Most: most, LetGo: letGo(s, &m, s.seen.Instances[key].Status.Asked)}
 }
 
 // overstated says of an instance that says it holds more than the proxies bear out; empty
@@ -340,7 +340,8 @@ func weight(s *situation, f *fact) int {
 	if !f.endpoint || !f.answers {
 		return f.held // what the proxies report is newer
 	}
-	if most, ok := borneOut(s, s.state.Members[f.key]); ok {
+	m := s.state.Members[f.key]
+	if most, ok := borneOut(s, &m); ok {
 		return min(f.held, most)
 	}
 	return f.held

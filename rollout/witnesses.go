@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout/evidence"
+	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
@@ -128,21 +129,26 @@ const (
 
 // borneOut is the most that a member may be taken to hold by what the proxies report, and
 // what came since that, at its rate; false: they do not all report, so nobody can say.
-func borneOut(s *situation, m state.Member) (int, bool) {
-	load, reported := s.load(m)
-	if !reported || len(load.Silent) > 0 || s.now.Sub(load.At) > loadMaxAge || !complete(s, m.Colour) {
+func borneOut(s *situation, m *state.Member) (int, bool) {
+	load, reported := s.load(*m)
+	if !reported || !fresh(s, m, load) {
 		return 0, false
 	}
 	came := int(load.PerSecond * max(0, s.now.Sub(load.At).Seconds()))
 	return load.Held + came + max(pastProxies, load.Held/pastShare), true
 }
 
+// fresh reports whether every proxy has just said what it has to the member.
+func fresh(s *situation, m *state.Member, load observed.Load) bool {
+	return len(load.Silent) == 0 && s.now.Sub(load.At) <= loadMaxAge && complete(s, m.Colour)
+}
+
 // deeds sums up all processes of the member since it was counted.
 func deeds(s *situation, key discovery.InstanceID, m state.Member) state.Doings {
 	sight := s.seen.Instances[key]
 	d := m.Deeds(sight)
-	if m.Counts.Only(sight) {
-		d.Evicted = min(d.Evicted, letGo(s, m, sight.Status.Asked))
+	if most := letGo(s, &m, sight.Status.Asked); d.Evicted > most && m.Counts.Only(sight) {
+		d.Evicted = most
 	}
 	return d
 }
@@ -150,9 +156,12 @@ func deeds(s *situation, key discovery.InstanceID, m state.Member) state.Doings 
 // letGo is the most connections that a member which refuses new ones can have let go: whom
 // the proxies still report it holds, but for those that it was just told to let go, and for
 // those that it says it has asked.
-func letGo(s *situation, m state.Member, asked int) uint64 {
-	load, _ := s.load(m)
-	if _, ok := borneOut(s, m); !ok || !m.Process.Shut || s.state.Rollout == nil {
+func letGo(s *situation, m *state.Member, asked int) uint64 {
+	if !m.Process.Shut || s.state.Rollout == nil {
+		return math.MaxUint64
+	}
+	load, reported := s.load(*m)
+	if !reported || !fresh(s, m, load) {
 		return math.MaxUint64
 	}
 	steps := 2 + int(s.now.Sub(load.At)/s.state.Rollout.Policy.Funnel.Every.D())

@@ -1,7 +1,6 @@
 package state
 
 import (
-	"hash/fnv"
 	"strconv"
 	"time"
 
@@ -181,10 +180,12 @@ func tokenAfter(known, boot string) string {
 	if boot == "" {
 		return ""
 	}
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(boot))
+	hash := uint64(14695981039346656037) // FNV-1a, 64 bits
+	for i := range len(boot) {
+		hash = (hash ^ uint64(boot[i])) * 1099511628211
+	}
 	var digits [13]byte
-	if token := strconv.AppendUint(digits[:0], h.Sum64(), 36); string(token) != known {
+	if token := strconv.AppendUint(digits[:0], hash, 36); string(token) != known {
 		return string(token)
 	}
 	return known
