@@ -51,7 +51,7 @@ type funnel struct {
 }
 
 // run replaces the level's running funnel by another; called with mu held.
-func (g *Gate) run(l *level, s schedule, now time.Time) {
+func (l *level) run(s schedule, now time.Time) {
 	if l.funnel != nil {
 		l.funnel.timer.Stop()
 		l.funnel = nil
@@ -61,11 +61,12 @@ func (g *Gate) run(l *level, s schedule, now time.Time) {
 	}
 	f := &funnel{schedule: s, level: l.untold()}
 	l.funnel = f
-	f.timer = time.AfterFunc(s.next.Sub(now), func() { g.advance(l, f) })
+	f.timer = time.AfterFunc(s.next.Sub(now), func() { l.advance(f) })
 }
 
 // advance closes what is due and sets the timer for the next.
-func (g *Gate) advance(l *level, f *funnel) {
+func (l *level) advance(f *funnel) {
+	g := l.gate
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if l.funnel != f {
@@ -75,7 +76,7 @@ func (g *Gate) advance(l *level, f *funnel) {
 	for range f.due(now) {
 		f.level--
 		if l.untold() > f.level {
-			g.tell(l)
+			l.tell()
 		}
 	}
 	// Nothing that the level covers is admitted while its funnel runs, so one that has

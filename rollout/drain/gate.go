@@ -52,11 +52,11 @@ type Gate struct {
 // New returns a Gate that serves. It starts nothing.
 func New(opt Options) *Gate {
 	g := &Gate{opt: opt, log: opt.Logger, boot: rand.Text(), born: time.Now(), counts: opt.CountsReturns, tickets: opt.CountsTickets,
-		levels: []*level{{name: Rollout}}, empty: make(chan struct{})}
+		empty: make(chan struct{})}
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
 	}
-	g.grace.Gate = g
+	g.grace.Gate, g.levels = g, []*level{{gate: g, name: Rollout}}
 	g.opt.complete()
 	g.closeFrame = g.opt.farewell()
 	return g
@@ -306,14 +306,6 @@ func (g *Gate) remove(c *Conn) {
 	g.held[at].at = int32(at)
 	g.held[last] = nil
 	g.held = g.held[:last]
-}
-
-// next is the connection that the level covers and that goes next; nil if there is none.
-func (g *Gate) next(l *level) *Conn {
-	if !l.queue.made {
-		l.queue.make(g, l.from)
-	}
-	return l.queue.next()
 }
 
 // letGo takes a connection out: from now on it lingers.

@@ -10,6 +10,7 @@ import (
 // released: its epoch, by which a late word is known. It bounds only the connections
 // that it covers. All fields belong to Gate.mu.
 type level struct {
+	gate    *Gate
 	name    string
 	rollout string
 	// While ordered, (epoch, step) is that of the standing order; otherwise epoch is
@@ -40,9 +41,9 @@ func (l *level) take(o Order) (repeated bool, err error) {
 	return l.ordered && o.Epoch == l.epoch && o.Step == l.step, nil
 }
 
-// saidLevel is what a status says of one.
-func (g *Gate) saidLevel(l *level) Level {
-	s := Level{State: Serving, Active: l.held, Asked: l.asked, Requests: g.requests(l.from), Lingering: l.lingering, Rollout: l.rollout, Epoch: l.epoch, Step: l.step, From: l.from.names}
+// said is what a status says of it.
+func (l *level) said() Level {
+	s := Level{State: Serving, Active: l.held, Asked: l.asked, Requests: l.gate.requests(l.from), Lingering: l.lingering, Rollout: l.rollout, Epoch: l.epoch, Step: l.step, From: l.from.names}
 	if l.ordered {
 		s.State = Draining
 		if s.Active+s.Requests+s.Lingering == 0 {
@@ -63,7 +64,7 @@ func (g *Gate) saidLevels() map[string]Level {
 		if said == nil {
 			said = map[string]Level{}
 		}
-		said[l.name] = g.saidLevel(l)
+		said[l.name] = l.said()
 	}
 	return said
 }
@@ -91,7 +92,7 @@ func (g *Gate) standing(name string) *level {
 			return l
 		}
 	}
-	l := &level{name: name, held: len(g.held), asked: g.asked, lingering: g.lingering}
+	l := &level{gate: g, name: name, held: len(g.held), asked: g.asked, lingering: g.lingering}
 	if len(g.levels) < MaxLevels {
 		g.levels = append(g.levels, l)
 		return l
@@ -140,7 +141,8 @@ func (g *Gate) ordered() bool {
 }
 
 // cover has the level cover others from now on, or pick others first.
-func (g *Gate) cover(l *level, f from, p Pick) {
+func (l *level) cover(f from, p Pick) {
+	g := l.gate
 	if !l.from.same(f) {
 		l.from, l.held, l.asked, l.lingering, l.queue = f, 0, 0, 0, queue{}
 		for _, c := range g.held {
@@ -149,7 +151,7 @@ func (g *Gate) cover(l *level, f from, p Pick) {
 				l.asked += count(c.asked)
 			}
 		}
-		g.keep(l)
+		l.keep()
 		for at, n := range g.origins.lingering {
 			if f.covers(g.origins.nth(at)) {
 				l.lingering += n
@@ -162,4 +164,12 @@ func (g *Gate) cover(l *level, f from, p Pick) {
 	if l.queue.pick != p {
 		l.queue = queue{pick: p}
 	}
+}
+
+// next is the connection that the level covers and that goes next; nil if there is none.
+func (l *level) next() *Conn {
+	if !l.queue.made {
+		l.queue.make(l.gate, l.from)
+	}
+	return l.queue.next()
 }

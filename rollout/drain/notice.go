@@ -72,8 +72,9 @@ func (l *level) untold() int { return l.held - l.asked }
 
 // tell has the next connection that the level covers go: asked, if that can be and there
 // is a notice, or let go at once.
-func (g *Gate) tell(l *level) {
-	c := g.next(l)
+func (l *level) tell() {
+	g := l.gate
+	c := l.next()
 	if c == nil {
 		return
 	}
@@ -93,7 +94,7 @@ func (g *Gate) tell(l *level) {
 	}
 	l.notices.list = append(l.notices.list, notice{c, time.Now().Add(l.notice)})
 	if len(l.notices.list) == 1 {
-		g.await(l)
+		l.await()
 	}
 	go a.ask(l.notice)
 }
@@ -111,7 +112,8 @@ func (g *Gate) unask(c *Conn) {
 }
 
 // await sets the timer for the next end of a notice.
-func (g *Gate) await(l *level) {
+func (l *level) await() {
+	g := l.gate
 	n := &l.notices
 	if n.timer != nil {
 		n.timer.Stop()
@@ -130,14 +132,15 @@ func (g *Gate) await(l *level) {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		if n.run == run {
-			g.overstay(l, time.Now())
+			l.overstay(time.Now())
 		}
 	})
 }
 
 // overstay closes those whose notice has ended. After a standstill of the process the
 // ends that follow are later by as much, so that nothing comes in a burst.
-func (g *Gate) overstay(l *level, now time.Time) {
+func (l *level) overstay(now time.Time) {
+	g := l.gate
 	n := &l.notices
 	if late := now.Sub(n.list[0].end); late > maxLate {
 		n.shift(late)
@@ -152,7 +155,7 @@ func (g *Gate) overstay(l *level, now time.Time) {
 		n.list[0] = notice{}
 		n.list = n.list[1:]
 	}
-	g.await(l)
+	l.await()
 }
 
 func (n *notices) shift(by time.Duration) {
@@ -162,23 +165,24 @@ func (n *notices) shift(by time.Duration) {
 }
 
 // hold has the time of the level's notices stand still, and resume has it go on.
-func (g *Gate) holdNotices(l *level, now time.Time) {
+func (l *level) holdNotices(now time.Time) {
 	if l.notices.still.IsZero() {
 		l.notices.still = now
 	}
-	g.await(l)
+	l.await()
 }
 
-func (g *Gate) resumeNotices(l *level, now time.Time) {
+func (l *level) resumeNotices(now time.Time) {
 	if n := &l.notices; !n.still.IsZero() {
 		n.shift(now.Sub(n.still))
 		n.still = time.Time{}
 	}
-	g.await(l)
+	l.await()
 }
 
 // keep voids the notices of those that the level does not cover any more.
-func (g *Gate) keep(l *level) {
+func (l *level) keep() {
+	g := l.gate
 	l.notices.list = slices.DeleteFunc(l.notices.list, func(n notice) bool {
 		if !n.open() || l.from.covers(g.origins.of(n.conn)) {
 			return !n.open()
@@ -186,18 +190,19 @@ func (g *Gate) keep(l *level) {
 		g.unask(n.conn)
 		return true
 	})
-	g.await(l)
+	l.await()
 }
 
 // void ends the level's notices: who was asked may stay, and can be asked again.
-func (g *Gate) void(l *level) {
+func (l *level) void() {
+	g := l.gate
 	for _, n := range l.notices.list {
 		if n.open() {
 			g.unask(n.conn)
 		}
 	}
 	l.notices.list, l.notices.still = nil, time.Time{}
-	g.await(l)
+	l.await()
 	for _, other := range g.levels {
 		other.queue = queue{pick: other.queue.pick} // made anew, with them
 	}

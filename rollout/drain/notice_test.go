@@ -163,7 +163,7 @@ func TestAStandstillDuringNotices(t *testing.T) {
 		pass(1500 * time.Millisecond)
 		a.Gate.mu.Lock()
 		a.levels[0].notices.shift(-time.Second) // as if a second had passed unseen
-		a.await(a.levels[0])
+		a.levels[0].await()
 		a.Gate.mu.Unlock()
 		pass(600 * time.Millisecond)
 		a.Gate.mu.Lock()

@@ -25,27 +25,27 @@ func (g *Gate) order(o Order) (Status, error) {
 		return g.status(), err
 	}
 	if l.rollout != o.Rollout {
-		g.void(l)
+		l.void()
 	}
 	l.rollout, l.epoch, l.step, l.ordered = o.Rollout, o.Epoch, o.Step, true
 	l.notice = ms(o.NoticeMS)
 	l.ceiling = clone(o.Ceiling)
-	g.cover(l, newFrom(o.From), o.Pick)
+	l.cover(newFrom(o.From), o.Pick)
 	now := time.Now()
 	g.ripen(now)
 	var s schedule
 	if o.Ceiling == nil {
-		g.holdNotices(l, now)
+		l.holdNotices(now)
 	} else {
-		g.resumeNotices(l, now)
+		l.resumeNotices(now)
 		s = evenly(l.untold()-*o.Ceiling, now.Add(ms(o.StartMS)), ms(o.OverMS))
 		l.distance = ms(o.OverMS) / time.Duration(max(s.left, 1))
 	}
-	g.run(l, s, now)
+	l.run(s, now)
 	g.wake(now)
 	if g.own != nil && g.ordered() && !g.grace.overdue {
-		g.run(g.own, schedule{}, now)
-		g.void(g.own)
+		g.own.run(schedule{}, now)
+		g.own.void()
 		g.own = nil
 	}
 	g.grace.mind(now)
@@ -67,11 +67,11 @@ func (g *Gate) release(r Release) (Status, error) {
 	if l.ordered {
 		g.log.Info("released from draining", "level", l.name, "rollout", r.Rollout, "epoch", r.Epoch, "active", l.held)
 	}
-	g.void(l)
+	l.void()
 	l.rollout, l.epoch, l.step, l.ordered, l.ceiling = r.Rollout, r.Epoch, 0, false, nil
-	g.cover(l, from{}, Random)
+	l.cover(from{}, Random)
 	l.queue = queue{}
-	g.run(l, schedule{}, time.Time{})
+	l.run(schedule{}, time.Time{})
 	if i := slices.Index(g.levels, l); i > 0 { // the one that was released last is forgotten last
 		g.levels = append(slices.Delete(g.levels, i, i+1), l)
 	}

@@ -143,17 +143,17 @@ func (g *Gate) drains() bool {
 func (g *Gate) settle(now time.Time) {
 	for _, l := range g.levels {
 		if l.ordered && l.ceiling != nil {
-			g.lower(l, *l.ceiling, now)
+			l.lower(*l.ceiling, now)
 		}
 	}
 	if g.own != nil {
-		g.lower(g.own, 0, now)
+		g.own.lower(0, now)
 	}
 }
 
-func (g *Gate) lower(l *level, ceiling int, now time.Time) {
+func (l *level) lower(ceiling int, now time.Time) {
 	if n := l.untold() - ceiling; l.funnel == nil && n > 0 {
-		g.run(l, evenly(n, now.Add(l.distance), l.distance*time.Duration(n)), now)
+		l.run(evenly(n, now.Add(l.distance), l.distance*time.Duration(n)), now)
 	}
 }
 

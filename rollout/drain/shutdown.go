@@ -85,8 +85,8 @@ func (g *grace) ownPace(now time.Time) {
 			g.log.Warn("shutting down faster than the own pace: the grace period is short", "active", n, "over", distance*time.Duration(n), "grace", g.rest(now))
 		}
 	}
-	g.own = &level{held: n, asked: g.asked, notice: notice, distance: distance}
-	g.run(g.own, evenly(n, now.Add(rand.N(max(distance, 1))), distance*time.Duration(n)), now)
+	g.own = &level{gate: g.Gate, held: n, asked: g.asked, notice: notice, distance: distance}
+	g.own.run(evenly(n, now.Add(rand.N(max(distance, 1))), distance*time.Duration(n)), now)
 }
 
 // latest is when the own pace has to begin with those who are held.
