@@ -232,31 +232,17 @@ func TestRealBehindBalancers(t *testing.T) {
 // racer is an instance that closes each connection just when its second request comes, as one
 // does whose keep-alive ends at that moment.
 func racer(t *testing.T) netip.AddrPort {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				in := bufio.NewReader(c)
-				r, err := http.ReadRequest(in)
-				if err != nil {
-					return
-				}
-				_, _ = io.Copy(io.Discard, r.Body)
-				fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-				_, _ = in.Peek(1) // and leaves the next one unread
-			}()
+	return accepting(t, func(c net.Conn) {
+		defer c.Close()
+		in := bufio.NewReader(c)
+		r, err := http.ReadRequest(in)
+		if err != nil {
+			return
 		}
-	}()
-	return l.Addr().(*net.TCPAddr).AddrPort()
+		_, _ = io.Copy(io.Discard, r.Body)
+		fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		_, _ = in.Peek(1) // and leaves the next one unread
+	})
 }
 
 // A request that may be sent twice survives an instance whose keep-alive ends at that moment,

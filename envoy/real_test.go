@@ -53,8 +53,8 @@ func backend(t *testing.T, name string) netip.AddrPort {
 	return netip.MustParseAddrPort(s.Listener.Addr().String())
 }
 
-// echo is a raw TCP instance: it says its name, then what it hears.
-func echo(t *testing.T, name string) netip.AddrPort {
+// accepting is a raw TCP instance that serves each connection.
+func accepting(t *testing.T, serve func(net.Conn)) netip.AddrPort {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -66,11 +66,18 @@ func echo(t *testing.T, name string) netip.AddrPort {
 			if err != nil {
 				return
 			}
-			fmt.Fprintln(c, name)
-			go func() { _, _ = io.Copy(c, c) }()
+			go serve(c)
 		}
 	}()
 	return l.Addr().(*net.TCPAddr).AddrPort()
+}
+
+// echo is a raw TCP instance: it says its name, then what it hears.
+func echo(t *testing.T, name string) netip.AddrPort {
+	return accepting(t, func(c net.Conn) {
+		fmt.Fprintln(c, name)
+		_, _ = io.Copy(c, c)
+	})
 }
 
 // to is the wish that all new connections go to one colour.

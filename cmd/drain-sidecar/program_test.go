@@ -118,18 +118,30 @@ func (p *program) status() drain.Status {
 	return s
 }
 
-// says waits until the log holds text.
-func (p *program) says(text string) {
+// until waits for something that the program does.
+func (p *program) until(what string, is func() bool) {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.t.Context(), 20*time.Second)
 	defer cancel()
-	for !strings.Contains(p.Log(), text) {
+	for !is() {
 		select {
 		case <-time.After(time.Millisecond):
 		case <-ctx.Done():
-			p.t.Fatalf("it never says %q:\n%s", text, p.Log())
+			p.t.Fatalf("%s: not within 20 s:\n%s", what, p.Log())
 		}
 	}
+}
+
+// says waits until the log holds text.
+func (p *program) says(text string) {
+	p.t.Helper()
+	p.until("to say "+text, func() bool { return strings.Contains(p.Log(), text) })
+}
+
+// drains waits until its endpoint says so.
+func (p *program) drains() {
+	p.t.Helper()
+	p.until("to drain", func() bool { return p.status().State == drain.Draining })
 }
 
 // ends wants the process to end by itself, with err as its exit error.
@@ -152,9 +164,7 @@ func TestSIGTERMLetsConnectionsGo(t *testing.T) {
 	clients := p.connect(10)
 	begin := time.Now()
 	p.Signal(syscall.SIGTERM)
-	for p.status().State != drain.Draining {
-		time.Sleep(time.Millisecond)
-	}
+	p.drains()
 	if _, res, err := fleet.DialSocket(t.Context(), "ws://"+p.listen); err == nil || res == nil || res.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("a new client is answered %v, %v; want 503", res, err)
 	}
@@ -213,9 +223,7 @@ func TestSecondSignal(t *testing.T) {
 	p := start(t, echo(t), "--close", "1", "--every", "1h", "--shutdown-grace", "1h")
 	p.connect(1)
 	p.Signal(syscall.SIGTERM)
-	for p.status().State != drain.Draining {
-		time.Sleep(time.Millisecond)
-	}
+	p.drains()
 	for range 1000 { // the first of these may come before the program has taken the one before
 		p.Signal(syscall.SIGTERM)
 		select {

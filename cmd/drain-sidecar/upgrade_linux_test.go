@@ -16,7 +16,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/sluice-proxy/sluice/rollout/drain"
 	"github.com/sluice-proxy/sluice/test/fleet"
@@ -100,9 +99,7 @@ func TestUpgrade(t *testing.T) {
 	idle := p.dial()
 	idle.ask("/")
 	idle.hear("")
-	for p.status().Requests != 1 {
-		time.Sleep(time.Millisecond)
-	}
+	p.until("to have the request", func() bool { return p.status().Requests == 1 })
 	before := p.status()
 	const n = 60
 	if total := upgrades(t, p, n, 3); total < n {

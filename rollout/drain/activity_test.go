@@ -13,19 +13,19 @@ import (
 	"time"
 )
 
-// pipes is a listener in memory.
-type pipes chan net.Conn
+// Pipes is a listener in memory.
+type Pipes chan net.Conn
 
-func (p pipes) Accept() (net.Conn, error) {
+func (p Pipes) Accept() (net.Conn, error) {
 	if c, ok := <-p; ok {
 		return c, nil
 	}
 	return nil, net.ErrClosed
 }
-func (p pipes) Close() error   { close(p); return nil }
-func (p pipes) Addr() net.Addr { return &net.UnixAddr{} }
+func (p Pipes) Close() error   { close(p); return nil }
+func (p Pipes) Addr() net.Addr { return &net.UnixAddr{} }
 
-func (p pipes) dial() net.Conn {
+func (p Pipes) Dial() net.Conn {
 	near, far := net.Pipe()
 	p <- far
 	return near
@@ -56,7 +56,7 @@ func TestListenerNotesActivity(t *testing.T) {
 		"copy from": func(c net.Conn) { _, _ = io.Copy(c, newSlowly(nil)) },
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			g, wire := New(Options{}), make(pipes)
+			g, wire := New(Options{}), make(Pipes)
 			gated := g.Listener(wire)
 			go func() {
 				c, err := gated.Accept()
@@ -65,7 +65,7 @@ func TestListenerNotesActivity(t *testing.T) {
 					serve(c)
 				}
 			}()
-			c := wire.dial()
+			c := wire.Dial()
 			go func() { _, _ = io.Copy(io.Discard, c) }()
 			mustFollow(t, name, g, c)
 			_ = c.Close()
@@ -108,10 +108,10 @@ func TestHandlerNotesActivity(t *testing.T) {
 		},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			g, wire := New(Options{}), make(pipes)
+			g, wire := New(Options{}), make(Pipes)
 			srv := &http.Server{Handler: g.Handler(h)}
 			go func() { _ = srv.Serve(wire) }()
-			c := wire.dial()
+			c := wire.Dial()
 			go func() { _, _ = io.Copy(io.Discard, c) }()
 			head := "POST / HTTP/1.1\r\nHost: x\r\n"
 			switch name {

@@ -140,10 +140,14 @@ type Hooks struct {
 
 // AdmitHooks is Admit for a connection of which more is known.
 func (g *Gate) AdmitHooks(h Hooks) (*Conn, error) {
+	return g.admit(h.source(), h.owner())
+}
+
+func (h Hooks) owner() owner {
 	if h.Ask != nil {
-		return g.admit(h.source(), &hooked{h.Close, asks{h.Ask}})
+		return &hooked{h.Close, asks{h.Ask}}
 	}
-	return g.admit(h.source(), closeFunc(h.Close))
+	return closeFunc(h.Close)
 }
 
 func (h Hooks) source() origin {

@@ -220,7 +220,7 @@ func TestHealthChecksPass(t *testing.T) {
 
 // websocketServer serves one way of handling a WebSocket in a bubble.
 func websocketServer(t *testing.T, opt drain.Options, handle func(net.Conn, *bufio.ReadWriter)) (*drain.Gate, func() (net.Conn, *bufio.Reader)) {
-	g, ln := drain.New(opt), make(pipes)
+	g, ln := drain.New(opt), make(drain.Pipes)
 	srv := &http.Server{Handler: g.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, brw, err := http.NewResponseController(w).Hijack()
 		if err != nil {
@@ -233,7 +233,7 @@ func websocketServer(t *testing.T, opt drain.Options, handle func(net.Conn, *buf
 	go func() { _ = srv.Serve(ln) }()
 	t.Cleanup(func() { _ = srv.Close() })
 	return g, func() (net.Conn, *bufio.Reader) {
-		c := ln.dial()
+		c := ln.Dial()
 		_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 		br := bufio.NewReader(c)
 		if res, err := http.ReadResponse(br, nil); err != nil || res.StatusCode != 101 {
@@ -241,23 +241,6 @@ func websocketServer(t *testing.T, opt drain.Options, handle func(net.Conn, *buf
 		}
 		return c, br
 	}
-}
-
-type pipes chan net.Conn
-
-func (p pipes) Accept() (net.Conn, error) {
-	if c, ok := <-p; ok {
-		return c, nil
-	}
-	return nil, net.ErrClosed
-}
-func (p pipes) Close() error   { close(p); return nil }
-func (p pipes) Addr() net.Addr { return &net.UnixAddr{} }
-
-func (p pipes) dial() net.Conn {
-	near, far := net.Pipe()
-	p <- far
-	return near
 }
 
 // A handler that has returned, or has panicked, after its client went without closing
@@ -318,7 +301,7 @@ func TestHandlerThatReturnsEarly(t *testing.T) {
 // is through.
 func TestLateUpgrade(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g, ln, goOn := drain.New(drain.Options{}), make(pipes), make(chan bool)
+		g, ln, goOn := drain.New(drain.Options{}), make(drain.Pipes), make(chan bool)
 		srv := &http.Server{Handler: g.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			<-goOn
 			c, _, err := http.NewResponseController(w).Hijack()
@@ -332,7 +315,7 @@ func TestLateUpgrade(t *testing.T) {
 		}))}
 		go func() { _ = srv.Serve(ln) }()
 		defer srv.Close()
-		c := ln.dial()
+		c := ln.Dial()
 		_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 		synctest.Wait()
 		ctx, cancel := context.WithCancel(t.Context())
