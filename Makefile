@@ -67,7 +67,8 @@ fuzz: check-go ## fuzz the promises and the parsers, FUZZTIME each (60s)
 	    echo "fuzz $$f ($$(dirname $$t))"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$(dirname $$t) 2>&1 | tee $$log \
 	    || { grep -q '^ *context deadline exceeded' $$log && ! grep -q 'Failing input' $$log; }; done; done
 
-lint: check-go ## vet, staticcheck, gofmt, go fix, and govulncheck where its database can be had
+lint: check-go ## the house's rules, vet, staticcheck, gofmt, go fix, and govulncheck where its database can be had
+	$(GO) test .
 	@test -z "$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go'))" || { echo "lint: gofmt these files:"; gofmt -l $$(git ls-files -co --exclude-standard '*.go'); exit 1; }
 	@for m in $$($(GO) list -m -f '{{.Dir}}'); do GOWORK=off $(GO) -C $$m list -deps -test -tags real ./... >/dev/null || { echo "lint: run GOWORK=off go mod tidy in $$m"; exit 1; }; done
 	$(GO) vet -tags real work

@@ -140,10 +140,10 @@ type Hooks struct {
 
 // AdmitHooks is Admit for a connection of which more is known.
 func (g *Gate) AdmitHooks(h Hooks) (*Conn, error) {
-	return g.admit(h.source(), h.owner())
+	return g.admit(h.source(), h.asOwner())
 }
 
-func (h Hooks) owner() owner {
+func (h Hooks) asOwner() owner {
 	if h.Ask != nil {
 		return &hooked{h.Close, asks{h.Ask}}
 	}

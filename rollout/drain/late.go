@@ -8,7 +8,7 @@ import "time"
 func (g *Gate) AdmitLate(h Hooks) *Conn {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	c := g.add(h.source(), h.owner())
+	c := g.add(h.source(), h.asOwner())
 	g.settle(time.Now())
 	return c
 }
