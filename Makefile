@@ -19,8 +19,8 @@ NPM           = $(if $(filter $(NODE_WHEEL)/%,$(NODE)),$(NODE) $(NODE_WHEEL)/lib
 
 GO       ?= go
 DEMO     ?=
-# The simulation has no goroutines: make race plays it, too.
-RACE_RUN ?= ./discovery/... ./rollout ./rollout/api ./rollout/control ./rollout/outside ./rollout/returns ./rollout/store/... ./rollout/drain/... ./rollout/drain/grpcdrain/... ./sidecar/... ./envoy/... ./xds/... ./cmd/... \
+# What has goroutines; decisions, simulation and builder have none, and make race runs them, too.
+RACE_RUN ?= ./discovery/... ./rollout/api ./rollout/control ./rollout/outside ./rollout/store/... ./rollout/drain/... ./rollout/drain/grpcdrain/... ./sidecar/... ./xds/... ./cmd/... \
             ./test/thirdparty/drain ./test/thirdparty/sidecar
 FUZZTIME ?= 60s
 

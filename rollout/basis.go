@@ -70,6 +70,8 @@ func believe(t *turn) {
 		}
 	case by == state.ByReturns && (m.Told > gone+unsaid(t.situation) || followSurplus(t, m.Told > gone)):
 		by, why = state.ByExcess, "more clients return to %s than were let go: some come by themselves, and those on their way are estimated from now on"
+	case by == state.ByTickets && followSurplus(t, m.Told > gone+unsaid(t.situation)):
+		by, why = state.ByAccepted, "more clients bring a ticket to %s than were let go, which is not believed: those on their way are estimated from now on"
 	case by != state.ByAccepted && m.Told == 0 && contradicts(t.situation, m):
 		by, why = state.ByAccepted, "%s accepted as many as were let go and says of none that it returns, which is not believed: those on their way are estimated from now on"
 	case r.Basis != "" && by != r.Basis:

@@ -254,33 +254,41 @@ func restarted(key discovery.InstanceID, lost int) string {
 }
 
 // leaveLost has nobody wait any more for the lost proxies that are proven to serve
-// nobody, or were lost so long ago that nobody can say: all in one decision. None leaves
-// while none is connected.
+// nobody, have ended after a hot restart, or were lost so long ago that nobody can say: all
+// in one decision. None leaves while none is connected.
 func leaveLost(t *turn) {
-	var left []string
-	for _, x := range lostProxies(t.situation) {
-		long := t.now.Sub(x.since)
-		if long >= silence && unproven(t.situation, x) == nil || long > proxyForgotten {
-			left = append(left, x.node)
-		}
-	}
-	if len(left) == 0 {
-		return
-	}
 	if t.unproxied() != nil {
 		return
 	}
-	t.forgetProxies(left...)
+	var ended, unheard []string
+	for _, x := range lostProxies(t.situation) {
+		switch long := t.now.Sub(x.since); {
+		case x.ended:
+			ended = append(ended, x.node)
+		case long >= silence && unproven(t.situation, x) == nil || long > proxyForgotten:
+			unheard = append(unheard, x.node)
+		}
+	}
+	leave(t, ended, "the process that was started in its place says that nothing of it is left")
+	leave(t, unheard, "no instance hears of it")
+}
+
+// leave has nobody wait any more for the lost proxies, for that reason.
+func leave(t *turn, lost []string, why string) {
+	if len(lost) == 0 {
+		return
+	}
+	t.forgetProxies(lost...)
 	if t.state.Rollout == nil {
 		return
 	}
-	who, are := "proxy "+left[0], "is"
-	if len(left) > 1 {
-		who, are = fmt.Sprintf("%d proxies (%s)", len(left), names(left)), "are"
+	who, are := "proxy "+lost[0], "is"
+	if len(lost) > 1 {
+		who, are = fmt.Sprintf("%d proxies (%s)", len(lost), names(lost)), "are"
 	}
 	r := t.rollout()
 	r.LeftBehind = append(r.LeftBehind, who)
-	t.note(fmt.Sprintf("%s %s not connected, and no instance hears of it: left behind", who, are))
+	t.note(fmt.Sprintf("%s %s not connected, and %s: left behind", who, are, why))
 }
 
 // lost is a proxy that a switch has to be confirmed by and that is not connected.
@@ -288,6 +296,7 @@ type lost struct {
 	node  string
 	addr  netip.Addr // the zero value is not known
 	since time.Time
+	ended bool // as observed.Proxy has it
 }
 
 // lostProxies lists them, by name.
@@ -297,9 +306,9 @@ func lostProxies(s *situation) (all []lost) {
 		if p.Connected {
 			continue
 		}
-		x := lost{node, s.state.Machines[node], s.seen.Watching}
+		x := lost{node: node, addr: s.state.Machines[node], since: s.seen.Watching}
 		if seen {
-			x.since = p.Lost
+			x.since, x.ended = p.Lost, p.Ended
 		}
 		all = append(all, x)
 	}

@@ -53,6 +53,7 @@ func FuzzPromises(f *testing.F) {
 	f.Add([]byte{32, 60, 218, 1, 217, 2, 0, 250, 0, 250, 217, 1, 5, 100})        // slow clients, and others that come by themselves
 	f.Add([]byte{32, 60, 216, 2, 218, 1, 0, 250, 216, 3, 0, 250, 216, 1, 3, 90}) // nobody tells them apart
 	f.Add([]byte{0, 60, 25, 33, 219, 2, 25, 33, 5, 100, 220, 3, 0, 200})         // counters alone, and a boaster
+	f.Add([]byte{0, 60, 212, 5, 5, 200, 212, 12, 5, 250, 5, 250})                // one that says it accepted nobody, and a forger
 	f.Fuzz(func(t *testing.T, story []byte) {
 		if len(story) > 60 {
 			story = story[:60]
@@ -125,8 +126,11 @@ func (s *story) accepts(c rollout.Command) bool {
 // kind is which thing a byte stands for. Those that came later have the highest bytes, so
 // that the stories told before go on meaning the same.
 func kind(n byte) int {
-	if n >= 216 {
+	switch {
+	case n >= 216:
 		return 27 + int(n-216)%5
+	case n >= 212:
+		return 32
 	}
 	return int(n) % 27
 }
@@ -220,6 +224,9 @@ func (s *story) act(n byte, arg int) {
 	case 31: // it boasts of connections that it never let go
 		s.Edge.ReportLoads()
 		in.Boasts += uint64(3 * in.Holds())
+	case 32: // it says that it accepted nobody, or that all whom it accepted brought a ticket
+		in.Modest, in.Forges = arg/len(all)%2 == 0, arg/len(all)%2 == 1
+		s.guessed = s.guessed || in.Forges
 	case 19: // rolloutd dies, and what it remembers with it
 		s.forgot = true
 		s.Lose()
@@ -266,7 +273,7 @@ func (s *story) heal() {
 		}
 	}
 	for _, in := range s.Fleet.Instances() {
-		in.Deaf, in.Claims, in.Stranger = false, nil, 0
+		in.Deaf, in.Claims, in.Stranger, in.Modest, in.Forges = false, nil, 0, false, false
 		in.SetCapacity(0)
 		if in.Dead() {
 			in.Deregister()

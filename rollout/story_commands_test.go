@@ -96,6 +96,8 @@ func (s *teller) commands() map[string]func(rest string) {
 		"reported": func(string) { s.Edge.ReportLoads() },
 		"lying":    func(string) { s.Edge.Lie() },
 		"omitting": func(rest string) { s.Edge.Omit(rest != "no") },
+		"modest":   s.each(func(in *sim.Instance, arg string) { in.Modest = arg != "no" }),
+		"forges":   s.each(func(in *sim.Instance, arg string) { in.Forges = arg != "no" }),
 		"boasts":   s.each(func(in *sim.Instance, arg string) { in.Boasts += uint64(s.number(arg)) }),
 		"tells": func(rest string) {
 			s.Fleet.Tell(map[string]sim.Tells{"tickets": sim.Tickets, "returns": sim.Returns, "nothing": sim.Nothing, "nobody": sim.Nobody}[rest])
@@ -257,7 +259,7 @@ func (s *teller) everybody(do func(*sim.Instance)) {
 	}
 }
 
-// meddle is what happens to a proxy: "edge-2 gone", "edge-2 cut", "edge-2 back", "edge-1
+// meddle is what happens to a proxy: "edge-2 gone", "edge-2 ends", "edge-2 cut", "edge-2 back", "edge-1
 // refuses TEXT", "edge-1 takes", "tool-1 alien".
 func (s *teller) meddle(rest string) {
 	node, rest, _ := strings.Cut(rest, " ")
@@ -266,6 +268,8 @@ func (s *teller) meddle(rest string) {
 	switch what {
 	case "gone":
 		p.Leave()
+	case "ends":
+		p.End()
 	case "cut":
 		p.Cut()
 	case "back":

@@ -243,6 +243,10 @@ func (p *publisher) Proxies(name discovery.Service) []observed.Proxy {
 	needs := p.needs(name)
 	paths, now := p.paths(name), time.Now()
 	service := p.service(name)
+	var ended map[string]bool
+	if slices.ContainsFunc(p.proxies, func(x xds.Client) bool { return !x.Connected }) {
+		ended = p.hub.Ended()
+	}
 	out := make([]observed.Proxy, 0, len(p.proxies))
 	for _, x := range p.proxies {
 		routes := routes(x, paths)
@@ -250,7 +254,7 @@ func (p *publisher) Proxies(name discovery.Service) []observed.Proxy {
 			continue
 		}
 		seen := observed.Proxy{
-			Node: x.Node, Addr: x.Addr.Addr().Unmap(), Connected: x.Connected, Lost: x.Lost, Routes: routes,
+			Node: x.Node, Addr: x.Addr.Addr().Unmap(), Connected: x.Connected, Lost: x.Lost, Ended: !x.Connected && ended[x.Node], Routes: routes,
 			Confirmed: routes && !x.Contested && x.Connected && len(needs) > 0 && x.Holds(needs),
 			Routed:    routes && !x.Contested && service != nil && p.routings.reached(x, *service, p.good[name]),
 			Keeps:     p.keeps(name, x),

@@ -108,7 +108,7 @@ func (s Status) LevelOf(name string) Level {
 	return Level{State: s.State, Active: s.Active, Asked: s.Asked, Requests: s.Requests, Lingering: s.Lingering, Ceiling: s.Ceiling, Rollout: s.Rollout, Epoch: s.Epoch, Step: s.Step}
 }
 
-func checkLevels(levels map[string]Level) error {
+func checkLevels(levels map[string]Level, accepted uint64) error {
 	if len(levels) > MaxLevels {
 		return fmt.Errorf("levels has %d entries; it must have at most %d", len(levels), MaxLevels)
 	}
@@ -116,7 +116,7 @@ func checkLevels(levels map[string]Level) error {
 		if name == "" || len(name) > MaxName {
 			return fmt.Errorf("levels has a name of %d bytes; it must have 1 to %d", len(name), MaxName)
 		}
-		as := Status{State: l.State, Active: l.Active, Asked: l.Asked, Lingering: l.Lingering, Ceiling: l.Ceiling, Epoch: l.Epoch, Step: l.Step}
+		as := Status{State: l.State, Active: l.Active, Accepted: accepted, Asked: l.Asked, Lingering: l.Lingering, Ceiling: l.Ceiling, Epoch: l.Epoch, Step: l.Step}
 		if err := as.Check(); err != nil {
 			return fmt.Errorf("level %q: %w", name, err)
 		}
@@ -162,6 +162,8 @@ func (s Status) Check() error {
 		return fmt.Errorf("accepted is %d and refused %d; a total is at most %d", s.Accepted, s.Refused, uint64(MaxTotal))
 	case max(s.Epoch, s.Step) > MaxTotal:
 		return fmt.Errorf("epoch is %d and step %d; nothing was ever ordered above %d", s.Epoch, s.Step, uint64(MaxTotal))
+	case uint64(s.Active) > s.Accepted:
+		return fmt.Errorf("active is %d but accepted is %d; only what was accepted can be held", s.Active, s.Accepted)
 	case s.Evicted > s.Accepted:
 		return fmt.Errorf("evicted is %d but accepted is %d; only what was accepted can be evicted", s.Evicted, s.Accepted)
 	case s.Asked < 0 || s.Asked > s.Active:
@@ -185,7 +187,7 @@ func (s Status) Check() error {
 		return fmt.Errorf("the level %s says rollout %q, epoch %d, step %d, and the status rollout %q, epoch %d, step %d; they are the same",
 			Rollout, l.Rollout, l.Epoch, l.Step, s.Rollout, s.Epoch, s.Step)
 	}
-	return cmp.Or(checkAbilities(s.Can), checkLevels(s.Levels), checkPeers(s.Peers))
+	return cmp.Or(checkAbilities(s.Can), checkLevels(s.Levels, s.Accepted), checkPeers(s.Peers))
 }
 
 // Order is the body of PUT /drain: refuse new connections, hold at most Ceiling,

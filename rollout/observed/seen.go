@@ -122,6 +122,8 @@ type Proxy struct {
 	Routes bool
 	// Lost is when a proxy that is not connected went away.
 	Lost time.Time
+	// Ended: it was restarted hot, and the process after it says that nothing of it is left.
+	Ended bool
 	// Confirmed: it acknowledged exactly what is published for the service.
 	Confirmed bool
 	// Routed: it acknowledged the colours' shares of new connections that are published,

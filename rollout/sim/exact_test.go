@@ -75,13 +75,14 @@ func TestSightings(t *testing.T) {
 	}{
 		"dead":    {(*Instance).Crash, true, "connection refused"},
 		"deaf":    {func(in *Instance) { in.Deaf = true }, false, "no answer within 2s"},
-		"a liar":  {func(in *Instance) { in.total += 7 }, false, "its answers contradict each other"},
+		"a liar":  {func(in *Instance) { in.total += 3 }, false, "its answers contradict each other"},
+		"unable":  {func(in *Instance) { in.total += 70 }, false, "only what was accepted can be held"},
 		"serving": {func(*Instance) {}, false, ""},
 	} {
 		w := tiny(2, 1, 20)
 		promote(t, w)
 		w.Run(time.Minute, func() bool { return w.State().Phase() == state.Draining })
-		w.Pass(time.Second)
+		w.Pass(2 * time.Second)
 		in := w.Fleet.Instance("chat-b0001")
 		c.happens(in)
 		w.Pass(600 * time.Millisecond)

@@ -35,6 +35,9 @@ type Instance struct {
 	Lingers int
 	// Boasts is how many connections it says that it let go and never had.
 	Boasts uint64
+	// Modest: it says that it never accepted a connection; Forges: that everybody whom it
+	// accepted brought a ticket.
+	Modest, Forges bool
 	// Stranger is an epoch that it remembers from elsewhere: it refuses every word that is
 	// older. 0 is none.
 	Stranger uint64
@@ -83,11 +86,17 @@ func (in *Instance) Status() drain.Status {
 	}
 	s.Epoch = max(s.Epoch, in.Stranger)
 	if in.Claims != nil {
-		s.Active = *in.Claims
+		s.Active, s.Accepted = *in.Claims, max(s.Accepted, uint64(*in.Claims)) // a liar that does not contradict itself
+	}
+	if in.Modest {
+		s.Accepted = 0
 	}
 	in.notices.say(in, &s)
-	s.Evicted += in.Boasts
+	s.Accepted, s.Evicted = s.Accepted+in.Boasts, s.Evicted+in.Boasts
 	in.fleet.conf.Tells.say(&s, in.returned+in.flapped, in.returned)
+	if in.Forges {
+		s.Returned, s.Ticketed = new(s.Accepted), new(s.Accepted)
+	}
 	if in.fleet.conf.Exact && !in.Mute {
 		s.Peers = in.peers.said()
 	}

@@ -53,6 +53,7 @@ type Proxy struct {
 	gone   bool   // not connected
 	alien  bool   // an xDS client that is no Envoy of ours: it asks for nothing and acknowledges nothing
 	cut    bool   // … but its clients still come through it
+	ended  bool   // … as the process after it says
 	unseen bool   // nor connected since rolloutd started
 	back   bool   // it has just connected again, and cannot have been told yet
 	lost   time.Time
@@ -72,6 +73,12 @@ func (p *Proxy) Leave() {
 			return
 		}
 	}
+}
+
+// End is Leave of a process that was restarted hot: the one after it says so.
+func (p *Proxy) End() {
+	p.Leave()
+	p.ended = true
 }
 
 // Cut has the proxy and rolloutd not hear each other any more; its clients still come
@@ -127,7 +134,7 @@ func (p *Proxy) again() {
 
 // seen is the proxy as rolloutd sees it, when that is published.
 func (p *Proxy) seen(now *routes) observed.Proxy {
-	s := observed.Proxy{Node: p.node, Addr: p.addr, Routes: !p.alien, Connected: !p.gone, Lost: p.lost, Confirmed: !p.gone && p.heard.version == now.version}
+	s := observed.Proxy{Node: p.node, Addr: p.addr, Routes: !p.alien, Connected: !p.gone, Lost: p.lost, Ended: p.gone && p.ended, Confirmed: !p.gone && p.heard.version == now.version}
 	s.Routed = !p.alien && p.heard.version > 0 && p.heard.weights == now.weights && (!p.gone || p.edge.turned.Before(p.lost))
 	if p.heard.version != now.version {
 		s.Nack = p.nack

@@ -179,7 +179,11 @@ func (a *talks) arrive(r *request) {
 		if r.tells {
 			in.hear(r.told.Instruction)
 		}
-		r.status = in.Status()
+		if said := in.Status(); said.Check() == nil {
+			r.status = said
+		} else {
+			r.err = fmt.Errorf("drain %s: the answer is no drain status: %w", r.told.Endpoint, said.Check())
+		}
 	}
 }
 

@@ -152,6 +152,22 @@ func (n *reporter) count(r *clusterReport, silent bool, now time.Time) Count {
 	return c
 }
 
+// Ended are the processes of which nothing is left: after a hot restart the one after them,
+// on the same machine, says that they have no connections any more. What is served from
+// then on, it serves.
+func (h *Hub) Ended() map[string]bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := map[string]bool{}
+	now := time.Now()
+	for _, n := range h.nodes {
+		if n.covers != "" && n.whole() && !h.silent(n.counters, n.complete, now) {
+			out[n.covers] = true
+		}
+	}
+	return out
+}
+
 // Reporters returns how each node's reports fare, sorted by node.
 func (h *Hub) Reporters() []Reporter {
 	h.mu.Lock()

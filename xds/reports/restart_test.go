@@ -58,8 +58,14 @@ func TestCountersAfterAHotRestart(t *testing.T) {
 		}
 		twice(40, blue(41))
 		both("a gauge that is there is of both", reports.Count{Requests: 41})
+		if ended := w.Ended(); len(ended) != 0 {
+			t.Errorf("ended with 41 connections: %v", ended)
+		}
 		twice(0, map[string]float64{})
 		both("without a parent what is not there is 0", reports.Count{})
+		if ended := w.Ended(); len(ended) != 1 || !ended["edge-1"] {
+			t.Errorf("ended: %v, want edge-1", ended)
+		}
 	})
 }
 

@@ -14,7 +14,8 @@ import (
 )
 
 // TestRealHotRestart: an Envoy is restarted hot, and the old process keeps the connections,
-// to instances that nobody can ask. The new one's counters do not prove that there are none.
+// to instances that nobody can ask. The new one's counters do not prove that there are none,
+// until its parent has ended: then they prove that, too.
 func TestRealHotRestart(t *testing.T) {
 	w := start(t, plan{policy: halfPolicy})
 	for _, c := range discovery.Colours {
@@ -25,7 +26,7 @@ func TestRealHotRestart(t *testing.T) {
 	}
 	w.must(w.ctl.WriteInstances(w.instances))
 	edge := fleet.EnvoyOptions{Node: "edge-1", XDS: w.ctl.XDS, Dir: t.TempDir(), BaseID: 1 + os.Getpid()}
-	w.startEdge(edge)
+	parent := w.startEdge(edge)
 	w.await(chat, "the instances", func(st api.Status) bool {
 		return w.colour(st, discovery.Blue).Healthy == 1 && w.colour(st, discovery.Green).Healthy == 1 && st.Proxies.Confirmed == 1
 	})
@@ -47,4 +48,9 @@ func TestRealHotRestart(t *testing.T) {
 	}
 	end()
 	w.done(chat, id)
+
+	// The old process ends. Nobody has to say so: the new one does.
+	parent.Kill()
+	w.await(chat, "the end of the old process", func(st api.Status) bool { return st.Proxies.Connected == 1 })
+	w.done(chat, w.promote(chat, api.Promotion{Target: "blue"}))
 }
