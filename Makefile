@@ -19,17 +19,18 @@ NPM           = $(if $(filter $(NODE_WHEEL)/%,$(NODE)),$(NODE) $(NODE_WHEEL)/lib
 
 GO       ?= go
 DEMO     ?=
-# What has goroutines; decisions, simulation and builder have none, and make race runs them, too.
-RACE_RUN ?= ./discovery/... ./rollout/api ./rollout/control ./rollout/outside ./rollout/store/... ./rollout/drain/... ./rollout/drain/grpcdrain/... ./sidecar/... ./xds/... ./cmd/... \
-            ./test/thirdparty/drain ./test/thirdparty/sidecar
 FUZZTIME ?= 60s
 
-# "work" is every package of every module in go.work. The tests of these two
-# modules run programs of another, whose changes go test does not see: its cache
-# would be stale.
-OTHERS   := /sluice/(examples|test/thirdparty)/
-KEPT     = $$($(GO) list -tags real work | grep -vE '$(OTHERS)')
-ANEW     = $$($(GO) list -tags real work | grep -E '$(OTHERS)')
+# "work" is every package of every module in go.work, each of which is tested once. What
+# decides has no goroutines: only make race runs it under the race detector. The tests of
+# the last two modules run programs of another, whose changes go test does not see: its
+# cache would be stale.
+LIST     = $$($(GO) list -tags real work | grep $(1) '.*/sluice($(2))')
+DECIDES  := (/rollout(/(evidence|observed|policy|returns|sim|spread|state|units))?|/envoy(/.*)?)?
+OTHERS   := /examples/.*|/test/thirdparty/rolloutd
+DECIDED  = $(call LIST,-xE,$(DECIDES))
+RACED    = $(call LIST,-vxE,$(DECIDES)|$(OTHERS))
+ANEW     = $(call LIST,-xE,$(OTHERS))
 
 .PHONY: help build demo test sim unit race fuzz lint clients bench bench-idle tools envoy-tool consul-tool prometheus-tool node-tool python-tool java-tool packages check-go clean
 
@@ -45,8 +46,8 @@ demo: build envoy-tool ## storm and funnel, side by side, through two real Envoy
 
 # One package at a time with real parts: their clocks are watched.
 test: build lint tools ## everything: lint, short race run, all tests with a real Envoy, Consul and Prometheus (what CI runs)
-	$(GO) test -race -short -timeout 20m $(RACE_RUN)
-	$(GO) test -p 1 -tags real -timeout 40m $(KEPT)
+	$(GO) test -race -short -p 1 -tags real -timeout 20m $(RACED)
+	$(GO) test -p 1 -tags real -timeout 40m $(DECIDED)
 	$(GO) test -count=1 -p 1 -tags real -timeout 40m $(ANEW)
 
 sim: check-go ## every scenario of the simulation with ten million connections (a quarter of an hour)

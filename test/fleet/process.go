@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -126,14 +127,26 @@ func Listening(addr netip.AddrPort) func(context.Context) error {
 	}
 }
 
-// FreeAddr returns a loopback address that nothing listens on now.
+// handedOut are the ports that FreeAddr has returned.
+var handedOut sync.Map
+
+// FreeAddr returns a loopback address that nothing listens on now. Its port is none that
+// the kernel gives to outgoing connections, nor one that was returned before.
 func FreeAddr() (netip.AddrPort, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return netip.AddrPort{}, err
+	for {
+		addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(10_000+rand.IntN(22_000)))
+		l, err := net.Listen("tcp", addr.String())
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
+		if err != nil {
+			return netip.AddrPort{}, err
+		}
+		_ = l.Close()
+		if _, taken := handedOut.LoadOrStore(addr, true); !taken {
+			return addr, nil
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).AddrPort(), nil
 }
 
 // Tool finds a real program: the environment variable env, then PATH, then the

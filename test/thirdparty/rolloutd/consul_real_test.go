@@ -21,6 +21,7 @@ import (
 // TestRealConsul registers instances in Consul, which also keeps the state, and
 // promotes; rolloutd is killed on the way and Consul's agent restarted.
 func TestRealConsul(t *testing.T) {
+	t.Parallel()
 	data := t.TempDir()
 	agent := startConsul(t, data)
 	where := "{consul: {address: " + agent.HTTP.String() + "}}"
@@ -68,6 +69,7 @@ func TestRealConsul(t *testing.T) {
 // again with nothing in it, the state included. Envoy keeps what it has, and the
 // rollout waits until the instances are registered again.
 func TestRealConsulEmpty(t *testing.T) {
+	t.Parallel()
 	agent := startConsul(t, t.TempDir())
 	where := "{consul: {address: " + agent.HTTP.String() + "}}"
 	w := start(t, plan{chats: 2, policy: halfPolicy, discovery: where, state: where})

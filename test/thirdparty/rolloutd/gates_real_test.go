@@ -55,6 +55,7 @@ func executable(t *testing.T, dir, text string) string {
 // TestRealGates: the funnel goes on only while every gate is open; a Prometheus
 // that is down and a gate that is closed hold it, and say so.
 func TestRealGates(t *testing.T) {
+	t.Parallel()
 	prom, set := values(t)
 	dir := t.TempDir()
 	smoke := executable(t, dir, "test -e "+dir+"/broken || exit 0; echo 'the smoke test saw an error'; exit 1")
@@ -103,6 +104,7 @@ func TestRealGates(t *testing.T) {
 
 // TestRealGateAborts: a gate that stays closed turns the rollout back, paced.
 func TestRealGateAborts(t *testing.T) {
+	t.Parallel()
 	prom, set := values(t)
 	w := start(t, plan{
 		chats: 2, more: "prometheus: {address: 'http://" + prom.HTTP.String() + "'}\n",

@@ -36,6 +36,7 @@ const room discovery.Service = "room"
 // client connections stay: a stream that is opened on one of them after the switch
 // is on green.
 func TestRealGRPC(t *testing.T) {
+	t.Parallel()
 	w := start(t, plan{chats: 1, policy: "{funnel: {close: 20, every: 1s}}"})
 	w.startEnvoy("edge-1", w.ctl.XDS)
 	w.startEnvoy("edge-2", w.ctl.XDS)

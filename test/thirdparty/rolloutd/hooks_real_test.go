@@ -20,6 +20,7 @@ import (
 // after the other. A hook that fails is called again, and says meanwhile why the
 // rollout waits.
 func TestRealHook(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	log := filepath.Join(dir, "log")
 	// It ends the instance whose process id it finds, as an orchestrator would.

@@ -76,6 +76,7 @@ func (w *world) counted(s discovery.Service, c discovery.Colour, n int) api.Stat
 // TestRealLoads: what two Envoys carry is known by service, colour and instance;
 // one that was killed is named and its last count stays.
 func TestRealLoads(t *testing.T) {
+	t.Parallel()
 	w := start(t, plan{chats: 2, policy: halfPolicy})
 	w.startEnvoy("edge-1", w.ctl.XDS)
 	second := w.startEnvoy("edge-2", w.ctl.XDS)

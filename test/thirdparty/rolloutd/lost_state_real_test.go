@@ -18,6 +18,7 @@ import (
 // then in the middle of a rollout. Nobody is disconnected and no new connection is sent
 // to who drains, over HTTP and over raw TCP.
 func TestRealLostState(t *testing.T) {
+	t.Parallel()
 	w := start(t, plan{chats: 2, policy: halfPolicy})
 	w.startEnvoy("edge-1", w.ctl.XDS)
 	w.startEnvoy("edge-2", w.ctl.XDS)

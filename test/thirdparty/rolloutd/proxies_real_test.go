@@ -21,6 +21,7 @@ import (
 // TestRealSlowProxy: of two Envoys one hears everything later; nothing is closed
 // before it, too, has acknowledged.
 func TestRealSlowProxy(t *testing.T) {
+	t.Parallel()
 	const late = 1500 * time.Millisecond
 	w := start(t, plan{chats: 1, policy: halfPolicy})
 	w.startEnvoy("edge-1", w.ctl.XDS)
@@ -116,6 +117,7 @@ func slow(t *testing.T, to netip.AddrPort, late time.Duration) netip.AddrPort {
 // TestRealRefusal: a listener that no Envoy can bind is shown with the reason; it
 // holds up the service behind it and no other, until it can be bound.
 func TestRealRefusal(t *testing.T) {
+	t.Parallel()
 	w := start(t, plan{chats: 1, policy: halfPolicy})
 	w.startEnvoy("edge-1", w.ctl.XDS)
 	w.startEnvoy("edge-2", w.ctl.XDS)

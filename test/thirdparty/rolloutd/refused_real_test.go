@@ -27,6 +27,7 @@ import (
 // folder of certificates that is not there yet, holds the promotions of the services behind
 // it, no others', and ends by itself once the cause has ended.
 func TestRealRefused(t *testing.T) {
+	t.Parallel()
 	w := start(t, plan{chats: 1, policy: halfPolicy})
 	folder := filepath.Join(t.TempDir(), "certificates")
 	taken, err := net.Listen("tcp", w.raw.String())

@@ -17,6 +17,7 @@ import (
 // to instances that nobody can ask. The new one's counters do not prove that there are none,
 // until its parent has ended: then they prove that, too.
 func TestRealHotRestart(t *testing.T) {
+	t.Parallel()
 	w := start(t, plan{policy: halfPolicy})
 	for _, c := range discovery.Colours {
 		p, err := fleet.StartChat(w.ctx, fleet.ChatOptions{Bin: programs(t), Dir: w.dir, Name: discovery.InstanceID("chat-" + string(c)), Colour: c, WithoutDrain: true})

@@ -22,6 +22,7 @@ import (
 // TestRealStoreFails: what cannot be remembered is not done; the step that was
 // remembered ends, and the next comes when the store is mended.
 func TestRealStoreFails(t *testing.T) {
+	t.Parallel()
 	w := start(t, plan{chats: 2, policy: halfPolicy})
 	w.startEnvoy("edge-1", w.ctl.XDS)
 	c := w.gather(40)

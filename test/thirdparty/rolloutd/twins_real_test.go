@@ -16,6 +16,7 @@ import (
 // TestRealTwins: two Envoys with one node id, as from a copied bootstrap. Each is told of a
 // promotion and has to acknowledge it, and each counts what it carries.
 func TestRealTwins(t *testing.T) {
+	t.Parallel()
 	w := start(t, plan{chats: 1, policy: halfPolicy})
 	twins := []*realEnvoy{}
 	for range 2 {
@@ -51,6 +52,7 @@ func TestRealTwins(t *testing.T) {
 // TestRealSeparateStreams: an Envoy with streams of their own for listeners and clusters,
 // beside the aggregated one that brings the rest, is one proxy.
 func TestRealSeparateStreams(t *testing.T) {
+	t.Parallel()
 	w := start(t, plan{chats: 1, policy: halfPolicy})
 	const ads, own = "    ads: {}\n    resource_api_version: V3\n    initial_fetch_timeout: 5s\n",
 		"    api_config_source: {api_type: DELTA_GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: sluice_xds}}]}\n    resource_api_version: V3\n"
