@@ -8,9 +8,9 @@ import (
 
 func (c *cli) abort() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "abort",
+		Use:   "abort [SERVICE]",
 		Short: "Go back to the live colour, paced like the way there",
-		Args:  noArgs,
+		Args:  c.maybeService, ValidArgsFunction: c.words(c.knownServices),
 	}
 	wait := addWait(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

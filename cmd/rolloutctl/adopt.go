@@ -13,10 +13,10 @@ import (
 
 func (c *cli) adopt() *cobra.Command {
 	return &cobra.Command{
-		Use:       "adopt COLOUR",
-		Short:     "Say which colour is live, where no state is stored and it is not proven",
-		Args:      one("the colour that is live: blue or green"),
-		ValidArgs: colours,
+		Use:               "adopt COLOUR [SERVICE]",
+		Short:             "Say which colour is live, where no state is stored and it is not proven",
+		Args:              c.colourAndService("the colour that is live: blue or green"),
+		ValidArgsFunction: c.words(c.knownColours, c.knownServices),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.command(cmd, func(ctx context.Context, client *api.Client, s discovery.Service) (rollout.Answer, error) {
 				return client.Adopt(ctx, s, discovery.Colour(args[0]))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,15 +10,31 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sluice-proxy/sluice/rollout/api"
 	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 func (c *cli) history() *cobra.Command {
 	return &cobra.Command{
-		Use:   "history [ROLLOUT]",
+		Use:   "history [SERVICE] [ROLLOUT]",
 		Short: "List the finished rollouts, or tell the story of one",
-		Args:  atMostOne("the id of a rollout"),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 2 {
+				return fmt.Errorf("%d arguments are given; give at most a service and the id of a rollout", len(args))
+			}
+			return nil
+		},
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, word string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			if len(args) == 1 {
+				c.service, args = args[0], nil
+			}
+			return c.words(c.knownRollouts)(cmd, args, word)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := c.asked(cmd.Context(), args)
+			if err != nil {
+				return err
+			}
 			client, service, err := c.dial(cmd.Context())
 			if err != nil {
 				return err
@@ -26,9 +43,9 @@ func (c *cli) history() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if len(args) == 1 {
-				if records = slices.DeleteFunc(records, func(r state.Record) bool { return r.ID != args[0] }); len(records) == 0 {
-					return fmt.Errorf("no finished rollout of %s is called %q; rolloutctl history lists them", service, args[0])
+			if id != "" {
+				if records = slices.DeleteFunc(records, func(r state.Record) bool { return r.ID != id }); len(records) == 0 {
+					return fmt.Errorf("no finished rollout of %s is called %q; rolloutctl history lists them", service, id)
 				}
 			}
 			switch {
@@ -37,7 +54,7 @@ func (c *cli) history() *cobra.Command {
 			case len(records) == 0:
 				return c.printf("no rollout of %s has finished yet\n", service)
 			}
-			return c.printHistory(records, len(args) == 1)
+			return c.printHistory(records, id != "")
 		},
 	}
 }
@@ -65,4 +82,33 @@ func (c *cli) printHistory(records []state.Record, story bool) error {
 	}
 	_, err := c.out.Write(b.Bytes())
 	return err
+}
+
+// asked sorts out what history is asked for: a service, a rollout, or a rollout of
+// a service. An id without its service belongs to the one that it is named after.
+func (c *cli) asked(ctx context.Context, args []string) (id string, err error) {
+	switch {
+	case len(args) == 2:
+		return args[1], c.named(args[:1])
+	case len(args) == 0 || c.service != "":
+		return strings.Join(args, ""), nil
+	}
+	client, err := c.client()
+	if err != nil {
+		return "", err
+	}
+	world, err := client.Status(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, name := range []string{args[0], args[0][:max(0, strings.LastIndexByte(args[0], '-'))]} {
+		if slices.ContainsFunc(world.Services, func(s api.Status) bool { return string(s.Service) == name }) {
+			c.service = name
+			break
+		}
+	}
+	if c.service == args[0] {
+		return "", nil
+	}
+	return args[0], nil
 }

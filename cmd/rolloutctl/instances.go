@@ -17,11 +17,8 @@ func (c *cli) instances() *cobra.Command {
 	return &cobra.Command{
 		Use:   "instances [SERVICE]",
 		Short: "List the instances, what they hold and what they were told",
-		Args:  atMostOne("a service"),
+		Args:  c.maybeService, ValidArgsFunction: c.words(c.knownServices),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := c.named(args); err != nil {
-				return err
-			}
 			client, err := c.client()
 			if err != nil {
 				return err

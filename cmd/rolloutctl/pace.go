@@ -13,10 +13,11 @@ import (
 
 func (c *cli) pace() *cobra.Command {
 	return &cobra.Command{
-		Use:     "pace CLOSE/EVERY",
-		Short:   "Change the cap of the running rollout",
-		Example: "  rolloutctl pace 500/3s",
-		Args:    one("the pace, such as 500/3s"),
+		Use:               "pace CLOSE/EVERY [SERVICE]",
+		Short:             "Change the cap of the running rollout",
+		Example:           "  rolloutctl pace 500/3s",
+		Args:              c.andService("the pace, such as 500/3s", func(word string) error { _, err := units.ParseFunnel(word); return err }),
+		ValidArgsFunction: c.words(nothing, c.knownServices),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			funnel, err := units.ParseFunnel(args[0])
 			if err != nil {

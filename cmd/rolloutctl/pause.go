@@ -12,9 +12,9 @@ import (
 
 func (c *cli) pause() *cobra.Command {
 	return &cobra.Command{
-		Use:   "pause",
+		Use:   "pause [SERVICE]",
 		Short: "Close nothing more until resume; the routing stays as it is",
-		Args:  noArgs,
+		Args:  c.maybeService, ValidArgsFunction: c.words(c.knownServices),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.command(cmd, func(ctx context.Context, client *api.Client, s discovery.Service) (rollout.Answer, error) {
 				return client.Pause(ctx, s)

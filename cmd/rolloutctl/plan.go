@@ -18,13 +18,14 @@ var colours = []cobra.Completion{"blue", "green"}
 
 func (c *cli) plan() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:       "plan COLOUR",
-		Short:     "Compute what promoting a colour would do, and change nothing",
-		Example:   "  rolloutctl plan green --close 500 --every 3s",
-		Args:      one("the colour: blue or green"),
-		ValidArgs: colours,
+		Use:               "plan COLOUR [SERVICE]",
+		Short:             "Compute what promoting a colour would do, and change nothing",
+		Example:           "  rolloutctl plan green --close 500 --every 3s",
+		Args:              c.colourAndService("the colour: blue or green"),
+		ValidArgsFunction: c.words(c.knownColours, c.knownServices),
 	}
 	over := addOverrides(cmd)
+	check := cmd.Flags().Bool("check", false, "exit 1 when the plan has a problem")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		client, service, err := c.dial(cmd.Context())
 		if err != nil {
@@ -35,9 +36,14 @@ func (c *cli) plan() *cobra.Command {
 		case err != nil:
 			return err
 		case c.json():
-			return c.printJSON(plan)
+			err = c.printJSON(plan)
+		default:
+			err = c.printPlan(plan)
 		}
-		return c.printPlan(plan)
+		if err == nil && *check && len(plan.Problems) > 0 {
+			err = fmt.Errorf("the plan has %s", count(len(plan.Problems), "problem"))
+		}
+		return err
 	}
 	return cmd
 }

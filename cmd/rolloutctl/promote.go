@@ -9,13 +9,13 @@ import (
 
 func (c *cli) promote() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "promote COLOUR",
+		Use:   "promote COLOUR [SERVICE]",
 		Short: "Move the service to a colour, at the pace of its policy",
 		Example: `  rolloutctl promote green --wait
   rolloutctl promote green --canary 5% --soak 2m --close 500 --every 3s
   rolloutctl promote green --stagger 25% --stagger-soak 2m --window 3000 --deadline 30m`,
-		Args:      one("the colour: blue or green"),
-		ValidArgs: colours,
+		Args:              c.colourAndService("the colour: blue or green"),
+		ValidArgsFunction: c.words(c.knownColours, c.knownServices),
 	}
 	over := addOverrides(cmd)
 	force := cmd.Flags().Bool("force", false, "promote although the plan has problems; this is recorded")

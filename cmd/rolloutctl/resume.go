@@ -12,9 +12,9 @@ import (
 
 func (c *cli) resume() *cobra.Command {
 	return &cobra.Command{
-		Use:   "resume",
+		Use:   "resume [SERVICE]",
 		Short: "End a pause",
-		Args:  noArgs,
+		Args:  c.maybeService, ValidArgsFunction: c.words(c.knownServices),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.command(cmd, func(ctx context.Context, client *api.Client, s discovery.Service) (rollout.Answer, error) {
 				return client.Resume(ctx, s)

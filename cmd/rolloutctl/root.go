@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sluice-proxy/sluice/cmd/internal/nearest"
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/internal/secret"
 	"github.com/sluice-proxy/sluice/rollout"
@@ -52,12 +54,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		Long: `rolloutctl shows what rolloutd does and tells it what to do.
 
 Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 3 no server.`,
-		SilenceUsage:       true,
-		SilenceErrors:      true,
-		DisableSuggestions: true,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          verbsOnly,
+		RunE:          func(cmd *cobra.Command, args []string) error { return cmd.Help() },
 		PersistentPreRunE: func(cmd *cobra.Command, args []string) error {
-			if c.output != "text" && c.output != "json" {
-				return fmt.Errorf("-o is %q; use text or json", c.output)
+			if !slices.Contains(formats, c.output) {
+				return fmt.Errorf("-o is %q; use text or json%s", c.output, nearest.Ask(c.output, formats))
 			}
 			running = true
 			return nil
@@ -70,6 +73,13 @@ Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 3 no server.`,
 	flags.StringVar(&c.service, "service", "", "`NAME` of the service; may be left out when there is one")
 	root.AddCommand(c.status(), c.plan(), c.promote(), c.watch(), c.pause(), c.resume(), c.abort(), c.pace(), c.adopt(), c.certs(),
 		c.history(), c.proxies(), c.instances(), c.bootstrap(), c.validate(), c.conform(), c.version())
+	root.SetFlagErrorFunc(flagError)
+	_ = root.RegisterFlagCompletionFunc("output", func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		return formats, cobra.ShellCompDirectiveNoFileComp
+	})
+	_ = root.RegisterFlagCompletionFunc("service", func(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		return c.words(c.knownServices)(cmd, nil, "")
+	})
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -78,6 +88,9 @@ Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 3 no server.`,
 		return exitDone
 	}
 	_, wrong := errors.AsType[*usageError](err)
+	if r, ok := errors.AsType[*rollout.Refusal](err); ok {
+		wrong = wrong || r.Code == rollout.BadRequest
+	}
 	switch {
 	case wrong || !running:
 		_, _ = fmt.Fprintf(stderr, "rolloutctl: %v (see %s --help)\n", err, cmd.CommandPath())
@@ -98,6 +111,8 @@ func env(name, otherwise string) string {
 	}
 	return otherwise
 }
+
+var formats = []cobra.Completion{"text", "json"}
 
 func (c *cli) json() bool { return c.output == "json" }
 

@@ -18,11 +18,8 @@ func (c *cli) status() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status [SERVICE]",
 		Short: "Show what every service, or one, is doing and why",
-		Args:  atMostOne("a service"),
+		Args:  c.maybeService, ValidArgsFunction: c.words(c.knownServices),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := c.named(args); err != nil {
-				return err
-			}
 			client, err := c.client()
 			if err != nil {
 				return err

@@ -19,11 +19,8 @@ func (c *cli) watch() *cobra.Command {
 	return &cobra.Command{
 		Use:   "watch [SERVICE]",
 		Short: "Show what happens while it happens, until Ctrl-C",
-		Args:  atMostOne("a service"),
+		Args:  c.maybeService, ValidArgsFunction: c.words(c.knownServices),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := c.named(args); err != nil {
-				return err
-			}
 			client, err := c.client()
 			if err != nil {
 				return err

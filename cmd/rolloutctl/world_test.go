@@ -193,6 +193,7 @@ func worlds(name string) map[discovery.Service]rollout.View {
 		"looped":     {looped(30 * time.Minute)},
 		"in-place":   {inPlace()},
 		"two":        {steady("chat", 1), draining("mail", 1, 40)},
+		"two-done":   {finished("chat", 1, state.Done), finished("mail", 1, state.Aborted)},
 	}[name] {
 		all[v.State.Service] = v
 	}

@@ -11,6 +11,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/sluice-proxy/sluice/cmd/internal/nearest"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -120,6 +121,10 @@ func (r *reading) mapping(n *yaml.Node, key string, v reflect.Value) {
 		r.lines[child] = name.Line
 		at := slices.Index(keys(v.Type()), name.Value)
 		if at < 0 || name.Kind != yaml.ScalarNode {
+			if near := nearest.Of(name.Value, keys(v.Type())); near != "" {
+				r.refuse(child, "is no key here; did you mean %s?", near)
+				continue
+			}
 			r.refuse(child, "is no key here; there are %s", strings.Join(keys(v.Type()), ", "))
 			continue
 		}

@@ -48,7 +48,7 @@ func TestOutsideProblems(t *testing.T) {
 		"no URL":          {"prometheus: {address: 'localhost:9090'}\nservices: [{name: a}]", `x.yaml:3: prometheus.address: "localhost:9090" is no URL`},
 		"query in URL":    {"prometheus: {address: 'http://a/?b=c'}\nservices: [{name: a}]", `x.yaml:3: prometheus.address: "http://a/?b=c" has a query`},
 		"password":        {"prometheus: {address: 'http://a:b@c'}\nservices: [{name: a}]", "x.yaml:3: prometheus.address: holds a user name or a password"},
-		"unknown key":     {"prometheus: {adress: 'http://a'}\nservices: [{name: a}]", "x.yaml:3: prometheus.adress: is no key here; there are address, token_file"},
+		"unknown key":     {"prometheus: {adress: 'http://a'}\nservices: [{name: a}]", "x.yaml:3: prometheus.adress: is no key here; did you mean address?"},
 		"empty token":     {"prometheus: {address: 'http://a', token_file: testdata/empty.token}\nservices: [{name: a}]", "x.yaml:3: prometheus.token_file: testdata/empty.token is empty"},
 		"gate's URL":      {policy + "gates: [{name: a, url: 'ftp://a'}]}}]", `x.yaml:3: services[0].policy.gates[0].url: "ftp://a" is no URL that can be called`},
 		"hook's URL":      {policy + "hook: {url: nowhere}}}]", `x.yaml:3: services[0].policy.hook.url: "nowhere" is no URL`},
