@@ -14,6 +14,9 @@ func (c *cli) abort() *cobra.Command {
 	}
 	wait := addWait(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := wait.check(); err != nil {
+			return err
+		}
 		client, service, err := c.dial(cmd.Context())
 		if err != nil {
 			return err
@@ -22,10 +25,10 @@ func (c *cli) abort() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := c.answer(answer); err != nil || !*wait || answer.Rollout == "" {
+		if err := c.answer(answer); err != nil || !wait.on || answer.Rollout == "" {
 			return err
 		}
-		return c.await(cmd.Context(), client, service, answer.Rollout, state.Aborted)
+		return c.await(cmd.Context(), client, service, answer.Rollout, state.Aborted, *wait)
 	}
 	return cmd
 }

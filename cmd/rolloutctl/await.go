@@ -6,21 +6,64 @@ import (
 	"slices"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout/api"
 	"github.com/sluice-proxy/sluice/rollout/state"
+	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
 // appears is how long an accepted rollout may take to show in the status.
 const appears = 30 * time.Second
 
+// waiting is whether and how a command follows its rollout.
+type waiting struct {
+	on      bool
+	timeout units.Duration // 0: to the end
+	summary string         // the file that gets the outcome; empty: none
+}
+
+func addWait(cmd *cobra.Command) *waiting {
+	w := &waiting{}
+	cmd.Flags().BoolVar(&w.on, "wait", false, "follow the rollout to its end and exit by its outcome")
+	cmd.Flags().Var(text{&w.timeout}, "timeout", "with --wait: `DURATION` after which to exit 1; the rollout goes on")
+	cmd.Flags().StringVar(&w.summary, "summary", "", "with --wait: `FILE` to append the outcome to, in Markdown, such as \"$GITHUB_STEP_SUMMARY\"")
+	return w
+}
+
+func (w *waiting) check() error {
+	switch {
+	case w.timeout < 0:
+		return usagef("--timeout is %s; it must be above 0", w.timeout)
+	case !w.on && w.timeout > 0:
+		return usagef("--timeout bounds --wait; give both")
+	case !w.on && w.summary != "":
+		return usagef("--summary tells the outcome, which needs --wait; give both")
+	}
+	return nil
+}
+
 // await follows a rollout to its end. An end other than want is an error, and so
 // is an interruption, which leaves the rollout going.
-func (c *cli) await(ctx context.Context, client *api.Client, service discovery.Service, id string, want state.Outcome) error {
+func (c *cli) await(ctx context.Context, client *api.Client, service discovery.Service, id string, want state.Outcome, w waiting) error {
 	v := c.newViewer(true)
-	record, err := c.ending(ctx, client, service, id, v)
+	following, stop := ctx, func() {}
+	if w.timeout > 0 {
+		following, stop = context.WithTimeout(ctx, w.timeout.D())
+	}
+	defer stop()
+	record, err := c.ending(following, client, service, id, v)
 	v.close()
+	late := following.Err() != nil && ctx.Err() == nil
+	if w.summary != "" && (err == nil || late) {
+		if err := c.summarize(ctx, client, service, id, record, w); err != nil {
+			return err
+		}
+	}
 	switch {
+	case late:
+		return fmt.Errorf("rollout %s has not ended within %s and goes on: rolloutctl watch shows it, rolloutctl abort ends it", id, w.timeout)
 	case ctx.Err() != nil:
 		return fmt.Errorf("no longer waiting; rollout %s goes on: rolloutctl watch shows it, rolloutctl abort ends it", id)
 	case err != nil:

@@ -21,6 +21,9 @@ func (c *cli) promote() *cobra.Command {
 	force := cmd.Flags().Bool("force", false, "promote although the plan has problems; this is recorded")
 	wait := addWait(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := wait.check(); err != nil {
+			return err
+		}
 		client, service, err := c.dial(cmd.Context())
 		if err != nil {
 			return err
@@ -29,14 +32,10 @@ func (c *cli) promote() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := c.answer(answer); err != nil || !*wait || answer.Rollout == "" {
+		if err := c.answer(answer); err != nil || !wait.on || answer.Rollout == "" {
 			return err
 		}
-		return c.await(cmd.Context(), client, service, answer.Rollout, state.Done)
+		return c.await(cmd.Context(), client, service, answer.Rollout, state.Done, *wait)
 	}
 	return cmd
-}
-
-func addWait(cmd *cobra.Command) *bool {
-	return cmd.Flags().Bool("wait", false, "follow the rollout to its end and exit by its outcome")
 }

@@ -59,14 +59,20 @@ type viewer interface {
 func (c *cli) newViewer(waiting bool) viewer {
 	switch file, ok := c.out.(*os.File); {
 	case c.json() && waiting:
-		return &lines{out: c.err, err: c.err}
+		return &lines{out: c.err, err: c.err, calm: calm}
 	case c.json():
 		return jsonLines{out: c.out, err: c.err}
 	case ok && term.IsTerminal(int(file.Fd())) && os.Getenv("TERM") != "dumb":
 		return newScreen(file)
+	case waiting:
+		return &lines{out: c.out, err: c.err, calm: calm}
 	}
-	return &lines{out: c.out, err: c.err}
+	return &lines{out: c.out, err: c.err, calm: time.Second}
 }
+
+// calm is how often a command that waits says at most how far it is, while nothing
+// but numbers changes: a rollout of an hour is 360 lines in the log of a pipeline.
+const calm = 10 * time.Second
 
 type jsonLines struct{ out, err io.Writer }
 
@@ -75,9 +81,10 @@ func (j jsonLines) notice(s string)        { _, _ = fmt.Fprintln(j.err, "rollout
 func (j jsonLines) close()                 {}
 
 // lines prints a service's line when it differs from the one before; when only
-// numbers do, at most once a second of the server's time.
+// numbers do, at most once in calm of the server's time.
 type lines struct {
 	out, err io.Writer
+	calm     time.Duration
 	last     map[discovery.Service]printed
 }
 
@@ -93,7 +100,7 @@ func (l *lines) show(w api.World) error {
 	}
 	for _, s := range w.Services {
 		p := printed{line: line(s, w.At), kind: kind(s), at: w.At}
-		if was, ok := l.last[s.Service]; ok && (p.line == was.line || p.kind == was.kind && w.At.Sub(was.at) < time.Second) {
+		if was, ok := l.last[s.Service]; ok && (p.line == was.line || p.kind == was.kind && w.At.Sub(was.at) < l.calm) {
 			continue
 		}
 		l.last[s.Service] = p
@@ -110,7 +117,7 @@ func (l *lines) close()          {}
 // kind is what of a service is told at once when it changes.
 func kind(s api.Status) string {
 	if r := s.Rollout; r != nil {
-		return fmt.Sprint(phase(s), s.Live, s.Reason.Code, r.Batch, r.Spill, r.Alarm != "", r.Pace.Why)
+		return fmt.Sprint(phase(s), s.Live, s.Reason.Code, r.Batch, r.Spill, r.Alarm != "", r.Pace.Why != "")
 	}
 	return fmt.Sprint(phase(s), s.Live, s.Reason.Code)
 }
