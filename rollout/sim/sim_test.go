@@ -19,7 +19,7 @@ func sizeOf(s Scenario) Size {
 	case s.Name == Scenarios[0].Name:
 		return Full
 	}
-	return Size{Connections: 1_000_000, Instances: 200}
+	return Size{Connections: 300_000, Instances: 100}
 }
 
 // TestScenarios plays every story.
