@@ -278,7 +278,7 @@ func (in *Instance) Start() {
 	in.boots++
 	in.dead, in.gone, in.ordered, in.ceiling = false, false, false, nil
 	in.rollout, in.epoch, in.step, in.notices = "", 0, 0, notices{}
-	in.accepted, in.evicted, in.returned, in.refused = 0, 0, 0, 0
+	in.accepted, in.evicted, in.returned, in.refused, in.flapped = 0, 0, 0, 0, 0
 	in.fleet.detect(func() { in.Health = discovery.Passing })
 }
 
