@@ -1,6 +1,7 @@
 // Command chat is an instance: a small chat server with WebSockets and an event
 // stream. Started with --drain it takes part in the drain contract; without, it
 // is any server that knows nothing of it and drops its connections on SIGTERM.
+// With --notice it asks its clients to come over before it lets them go.
 package main
 
 import (
@@ -44,6 +45,9 @@ type settings struct {
 	close  int
 	every  time.Duration
 	grace  time.Duration
+	notice time.Duration
+	busy   time.Duration
+	feed   time.Duration
 }
 
 func run(ctx context.Context, args []string, stderr io.Writer) error {
@@ -59,6 +63,9 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	flags.IntVar(&s.close, "close", 100, "on SIGTERM without orders: connections to close per --every")
 	flags.DurationVar(&s.every, "every", time.Second, "see --close")
 	flags.DurationVar(&s.grace, "grace", time.Minute, "on SIGTERM: the longest to wait until empty")
+	flags.DurationVar(&s.notice, "notice", 0, "ask clients to come over, and on SIGTERM without orders close them so much later; 0 asks nobody")
+	flags.DurationVar(&s.busy, "handshake", 0, "how long it takes to let a client in, one after the other; messages wait meanwhile")
+	flags.DurationVar(&s.feed, "feed", 0, "say a numbered message to everyone so often; 0 is never")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return nil
@@ -70,6 +77,10 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	}
 	log := slog.New(slog.NewTextHandler(stderr, nil)).With("instance", s.hello.Instance)
 	server := newServer(s.hello, log)
+	server.asks, server.loop = s.notice > 0, newLoop(s.busy)
+	if s.feed > 0 {
+		defer server.feed(s.feed)()
+	}
 	if s.drain == "" {
 		stop, err := serve(s.listen, server.handler(nil), log)
 		if err != nil {
@@ -84,7 +95,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 
 // serveGated is all that a server does to take part in rollouts.
 func (s settings) serveGated(ctx context.Context, server *server, log *slog.Logger) error {
-	gate := drain.New(drain.Options{Limit: s.limit, Close: s.close, Every: s.every, CountsReturns: true, Logger: log})
+	gate := drain.New(drain.Options{Limit: s.limit, Close: s.close, Every: s.every, Notice: s.notice, CountsReturns: true, Logger: log})
 	stopDrain, err := serve(s.drain, gate.Endpoint(), log)
 	if err != nil {
 		return err

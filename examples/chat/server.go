@@ -22,6 +22,8 @@ type hello struct {
 	Instance string `json:"instance"`
 	Colour   string `json:"colour"`
 	Version  string `json:"version"`
+	// From is the first numbered message that follows; see server.feed.
+	From uint64 `json:"from,omitempty"`
 }
 
 // server is the chat: what one client says with "/all …" everyone hears, anything
@@ -29,11 +31,13 @@ type hello struct {
 type server struct {
 	hello hello
 	room  room
+	loop  *loop
+	asks  bool // its clients to come over
 	log   *slog.Logger
 }
 
 func newServer(h hello, log *slog.Logger) *server {
-	return &server{hello: h, log: log}
+	return &server{hello: h, loop: newLoop(0), log: log}
 }
 
 // handler serves /, /ws and /events through the gate, and /metrics beside it, so
@@ -53,6 +57,13 @@ func (s *server) handler(gate *drain.Gate) http.Handler {
 	return mux
 }
 
+// since is the hello as it is said.
+func (h hello) since(from uint64) string {
+	h.From = from
+	b, _ := json.Marshal(h)
+	return string(b)
+}
+
 // returns tells the gate about a client that says it was here before.
 func returns(r *http.Request) {
 	if r.URL.Query().Get("returning") == "1" {
@@ -66,20 +77,23 @@ func (s *server) plain(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *server) websocket(w http.ResponseWriter, r *http.Request) {
+	s.loop.letIn()
 	conn, err := websocket.Accept(w, r, nil)
 	if err != nil {
 		return // Accept has answered
 	}
 	defer conn.CloseNow()
 	returns(r)
-	b, _ := json.Marshal(s.hello)
-	if err := write(r.Context(), conn, string(b)); err != nil {
-		return
-	}
-	seat := s.room.enter()
+	seat, from := s.room.enter()
 	var telling sync.WaitGroup
 	defer telling.Wait()
 	defer s.room.leave(seat)
+	if err := write(r.Context(), conn, s.hello.since(from)); err != nil {
+		return
+	}
+	if s.asks {
+		drain.OnAsk(r, func(within time.Duration) { _ = write(r.Context(), conn, ask(within)) })
+	}
 	telling.Go(func() {
 		for text := range seat.heard {
 			_ = write(r.Context(), conn, text)
@@ -90,6 +104,7 @@ func (s *server) websocket(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			return
 		}
+		s.loop.turn()
 		if text, all := strings.CutPrefix(string(b), "/all "); all {
 			s.room.say(text)
 		} else if err := write(r.Context(), conn, string(b)); err != nil {
@@ -111,10 +126,18 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	out := http.NewResponseController(w)
-	seat := s.room.enter()
+	seat, from := s.room.enter()
 	defer s.room.leave(seat)
-	b, _ := json.Marshal(s.hello)
-	line := "event: hello\ndata: " + string(b) + "\n\n"
+	line := "event: hello\ndata: " + s.hello.since(from) + "\n\n"
+	asked := make(chan string)
+	if s.asks {
+		drain.OnAsk(r, func(within time.Duration) {
+			select {
+			case asked <- ask(within):
+			case <-r.Context().Done():
+			}
+		})
+	}
 	tick := time.NewTicker(15 * time.Second)
 	defer tick.Stop()
 	for {
@@ -129,6 +152,8 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) {
 			return
 		case text := <-seat.heard:
 			line = "data: " + strings.ReplaceAll(text, "\n", "\ndata: ") + "\n\n"
+		case text := <-asked:
+			line = "event: reconnect\ndata: " + text + "\n\n"
 		case <-tick.C:
 			line = ": still here\n\n"
 		}

@@ -180,7 +180,7 @@ func TestDrainsByOrder(t *testing.T) {
 func TestStopsByItself(t *testing.T) {
 	for name, args := range map[string][]string{
 		"with the library":    {"--listen", "127.0.0.1:0", "--drain", "127.0.0.1:0"},
-		"without the library": {"--listen", "127.0.0.1:0"},
+		"without the library": {"--listen", "127.0.0.1:0", "--feed", "1s"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())

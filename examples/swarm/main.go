@@ -41,7 +41,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.IntVar(&opt.Clients, "clients", 100, "how many clients")
 	urls := flags.String("urls", "ws://127.0.0.1:8080/ws", "where they connect, comma-separated; each client picks one")
 	flags.TextVar(&opt.Reconnect, "reconnect", opt.Reconnect, "at-once, uniform:5s, uniform:3s..6s or backoff:1s..10s (with full jitter)")
+	policy := flags.String("policy", "reconnect", "reconnect: come back when disconnected; asked: when asked to, open a new connection before the old one is ended")
 	flags.IntVar(&opt.Dials, "dials", 128, "most handshakes under way at once")
+	flags.DurationVar(&opt.Handshake, "handshake", 10*time.Second, "how long a client tries before it gives up and tries again")
 	flags.DurationVar(&opt.Ping, "ping", 30*time.Second, "how often each client sends a message; 0 is never")
 	records := flags.String("records", "", "file to write every disconnect and return to, as JSON lines")
 	switch err := flags.Parse(args); {
@@ -49,6 +51,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return nil
 	case err != nil:
 		return errUsage // flags has told why
+	}
+	switch *policy {
+	case "reconnect":
+	case "asked":
+		opt.ComeOver = true
+	default:
+		return fmt.Errorf("--policy %s: there is no such policy; use reconnect or asked", *policy)
 	}
 	opt.URLs = strings.Split(*urls, ",")
 	swarm, err := clients.New(opt)

@@ -23,6 +23,10 @@ const (
 	Left Kind = "left"
 	// Refused: an attempt to connect did not succeed.
 	Refused Kind = "refused"
+	// Asked: the instance asked the client to come over. The connection works on.
+	Asked Kind = "asked"
+	// Ended: the client ended an old connection itself, since a new one serves it.
+	Ended Kind = "ended"
 )
 
 // Hello is the first message of an instance on every connection.
@@ -30,6 +34,8 @@ type Hello struct {
 	Instance string `json:"instance"`
 	Colour   string `json:"colour"`
 	Version  string `json:"version"`
+	// From is the first numbered message that comes on this connection; 0 where there are none.
+	From uint64 `json:"from,omitempty"`
 }
 
 // Record is one thing that happened to one client.
@@ -37,7 +43,7 @@ type Record struct {
 	At     time.Time `json:"at"`
 	Client int       `json:"client"`
 	Kind   Kind      `json:"kind"`
-	// Hello is who serves the client (Joined) or did (Left); empty when Refused.
+	// Hello is who serves the client (Joined, Asked) or did (Left, Ended); empty when Refused.
 	Hello Hello `json:"hello,omitzero"`
 	// Code is the close code that a Left client was told, -1 when the connection
 	// ended without one.
@@ -66,7 +72,8 @@ func WriteRecords(path string, records []Record) error {
 	return os.WriteFile(path, b.Bytes(), 0o644)
 }
 
-// Counts is how many clients are connected, and to what.
+// Counts is how many clients are connected, and to what. Who comes over counts twice until
+// the old connection has ended.
 type Counts struct {
 	Total    int            `json:"total"`
 	Instance map[string]int `json:"instance"`

@@ -36,6 +36,9 @@ type Options struct {
 	// Ping is how often each connected client sends a message that the instance
 	// echoes (see SlowestEcho); 0 is never.
 	Ping time.Duration
+	// ComeOver has clients that are asked to (docs/asked-first.md) open a new connection
+	// before they end the old one. Otherwise they hear it and stay.
+	ComeOver bool
 	// Seed makes the delays repeatable.
 	Seed uint64
 	// Logger gets one line per disconnect at debug level; nil logs nothing.
@@ -44,18 +47,21 @@ type Options struct {
 
 // Swarm is the clients. Its methods may be called concurrently; Run once.
 type Swarm struct {
-	opt    Options
-	http   *http.Client
-	tokens chan struct{} // one for each handshake under way
+	opt     Options
+	http    *http.Client
+	tokens  chan struct{} // one for each handshake under way
+	running sync.WaitGroup
 
-	mu      sync.Mutex
-	records []Record
-	counts  Counts
-	conns   []*websocket.Conn // by client; nil while it is not connected
-	check   uint64            // the newest Check
-	unheard map[int]bool      // clients whose answer it still waits for
-	slowest time.Duration     // echo of a ping since the last SlowestEcho
-	changed chan struct{}     // closed at the next change; nil when nobody waits
+	mu         sync.Mutex
+	records    []Record
+	counts     Counts
+	lines      []*line       // by client, the newest; nil while it is not connected
+	inboxes    []inbox       // by client
+	unanswered int           // of lines that have ended
+	check      uint64        // the newest Check
+	unheard    map[int]bool  // clients whose answer it still waits for
+	slowest    time.Duration // echo of a ping since the last SlowestEcho
+	changed    chan struct{} // closed at the next change; nil when nobody waits
 }
 
 // New checks the options. It connects nobody: Run does.
@@ -84,7 +90,8 @@ func New(opt Options) (*Swarm, error) {
 		}},
 		tokens:  make(chan struct{}, opt.Dials),
 		counts:  Counts{Instance: map[string]int{}, Colour: map[string]int{}},
-		conns:   make([]*websocket.Conn, opt.Clients),
+		lines:   make([]*line, opt.Clients),
+		inboxes: make([]inbox, opt.Clients),
 		unheard: map[int]bool{},
 	}, nil
 }
@@ -92,51 +99,60 @@ func New(opt Options) (*Swarm, error) {
 // Run connects every client and keeps it connected until ctx ends; then it
 // closes all connections, which is no disconnect in the records, and returns nil.
 func (s *Swarm) Run(ctx context.Context) error {
-	var all sync.WaitGroup
 	for i := range s.opt.Clients {
-		all.Go(func() { s.client(ctx, i) })
+		s.running.Go(func() {
+			rng := rand.New(rand.NewPCG(s.opt.Seed, uint64(i)))
+			s.live(ctx, s.arrive(ctx, i, 0, nil, rng), rng)
+		})
 	}
 	if s.opt.Ping > 0 {
-		all.Go(func() { s.ping(ctx) })
+		s.running.Go(func() { s.ping(ctx) })
 	}
-	all.Wait()
+	s.running.Wait()
 	return nil
 }
 
-// client is the life of one: connect, stay, come back.
-func (s *Swarm) client(ctx context.Context, i int) {
-	rng := rand.New(rand.NewPCG(s.opt.Seed, uint64(i)))
-	returning := false
-	for attempt := 0; ; {
-		conn, hello, refused := s.connect(ctx, i, returning)
-		if ctx.Err() != nil {
+// live is the life of a client from a connection on: it stays, and comes back when the
+// connection has ended. Who comes over lives on in the new connection.
+func (s *Swarm) live(ctx context.Context, l *line, rng *rand.Rand) {
+	for l != nil {
+		err := s.stay(ctx, l, rng)
+		_ = l.conn.CloseNow()
+		s.end(l, err, ctx.Err() != nil)
+		if ctx.Err() != nil || l.leaving {
 			return
 		}
-		if refused != nil {
-			s.record(*refused)
-			attempt++
-		} else {
-			s.joined(i, conn, hello)
-			err := s.stay(ctx, i, conn)
-			_ = conn.CloseNow()
-			if ctx.Err() != nil {
-				s.gone(i, hello)
-				return
-			}
-			s.left(i, hello, err)
-			attempt, returning = 0, true
-		}
+		l = s.arrive(ctx, l.client, s.opt.Reconnect.Delay(0, rng), nil, rng)
+	}
+}
+
+// arrive dials, after delay, until the client is connected; nil when ctx ended before. A
+// client that comes over has the older line before.
+func (s *Swarm) arrive(ctx context.Context, client int, delay time.Duration, before *line, rng *rand.Rand) *line {
+	for attempt := 1; ; attempt++ {
 		select {
 		case <-ctx.Done():
-			return
-		case <-time.After(s.opt.Reconnect.Delay(attempt, rng)):
+			return nil
+		case <-time.After(delay):
 		}
+		conn, hello, refused := s.connect(ctx, client)
+		switch {
+		case ctx.Err() != nil:
+			if conn != nil {
+				_ = conn.CloseNow()
+			}
+			return nil
+		case refused == nil:
+			return s.joined(client, conn, hello, before)
+		}
+		s.record(*refused)
+		delay = s.opt.Reconnect.Delay(attempt, rng)
 	}
 }
 
 // connect does one handshake and hears the hello; the Record says why it did not
 // succeed.
-func (s *Swarm) connect(ctx context.Context, i int, returning bool) (*websocket.Conn, Hello, *Record) {
+func (s *Swarm) connect(ctx context.Context, i int) (*websocket.Conn, Hello, *Record) {
 	select {
 	case s.tokens <- struct{}{}:
 		defer func() { <-s.tokens }()
@@ -146,7 +162,7 @@ func (s *Swarm) connect(ctx context.Context, i int, returning bool) (*websocket.
 	ctx, cancel := context.WithTimeout(ctx, s.opt.Handshake)
 	defer cancel()
 	url := s.opt.URLs[i%len(s.opt.URLs)]
-	if returning {
+	if s.known(i) {
 		url += "?returning=1"
 	}
 	conn, resp, err := websocket.Dial(ctx, url, &websocket.DialOptions{HTTPClient: s.http})
@@ -181,14 +197,15 @@ func hear(ctx context.Context, conn *websocket.Conn) (Hello, error) {
 	return h, nil
 }
 
-// stay reads until the connection ends and returns why.
-func (s *Swarm) stay(ctx context.Context, i int, conn *websocket.Conn) error {
+// stay reads until the connection ends and returns why. A client that is asked to come
+// over does so meanwhile.
+func (s *Swarm) stay(ctx context.Context, l *line, rng *rand.Rand) error {
 	for {
-		_, r, err := conn.Reader(ctx)
+		_, r, err := l.conn.Reader(ctx)
 		if err != nil {
 			return err
 		}
-		var b [64]byte
+		var b [128]byte
 		n, err := io.ReadFull(r, b[:])
 		if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
 			return err
@@ -196,7 +213,10 @@ func (s *Swarm) stay(ctx context.Context, i int, conn *websocket.Conn) error {
 		if _, err := io.Copy(io.Discard, r); err != nil {
 			return err
 		}
-		s.heard(i, string(b[:n]))
+		if asked := s.heard(l, b[:n]); asked && s.opt.ComeOver && !l.leaving {
+			l.leaving = true
+			s.running.Go(func() { s.comeOver(ctx, l, rng) })
+		}
 	}
 }
 
@@ -212,10 +232,13 @@ func (s *Swarm) ping(ctx context.Context) {
 		case <-tick.C:
 		}
 		s.mu.Lock()
-		conn := s.conns[i]
+		l := s.lines[i]
+		if l != nil {
+			l.pending++
+		}
 		s.mu.Unlock()
-		if conn != nil {
-			send(ctx, conn, pingPrefix+strconv.FormatInt(time.Now().UnixNano(), 10))
+		if l != nil {
+			send(ctx, l.conn, pingPrefix+strconv.FormatInt(time.Now().UnixNano(), 10))
 		}
 	}
 }

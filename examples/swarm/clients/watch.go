@@ -2,14 +2,13 @@ package clients
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/coder/websocket"
 )
 
 // Size is how many clients there are, connected or not.
@@ -57,16 +56,17 @@ func (s *Swarm) Check(ctx context.Context) error {
 	s.check++
 	text := checkPrefix + strconv.FormatUint(s.check, 10)
 	clear(s.unheard)
-	asked := map[int]*websocket.Conn{}
-	for i, conn := range s.conns {
-		if conn != nil {
+	asked := map[int]*line{}
+	for i, l := range s.lines {
+		if l != nil {
 			s.unheard[i] = true
-			asked[i] = conn
+			l.pending++
+			asked[i] = l
 		}
 	}
 	s.mu.Unlock()
-	for _, conn := range asked {
-		send(ctx, conn, text)
+	for _, l := range asked {
+		send(ctx, l.conn, text)
 	}
 	if err := s.wait(ctx, func() bool { return len(s.unheard) == 0 }); err != nil {
 		s.mu.Lock()
@@ -76,19 +76,37 @@ func (s *Swarm) Check(ctx context.Context) error {
 	return nil
 }
 
-// heard takes an echo.
-func (s *Swarm) heard(i int, text string) {
+// heard takes what an instance said, and reports whether it asked the client to come over.
+func (s *Swarm) heard(l *line, b []byte) (asked bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if sent, ok := strings.CutPrefix(text, pingPrefix); ok {
+	text := string(b)
+	sent, ping := strings.CutPrefix(text, pingPrefix)
+	switch {
+	case ping:
 		if ns, err := strconv.ParseInt(sent, 10, 64); err == nil {
 			s.slowest = max(s.slowest, time.Since(time.Unix(0, ns)))
 		}
+		s.answered(l)
+	case strings.HasPrefix(text, checkPrefix):
+		if text == checkPrefix+strconv.FormatUint(s.check, 10) {
+			delete(s.unheard, l.client)
+			s.wake()
+		}
+		s.answered(l)
+	default:
+		var m message
+		if json.Unmarshal(b, &m) != nil {
+			return false // somebody talks to all
+		}
+		if m.ID > 0 {
+			s.tell(l, m.ID)
+		}
+		if asked = m.Type == ask; asked {
+			s.append(Record{At: time.Now(), Client: l.client, Kind: Asked, Hello: l.hello})
+		}
 	}
-	if text == checkPrefix+strconv.FormatUint(s.check, 10) {
-		delete(s.unheard, i)
-		s.wake()
-	}
+	return asked
 }
 
 // SlowestEcho is the longest that a ping and its echo took since it was last
@@ -99,28 +117,6 @@ func (s *Swarm) SlowestEcho() time.Duration {
 	slowest := s.slowest
 	s.slowest = 0
 	return slowest
-}
-
-func (s *Swarm) joined(i int, conn *websocket.Conn, h Hello) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.conns[i] = conn
-	s.counts.add(h, 1)
-	s.append(Record{At: time.Now(), Client: i, Kind: Joined, Hello: h})
-}
-
-func (s *Swarm) left(i int, h Hello, err error) {
-	r := Record{At: time.Now(), Client: i, Kind: Left, Hello: h, Code: websocket.CloseStatus(err), Cause: err.Error()}
-	s.opt.Logger.Debug("disconnected", "client", i, "instance", h.Instance, "code", int(r.Code), "cause", err)
-	s.gone(i, h)
-	s.record(r)
-}
-
-func (s *Swarm) gone(i int, h Hello) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.conns[i] = nil
-	s.counts.add(h, -1)
 }
 
 func (s *Swarm) record(r Record) {
@@ -173,7 +169,7 @@ func (s *Swarm) lastTrouble() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range slices.Backward(s.records) {
-		if r.Kind != Joined && !r.Planned() {
+		if r.Kind == Refused || r.Kind == Left && !r.Planned() {
 			return fmt.Sprintf(" (last trouble: client %d %s: %s)", r.Client, r.Kind, r.Cause)
 		}
 	}
