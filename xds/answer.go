@@ -27,13 +27,19 @@ func (h *holding) answer(nonce, message string, refused bool) {
 
 func (h *holding) accept(r *response) {
 	for _, c := range r.changed {
-		if e := h.names.byName[c.Name]; h.subscription.wants(e) && e.held != c { // a repetition settles nothing
+		e := h.names.byName[c.Name]
+		e.answered()
+		switch {
+		case !h.subscription.wants(e):
+		case e.held == c && e.refused != nil && e.refused.version != c.version: // a repetition settles nothing
+		default:
 			e.held, e.refused, e.tries = c, nil, 0
 			h.settle(c.Name)
 		}
 	}
 	for _, name := range r.removed {
 		e := h.names.byName[name]
+		e.answered()
 		e.held, e.tries = nil, 0
 		h.settle(name)
 	}

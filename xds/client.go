@@ -32,7 +32,8 @@ type Client struct {
 	// Acknowledged is the version that the proxy holds of each resource: what
 	// it acknowledged, or said it held when it connected. Of a lost proxy it is
 	// what it held last. A resource of which another version is on its way to
-	// the proxy is not among them: it may be in use already.
+	// the proxy, or was in a refused response of several, is not among them: it may be in
+	// use already.
 	Acknowledged map[resource.Ref]string
 	// Everything are the types of which it asks for all resources, Asked what it asks
 	// for by name and has not acknowledged. Of a lost proxy, or one that has connected
@@ -117,7 +118,11 @@ func (p *peer) describe() Client {
 			if e.named && e.held == nil {
 				d.Asked[resource.Ref{Type: typeURL, Name: name}] = true
 			}
-			if e.held != nil {
+			switch {
+			case e.held == nil:
+			case e.unsure():
+				d.Asked[resource.Ref{Type: typeURL, Name: name}] = true
+			default:
 				d.Acknowledged[resource.Ref{Type: typeURL, Name: name}] = e.held.version
 			}
 			if e.withheld != nil {

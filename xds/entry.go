@@ -10,6 +10,10 @@ type entry struct {
 	// refused since the proxy held what is published.
 	refused *revision
 	tries   int
+	// maybe was part of a refused response, of which the proxy may have taken this part all the
+	// same; maybeGone: the removal was. Both last until the proxy answers for the name alone.
+	maybe     *revision
+	maybeGone bool
 	// withheld says what the proxy is not sent, and why.
 	withheld *Withheld
 
@@ -26,10 +30,18 @@ type entry struct {
 	again, repeated bool
 }
 
+// unsure reports whether the proxy may have, instead of what it holds, something else or nothing.
+func (e *entry) unsure() bool {
+	return e.maybeGone || e.maybe != nil && (e.held == nil || e.maybe.version != e.held.version)
+}
+
+// answered ends what was unsure.
+func (e *entry) answered() { e.maybe, e.maybeGone = nil, false }
+
 // disowned is what stays known of a name when the stream that spoke for its type has
 // ended. The pending response is lost, so what it repeated must be sent again.
 func (e entry) disowned() entry {
-	return entry{held: e.held, refused: e.refused, tries: e.tries, named: e.named, again: e.again || e.repeated}
+	return entry{held: e.held, refused: e.refused, tries: e.tries, maybe: e.maybe, maybeGone: e.maybeGone, named: e.named, again: e.again || e.repeated}
 }
 
 // dropped is what stays known of a name that the proxy no longer asks for: what is
@@ -41,6 +53,7 @@ func (e entry) dropped() entry {
 // unheld is the entry of a proxy that may no longer hold what it held.
 func (e entry) unheld() entry {
 	e.held = nil
+	e.answered()
 	return e
 }
 

@@ -88,11 +88,11 @@ func (h *holding) subscribe(first bool, r request) error {
 }
 
 // inUse lists what the proxy holds, and what it may hold because its
-// acknowledgement is on the way.
+// acknowledgement is on the way, or because it refused only a part of a response.
 func (h *holding) inUse() iter.Seq[*revision] {
 	return func(yield func(*revision) bool) {
 		for _, e := range h.names.byName {
-			if e.held != nil && !yield(e.held) {
+			if e.held != nil && !yield(e.held) || e.maybe != nil && !yield(e.maybe) {
 				return
 			}
 		}

@@ -47,6 +47,12 @@ func (v *inventory) held(name string) *revision {
 	return nil
 }
 
+// has reports whether the proxy has some version of a resource for sure.
+func (v *inventory) has(name string) bool {
+	e := v.byName[name]
+	return e != nil && e.held != nil && !e.maybeGone
+}
+
 // sorted lists the names whose entries match, in order.
 func (v *inventory) sorted(match func(*entry) bool) []string {
 	var names []string

@@ -2,6 +2,7 @@ package xds
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -20,8 +21,8 @@ const (
 )
 
 // refuse records the refusal. Of several resources nobody knows which one was
-// meant and what became of the others, so each is sent once more, alone; a single
-// one is sent again later.
+// meant and what became of the others, so each is sent once more, alone, and may be
+// in use until then; a single one is sent again later.
 func (h *holding) refuse(r *response, message string) {
 	names := r.names()
 	h.p.nackCount++
@@ -33,12 +34,20 @@ func (h *holding) refuse(r *response, message string) {
 		h.s.log.Warn("proxy refused a response", "node", h.p.node, "type", resource.Kind(h.typeURL), "names", names, "message", n.Message)
 	}
 	for _, name := range names {
-		h.nacks[name] = n
+		if h.subscription.wants(h.names.byName[name]) {
+			h.nacks[name] = n
+		}
 	}
 	switch {
 	case len(names) == 0:
 		h.nacks[""] = n
 	case len(names) > 1:
+		for _, c := range r.changed {
+			h.names.byName[c.Name].maybe = c
+		}
+		for _, name := range r.removed {
+			h.names.byName[name].maybeGone = true
+		}
 		for _, name := range names {
 			if e := h.names.byName[name]; h.subscription.wants(e) {
 				e.isolated = true
@@ -49,6 +58,9 @@ func (h *holding) refuse(r *response, message string) {
 		c := r.changed[0]
 		e := h.names.byName[c.Name]
 		e.refused = c
+		if e.maybe != nil && e.maybe.version == c.version {
+			e.maybe = nil
+		}
 		h.retryLater(c, e)
 	}
 }
@@ -115,6 +127,24 @@ func (h *holding) settle(name string) {
 	if h.nacks[name] != nil {
 		delete(h.nacks, name)
 		h.s.changed.Set()
+	}
+}
+
+// review settles the refusals from before the proxy connected again that its subscription and
+// what it claims to hold have settled.
+func (h *holding) review(set *typeSet) {
+	for _, name := range slices.Sorted(maps.Keys(h.nacks)) {
+		var held *revision
+		e, r := h.names.byName[name], set.byName[name]
+		if e != nil {
+			held = e.held
+		}
+		switch {
+		case name == "":
+		case !h.subscription.wildcard && (e == nil || !e.named), r == nil && held == nil,
+			r != nil && held != nil && held.version == r.version:
+			h.settle(name)
+		}
 	}
 }
 

@@ -226,7 +226,9 @@ func (st *stream) next() []addressed {
 	var own []*holding
 	for _, h := range p.types {
 		if h.owner == st {
-			h.subscription.catchUp(snap, h.typeURL)
+			if h.subscription.catchUp(snap, h.typeURL) {
+				h.review(snap.of(h.typeURL))
+			}
 			own = append(own, h)
 		}
 	}

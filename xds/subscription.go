@@ -150,7 +150,7 @@ func (s *subscription) startWildcard() {
 func (s *subscription) endWildcard() (forgotten []string) {
 	s.wildcard, s.wildcardAsked = false, false
 	for name, e := range s.names.byName {
-		if e.held != nil && !e.named {
+		if (e.held != nil || e.maybe != nil) && !e.named {
 			s.drop(name)
 			forgotten = append(forgotten, name)
 		}
@@ -163,16 +163,17 @@ func (s *subscription) dropUnasked() {
 	for name, e := range s.names.byName {
 		if !s.wants(e) {
 			e.held = nil
+			e.answered()
 			s.names.tidy(name, e)
 		}
 	}
 }
 
 // catchUp queues what was published of the type since the last time. It costs the number of
-// changes, not of names, unless the proxy is new or far behind.
-func (s *subscription) catchUp(snap *snapshot, typeURL string) {
+// changes, not of names, unless the proxy is new or far behind; true then: all were compared.
+func (s *subscription) catchUp(snap *snapshot, typeURL string) (all bool) {
 	if s.seen == snap.seq {
-		return
+		return false
 	}
 	set := snap.of(typeURL)
 	changes, ok := set.since(s.seen)
@@ -180,13 +181,14 @@ func (s *subscription) catchUp(snap *snapshot, typeURL string) {
 	s.seen = snap.seq
 	if !ok {
 		s.compare(set)
-		return
+		return true
 	}
 	for _, c := range changes {
 		if e := s.names.byName[c.name]; s.wildcard || e != nil && e.named {
 			s.agenda.add(c.name)
 		}
 	}
+	return false
 }
 
 // compare queues everything that the proxy does not hold as it is published.

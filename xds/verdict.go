@@ -85,7 +85,7 @@ func (h *holding) update(r *revision, e *entry) verdict {
 		return verdict{why: fmt.Sprintf("proxy %s keeps %s as it is: %s", h.p.node, r.Ref, r.keep)}
 	}
 	for _, need := range r.after {
-		if other := h.p.types[need.Type]; other == nil || other.names.held(need.Name) == nil {
+		if other := h.p.types[need.Type]; other == nil || !other.names.has(need.Name) {
 			return verdict{action: wait, why: fmt.Sprintf("%s waits until proxy %s has acknowledged %s", r.Ref, h.p.node, need)}
 		}
 	}
