@@ -71,7 +71,7 @@ Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 3 no server.`,
 	flags.StringVar(&c.tokenFile, "token-file", env("SLUICE_TOKEN_FILE", ""), "`FILE` that holds the API's token (environment: SLUICE_TOKEN_FILE)")
 	flags.StringVarP(&c.output, "output", "o", "text", "`FORMAT` of the output: text or json")
 	flags.StringVar(&c.service, "service", "", "`NAME` of the service; may be left out when there is one")
-	root.AddCommand(c.status(), c.plan(), c.promote(), c.watch(), c.pause(), c.resume(), c.abort(), c.pace(), c.adopt(), c.certs(),
+	root.AddCommand(c.status(), c.check(), c.plan(), c.promote(), c.watch(), c.pause(), c.resume(), c.abort(), c.pace(), c.adopt(), c.certs(),
 		c.history(), c.proxies(), c.instances(), c.bootstrap(), c.validate(), c.conform(), c.version())
 	root.SetFlagErrorFunc(flagError)
 	_ = root.RegisterFlagCompletionFunc("output", func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -43,6 +44,8 @@ func TestMain(m *testing.M) {
 //	ready: TEXT          what is not read yet
 //	token: TOKEN         what the API demands
 //	down: yes            nobody is there
+//	version: VERSION     … rolloutd's; devel without
+//	envoys: none|well    … which proxies there are; two with troubles without
 //	then: world world …  what follows after a command, one world per look
 //
 // Each file is a command line, its content the exit code, what the server was
@@ -121,9 +124,21 @@ func (a *actor) do(_ context.Context, c rollout.Command) (rollout.Answer, error)
 	return rollout.Answer{Text: answer, Rollout: strings.Trim(id, "-")}, err
 }
 
+func (a *actor) proxies() []api.Proxy {
+	switch a.set["envoys"] {
+	case "none":
+		return nil
+	case "well":
+		all := edges()[:1]
+		all[0].Reports = api.Reporting{Loads: new(then), Counters: new(then)}
+		return all
+	}
+	return edges()
+}
+
 func (a *actor) handler() http.Handler {
 	return api.Server{
-		Views: a.views, Do: a.do, Proxies: edges, Metrics: http.NotFoundHandler(), Version: "v1", Token: a.set["token"],
+		Views: a.views, Do: a.do, Proxies: a.proxies, Metrics: http.NotFoundHandler(), Version: cmp.Or(a.set["version"], "devel"), Token: a.set["token"],
 		Plan: func(_ context.Context, s discovery.Service, to discovery.Colour, o policy.Overrides) (rollout.Plan, error) {
 			p := rollout.Plan{Service: s, From: to.Other(), To: to, Policy: o.Over(policy.Default()), Connections: 1000, Steps: 10,
 				Takes: units.Duration(90 * time.Second), PeakPerSecond: 33.333}
@@ -179,8 +194,7 @@ func play(t *testing.T, set map[string]string, args []string) []byte {
 		regexp.MustCompile(`\(in [0-9a-z]+\)`):                                      "(in T)",
 		regexp.MustCompile(`"at": "20[0-9T:.Z-]+"(,\n *"services")`):                `"at": "NOW"$1`,
 		regexp.MustCompile(`(?m)^20[0-9T:-]+Z `):                                    "NOW ",
-		regexp.MustCompile(`rolloutctl \S+ \(go[0-9.]+\)`):                          "rolloutctl VERSION",
-		regexp.MustCompile(`"version": "\(devel\)"`):                                `"version": "VERSION"`,
+		regexp.MustCompile(`rolloutctl (\S+) \(go[0-9.]+\)`):                        "rolloutctl $1 (GO)",
 		regexp.MustCompile(` +\n`):                                                  "\n",
 	} {
 		out = scrub.ReplaceAllString(out, with)

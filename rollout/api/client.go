@@ -57,6 +57,11 @@ func NewClient(server, token string) (*Client, error) {
 	return &Client{base: u, token: token, http: &http.Client{Transport: t}}, nil
 }
 
+// Version is which rolloutd answers.
+func (c *Client) Version(ctx context.Context) (v Version, err error) {
+	return v, c.get(ctx, &v, nil, "version")
+}
+
 // Status is every service.
 func (c *Client) Status(ctx context.Context) (w World, err error) {
 	return w, c.get(ctx, &w, nil, "status")

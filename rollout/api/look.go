@@ -93,7 +93,7 @@ func lookInstances(v rollout.View, outlook rollout.Outlook, doubles map[discover
 	all := []Instance{}
 	listed := map[discovery.InstanceID]bool{}
 	for key, m := range v.State.Members {
-		i := Instance{ID: m.ID, Node: m.Node, Colour: m.Colour, Addr: m.Addr, Departed: !m.Departed.IsZero(), Ceiling: clone(m.Ceiling)}
+		i := Instance{ID: m.ID, Node: m.Node, Colour: m.Colour, Addr: m.Addr, Drain: m.Drain, Departed: !m.Departed.IsZero(), Ceiling: clone(m.Ceiling)}
 		i.Batch, i.Old = outlook.Turns[key]
 		if at := slices.IndexFunc(v.Seen.Fleet.Instances, func(d discovery.Instance) bool {
 			return d.ID == m.ID && d.Addr == m.Addr && m.Departed.IsZero()
@@ -129,7 +129,7 @@ func lookInstances(v rollout.View, outlook rollout.Outlook, doubles map[discover
 	}
 	for _, d := range v.Seen.Fleet.Instances {
 		if !listed[d.ID] {
-			all = append(all, Instance{ID: d.ID, Node: d.Node, Colour: d.Colour, Addr: d.Addr, Health: d.Health, Capacity: d.Capacity, Version: d.Version,
+			all = append(all, Instance{ID: d.ID, Node: d.Node, Colour: d.Colour, Addr: d.Addr, Drain: d.Drain, Health: d.Health, Capacity: d.Capacity, Version: d.Version,
 				Reported: reported(v.Seen, d.Colour, d.Addr)})
 		}
 	}

@@ -176,6 +176,8 @@ type Instance struct {
 	Node   string           `json:"node,omitempty"`
 	Colour discovery.Colour `json:"colour"`
 	Addr   netip.AddrPort   `json:"addr"`
+	// Drain is its drain endpoint; left out when it has none.
+	Drain string `json:"drain,omitempty"`
 	// Health is empty when the instance is departed.
 	Health discovery.Health `json:"health,omitempty"`
 	// State is what its drain endpoint last said; empty when it never did. Heard is when
