@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
@@ -16,7 +16,7 @@ import (
 
 // canAsk reports whether the member's instance can ask, by its last answer.
 func canAsk(s *situation, f *fact) bool {
-	return slices.Contains(s.seen.Instances[f.key].Status.Can, drain.CanAsk)
+	return slices.Contains(s.seen.Instances[f.key].Status.Can, contract.CanAsk)
 }
 
 // noticeOf is the notice that clients of the member get; 0 where they are not asked.

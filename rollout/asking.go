@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/state"
 )
@@ -64,7 +64,7 @@ func (a Assignment) Within(was Assignment) time.Duration {
 
 // Pause is the mean time until the instance is asked again, after the request that
 // followed the sighting last was answered by status, or failed with err.
-func (a Assignment) Pause(last observed.Sighting, status drain.Status, err error) time.Duration {
+func (a Assignment) Pause(last observed.Sighting, status contract.Status, err error) time.Duration {
 	switch untold := err == nil && !a.Instruction.ShownBy(status); {
 	case err != nil, untold && last.Err == "" && !last.At.IsZero():
 		return askFailing

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/spread"
 	"github.com/sluice-proxy/sluice/rollout/state"
@@ -68,7 +68,7 @@ func turnedAway(s *situation) *blocker {
 	switch most {
 	case "":
 		from = "machines that the instances do not name"
-	case drain.OtherPeers:
+	case contract.OtherPeers:
 		from = "machines that are not told apart"
 	}
 	return blocked(TurnedAway, "waiting: %s still refuses new clients, most of them from %s; see who sends them there, and that every Envoy hears rolloutd", r.From, from)
@@ -314,10 +314,10 @@ func bounds(s *situation, key discovery.InstanceID, m state.Member) state.Bounds
 	load, _ := s.load(m)
 	most, ok := borneOut(s, &m)
 	if !ok {
-		return state.Bounds{Most: drain.MaxConnections, LetGo: math.MaxUint64}
+		return state.Bounds{Most: contract.MaxConnections, LetGo: math.MaxUint64}
 	}
 	if load.At.After(s.seen.Instances[key].At) {
-		most = max(drain.MaxConnections, load.Held)
+		most = max(contract.MaxConnections, load.Held)
 	}
 	return state.Bounds{Least: load.Held, Most: most, LetGo: letGo(s, &m, s.seen.Instances[key].Status.Asked)}
 }

@@ -6,7 +6,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/state"
@@ -108,7 +108,7 @@ var plays = map[string]play{
 	}},
 	"batches": {4, 2, 40, func(g *ground, moment func(string)) {
 		g.policy.Stagger = policy.Stagger{Instances: units.Portion{Number: 2}, Soak: 10 * second, First: []string{"b4"}}
-		g.policy.Order = drain.Oldest
+		g.policy.Order = contract.Oldest
 		g.look()
 		g.promote(discovery.Green)
 		g.untilStep(1)
@@ -345,7 +345,7 @@ var plays = map[string]play{
 	"asked": {2, 2, 40, func(g *ground, moment func(string)) {
 		g.policy.Notice, g.policy.Double = 9*second, 10
 		for _, name := range []discovery.InstanceID{"b1", "b2"} {
-			g.machines[name].status.Can = []drain.Ability{drain.CanAsk}
+			g.machines[name].status.Can = []contract.Ability{contract.CanAsk}
 		}
 		g.away = 8 * time.Second
 		g.look()

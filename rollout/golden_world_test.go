@@ -13,7 +13,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/state"
@@ -53,11 +53,11 @@ type machine struct {
 	discovery.Instance
 	gone, dead, deaf, full, tells bool
 
-	status   drain.Status
+	status   contract.Status
 	returned uint64
 	held     int       // when the running order came
 	ordered  time.Time // when it came
-	order    drain.Order
+	order    contract.Order
 	asked    []time.Time // when those were asked that are still there
 	sight    observed.Sighting
 }
@@ -89,7 +89,7 @@ func newGround(t *testing.T, blue, green, connections int) *ground {
 func (g *ground) join(c discovery.Colour, i int) *machine {
 	host := map[discovery.Colour]byte{discovery.Blue: 1, discovery.Green: 2}[c]
 	addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, host, byte(i)}), 9000)
-	m := &machine{tells: true, status: drain.Status{State: drain.Serving}, Instance: discovery.Instance{
+	m := &machine{tells: true, status: contract.Status{State: contract.Serving}, Instance: discovery.Instance{
 		ID: discovery.InstanceID(fmt.Sprintf("%s%d", c[:1], i)), Colour: c, Addr: addr, Health: discovery.Passing, Drain: "http://" + addr.String(),
 	}}
 	if i%2 == 0 { // the others name no process
@@ -148,7 +148,7 @@ func (g *ground) untilStep(n uint64) {
 // work closes what the running order says by now.
 func (g *ground) work(m *machine) {
 	o := m.order
-	if m.dead || m.status.State == drain.Serving || o.Ceiling == nil || m.held <= *o.Ceiling {
+	if m.dead || m.status.State == contract.Serving || o.Ceiling == nil || m.held <= *o.Ceiling {
 		return
 	}
 	share, since := m.held-*o.Ceiling, g.now.Sub(m.ordered)-time.Duration(o.StartMS)*time.Millisecond
@@ -261,10 +261,10 @@ func (g *ground) ask(m *machine) observed.Sighting {
 	if m.tells {
 		status.Returned, status.Ticketed = new(m.returned), new(m.returned)
 	}
-	if status.State == drain.Draining && status.Active == 0 {
-		status.State = drain.Drained
+	if status.State == contract.Draining && status.Active == 0 {
+		status.State = contract.Drained
 	}
-	status.Peers = map[string]drain.Peer{edge(1).String(): {Held: status.Active, Accepted: status.Accepted, Refused: status.Refused}}
+	status.Peers = map[string]contract.Peer{edge(1).String(): {Held: status.Active, Accepted: status.Accepted, Refused: status.Refused}}
 	var err error
 	switch {
 	case m.dead:
@@ -314,10 +314,10 @@ func (g *ground) tell(wish rollout.Wish) bool {
 		switch o := in.Drain; {
 		case m.dead || m.deaf || in.ShownBy(m.status):
 		case o == nil:
-			m.status.State, m.status.Ceiling, m.status.Rollout, m.status.Epoch, m.status.Step = drain.Serving, nil, in.Serve.Rollout, in.Serve.Epoch, 0
+			m.status.State, m.status.Ceiling, m.status.Rollout, m.status.Epoch, m.status.Step = contract.Serving, nil, in.Serve.Rollout, in.Serve.Epoch, 0
 			changed = true
 		default:
-			m.status.State, m.status.Ceiling, m.status.Rollout, m.status.Epoch, m.status.Step = drain.Draining, o.Ceiling, o.Rollout, o.Epoch, o.Step
+			m.status.State, m.status.Ceiling, m.status.Rollout, m.status.Epoch, m.status.Step = contract.Draining, o.Ceiling, o.Rollout, o.Epoch, o.Step
 			m.order, m.held, m.ordered = *o, m.status.Active-m.status.Asked, g.now
 			changed = true
 		}

@@ -8,7 +8,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/state"
 )
@@ -33,7 +33,7 @@ func TestTheLostLeaveTogether(t *testing.T) {
 	for i, c := range discovery.Colours {
 		in := discovery.Instance{ID: discovery.InstanceID(c), Colour: c, Health: discovery.Passing, Drain: "http://" + string(c), Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, 0, byte(i)}), 9000)}
 		seen.Fleet.Instances = append(seen.Fleet.Instances, in)
-		status := drain.Status{State: drain.Serving, Boot: string(c), Active: 2, Accepted: 2, Peers: map[string]drain.Peer{
+		status := contract.Status{State: contract.Serving, Boot: string(c), Active: 2, Accepted: 2, Peers: map[string]contract.Peer{
 			machine(7).String(): {Held: 1, Accepted: 1}, machine(3000).String(): {Held: 1, Accepted: 1},
 		}}
 		seen.Instances[in.ID] = observed.Sighting{}.After(status, nil, began).After(status, nil, now)

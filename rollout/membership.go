@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/state"
 )
@@ -223,7 +223,7 @@ func renew(t *turn) {
 	}
 }
 
-func renewMember(t *turn, f *fact, lives []drain.Status) {
+func renewMember(t *turn, f *fact, lives []contract.Status) {
 	was := t.state.Members[f.key]
 	lost := deeds(t.situation, f.key, was).Lost
 	admitted := uint64(0)

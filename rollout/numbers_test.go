@@ -8,7 +8,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -20,7 +20,7 @@ func (n *numbers) next() uint64 {
 	var b [9]byte
 	copy(b[:], *n)
 	*n = (*n)[min(9, len(*n)):]
-	edges := []uint64{0, 1, 10, 1000, 1_000_000, drain.MaxConnections, drain.MaxTotal, math.MaxInt64, math.MaxUint64}
+	edges := []uint64{0, 1, 10, 1000, 1_000_000, contract.MaxConnections, contract.MaxTotal, math.MaxInt64, math.MaxUint64}
 	if i := int(b[0]); i < 2*len(edges) {
 		return edges[i/2] - uint64(i%2)
 	}
@@ -66,12 +66,12 @@ func FuzzNumbers(f *testing.F) {
 				}
 			}
 			for at, load := range seen.Loads {
-				load.At, load.Held = now, int(draw.next()%(10*drain.MaxConnections))
+				load.At, load.Held = now, int(draw.next()%(10*contract.MaxConnections))
 				load.Accepted, load.Refused = draw.next()>>1, draw.next()>>1
 				seen.Loads[at] = load
 			}
 			for c, x := range seen.Witnesses {
-				x.At, x.Active = now, int(draw.next()%(10*drain.MaxConnections))
+				x.At, x.Active = now, int(draw.next()%(10*contract.MaxConnections))
 				seen.Witnesses[c] = x
 			}
 			plan, err := rollout.MakePlan(state, seen, discovery.Green, policy, now)

@@ -6,7 +6,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/sim"
 	"github.com/sluice-proxy/sluice/rollout/state"
@@ -15,21 +15,21 @@ import (
 // A process that says no name is another one when a total has fallen; one that says a
 // name, when that is another.
 func TestAnotherProcess(t *testing.T) {
-	first := drain.Status{State: drain.Draining, Active: 40, Accepted: 100, Evicted: 60}
+	first := contract.Status{State: contract.Draining, Active: 40, Accepted: 100, Evicted: 60}
 	named := first
 	named.Boot = "a"
 	for name, test := range map[string]struct {
-		before, now drain.Status
+		before, now contract.Status
 		another     bool
 	}{
-		"no name, more":        {first, drain.Status{Active: 39, Accepted: 101, Evicted: 61}, false},
-		"no name, fewer":       {first, drain.Status{Active: 1, Accepted: 1}, true},
-		"no name, none closed": {first, drain.Status{Active: 120, Accepted: 120}, true},
-		"the same name":        {named, drain.Status{Boot: "a", Active: 1, Accepted: 101, Evicted: 70}, false},
-		"another name":         {named, drain.Status{Boot: "b", Active: 41, Accepted: 141, Evicted: 100}, true},
-		"a name at last":       {first, drain.Status{Boot: "b", Active: 41, Accepted: 141, Evicted: 100}, true},
+		"no name, more":        {first, contract.Status{Active: 39, Accepted: 101, Evicted: 61}, false},
+		"no name, fewer":       {first, contract.Status{Active: 1, Accepted: 1}, true},
+		"no name, none closed": {first, contract.Status{Active: 120, Accepted: 120}, true},
+		"the same name":        {named, contract.Status{Boot: "a", Active: 1, Accepted: 101, Evicted: 70}, false},
+		"another name":         {named, contract.Status{Boot: "b", Active: 41, Accepted: 141, Evicted: 100}, true},
+		"a name at last":       {first, contract.Status{Boot: "b", Active: 41, Accepted: 141, Evicted: 100}, true},
 	} {
-		test.before.State, test.now.State = drain.Draining, drain.Serving
+		test.before.State, test.now.State = contract.Draining, contract.Serving
 		sight := observed.Sighting{}.After(test.before, nil, sim.Epoch).After(test.now, nil, sim.Epoch.Add(time.Second))
 		if another := len(sight.Former) > 0; another != test.another || sight.Err != "" {
 			t.Errorf("%s: another process %t, want %t; error %q", name, another, test.another, sight.Err)

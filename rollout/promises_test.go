@@ -7,7 +7,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/sim"
@@ -207,7 +207,7 @@ func (s *story) act(n byte, arg int) {
 		s.Edge.ReportLoads()
 		in.Claims = []*int{nil, new(0), new(2 * in.Holds()), new(1_000_000)}[arg/len(all)%4]
 	case 26: // it remembers an epoch from elsewhere
-		in.Stranger = uint64(arg/len(all)%2) * drain.MaxTotal
+		in.Stranger = uint64(arg/len(all)%2) * contract.MaxTotal
 	case 24:
 		in.Mute = !in.Mute
 	case 27: // the application says other things of returning clients

@@ -9,7 +9,7 @@ import (
 	"unicode"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/state"
@@ -75,7 +75,7 @@ func hear(s *situation) *hearing {
 	}
 	known := machines(s)
 	for name := range h.heard {
-		if !known[name] && name != drain.OtherPeers && (h.stranger == "" || name < h.stranger) {
+		if !known[name] && name != contract.OtherPeers && (h.stranger == "" || name < h.stranger) {
 			h.stranger = name
 		}
 	}
@@ -119,12 +119,12 @@ func unproven(s *situation, x lost) *blocker {
 		return told("where it ran is not known")
 	case h.heard[machine] != "":
 		return told("%s has connections from its machine %s%s", h.heard[machine], machine, neighbour(s, x))
-	case h.heard[drain.OtherPeers] != "":
-		return told("%s has connections from machines that it does not tell apart", h.heard[drain.OtherPeers])
+	case h.heard[contract.OtherPeers] != "":
+		return told("%s has connections from machines that it does not tell apart", h.heard[contract.OtherPeers])
 	case !listed && h.stranger != "":
 		return told("%s has connections from %s, which is no known proxy", h.heard[h.stranger], h.stranger)
 	}
-	since := units.Latest(x.since, h.since, h.quiet[machine], h.quiet[drain.OtherPeers])
+	since := units.Latest(x.since, h.since, h.quiet[machine], h.quiet[contract.OtherPeers])
 	if !listed {
 		since = units.Latest(since, h.hushed)
 	}

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/state"
@@ -63,7 +63,7 @@ func (s *situation) capacity(f *fact, p policy.Policy) int {
 	if limit := s.seen.Instances[f.key].Status.Limit; limit > 0 && (n == 0 || limit < n) {
 		n = limit
 	}
-	return int(int64(min(n, drain.MaxConnections)) * int64(cmp.Or(p.Headroom, units.Whole)) / int64(units.Whole))
+	return int(int64(min(n, contract.MaxConnections)) * int64(cmp.Or(p.Headroom, units.Whole)) / int64(units.Whole))
 }
 
 // usage is how many connections the open instances of the target hold, and how many

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/state"
@@ -65,8 +65,8 @@ type HookOrder struct {
 
 // Instruction is an Order to drain, or a Release to serve; one of the two is set.
 type Instruction struct {
-	Drain *drain.Order
-	Serve *drain.Release
+	Drain *contract.Order
+	Serve *contract.Release
 }
 
 // Epoch is that of the order or the release; 0 without one.
@@ -256,15 +256,15 @@ func instruct(s state.State, m state.Member) (Instruction, bool) {
 		if m.Colour != s.Live || m.Outgoing || len(s.History) == 0 {
 			return Instruction{}, false
 		}
-		return Instruction{Serve: &drain.Release{Rollout: s.History[len(s.History)-1].ID, Epoch: s.Epoch}}, true
+		return Instruction{Serve: &contract.Release{Rollout: s.History[len(s.History)-1].ID, Epoch: s.Epoch}}, true
 	case r.Takes(m):
-		return Instruction{Serve: &drain.Release{Rollout: r.ID, Epoch: s.Epoch}}, true
+		return Instruction{Serve: &contract.Release{Rollout: r.ID, Epoch: s.Epoch}}, true
 	case s.Drains(m):
 		notice := m.Notice.D()
 		if m.Ceiling == nil {
 			notice = 0 // nobody is asked by an order that holds, and the notices stand still
 		}
-		return Instruction{Drain: &drain.Order{
+		return Instruction{Drain: &contract.Order{
 			Rollout: r.ID, Epoch: s.Epoch, Step: r.Step, Ceiling: m.Ceiling,
 			OverMS: r.Policy.Funnel.Every.D().Milliseconds(), StartMS: m.Start.D().Milliseconds(),
 			Pick: r.Policy.Order, NoticeMS: notice.Milliseconds(),
@@ -297,13 +297,13 @@ type Difference struct {
 // ShownBy reports whether an instance of this status follows the instruction. A
 // release is needed only by an instance that an order closed. One that closed its
 // gate by itself is stopping.
-func (i Instruction) ShownBy(s drain.Status) bool {
+func (i Instruction) ShownBy(s contract.Status) bool {
 	switch {
 	case i.Drain != nil:
-		return s.Rollout == i.Drain.Rollout && s.State != drain.Serving &&
+		return s.Rollout == i.Drain.Rollout && s.State != contract.Serving &&
 			cmp.Or(cmp.Compare(s.Epoch, i.Drain.Epoch), cmp.Compare(s.Step, i.Drain.Step)) >= 0
 	case i.Serve != nil:
-		return s.State == drain.Serving || s.Rollout == ""
+		return s.State == contract.Serving || s.Rollout == ""
 	}
 	return true
 }

@@ -4,22 +4,22 @@ import (
 	"encoding/json"
 	"net/http"
 
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // Status is the gate's, with those refused whose server could not be reached and
 // the requests that are under way and not held as connections.
-func (s *Sidecar) Status() drain.Status {
+func (s *Sidecar) Status() contract.Status {
 	status := s.Gate.Status()
 	s.complete(&status)
 	return status
 }
 
-func (s *Sidecar) complete(status *drain.Status) {
+func (s *Sidecar) complete(status *contract.Status) {
 	status.Refused += s.unreachable.Load()
 	s.requests.in(status)
-	if status.State == drain.Drained && status.Requests > 0 {
-		status.State = drain.Draining
+	if status.State == contract.Drained && status.Requests > 0 {
+		status.State = contract.Draining
 	}
 }
 
@@ -56,13 +56,13 @@ func (c *counting) WriteHeader(code int) {
 }
 
 func (c *counting) Write(p []byte) (int, error) {
-	var status drain.Status
+	var status contract.Status
 	if c.refused || json.Unmarshal(p, &status) != nil {
 		return c.ResponseWriter.Write(p)
 	}
 	c.of.complete(&status)
 	both, err := json.Marshal(struct {
-		drain.Status
+		contract.Status
 		Unreachable uint64 `json:"unreachable"`
 	}{status, c.of.Unreachable()})
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // Who is there. A connection that lasts is held by the gate: a WebSocket, an event
@@ -134,7 +135,7 @@ func (u *underWay) count(remote net.Addr, n int) {
 	if u.by == nil {
 		u.by = map[string]int{}
 	}
-	from := drain.OtherPeers
+	from := contract.OtherPeers
 	if a, err := netip.ParseAddrPort(remote.String()); err == nil {
 		from = a.Addr().Unmap().WithZone("").String()
 	}
@@ -145,7 +146,7 @@ func (u *underWay) count(remote net.Addr, n int) {
 }
 
 // in adds them to what the gate says.
-func (u *underWay) in(status *drain.Status) {
+func (u *underWay) in(status *contract.Status) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	status.Requests += u.n
@@ -153,8 +154,8 @@ func (u *underWay) in(status *drain.Status) {
 		return
 	}
 	for from, n := range u.by {
-		if _, known := status.Peers[from]; !known && len(status.Peers) >= drain.MaxPeers {
-			from = drain.OtherPeers
+		if _, known := status.Peers[from]; !known && len(status.Peers) >= contract.MaxPeers {
+			from = contract.OtherPeers
 		}
 		p := status.Peers[from]
 		p.Held += n

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/sidecar"
 )
 
@@ -51,7 +52,7 @@ func TestAnIdleConnectionIsNobody(t *testing.T) {
 			t.Errorf("status %+v, want nobody", s)
 		}
 		w.order(1, 0)
-		w.until("drained", func() bool { return w.Status().State == drain.Drained })
+		w.until("drained", func() bool { return w.Status().State == contract.Drained })
 		pool[0].mustBeRefused(drain.ErrDraining)
 		pool[1].say("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")
 		if text := pool[1].hearAll(); !strings.HasPrefix(text, "HTTP/1.1 503 ") || !strings.HasSuffix(text, "\r\n\r\n") || !strings.Contains(text, "\r\nX-Sluice-Refused: draining\r\n") {
@@ -74,7 +75,7 @@ func TestResponsesUnderWayEndByThemselves(t *testing.T) {
 	answers <- ok[:20]
 	c.hear(ok[:20])
 	w.requests(1)
-	if s := w.order(1, 0); s.Active != 0 || s.State != drain.Draining {
+	if s := w.order(1, 0); s.Active != 0 || s.State != contract.Draining {
 		t.Errorf("the order is answered %+v, want draining, none held", s)
 	}
 	c.say(get)
@@ -86,7 +87,7 @@ func TestResponsesUnderWayEndByThemselves(t *testing.T) {
 	}
 	c.hearEnd()
 	w.emptied()
-	if s := w.Status(); s.State != drain.Drained || s.Evicted != 0 || s.Accepted != 0 {
+	if s := w.Status(); s.State != contract.Drained || s.Evicted != 0 || s.Accepted != 0 {
 		t.Errorf("status %+v, want drained, nobody evicted", s)
 	}
 }
@@ -100,7 +101,7 @@ func TestShutdownWaitsForResponses(t *testing.T) {
 	w.requests(1)
 	ended := make(chan error, 1)
 	go func() { ended <- w.Shutdown(t.Context()) }()
-	w.until("draining", func() bool { return w.Status().State == drain.Draining })
+	w.until("draining", func() bool { return w.Status().State == contract.Draining })
 	select {
 	case err := <-ended:
 		t.Fatalf("Shutdown returned %v with a response under way", err)

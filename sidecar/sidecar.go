@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // Mode is how much of what passes the sidecar looks at.
@@ -233,7 +234,7 @@ func (s *Sidecar) Shutdown(ctx context.Context) error {
 		if err := s.Gate.Shutdown(ctx); err != nil {
 			return err
 		}
-		if s.Status().State == drain.Drained {
+		if s.Status().State == contract.Drained {
 			return nil
 		}
 		select {

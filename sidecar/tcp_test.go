@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/sidecar"
 )
 
@@ -84,7 +85,7 @@ func TestTCPIsLetGoWithAFIN(t *testing.T) {
 			t.Errorf("the server heard %q", text)
 		}
 		w.emptied()
-		if s := w.Status(); s.Evicted != 1 || s.State != drain.Drained {
+		if s := w.Status(); s.Evicted != 1 || s.State != contract.Drained {
 			t.Errorf("status %+v, want 1 evicted", s)
 		}
 	})
@@ -223,7 +224,7 @@ func TestNewOnesAreRefusedWhileDraining(t *testing.T) {
 		}
 		held.say("x\n")
 		held.hear("you said x\n")
-		if _, err := w.client.Release(t.Context(), w.base, drain.Release{Rollout: "r", Epoch: 1}); err != nil {
+		if _, err := w.client.Release(t.Context(), w.base, contract.Release{Rollout: "r", Epoch: 1}); err != nil {
 			t.Fatal(err)
 		}
 		w.dial().hear("hello\n")
@@ -272,7 +273,7 @@ func TestEndpoint(t *testing.T) {
 	if code, body := get("secret"); code != http.StatusOK || body != want {
 		t.Errorf("GET /drain is answered %d %s, want %s", code, body, want)
 	}
-	if s := w.order(1, 0); s.State != drain.Drained {
+	if s := w.order(1, 0); s.State != contract.Drained {
 		t.Errorf("the order is answered %+v, want drained", s)
 	}
 	http.DefaultClient.CloseIdleConnections()

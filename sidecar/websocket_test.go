@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/sidecar"
 )
 
@@ -22,7 +23,7 @@ func TestTheIdlestGoesFirst(t *testing.T) {
 		busy.say("x\n")
 		busy.hear("you said x\n")
 	}
-	if _, err := w.client.Order(t.Context(), w.base, drain.Order{Rollout: "r", Epoch: 1, Step: 1, Ceiling: new(1), Pick: drain.Idlest}); err != nil {
+	if _, err := w.client.Order(t.Context(), w.base, contract.Order{Rollout: "r", Epoch: 1, Step: 1, Ceiling: new(1), Pick: contract.Idlest}); err != nil {
 		t.Fatal(err)
 	}
 	idle.hearEnd()
@@ -121,7 +122,7 @@ func TestASlowReadersFrame(t *testing.T) {
 	w.order(1, 0)
 	w.until("evicted", func() bool { return w.Status().Evicted == 1 })
 	time.AfterFunc(200*time.Millisecond, func() { close(read) }) // CloseWait is long over
-	if s := w.Status(); s.State != drain.Draining {
+	if s := w.Status(); s.State != contract.Draining {
 		t.Errorf("status %+v while a frame is under way, want draining", s)
 	}
 	<-read

@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
@@ -39,7 +39,7 @@ type program struct {
 	listen string
 	base   string
 	token  string // its file
-	client *drain.Client
+	client *contract.Client
 }
 
 // start runs this binary as a process before the server at to.
@@ -55,18 +55,18 @@ func startBinary(t testing.TB, binary, to string, flags ...string) *program {
 	if err != nil {
 		t.Fatal(err)
 	}
-	contract, err := fleet.FreeAddr()
+	endpoint, err := fleet.FreeAddr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &program{t: t, listen: listen.String(), base: "http://" + contract.String(), client: drain.NewClient("secret")}
+	p := &program{t: t, listen: listen.String(), base: "http://" + endpoint.String(), client: contract.NewClient("secret")}
 	t.Cleanup(p.client.Close)
 	token := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(token, []byte("secret\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	p.token = token
-	command := append([]string{binary, "--listen", p.listen, "--to", to, "--drain", contract.String(), "--token-file", token}, flags...)
+	command := append([]string{binary, "--listen", p.listen, "--to", to, "--drain", endpoint.String(), "--token-file", token}, flags...)
 	if p.Process, err = fleet.Start("drain-sidecar", "", command...); err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func (p *program) connect(n int) (clients []*fleet.Socket) {
 	return clients
 }
 
-func (p *program) status() drain.Status {
+func (p *program) status() contract.Status {
 	p.t.Helper()
 	s, err := p.client.Status(p.t.Context(), p.base)
 	if err != nil {
@@ -141,7 +141,7 @@ func (p *program) says(text string) {
 // drains waits until its endpoint says so.
 func (p *program) drains() {
 	p.t.Helper()
-	p.until("to drain", func() bool { return p.status().State == drain.Draining })
+	p.until("to drain", func() bool { return p.status().State == contract.Draining })
 }
 
 // ends wants the process to end by itself, with err as its exit error.
@@ -184,14 +184,14 @@ func TestSIGTERMLetsConnectionsGo(t *testing.T) {
 func TestOrders(t *testing.T) {
 	p := start(t, echo(t), "--limit", "7", "--mode", "websocket")
 	clients := p.connect(3)
-	order := func(step uint64, ceiling int) drain.Status {
-		s, err := p.client.Order(t.Context(), p.base, drain.Order{Rollout: "r", Epoch: 1, Step: step, Ceiling: &ceiling})
+	order := func(step uint64, ceiling int) contract.Status {
+		s, err := p.client.Order(t.Context(), p.base, contract.Order{Rollout: "r", Epoch: 1, Step: step, Ceiling: &ceiling})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return s
 	}
-	if s := order(1, 3); s.State != drain.Draining || s.Active != 3 || s.Limit != 7 || s.Returned != nil {
+	if s := order(1, 3); s.State != contract.Draining || s.Active != 3 || s.Limit != 7 || s.Returned != nil {
 		t.Errorf("the order is answered %+v, want 3 held of 7, returned unknown", s)
 	}
 	p.Signal(syscall.SIGTERM)

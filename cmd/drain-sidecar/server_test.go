@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
@@ -140,7 +140,7 @@ func TestWaitDoesNotGuess(t *testing.T) {
 			t.Errorf("wait %s ended with %d: %s; want %s", args, code, said, want)
 		}
 	}
-	if s := p.status(); s.State != drain.Draining || s.Active != 2 {
+	if s := p.status(); s.State != contract.Draining || s.Active != 2 {
 		t.Errorf("status %+v, want 2 held, draining", s)
 	}
 }

@@ -17,7 +17,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
@@ -158,11 +158,11 @@ func TestUpgradeThatCannotBe(t *testing.T) {
 	replace([]byte("#!/bin/sh\nif [ \"$1\" = takes-over ]; then echo 1; rm -- \"$0\"; fi\n"))
 	fails("no such file") // it vanishes before it is begun: everything thaws
 	replace(itself)
-	if _, err := p.client.Order(t.Context(), p.base, drain.Order{Rollout: "r", Epoch: 1, Step: 1}); err != nil {
+	if _, err := p.client.Order(t.Context(), p.base, contract.Order{Rollout: "r", Epoch: 1, Step: 1}); err != nil {
 		t.Fatal(err)
 	}
 	fails("an order of rollout")
-	if _, err := p.client.Release(t.Context(), p.base, drain.Release{Rollout: "r", Epoch: 1}); err != nil {
+	if _, err := p.client.Release(t.Context(), p.base, contract.Release{Rollout: "r", Epoch: 1}); err != nil {
 		t.Fatal(err)
 	}
 	p.upgrade()

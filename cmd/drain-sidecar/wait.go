@@ -12,14 +12,14 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/internal/secret"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // remote is a running drain-sidecar, as its drain endpoint answers.
 type remote struct {
 	base   string
 	token  string
-	client *drain.Client
+	client *contract.Client
 }
 
 // wait is "drain-sidecar wait URL": it has the sidecar let its connections go as on
@@ -76,7 +76,7 @@ func dial(flags *flag.FlagSet, args []string, stderr io.Writer) (r *remote, code
 			return nil, 2
 		}
 	}
-	r.client = drain.NewClient(r.token)
+	r.client = contract.NewClient(r.token)
 	return r, 0
 }
 
@@ -115,7 +115,7 @@ func (r *remote) do(ctx context.Context, method, path string) (*http.Response, e
 
 // untilEmpty returns when the sidecar is drained, or has ended.
 func (r *remote) untilEmpty(ctx context.Context) error {
-	var last drain.Status
+	var last contract.Status
 	for {
 		s, err := r.client.Status(ctx, r.base)
 		switch {
@@ -125,7 +125,7 @@ func (r *remote) untilEmpty(ctx context.Context) error {
 			return nil // it took the order, so it was there, and ends when it is empty
 		case err != nil:
 			return err
-		case s.State == drain.Drained:
+		case s.State == contract.Drained:
 			return nil
 		}
 		last = s

@@ -8,7 +8,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/returns"
@@ -40,7 +40,7 @@ func steady(name discovery.Service, n int) rollout.View {
 			}
 			v.Seen.Fleet.Instances = append(v.Seen.Fleet.Instances, in)
 			v.State.Members[in.ID] = state.Member{Identity: state.Identity{ID: in.ID, Colour: c, Addr: in.Addr, Drain: in.Drain}, Counts: state.Counts{Counted: true}}
-			st := drain.Status{State: drain.Serving, Returned: new(uint64), Ticketed: new(uint64)}
+			st := contract.Status{State: contract.Serving, Returned: new(uint64), Ticketed: new(uint64)}
 			if c == discovery.Blue {
 				st.Active, st.Accepted = 100, 120
 			}
@@ -64,7 +64,7 @@ func draining(name discovery.Service, n, part int) rollout.View {
 	for id, m := range v.State.Members {
 		s := v.Seen.Instances[id]
 		if m.Colour == discovery.Blue {
-			s.Status = drain.Status{State: drain.Draining, Active: 100 - part, Accepted: 120, Evicted: uint64(part), Returned: new(uint64), Ticketed: new(uint64)}
+			s.Status = contract.Status{State: contract.Draining, Active: 100 - part, Accepted: 120, Evicted: uint64(part), Returned: new(uint64), Ticketed: new(uint64)}
 			m.Ceiling = new(100 - part)
 		} else {
 			s.Status.Active, s.Status.Accepted, s.Status.Returned, s.PerSecond = part, uint64(part), new(uint64(part-1)), 1.25

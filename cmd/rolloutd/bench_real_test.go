@@ -23,6 +23,7 @@ import (
 	"github.com/sluice-proxy/sluice/rollout/api"
 	"github.com/sluice-proxy/sluice/rollout/control"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
@@ -53,7 +54,7 @@ func startBenched(b *testing.B, discovery, rest string) *benched {
 	p := &benched{pub: newPublisher(conf, logger), heard: make(chan struct{}, 1),
 		xds: xdsListener.Addr().(*net.TCPAddr).AddrPort()}
 	p.client = got(api.NewClient("http://"+apiListener.Addr().String(), ""))(b)
-	orders := drain.NewClient("")
+	orders := contract.NewClient("")
 	carried := newLoads(p.pub)
 	p.control = control.New(control.Ports{
 		Store: store, Drain: orders, Publish: p.pub.Publish, Proxies: p.pub.Proxies, Loads: carried.Loads, Logger: logger,

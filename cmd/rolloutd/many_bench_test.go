@@ -17,7 +17,7 @@ import (
 	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/control"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/policy"
 	storefile "github.com/sluice-proxy/sluice/rollout/store/file"
 )
@@ -54,7 +54,7 @@ func newMany(b *testing.B) *many {
 	}
 	b.Cleanup(func() { _ = store.Close() })
 	pub := newPublisher(c, slog.New(slog.DiscardHandler))
-	client := drain.NewClient("")
+	client := contract.NewClient("")
 	m.control = control.New(control.Ports{
 		Store: store, Drain: client, Proxies: pub.Proxies, Logger: slog.New(slog.DiscardHandler),
 		Publish: func(w rollout.Wishes) map[discovery.Service]string {

@@ -14,7 +14,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/state"
@@ -44,8 +44,8 @@ func draining() map[discovery.Service]rollout.View {
 		Seen: observed.Seen{
 			Fleet: discovery.Fleet{Instances: []discovery.Instance{blue, green}, LeftOut: []discovery.LeftOut{{ID: "x", Reason: "no colour"}}, Err: "no answer"},
 			Instances: map[discovery.InstanceID]observed.Sighting{
-				"b1": {At: at, Status: drain.Status{State: drain.Draining, Active: 42, Evicted: 25, Accepted: 70, Returned: new(uint64(0))}},
-				"g1": {At: at, Status: drain.Status{State: drain.Serving, Active: 18, Accepted: 18, Returned: new(uint64(17)), Ticketed: new(uint64(17))}},
+				"b1": {At: at, Status: contract.Status{State: contract.Draining, Active: 42, Evicted: 25, Accepted: 70, Returned: new(uint64(0))}},
+				"g1": {At: at, Status: contract.Status{State: contract.Serving, Active: 18, Accepted: 18, Returned: new(uint64(17)), Ticketed: new(uint64(17))}},
 			},
 			Gates:   map[string]observed.Reading{"errors": {Open: true, At: at}, "load": {At: at}},
 			Proxies: []observed.Proxy{{Node: "edge-1", Routes: true, Connected: true, Confirmed: true}, {Node: "edge-2", Routes: true, Connected: true}},

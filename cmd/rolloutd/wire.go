@@ -22,7 +22,7 @@ import (
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
 	"github.com/sluice-proxy/sluice/rollout/control"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/outside"
 	storeconsul "github.com/sluice-proxy/sluice/rollout/store/consul"
 	storefile "github.com/sluice-proxy/sluice/rollout/store/file"
@@ -53,7 +53,7 @@ func serve(ctx context.Context, path string, hup <-chan os.Signal, logger *slog.
 	defer apiListener.Close()
 
 	pub := newPublisher(conf, logger)
-	orders := drain.NewClient("")
+	orders := contract.NewClient("")
 	orders.Token = tokens.of("drain.token_file")
 	defer orders.Close()
 	gates, err := outside.NewGates(outside.Prometheus{Address: conf.Prometheus.Address, TokenNow: tokens.of("prometheus.token_file")})

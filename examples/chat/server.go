@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // hello is the first message on every WebSocket and event stream, as JSON.
@@ -166,16 +167,16 @@ func (s *server) metrics(gate *drain.Gate) http.Handler {
 	gauge := func(name, help string, value func() float64) {
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 	}
-	total := func(name, help string, value func(drain.Status) uint64) {
+	total := func(name, help string, value func(contract.Status) uint64) {
 		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help},
 			func() float64 { return float64(value(gate.Status())) }))
 	}
 	gauge("chat_listeners", "WebSockets and event streams that hear what is said to everyone.", func() float64 { return float64(s.room.size()) })
 	if gate != nil {
 		gauge("chat_active", "Connections held now.", func() float64 { return float64(gate.Status().Active) })
-		total("chat_accepted_total", "Connections admitted.", func(s drain.Status) uint64 { return s.Accepted })
-		total("chat_evicted_total", "Connections closed by the funnel.", func(s drain.Status) uint64 { return s.Evicted })
-		total("chat_returned_total", "Connections of clients that were connected before.", func(s drain.Status) uint64 { return *s.Returned })
+		total("chat_accepted_total", "Connections admitted.", func(s contract.Status) uint64 { return s.Accepted })
+		total("chat_evicted_total", "Connections closed by the funnel.", func(s contract.Status) uint64 { return s.Evicted })
+		total("chat_returned_total", "Connections of clients that were connected before.", func(s contract.Status) uint64 { return *s.Returned })
 	}
 	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
 }

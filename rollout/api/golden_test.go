@@ -25,7 +25,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/state"
@@ -320,7 +320,7 @@ func (m moment) seen() observed.Seen {
 		if x.Drain == "" {
 			continue
 		}
-		status := drain.Status{State: drain.Serving, Active: 20 + i, Accepted: max(x.Accepted, x.Process.Accepted) + 90,
+		status := contract.Status{State: contract.Serving, Active: 20 + i, Accepted: max(x.Accepted, x.Process.Accepted) + 90,
 			Evicted: x.Evicted + x.Process.Evicted + 30, Returned: new(x.Returned + x.Process.Returned + 50), Ticketed: new(x.Ticketed + x.Process.Ticketed + 50)}
 		if x.Process.Boot != "" {
 			status.Boot = "boot of " + string(x.ID)
@@ -329,11 +329,11 @@ func (m moment) seen() observed.Seen {
 			status.Returned, status.Ticketed = nil, nil // which is why there is an estimate
 		}
 		if r := m.state.Rollout; r != nil && r.Policy.Notice > 0 && r.Old(x) {
-			status.Can, status.Asked, status.Left, status.Overstayed = []drain.Ability{drain.CanAsk}, 3, 2, 1
+			status.Can, status.Asked, status.Left, status.Overstayed = []contract.Ability{contract.CanAsk}, 3, 2, 1
 			status.Requests, status.Lingering = 2, 1
 		}
 		if o := orders[key].Drain; o != nil {
-			status.State, status.Ceiling, status.Rollout, status.Epoch, status.Step = drain.Draining, o.Ceiling, o.Rollout, o.Epoch, o.Step
+			status.State, status.Ceiling, status.Rollout, status.Epoch, status.Step = contract.Draining, o.Ceiling, o.Rollout, o.Epoch, o.Step
 		}
 		s.Instances[key] = observed.Sighting{Status: status, At: m.at.Add(-time.Second), PerSecond: 1.5}
 	}

@@ -9,7 +9,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/state"
@@ -27,15 +27,15 @@ func view() rollout.View {
 	stored.Epoch = 1
 	seen := observed.Seen{Instances: map[discovery.InstanceID]observed.Sighting{}, Proxies: []observed.Proxy{
 		{Node: "edge-1", Routes: true, Connected: true, Confirmed: true}, {Node: "edge-2", Routes: true, Connected: true, Nack: "bad weight"}, {Node: "edge-3", Routes: true}, {Node: "grpc-1", Connected: true, Nack: "it is no Envoy"}}}
-	add := func(id discovery.InstanceID, c discovery.Colour, addr string, ceiling *int, st drain.Status) {
+	add := func(id discovery.InstanceID, c discovery.Colour, addr string, ceiling *int, st contract.Status) {
 		in := discovery.Instance{ID: id, Colour: c, Addr: netip.MustParseAddrPort(addr), Health: discovery.Passing, Drain: "http://" + addr, Capacity: 500, Version: "v1"}
 		seen.Fleet.Instances = append(seen.Fleet.Instances, in)
 		stored.Members[id] = state.Member{Identity: state.Identity{ID: id, Colour: c, Addr: in.Addr, Drain: in.Drain}, Quota: state.Quota{Ceiling: ceiling}, Counts: state.Counts{Counted: true, Totals: observed.Totals{Evicted: 1000, Returned: 7, Ticketed: 7}}}
 		seen.Instances[id] = observed.Sighting{At: noon, Status: st, PerSecond: 1.5}
 	}
-	add("b1", discovery.Blue, "10.0.0.1:80", new(55), drain.Status{State: drain.Draining, Active: 60, Evicted: 1040, Returned: new(uint64(7))})
-	add("b2", discovery.Blue, "10.0.0.2:80", new(40), drain.Status{State: drain.Draining, Active: 40, Evicted: 1060, Returned: new(uint64(7))})
-	add("g1", discovery.Green, "10.0.0.3:80", nil, drain.Status{State: drain.Serving, Active: 100, Accepted: 100, Evicted: 1000, Returned: new(uint64(97)), Ticketed: new(uint64(97))})
+	add("b1", discovery.Blue, "10.0.0.1:80", new(55), contract.Status{State: contract.Draining, Active: 60, Evicted: 1040, Returned: new(uint64(7))})
+	add("b2", discovery.Blue, "10.0.0.2:80", new(40), contract.Status{State: contract.Draining, Active: 40, Evicted: 1060, Returned: new(uint64(7))})
+	add("g1", discovery.Green, "10.0.0.3:80", nil, contract.Status{State: contract.Serving, Active: 100, Accepted: 100, Evicted: 1000, Returned: new(uint64(97)), Ticketed: new(uint64(97))})
 	stored.Rollout = &state.Rollout{
 		ID: "chat-1", From: discovery.Blue, To: discovery.Green, Phase: state.Draining, Started: after(-time.Minute), Since: after(-50 * time.Second),
 		Settled: after(-49 * time.Second), Policy: policy.Default(),

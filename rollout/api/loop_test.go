@@ -7,7 +7,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/returns"
@@ -105,7 +105,7 @@ func TestLookOutgoing(t *testing.T) {
 	v := view()
 	g0 := state.Member{Identity: state.Identity{ID: "g0", Colour: discovery.Green, Addr: netip.MustParseAddrPort("10.0.0.4:80"), Drain: "http://10.0.0.4:81"}, Standing: state.Standing{Outgoing: true}}
 	v.State.Members["g0"] = g0
-	v.Seen.Instances["g0"] = observed.Sighting{At: noon, Status: drain.Status{State: drain.Draining, Active: 20}}
+	v.Seen.Instances["g0"] = observed.Sighting{At: noon, Status: contract.Status{State: contract.Draining, Active: 20}}
 	s := Look(v, noon)
 	if *s.Rollout.Held != 120 || !s.Instances[2].Old || s.Instances[3].Old {
 		t.Errorf("the old side holds %d, want 120; g0 %+v", *s.Rollout.Held, s.Instances[2])

@@ -15,7 +15,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/internal/level"
 	"github.com/sluice-proxy/sluice/rollout"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/state"
@@ -39,7 +39,7 @@ type Service struct {
 // Ports is what the controller acts through.
 type Ports struct {
 	Store Store
-	Drain *drain.Client
+	Drain *contract.Client
 	// Publish makes the proxies hear the wishes. It returns, per service, why
 	// nothing was published for it; such a service keeps what it had.
 	Publish func(rollout.Wishes) map[discovery.Service]string

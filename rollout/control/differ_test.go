@@ -7,7 +7,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/state"
 )
@@ -37,7 +37,7 @@ func TestDiffer(t *testing.T) {
 	} {
 		var d Differ
 		look := func(at time.Time, said, reported int) (rollout.Difference, bool) {
-			s, l := observed.Sighting{Status: drain.Status{Active: said}, At: at}, observed.Load{Held: reported, At: at}
+			s, l := observed.Sighting{Status: contract.Status{Active: said}, At: at}, observed.Load{Held: reported, At: at}
 			if c.change != nil {
 				c.change(&s, &l)
 			}
@@ -75,7 +75,7 @@ func TestDifferOfIdleInstances(t *testing.T) {
 		at := began.Add(time.Duration(s) * time.Second)
 		heard := began.Add(time.Duration(min(s, 150)/30*30) * time.Second) // never again after 150 s
 		seen := observed.Seen{
-			Instances: map[discovery.InstanceID]observed.Sighting{"b1": {Status: drain.Status{Active: 100}, At: heard}},
+			Instances: map[discovery.InstanceID]observed.Sighting{"b1": {Status: contract.Status{Active: 100}, At: heard}},
 			Loads:     map[observed.Place]observed.Load{{Colour: discovery.Blue, Addr: addr}: {Held: 60, At: at}},
 		}
 		_, told := d.Compare(members, seen, at)["b1"]

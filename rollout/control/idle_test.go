@@ -7,7 +7,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/policy"
 )
@@ -101,7 +101,7 @@ func TestSignsHaveAnInstanceAsked(t *testing.T) {
 			r.loads = map[observed.Place]observed.Load{at: {Admissions: observed.Admissions{Accepted: 1, Refused: 1}, At: time.Now()}}
 		})
 		time.Sleep(3 * time.Second)
-		if s := r.view().Seen.Instances["b1"].Status.State; s == drain.Serving {
+		if s := r.view().Seen.Instances["b1"].Status.State; s == contract.Serving {
 			t.Errorf("3 s after a proxy was refused by b1, it is taken to be %s", s)
 		}
 	})

@@ -23,6 +23,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/state"
@@ -152,7 +153,7 @@ func (r *rig) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 
 // run starts a Controller; restart does so again over the same store and fleet.
 func (r *rig) run() {
-	client := drain.NewClient("t")
+	client := contract.NewClient("t")
 	client.Dial = r.dial
 	r.control = New(Ports{
 		Store: r.shelf, Drain: client, Publish: r.hear, Proxies: r.proxies, Loads: r.reported,
@@ -251,7 +252,7 @@ func (r *rig) arrive(name string, returning bool) {
 		r.mu.Unlock()
 		time.AfterFunc(300*time.Millisecond, func() {
 			for _, in := range r.byName() {
-				if in.Status().State == drain.Serving && in.id[0] != h.id[0] {
+				if in.Status().State == contract.Serving && in.id[0] != h.id[0] {
 					r.arrive(string(in.id), true)
 					return
 				}

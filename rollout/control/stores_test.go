@@ -15,7 +15,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/state"
@@ -50,7 +50,7 @@ func newStreet(t testing.TB, services int, stuck ...discovery.Service) *street {
 			{ID: "g1", Colour: discovery.Green, Addr: netip.MustParseAddrPort("10.0.0.2:80"), Health: discovery.Passing},
 		}}
 	}
-	client := drain.NewClient("")
+	client := contract.NewClient("")
 	s.control = New(Ports{
 		Store: s.shelf, Drain: client, Publish: s.hear, Logger: slog.New(slog.DiscardHandler),
 		Proxies: func(discovery.Service) []observed.Proxy {

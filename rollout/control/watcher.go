@@ -12,7 +12,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/internal/level"
 	"github.com/sluice-proxy/sluice/rollout"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 )
 
@@ -20,7 +20,7 @@ import (
 // goroutine per instance talks to it, so that one that hangs holds up nobody.
 // The wished map is a level: it is said again until the instance shows it.
 type watcher struct {
-	client *drain.Client
+	client *contract.Client
 	notice func(discovery.Service) // called when somebody may wait for what was said
 	counts func(discovery.Service) // called when nothing but counts changed
 
@@ -67,7 +67,7 @@ func (t *talker) answered() {
 	t.rounds = nil
 }
 
-func newWatcher(client *drain.Client, notice, counts func(discovery.Service)) *watcher {
+func newWatcher(client *contract.Client, notice, counts func(discovery.Service)) *watcher {
 	return &watcher{client: client, notice: notice, counts: counts, services: map[discovery.Service]*watched{}}
 }
 
@@ -181,7 +181,7 @@ func (w *watcher) talk(ctx context.Context, service discovery.Service, f *watche
 		assignment, last := talk.assignment, f.sightings[key]
 		w.mu.Unlock()
 
-		status, err := apart(func() (drain.Status, error) { return w.say(ctx, assignment, last) })
+		status, err := apart(func() (contract.Status, error) { return w.say(ctx, assignment, last) })
 		if ctx.Err() != nil {
 			return
 		}
@@ -242,7 +242,7 @@ func (t *talker) rest(ctx context.Context, answered time.Time, pause time.Durati
 // apart runs ask in a goroutine of its own and waits for it. An HTTP request takes
 // a deep stack for a moment: this way the stacks of the talkers, which wait nearly
 // all the time, stay small (measured: 5 of 70 MB with 1000 instances).
-func apart(ask func() (drain.Status, error)) (s drain.Status, err error) {
+func apart(ask func() (contract.Status, error)) (s contract.Status, err error) {
 	var asking sync.WaitGroup
 	asking.Go(func() { s, err = ask() })
 	asking.Wait()
@@ -250,13 +250,13 @@ func apart(ask func() (drain.Status, error)) (s drain.Status, err error) {
 }
 
 // say tells an instance what it does not show yet, or asks.
-func (w *watcher) say(ctx context.Context, a rollout.Assignment, last observed.Sighting) (drain.Status, error) {
+func (w *watcher) say(ctx context.Context, a rollout.Assignment, last observed.Sighting) (contract.Status, error) {
 	switch {
 	case last.At.IsZero() || a.Instruction.ShownBy(last.Status):
 		return w.client.Status(ctx, a.Endpoint)
 	case a.Instruction.Drain != nil:
 		s, err := w.client.Order(ctx, a.Endpoint, *a.Instruction.Drain)
-		if errors.As(err, new(*drain.Unable)) { // another process than the one that could: what it says decides
+		if errors.As(err, new(*contract.Unable)) { // another process than the one that could: what it says decides
 			return w.client.Status(ctx, a.Endpoint)
 		}
 		return s, err

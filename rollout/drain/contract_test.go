@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // boot is the one word of a status that is random.
@@ -34,19 +35,19 @@ func TestContract(t *testing.T) {
 		}
 		fmt.Fprintf(&out, "%s\n\t%s\n", what, text)
 	}
-	say("a status", drain.Status{State: drain.Serving})
-	say("a status with every word", drain.Status{State: drain.Draining, Boot: "HQ7PZNRV2XJD5LWK3TBYF6CMGA", Active: 5, Requests: 2, Lingering: 1, Accepted: 20, Evicted: 3, Returned: new(uint64(5)), Ticketed: new(uint64(4)), Refused: 2,
+	say("a status", contract.Status{State: contract.Serving})
+	say("a status with every word", contract.Status{State: contract.Draining, Boot: "HQ7PZNRV2XJD5LWK3TBYF6CMGA", Active: 5, Requests: 2, Lingering: 1, Accepted: 20, Evicted: 3, Returned: new(uint64(5)), Ticketed: new(uint64(4)), Refused: 2,
 		HandshakeMS: new(12), GraceMS: new(int64(90_000)), Limit: 100, Ceiling: new(7), Rollout: "chat-4", Epoch: 4, Step: 9,
-		Peers: map[string]drain.Peer{"10.0.0.7": {Held: 6, Accepted: 15, Refused: 2}, "2001:db8::7": {Held: 1, Accepted: 4}, drain.OtherPeers: {Held: 1, Accepted: 1}}})
-	say("a status with levels", drain.Status{State: drain.Serving, Can: []drain.Ability{drain.CanFrom, drain.CanLevels},
-		Levels: map[string]drain.Level{"edge-1": {State: drain.Draining, Active: 2, Ceiling: new(1), Rollout: "edge-1 stops", Epoch: 2, Step: 1, From: []string{"edge-1"}}}})
-	say("an order to hold", drain.Order{Rollout: "chat-4", Epoch: 4})
-	say("an order with every word", drain.Order{Rollout: "chat-4", Epoch: 4, Step: 9, Ceiling: new(7), OverMS: 3000, StartMS: 15, Pick: drain.Oldest})
-	say("a status with asks", drain.Status{State: drain.Draining, Can: []drain.Ability{drain.CanAsk, drain.CanFrom, drain.CanLevels}, Active: 5, Asked: 3, Accepted: 9, Evicted: 7, Left: 3, Overstayed: 1})
-	say("an order to ask first", drain.Order{Rollout: "chat-4", Epoch: 4, Step: 9, Ceiling: new(2), OverMS: 3000, StartMS: 15, NoticeMS: 30000})
-	say("an order of another level", drain.Order{Rollout: "edge-1 stops", Epoch: 2, Step: 1, Ceiling: new(1), Level: "edge-1", From: []string{"edge-1"}})
-	say("a release", drain.Release{Rollout: "chat-4", Epoch: 4})
-	say("a release of another level", drain.Release{Rollout: "edge-1 stops", Epoch: 2, Level: "edge-1"})
+		Peers: map[string]contract.Peer{"10.0.0.7": {Held: 6, Accepted: 15, Refused: 2}, "2001:db8::7": {Held: 1, Accepted: 4}, contract.OtherPeers: {Held: 1, Accepted: 1}}})
+	say("a status with levels", contract.Status{State: contract.Serving, Can: []contract.Ability{contract.CanFrom, contract.CanLevels},
+		Levels: map[string]contract.Level{"edge-1": {State: contract.Draining, Active: 2, Ceiling: new(1), Rollout: "edge-1 stops", Epoch: 2, Step: 1, From: []string{"edge-1"}}}})
+	say("an order to hold", contract.Order{Rollout: "chat-4", Epoch: 4})
+	say("an order with every word", contract.Order{Rollout: "chat-4", Epoch: 4, Step: 9, Ceiling: new(7), OverMS: 3000, StartMS: 15, Pick: contract.Oldest})
+	say("a status with asks", contract.Status{State: contract.Draining, Can: []contract.Ability{contract.CanAsk, contract.CanFrom, contract.CanLevels}, Active: 5, Asked: 3, Accepted: 9, Evicted: 7, Left: 3, Overstayed: 1})
+	say("an order to ask first", contract.Order{Rollout: "chat-4", Epoch: 4, Step: 9, Ceiling: new(2), OverMS: 3000, StartMS: 15, NoticeMS: 30000})
+	say("an order of another level", contract.Order{Rollout: "edge-1 stops", Epoch: 2, Step: 1, Ceiling: new(1), Level: "edge-1", From: []string{"edge-1"}})
+	say("a release", contract.Release{Rollout: "chat-4", Epoch: 4})
+	say("a release of another level", contract.Release{Rollout: "edge-1 stops", Epoch: 2, Level: "edge-1"})
 
 	gate := drain.New(drain.Options{Token: "secret", Limit: 100, CountsReturns: true})
 	endpoint := gate.Endpoint()

@@ -9,14 +9,12 @@ import (
 	"net/netip"
 
 	"github.com/sluice-proxy/sluice/rollout/drain/bearer"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/drain/strictjson"
 )
 
-// maxBody bounds what either side of the contract reads.
-const maxBody = 64 << 10
-
-// Endpoint serves the contract at /drain: GET answers the Status, PUT takes an
-// Order, DELETE a Release. Errors are {"error":"one sentence"}: 400 broken
+// Endpoint serves the contract at /drain: GET answers a contract.Status, PUT takes
+// an Order, DELETE a Release. Errors are {"error":"one sentence"}: 400 broken
 // order, 401 wrong token, 403 not from loopback (without a token), 404 another
 // path, 405 another method, 409 older than the last word, 413 too large.
 //
@@ -36,45 +34,45 @@ func (g *Gate) Endpoint() http.Handler {
 	})
 }
 
-func (g *Gate) answer(w http.ResponseWriter, r *http.Request) (Status, int, error) {
+func (g *Gate) answer(w http.ResponseWriter, r *http.Request) (contract.Status, int, error) {
 	if code, err := g.allowed(r); err != nil {
 		if code == http.StatusUnauthorized {
 			w.Header().Set("WWW-Authenticate", "Bearer")
 		}
-		return Status{}, code, err
+		return contract.Status{}, code, err
 	}
 	if r.URL.Path != "/drain" {
-		return Status{}, http.StatusNotFound, fmt.Errorf("there is nothing at %q; the drain endpoint is /drain", r.URL.Path)
+		return contract.Status{}, http.StatusNotFound, fmt.Errorf("there is nothing at %q; the drain endpoint is /drain", r.URL.Path)
 	}
 	switch r.Method {
 	case http.MethodGet:
 		return g.Status(), 0, nil
 	case http.MethodPut:
-		var o Order
-		if code, err := decode(http.MaxBytesReader(w, r.Body, maxBody), &o); err != nil {
-			return Status{}, code, err
+		var o contract.Order
+		if code, err := decode(http.MaxBytesReader(w, r.Body, contract.MaxBody), &o); err != nil {
+			return contract.Status{}, code, err
 		}
 		if err := o.Check(); err != nil {
-			return Status{}, http.StatusBadRequest, err
+			return contract.Status{}, http.StatusBadRequest, err
 		}
-		if lacks := (Status{Can: g.can()}).Lacks(o.Needs()); lacks != nil {
-			return Status{}, http.StatusBadRequest, &Unable{lacks}
+		if lacks := (contract.Status{Can: g.can()}).Lacks(o.Needs()); lacks != nil {
+			return contract.Status{}, http.StatusBadRequest, &contract.Unable{Lacks: lacks}
 		}
 		s, err := g.order(o)
 		return s, http.StatusConflict, err
 	case http.MethodDelete:
-		var rel Release
-		if code, err := decode(http.MaxBytesReader(w, r.Body, maxBody), &rel); err != nil {
-			return Status{}, code, err
+		var rel contract.Release
+		if code, err := decode(http.MaxBytesReader(w, r.Body, contract.MaxBody), &rel); err != nil {
+			return contract.Status{}, code, err
 		}
 		if err := rel.Check(); err != nil {
-			return Status{}, http.StatusBadRequest, err
+			return contract.Status{}, http.StatusBadRequest, err
 		}
 		s, err := g.release(rel)
 		return s, http.StatusConflict, err
 	}
 	w.Header().Set("Allow", "GET, PUT, DELETE")
-	return Status{}, http.StatusMethodNotAllowed, fmt.Errorf("%s is no method of /drain; use GET, PUT or DELETE", r.Method)
+	return contract.Status{}, http.StatusMethodNotAllowed, fmt.Errorf("%s is no method of /drain; use GET, PUT or DELETE", r.Method)
 }
 
 // allowed checks the token, or without one that the request comes straight from
@@ -106,7 +104,36 @@ func decode(body io.Reader, v any) (code int, err error) {
 	}
 	var large *http.MaxBytesError
 	if errors.As(err, &large) {
-		return http.StatusRequestEntityTooLarge, fmt.Errorf("the body is larger than %d bytes", maxBody)
+		return http.StatusRequestEntityTooLarge, fmt.Errorf("the body is larger than %d bytes", contract.MaxBody)
 	}
 	return http.StatusBadRequest, fmt.Errorf("the body is not what /drain takes: %w", err)
+}
+
+// Guard serves next to those whom Endpoint answers, and tells the others why not as
+// Endpoint does: for what an instance offers beside the contract.
+func (g *Gate) Guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		code, err := g.allowed(r)
+		if err == nil {
+			next.ServeHTTP(w, r)
+			return
+		}
+		if code == http.StatusUnauthorized {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(code)
+		_ = json.NewEncoder(w).Encode(map[string]string{"error": err.Error()})
+	})
+}
+
+// can is what the gate understands.
+func (g *Gate) can() (can []contract.Ability) {
+	if g.opt.Notice > 0 {
+		can = append(can, contract.CanAsk)
+	}
+	if !g.opt.Nodeless {
+		can = append(can, contract.CanFrom)
+	}
+	return append(can, contract.CanLevels)
 }

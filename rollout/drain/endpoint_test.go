@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // ask sends one request to the endpoint, from peer if it is not empty.
@@ -33,7 +35,7 @@ const goodOrder = `{"rollout":"r","epoch":3,"step":4,"ceiling":2,"over_ms":3000,
 func TestEndpointSpeaksTheContract(t *testing.T) {
 	g := New(Options{Token: "t", Limit: 9})
 	boot := g.Status().Boot
-	if other := New(Options{}).Status().Boot; len(boot) < 16 || len(boot) > MaxBoot || other == boot {
+	if other := New(Options{}).Status().Boot; len(boot) < 16 || len(boot) > contract.MaxBoot || other == boot {
 		t.Errorf("boot is %q, and another process's %q", boot, other)
 	}
 	for range 5 {
@@ -82,7 +84,7 @@ func TestEndpointAgainstHostileInput(t *testing.T) {
 	} {
 		g := New(Options{Token: "t"})
 		_, _ = g.Admit(func() {})
-		_, _ = g.order(Order{Rollout: "r", Epoch: 2, Step: 2})
+		_, _ = g.order(contract.Order{Rollout: "r", Epoch: 2, Step: 2})
 		w := ask(g, tc.method, tc.path, tc.token, "", tc.body)
 		var said struct{ Error string }
 		if err := json.Unmarshal(w.Body.Bytes(), &said); err != nil || said.Error == "" || w.Code != tc.code {
@@ -91,7 +93,7 @@ func TestEndpointAgainstHostileInput(t *testing.T) {
 		if (w.Code == 405) != (w.Header().Get("Allow") != "") {
 			t.Errorf("%s: Allow is %q", name, w.Header().Get("Allow"))
 		}
-		if s := g.Status(); s.Epoch != 2 || s.Step != 2 || s.Active != 1 || s.State != Draining {
+		if s := g.Status(); s.Epoch != 2 || s.Step != 2 || s.Active != 1 || s.State != contract.Draining {
 			t.Errorf("%s changed the status to %+v", name, s)
 		}
 	}
@@ -120,20 +122,20 @@ func TestWithoutATokenOnlyLoopback(t *testing.T) {
 func TestEndpointCutsOffALargeBody(t *testing.T) {
 	srv := httptest.NewServer(New(Options{Token: "t"}).Endpoint())
 	defer srv.Close()
-	c := NewClient("t")
+	c := contract.NewClient("t")
 	defer c.Close()
 	r, err := http.NewRequest(http.MethodPut, srv.URL+"/drain", bytes.NewReader(make([]byte, 10<<20)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.Header.Set("Authorization", "Bearer t")
-	if res, err := c.http.Do(r); err == nil { // or the connection is reset while sending
+	if res, err := srv.Client().Do(r); err == nil { // or the connection is reset while sending
 		_ = res.Body.Close()
 		if res.StatusCode < 400 {
 			t.Errorf("10 MB got %d", res.StatusCode)
 		}
 	}
-	if s, err := c.Status(t.Context(), srv.URL); err != nil || s.State != Serving {
+	if s, err := c.Status(t.Context(), srv.URL); err != nil || s.State != contract.Serving {
 		t.Errorf("status afterwards: %+v, %v", s, err)
 	}
 }
@@ -165,7 +167,7 @@ func TestParallelOrders(t *testing.T) {
 	if left != 100 {
 		t.Errorf("%d closes to come, want 100", left)
 	}
-	_, _ = g.release(Release{Epoch: 1}) // stops the timer
+	_, _ = g.release(contract.Release{Epoch: 1}) // stops the timer
 }
 
 // Whatever the body, the answer is the contract's, and an order that is taken
@@ -181,17 +183,21 @@ func FuzzOrder(f *testing.F) {
 		_, _ = g.Admit(func() {})
 		w := ask(g, "PUT", "/drain", "t", "", body)
 		if w.Code == 200 {
-			var o Order
+			var o contract.Order
 			_ = json.Unmarshal([]byte(body), &o)
-			s, err := parseStatus(w.Body.Bytes())
-			l := s.LevelOf(o.levelName())
-			if err != nil || l.State == Serving || l.Epoch == 0 || l.Ceiling != nil && *l.Ceiling < 0 || (o.From == nil) != (s.State != Serving) {
+			var s contract.Status
+			err := json.Unmarshal(w.Body.Bytes(), &s)
+			if err == nil {
+				err = s.Check()
+			}
+			l := s.LevelOf(o.LevelName())
+			if err != nil || l.State == contract.Serving || l.Epoch == 0 || l.Ceiling != nil && *l.Ceiling < 0 || (o.From == nil) != (s.State != contract.Serving) {
 				t.Fatalf("%q was taken: %s, %v", body, w.Body, err)
 			}
-			_, _ = g.release(Release{Epoch: l.Epoch, Level: o.Level})
+			_, _ = g.release(contract.Release{Epoch: l.Epoch, Level: o.Level})
 			return
 		}
-		if s := g.Status(); w.Code != 400 && w.Code != 413 || s.State != Serving || s.Epoch != 0 {
+		if s := g.Status(); w.Code != 400 && w.Code != 413 || s.State != contract.Serving || s.Epoch != 0 {
 			t.Fatalf("%q: %d %s, status %+v", body, w.Code, w.Body, s)
 		}
 	})

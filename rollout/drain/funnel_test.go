@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // crowd is a gate with connections whose evictions are noted. Use it in a bubble.
@@ -67,9 +69,9 @@ func (c *crowd) after(d time.Duration) []time.Duration {
 	return slices.Clone(c.closes)
 }
 
-func mustOrder(t *testing.T, g *Gate, step uint64, ceiling *int, over, start time.Duration) Status {
+func mustOrder(t *testing.T, g *Gate, step uint64, ceiling *int, over, start time.Duration) contract.Status {
 	t.Helper()
-	s, err := g.order(Order{Rollout: "r", Epoch: 1, Step: step, Ceiling: ceiling, OverMS: over.Milliseconds(), StartMS: start.Milliseconds()})
+	s, err := g.order(contract.Order{Rollout: "r", Epoch: 1, Step: step, Ceiling: ceiling, OverMS: over.Milliseconds(), StartMS: start.Milliseconds()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +177,7 @@ func TestNaturalClosesCount(t *testing.T) {
 		if !slices.Equal(closes, want) {
 			t.Errorf("closes at %v, want %v", closes, want)
 		}
-		if s := c.Status(); s.Evicted != 7 || s.Active != 0 || s.State != Drained {
+		if s := c.Status(); s.Evicted != 7 || s.Active != 0 || s.State != contract.Drained {
 			t.Errorf("status is %+v, want 7 evicted and drained", s)
 		}
 	})
@@ -198,7 +200,7 @@ func TestPauseInMidStep(t *testing.T) {
 		mustOrder(t, c.Gate, 1, new(0), 10*time.Second, 0)
 		c.after(3500 * time.Millisecond)
 		s := mustOrder(t, c.Gate, 2, nil, 10*time.Second, 0)
-		if s.Ceiling != nil || s.State != Draining {
+		if s.Ceiling != nil || s.State != contract.Draining {
 			t.Errorf("status is %+v, want draining without a ceiling", s)
 		}
 		if closes := c.after(time.Hour); len(closes) != 4 {

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+	"time"
 )
 
 func TestLimit(t *testing.T) {
@@ -120,4 +121,25 @@ func heap() uint64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
+}
+
+func TestRefusedIsCounted(t *testing.T) {
+	g := New(Options{Limit: 1})
+	for range 3 {
+		_, _ = g.Admit(func() {})
+	}
+	if s := g.Status(); s.Refused != 2 || s.Accepted != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestHandshakesAreInTheStatus(t *testing.T) {
+	g := New(Options{})
+	if got := g.Status().HandshakeMS; got != nil {
+		t.Errorf("before the first handshake %d", *got)
+	}
+	g.Handshake(3 * time.Millisecond)
+	if got := g.Status().HandshakeMS; got == nil || *got != 4 {
+		t.Errorf("%v, want 4", got)
+	}
 }

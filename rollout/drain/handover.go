@@ -5,23 +5,25 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // Memory is what a gate that serves knows beside the connections that it holds: what a
 // process needs that goes on in its place, with the same connections. Its JSON is
 // read by newer releases, too.
 type Memory struct {
-	Boot       string            `json:"boot"`
-	Born       time.Time         `json:"born"`
-	Accepted   uint64            `json:"accepted"`
-	Refused    uint64            `json:"refused"`
-	Evicted    uint64            `json:"evicted"`
-	Returned   *uint64           `json:"returned,omitempty"`
-	Ticketed   *uint64           `json:"ticketed,omitempty"`
-	Left       uint64            `json:"left,omitempty"`
-	Overstayed uint64            `json:"overstayed,omitempty"`
-	Levels     []RememberedLevel `json:"levels"`
-	Peers      map[string]Peer   `json:"peers"`
+	Boot       string                   `json:"boot"`
+	Born       time.Time                `json:"born"`
+	Accepted   uint64                   `json:"accepted"`
+	Refused    uint64                   `json:"refused"`
+	Evicted    uint64                   `json:"evicted"`
+	Returned   *uint64                  `json:"returned,omitempty"`
+	Ticketed   *uint64                  `json:"ticketed,omitempty"`
+	Left       uint64                   `json:"left,omitempty"`
+	Overstayed uint64                   `json:"overstayed,omitempty"`
+	Levels     []RememberedLevel        `json:"levels"`
+	Peers      map[string]contract.Peer `json:"peers"`
 }
 
 // RememberedLevel is a level whose last order was released, so that a late word is

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 const token = "t"
@@ -22,7 +23,7 @@ var patient = drain.Options{CloseWait: time.Minute}
 type instance struct {
 	*drain.Gate
 	srv    *httptest.Server
-	client *drain.Client
+	client *contract.Client
 	base   string
 }
 
@@ -30,7 +31,7 @@ func newInstance(t *testing.T, opt drain.Options, how func(*httptest.Server), ap
 	t.Helper()
 	opt.Token = token
 	g := drain.New(opt)
-	i := &instance{Gate: g, srv: httptest.NewUnstartedServer(g.Handler(app)), client: drain.NewClient(token)}
+	i := &instance{Gate: g, srv: httptest.NewUnstartedServer(g.Handler(app)), client: contract.NewClient(token)}
 	how(i.srv)
 	endpoint := httptest.NewServer(g.Endpoint())
 	i.base = endpoint.URL
@@ -46,9 +47,9 @@ func newInstance(t *testing.T, opt drain.Options, how func(*httptest.Server), ap
 func plain(s *httptest.Server) { s.Start() }
 func http2(s *httptest.Server) { s.EnableHTTP2 = true; s.StartTLS() }
 
-func (i *instance) order(t *testing.T, step uint64, ceiling int) drain.Status {
+func (i *instance) order(t *testing.T, step uint64, ceiling int) contract.Status {
 	t.Helper()
-	s, err := i.client.Order(t.Context(), i.base, drain.Order{Rollout: "r", Epoch: 1, Step: step, Ceiling: &ceiling})
+	s, err := i.client.Order(t.Context(), i.base, contract.Order{Rollout: "r", Epoch: 1, Step: step, Ceiling: &ceiling})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,13 +5,14 @@ import (
 	"testing"
 
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // What comes through net/http is known by the node that its Envoy says, and not by what
 // a client says beside it.
 func TestALevelOfOneNodeOverHTTP(t *testing.T) {
 	i := newInstance(t, drain.Options{}, plain, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("hello")) }))
-	_, err := i.client.Order(t.Context(), i.base, drain.Order{Rollout: "edge-1 stops", Level: "edge-1", Epoch: 1, From: []string{"edge-1"}})
+	_, err := i.client.Order(t.Context(), i.base, contract.Order{Rollout: "edge-1 stops", Level: "edge-1", Epoch: 1, From: []string{"edge-1"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // throng is a gate with connections through two nodes, and from a machine that shows
@@ -53,7 +55,7 @@ func (th *throng) enter(from string) error {
 }
 
 // mustTake gives the order.
-func (th *throng) mustTake(t *testing.T, o Order) {
+func (th *throng) mustTake(t *testing.T, o contract.Order) {
 	t.Helper()
 	o.Rollout = "r"
 	if err := o.Check(); err != nil {
@@ -93,10 +95,10 @@ func (th *throng) mustSay(t *testing.T, level, want, out string) {
 // A level bounds only whom it covers, and they are refused by it; the others come and
 // stay as before.
 func TestALevelCoversOnlyItsNodes(t *testing.T) {
-	for _, pick := range []Pick{Random, Oldest, Idlest} {
+	for _, pick := range []contract.Pick{contract.Random, contract.Oldest, contract.Idlest} {
 		synctest.Test(t, func(t *testing.T) {
 			th := newThrong(t, 10)
-			th.mustTake(t, Order{Level: "edge", Epoch: 1, Step: 1, Ceiling: new(4), OverMS: 6000, From: []string{"edge-1"}, Pick: pick})
+			th.mustTake(t, contract.Order{Level: "edge", Epoch: 1, Step: 1, Ceiling: new(4), OverMS: 6000, From: []string{"edge-1"}, Pick: pick})
 			pass(3500 * time.Millisecond)
 			th.mustSay(t, "edge", "draining 6 of 4", "edge-1 4")
 			for from, want := range map[string]error{"edge-1": ErrDraining, "edge-2": nil, "10.0.0.9": nil, "10.0.0.7": nil} {
@@ -106,14 +108,14 @@ func TestALevelCoversOnlyItsNodes(t *testing.T) {
 			}
 			pass(time.Hour)
 			th.mustSay(t, "edge", "draining 4 of 4", "edge-1 6")
-			if s := th.Status(); s.State != Serving || s.Epoch != 0 || s.Active != 27 {
+			if s := th.Status(); s.State != contract.Serving || s.Epoch != 0 || s.Active != 27 {
 				t.Errorf("status %+v, want it serving", s)
 			}
 			// By address only those that show no node are known.
-			th.mustTake(t, Order{Level: "edge", Epoch: 1, Step: 2, Ceiling: new(0), From: []string{"10.0.0.7", "10.0.0.9"}, Pick: pick})
+			th.mustTake(t, contract.Order{Level: "edge", Epoch: 1, Step: 2, Ceiling: new(0), From: []string{"10.0.0.7", "10.0.0.9"}, Pick: pick})
 			pass(time.Hour)
 			th.mustSay(t, "edge", "drained 0 of 0", "10.0.0.7 1, 10.0.0.9 11, edge-1 6")
-			if _, err := th.release(Release{Level: "edge", Epoch: 1}); err != nil {
+			if _, err := th.release(contract.Release{Level: "edge", Epoch: 1}); err != nil {
 				t.Fatal(err)
 			}
 			th.mustSay(t, "edge", "serving 15 of all", "10.0.0.7 1, 10.0.0.9 11, edge-1 6")
@@ -128,29 +130,29 @@ func TestALevelCoversOnlyItsNodes(t *testing.T) {
 func TestLevelsStandBesideEachOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		th := newThrong(t, 10)
-		th.mustTake(t, Order{Epoch: 9, Step: 3, Ceiling: new(27), OverMS: 3000})
-		th.mustTake(t, Order{Level: "edge", Epoch: 2, Step: 1, Ceiling: new(0), OverMS: 10_000, From: []string{"edge-2"}})
-		if _, err := th.order(Order{Level: "edge", Epoch: 1, Step: 9}); err == nil {
+		th.mustTake(t, contract.Order{Epoch: 9, Step: 3, Ceiling: new(27), OverMS: 3000})
+		th.mustTake(t, contract.Order{Level: "edge", Epoch: 2, Step: 1, Ceiling: new(0), OverMS: 10_000, From: []string{"edge-2"}})
+		if _, err := th.order(contract.Order{Level: "edge", Epoch: 1, Step: 9}); err == nil {
 			t.Error("an order that is older than the level's was taken")
 		}
 		pass(time.Hour)
 		s := th.Status()
-		if s.Active > 20 || s.Active < 17 || s.State != Draining || *s.Ceiling != 27 || s.Epoch != 9 || s.Step != 3 {
+		if s.Active > 20 || s.Active < 17 || s.State != contract.Draining || *s.Ceiling != 27 || s.Epoch != 9 || s.Step != 3 {
 			t.Errorf("status %+v, want the rollout's order and 17 to 20 active", s)
 		}
-		if l := s.LevelOf("edge"); l.State != Drained || l.Epoch != 2 || l.Step != 1 || !slices.Equal(l.From, []string{"edge-2"}) {
+		if l := s.LevelOf("edge"); l.State != contract.Drained || l.Epoch != 2 || l.Step != 1 || !slices.Equal(l.From, []string{"edge-2"}) {
 			t.Errorf("level %+v", l)
 		}
-		if _, err := th.release(Release{Epoch: 9}); err != nil {
+		if _, err := th.release(contract.Release{Epoch: 9}); err != nil {
 			t.Fatal(err)
 		}
-		if s := th.Status(); s.State != Serving {
+		if s := th.Status(); s.State != contract.Serving {
 			t.Errorf("the rollout's level is released, but it is %s", s.State)
 		}
 		if err := th.enter("edge-2"); err != ErrDraining {
 			t.Errorf("edge-2 comes: %v, want it refused by the other level", err)
 		}
-		if _, err := th.order(Order{Epoch: 9, Step: 4}); err == nil {
+		if _, err := th.order(contract.Order{Epoch: 9, Step: 4}); err == nil {
 			t.Error("the last word of an epoch was forgotten")
 		}
 	})
@@ -160,9 +162,9 @@ func TestLevelsStandBesideEachOther(t *testing.T) {
 func TestALevelOfEverybodyDrains(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		th := newThrong(t, 1)
-		th.mustTake(t, Order{Level: "stop", Epoch: 1, Ceiling: new(0)})
+		th.mustTake(t, contract.Order{Level: "stop", Epoch: 1, Ceiling: new(0)})
 		pass(time.Hour)
-		if s := th.Status(); s.State != Drained || s.Ceiling != nil || th.enter("edge-1") != ErrDraining {
+		if s := th.Status(); s.State != contract.Drained || s.Ceiling != nil || th.enter("edge-1") != ErrDraining {
 			t.Errorf("status %+v, want it drained", s)
 		}
 	})
@@ -171,25 +173,25 @@ func TestALevelOfEverybodyDrains(t *testing.T) {
 func TestLevelsAreBounded(t *testing.T) {
 	g := New(Options{})
 	take := func(i int) error {
-		_, err := g.order(Order{Rollout: "r", Level: fmt.Sprint("level-", i), Epoch: 1, From: []string{"x"}})
+		_, err := g.order(contract.Order{Rollout: "r", Level: fmt.Sprint("level-", i), Epoch: 1, From: []string{"x"}})
 		return err
 	}
-	for i := range MaxLevels - 1 {
+	for i := range contract.MaxLevels - 1 {
 		if err := take(i); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := take(MaxLevels); !errors.As(err, new(*stale)) {
+	if err := take(contract.MaxLevels); !errors.As(err, new(*stale)) {
 		t.Errorf("one level too many: %v", err)
 	}
 	for _, i := range []int{8, 5} {
-		_, _ = g.release(Release{Level: fmt.Sprint("level-", i), Epoch: 1})
+		_, _ = g.release(contract.Release{Level: fmt.Sprint("level-", i), Epoch: 1})
 	}
-	if err := take(MaxLevels); err != nil {
+	if err := take(contract.MaxLevels); err != nil {
 		t.Errorf("after a release: %v", err)
 	}
 	s := g.Status()
-	if _, ok := s.Levels["level-8"]; ok || len(s.Levels) != MaxLevels-1 || s.LevelOf("level-5").State != Serving {
+	if _, ok := s.Levels["level-8"]; ok || len(s.Levels) != contract.MaxLevels-1 || s.LevelOf("level-5").State != contract.Serving {
 		t.Errorf("%d levels, want the one forgotten that was released first", len(s.Levels))
 	}
 }
@@ -225,12 +227,12 @@ func TestNodeOfARequest(t *testing.T) {
 	for want, said := range map[string][]string{
 		"edge-1": {"edge-1"}, "edge-2": {"edge-2", "edge-2"},
 	} {
-		if got := nodeOf(http.Header{NodeHeader: said}); got != want {
+		if got := nodeOf(http.Header{contract.NodeHeader: said}); got != want {
 			t.Errorf("%q: %q, want %q", said, got, want)
 		}
 	}
-	for _, said := range [][]string{nil, {"edge-1", "edge-2"}, {strings.Repeat("x", MaxName+1)}} {
-		if got := nodeOf(http.Header{NodeHeader: said}); got != "" {
+	for _, said := range [][]string{nil, {"edge-1", "edge-2"}, {strings.Repeat("x", contract.MaxName+1)}} {
+		if got := nodeOf(http.Header{contract.NodeHeader: said}); got != "" {
 			t.Errorf("%q: %q, want it not known", said, got)
 		}
 	}
@@ -264,22 +266,22 @@ func TestClientTellsOnlyWhoCan(t *testing.T) {
 		old := &before{strict: strict}
 		srv := httptest.NewServer(old)
 		c := newClient(t, "")
-		for _, o := range []Order{
+		for _, o := range []contract.Order{
 			{Rollout: "r", Epoch: 1, Ceiling: new(0), From: []string{"edge-1"}},
-			{Rollout: "r", Epoch: 1, Ceiling: new(0), From: []string{"edge-1"}, Pick: Oldest},
+			{Rollout: "r", Epoch: 1, Ceiling: new(0), From: []string{"edge-1"}, Pick: contract.Oldest},
 			{Rollout: "r", Epoch: 1, Ceiling: new(0), Level: "edge"},
-			{Rollout: "r", Epoch: 1, Ceiling: new(0), Level: "edge", From: []string{"edge-1"}, Pick: Oldest},
+			{Rollout: "r", Epoch: 1, Ceiling: new(0), Level: "edge", From: []string{"edge-1"}, Pick: contract.Oldest},
 		} {
 			_, err := c.Order(t.Context(), srv.URL, o)
-			u, ok := errors.AsType[*Unable](err)
+			u, ok := errors.AsType[*contract.Unable](err)
 			if !ok || !slices.Equal(u.Lacks, o.Needs()) || old.told != nil {
 				t.Errorf("%+v: %v, and it was told %q; want it told nothing", o, err, old.told)
 			}
 		}
-		if _, err := c.Release(t.Context(), srv.URL, Release{Rollout: "r", Epoch: 1, Level: "edge"}); !errors.As(err, new(*Unable)) || old.told != nil {
+		if _, err := c.Release(t.Context(), srv.URL, contract.Release{Rollout: "r", Epoch: 1, Level: "edge"}); !errors.As(err, new(*contract.Unable)) || old.told != nil {
 			t.Errorf("a level's release: %v, and it was told %q; want it told nothing", err, old.told)
 		}
-		if _, err := c.Order(t.Context(), srv.URL, Order{Rollout: "r", Level: Rollout, Epoch: 1, Ceiling: new(0), Pick: Oldest}); err != nil {
+		if _, err := c.Order(t.Context(), srv.URL, contract.Order{Rollout: "r", Level: contract.Rollout, Epoch: 1, Ceiling: new(0), Pick: contract.Oldest}); err != nil {
 			t.Errorf("an order without such words: %v", err)
 		}
 		srv.Close()
@@ -291,9 +293,9 @@ func TestClientAndLevels(t *testing.T) {
 	srv := httptest.NewServer(g.Endpoint())
 	defer srv.Close()
 	c := newClient(t, "")
-	o := Order{Rollout: "r", Level: "edge", Epoch: 3, Step: 2, From: []string{"edge-1", "edge-1"}}
+	o := contract.Order{Rollout: "r", Level: "edge", Epoch: 3, Step: 2, From: []string{"edge-1", "edge-1"}}
 	s, err := c.Order(t.Context(), srv.URL, o)
-	if l := s.LevelOf("edge"); err != nil || l.Epoch != 3 || l.Step != 2 || l.State != Drained || !slices.Equal(l.From, o.From[:1]) {
+	if l := s.LevelOf("edge"); err != nil || l.Epoch != 3 || l.Step != 2 || l.State != contract.Drained || !slices.Equal(l.From, o.From[:1]) {
 		t.Errorf("%+v, %v", s, err)
 	}
 	if o.Epoch = 2; true {
@@ -301,7 +303,7 @@ func TestClientAndLevels(t *testing.T) {
 			t.Error("an older order was taken")
 		}
 	}
-	if s, err = c.Release(t.Context(), srv.URL, Release{Rollout: "r", Level: "edge", Epoch: 3}); err != nil || s.LevelOf("edge").State != Serving {
+	if s, err = c.Release(t.Context(), srv.URL, contract.Release{Rollout: "r", Level: "edge", Epoch: 3}); err != nil || s.LevelOf("edge").State != contract.Serving {
 		t.Errorf("%+v, %v", s, err)
 	}
 }
@@ -311,22 +313,14 @@ func TestLevelsThatAreRefused(t *testing.T) {
 		`{"rollout":"r","epoch":1,"from":[]}`,
 		`{"rollout":"r","epoch":1,"from":[""]}`,
 		`{"rollout":"r","epoch":1,"from":"edge-1"}`,
-		`{"rollout":"r","epoch":1,"from":["` + strings.Repeat("x", MaxName+1) + `"]}`,
-		`{"rollout":"r","epoch":1,"from":["x"` + strings.Repeat(`,"x"`, MaxFrom) + `]}`,
-		`{"rollout":"r","epoch":1,"level":"` + strings.Repeat("x", MaxName+1) + `"}`,
+		`{"rollout":"r","epoch":1,"from":["` + strings.Repeat("x", contract.MaxName+1) + `"]}`,
+		`{"rollout":"r","epoch":1,"from":["x"` + strings.Repeat(`,"x"`, contract.MaxFrom) + `]}`,
+		`{"rollout":"r","epoch":1,"level":"` + strings.Repeat("x", contract.MaxName+1) + `"}`,
 		`{"rollout":"r","epoch":1,"level":7}`,
 	} {
 		g := New(Options{Token: "t"})
 		if w := ask(g, "PUT", "/drain", "t", "", body); w.Code != 400 || g.Status().Levels != nil {
 			t.Errorf("%.60s: %d %s", body, w.Code, w.Body)
-		}
-	}
-	for _, said := range []string{
-		`"can":[""]`, `"levels":{"":{"state":"serving"}}`, `"levels":{"x":{"state":"odd"}}`, `"levels":{"x":{"state":"serving","active":-1}}`,
-		`"levels":{"rollout":{"state":"draining","epoch":7}}`,
-	} {
-		if _, err := parseStatus([]byte(`{"state":"serving","active":1,"accepted":1,"evicted":0,` + said + `}`)); err == nil {
-			t.Errorf("a status with %s is believed", said)
 		}
 	}
 }
@@ -338,7 +332,7 @@ func TestANodelessGateTakesNoFrom(t *testing.T) {
 	if w := ask(g, "PUT", "/drain", "t", "", `{"rollout":"r","epoch":1,"from":["edge-1"]}`); w.Code != 400 || g.Status().Epoch != 0 {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
-	if can := g.Status().Can; !slices.Equal(can, []Ability{CanLevels}) {
+	if can := g.Status().Can; !slices.Equal(can, []contract.Ability{contract.CanLevels}) {
 		t.Errorf("it can %v", can)
 	}
 }

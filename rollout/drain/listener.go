@@ -1,8 +1,11 @@
 package drain
 
 import (
+	"errors"
 	"io"
 	"net"
+	"sync/atomic"
+	"time"
 )
 
 // Listener wraps the listener of a raw TCP server: while draining or above the
@@ -39,61 +42,78 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
-func (s *stream) ReadFrom(r io.Reader) (int64, error) {
-	n, err := s.copy(s.Conn, r)
-	return n, s.told(err)
-}
-
-func (s *stream) WriteTo(w io.Writer) (int64, error) {
-	s.reading.Lock()
-	n, err := s.copy(w, s.Conn)
-	s.reading.Unlock()
-	return n, s.told(err)
+// accepted is a connection of Listener. Where the server speaks TLS above it, its goodbye
+// is close_notify, which only the server's tls.Conn can say: its reads end, as if the
+// client had left, so that the server closes it.
+type accepted struct {
+	stream
+	kind  atomic.Uint32 // of what the server says; one of those below
+	ended atomic.Bool   // the server's reads have ended
 }
 
 const (
-	bufferSize = 4 << 10   // bytes
-	spliceSize = 128 << 10 // bytes
+	unknown uint32 = iota
+	plainText
+	overTLS
 )
 
-// copy passes bytes on and notes the connection as active with each buffer of them.
-// After a full buffer it splices: up to spliceSize bytes pass by the short way of
-// the connection below (sendfile, splice), without a note.
-func (s *stream) copy(w io.Writer, r io.Reader) (n int64, err error) {
-	b := make([]byte, bufferSize)
-	for {
-		read, end := r.Read(b)
-		s.conn.Active()
-		written, err := w.Write(b[:read])
-		n += int64(written)
-		if err != nil {
-			return n, err
-		}
-		if end == nil && read == bufferSize {
-			var spliced int64
-			spliced, end = splice(w, r)
-			n += spliced
-		}
-		switch {
-		case end == io.EOF:
-			return n, nil
-		case end != nil:
-			return n, end
-		}
+func (a *accepted) leave() {
+	if a.kind.Load() != overTLS {
+		a.stream.leave()
+		return
 	}
+	a.leaving.Store(true)
+	a.ended.Store(true)
+	_ = a.Conn.SetReadDeadline(time.Unix(1, 0)) // a Read that waits returns
 }
 
-// splice copies at most spliceSize bytes. The short ways see through one
-// LimitedReader only.
-func splice(w io.Writer, r io.Reader) (int64, error) {
-	most := &io.LimitedReader{R: r, N: spliceSize}
-	outer, limited := r.(*io.LimitedReader)
-	if limited {
-		most.R, most.N = outer.R, min(outer.N, spliceSize)
+func (a *accepted) Read(p []byte) (int, error) {
+	if a.ended.Load() && !a.closed.Load() {
+		return 0, io.EOF
 	}
-	n, err := io.Copy(w, most)
-	if limited {
-		outer.N -= n
+	n, err := a.stream.Read(p)
+	if n == 0 && a.ended.Load() && !a.closed.Load() && !errors.Is(err, errForced) {
+		return 0, io.EOF
 	}
 	return n, err
+}
+
+// Write goes on until the server closes: TLS does not survive a write that fails.
+func (a *accepted) Write(p []byte) (int, error) {
+	if a.kind.Load() == unknown && len(p) > 1 {
+		const handshake, version = 0x16, 0x03 // how a server's first record begins
+		kind := plainText
+		if p[0] == handshake && p[1] == version {
+			kind = overTLS
+		}
+		a.kind.Store(kind)
+	}
+	return a.stream.Write(p)
+}
+
+func (a *accepted) ReadFrom(r io.Reader) (int64, error) {
+	a.kind.CompareAndSwap(unknown, plainText)
+	return a.stream.ReadFrom(r)
+}
+
+// Close follows the server's close_notify with a FIN.
+func (a *accepted) Close() error {
+	if a.ended.Load() && !a.closed.Load() {
+		a.halve()
+	}
+	return a.stream.Close()
+}
+
+func (a *accepted) SetReadDeadline(t time.Time) error {
+	if a.ended.Load() {
+		return nil
+	}
+	return a.stream.SetReadDeadline(t)
+}
+
+func (a *accepted) SetDeadline(t time.Time) error {
+	if a.ended.Load() {
+		return a.stream.SetWriteDeadline(t)
+	}
+	return a.stream.SetDeadline(t)
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // audience is a gate whose connections can be asked: when each was asked and closed. Use
@@ -42,7 +44,7 @@ func newAudience(t *testing.T, opt Options, n int) *audience {
 // take gives an order of a rollout at a step.
 func (a *audience) take(t *testing.T, rollout string, epoch, step uint64, ceiling *int) {
 	t.Helper()
-	if _, err := a.order(Order{Rollout: rollout, Epoch: epoch, Step: step, Ceiling: ceiling, OverMS: 1000, NoticeMS: 3000, Pick: Oldest}); err != nil {
+	if _, err := a.order(contract.Order{Rollout: rollout, Epoch: epoch, Step: step, Ceiling: ceiling, OverMS: 1000, NoticeMS: 3000, Pick: contract.Oldest}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -132,7 +134,7 @@ func TestAsksThatAreTakenBack(t *testing.T) {
 		a := newAudience(t, Options{Notice: time.Minute}, 4)
 		a.take(t, "r", 1, 1, new(2))
 		pass(time.Second)
-		if _, err := a.release(Release{Rollout: "r", Epoch: 1}); err != nil {
+		if _, err := a.release(contract.Release{Rollout: "r", Epoch: 1}); err != nil {
 			t.Fatal(err)
 		}
 		pass(time.Hour)
@@ -200,11 +202,11 @@ func TestAnAskThatBlocks(t *testing.T) {
 			var c *Conn
 			c, _ = g.AdmitHooks(Hooks{Ask: func(time.Duration) { <-stuck }, Close: func() { c.Done() }})
 		}
-		if _, err := g.order(Order{Rollout: "r", Epoch: 1, Ceiling: new(0), NoticeMS: 1000}); err != nil {
+		if _, err := g.order(contract.Order{Rollout: "r", Epoch: 1, Ceiling: new(0), NoticeMS: 1000}); err != nil {
 			t.Fatal(err)
 		}
 		pass(2 * time.Second)
-		if s := g.Status(); s.State != Drained || s.Overstayed != 3 {
+		if s := g.Status(); s.State != contract.Drained || s.Overstayed != 3 {
 			t.Errorf("status %+v", s)
 		}
 		close(stuck)
@@ -235,7 +237,7 @@ func TestNoticesOfOthers(t *testing.T) {
 			c, _ = g.AdmitHooks(Hooks{Ask: func(time.Duration) {}, Close: func() { c.Done() }, Node: node})
 		}
 		order := func(step uint64, from string) {
-			if _, err := g.order(Order{Rollout: "r", Level: "edge", Epoch: 1, Step: step, Ceiling: new(0), NoticeMS: 5000, From: []string{from}}); err != nil {
+			if _, err := g.order(contract.Order{Rollout: "r", Level: "edge", Epoch: 1, Step: step, Ceiling: new(0), NoticeMS: 5000, From: []string{from}}); err != nil {
 				t.Fatal(err)
 			}
 			pass(time.Second)
@@ -246,7 +248,7 @@ func TestNoticesOfOthers(t *testing.T) {
 			t.Errorf("status %+v, want one asked", s)
 		}
 		pass(time.Minute)
-		if s := g.Status(); s.Active != 1 || s.Overstayed != 1 || s.LevelOf("edge").State != Drained {
+		if s := g.Status(); s.Active != 1 || s.Overstayed != 1 || s.LevelOf("edge").State != contract.Drained {
 			t.Errorf("status %+v", s)
 		}
 	})

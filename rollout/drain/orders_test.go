@@ -9,39 +9,43 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 func TestLastWordOfAnEpoch(t *testing.T) {
 	g := New(Options{})
-	order := func(epoch, step uint64) func() (Status, error) {
-		return func() (Status, error) { return g.order(Order{Rollout: "r", Epoch: epoch, Step: step}) }
+	order := func(epoch, step uint64) func() (contract.Status, error) {
+		return func() (contract.Status, error) {
+			return g.order(contract.Order{Rollout: "r", Epoch: epoch, Step: step})
+		}
 	}
-	release := func(epoch uint64) func() (Status, error) {
-		return func() (Status, error) { return g.release(Release{Rollout: "r", Epoch: epoch}) }
+	release := func(epoch uint64) func() (contract.Status, error) {
+		return func() (contract.Status, error) { return g.release(contract.Release{Rollout: "r", Epoch: epoch}) }
 	}
 	for i, tc := range []struct {
-		do    func() (Status, error)
+		do    func() (contract.Status, error)
 		stale bool
 		epoch uint64
 		step  uint64
-		state State
+		state contract.State
 	}{
-		{release(0), false, 0, 0, Serving},
-		{order(3, 5), false, 3, 5, Drained},
-		{order(3, 5), false, 3, 5, Drained},
-		{order(3, 4), true, 3, 5, Drained},
-		{order(2, 9), true, 3, 5, Drained},
-		{release(2), true, 3, 5, Drained},
-		{order(3, 6), false, 3, 6, Drained},
-		{release(3), false, 3, 0, Serving},
-		{release(3), false, 3, 0, Serving},
-		{order(3, 7), true, 3, 0, Serving},
-		{order(2, 7), true, 3, 0, Serving},
-		{order(4, 1), false, 4, 1, Drained},
-		{release(9), false, 9, 0, Serving},
-		{release(4), true, 9, 0, Serving},
-		{order(9, 99), true, 9, 0, Serving},
-		{order(10, 0), false, 10, 0, Drained},
+		{release(0), false, 0, 0, contract.Serving},
+		{order(3, 5), false, 3, 5, contract.Drained},
+		{order(3, 5), false, 3, 5, contract.Drained},
+		{order(3, 4), true, 3, 5, contract.Drained},
+		{order(2, 9), true, 3, 5, contract.Drained},
+		{release(2), true, 3, 5, contract.Drained},
+		{order(3, 6), false, 3, 6, contract.Drained},
+		{release(3), false, 3, 0, contract.Serving},
+		{release(3), false, 3, 0, contract.Serving},
+		{order(3, 7), true, 3, 0, contract.Serving},
+		{order(2, 7), true, 3, 0, contract.Serving},
+		{order(4, 1), false, 4, 1, contract.Drained},
+		{release(9), false, 9, 0, contract.Serving},
+		{release(4), true, 9, 0, contract.Serving},
+		{order(9, 99), true, 9, 0, contract.Serving},
+		{order(10, 0), false, 10, 0, contract.Drained},
 	} {
 		_, err := tc.do()
 		if _, got := errors.AsType[*stale](err); got != tc.stale {
@@ -58,7 +62,7 @@ func TestReleaseStopsTheFunnel(t *testing.T) {
 		c := newCrowd(t, Options{}, 10)
 		mustOrder(t, c.Gate, 1, new(0), 10*time.Second, 0)
 		c.after(2500 * time.Millisecond)
-		if s, err := c.release(Release{Rollout: "r", Epoch: 1}); err != nil || s.State != Serving || s.Ceiling != nil {
+		if s, err := c.release(contract.Release{Rollout: "r", Epoch: 1}); err != nil || s.State != contract.Serving || s.Ceiling != nil {
 			t.Errorf("release: %+v, %v; want serving", s, err)
 		}
 		if closes := c.after(time.Hour); len(closes) != 3 {
@@ -85,7 +89,7 @@ func TestShutdownFunnelsAtItsOwnPace(t *testing.T) {
 				t.Errorf("close %d came %s after the one before, want 100ms", k, closes[k]-closes[k-1])
 			}
 		}
-		if s := c.Status(); s.State != Drained || *s.Ceiling != 0 {
+		if s := c.Status(); s.State != contract.Drained || *s.Ceiling != 0 {
 			t.Errorf("status %+v, want drained to 0", s)
 		}
 		if err := c.Shutdown(t.Context()); err != nil {
@@ -125,7 +129,7 @@ func TestShutdownKeepsToTheOrders(t *testing.T) {
 			t.Errorf("%d closes, want the 5 that were ordered", len(closes))
 		}
 		// The rollout was called off: nobody orders any more, its own pace takes over.
-		if s, err := c.release(Release{Rollout: "r", Epoch: 1}); err != nil || s.State != Draining {
+		if s, err := c.release(contract.Release{Rollout: "r", Epoch: 1}); err != nil || s.State != contract.Draining {
 			t.Errorf("release during shutdown: %+v, %v; want draining", s, err)
 		}
 		if err := <-done; err != nil {
@@ -147,7 +151,7 @@ func TestShutdownWaitsForWhatLingers(t *testing.T) {
 		}
 		mustOrder(t, g, 1, new(0), 0, 0)
 		time.Sleep(time.Minute)
-		if s := g.Status(); s.State != Draining || s.Active != 0 || s.Lingering != 1 || s.Check() != nil {
+		if s := g.Status(); s.State != contract.Draining || s.Active != 0 || s.Lingering != 1 || s.Check() != nil {
 			t.Errorf("status %+v (%v), want draining with 1 that lingers", s, s.Check())
 		}
 		grace, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -156,7 +160,7 @@ func TestShutdownWaitsForWhatLingers(t *testing.T) {
 			t.Errorf("shutdown: %v, want that 1 lingers", err)
 		}
 		c.Done()
-		if s := g.Status(); s.State != Drained || s.Lingering != 0 {
+		if s := g.Status(); s.State != contract.Drained || s.Lingering != 0 {
 			t.Errorf("status %+v, want drained", s)
 		}
 		if err := g.Shutdown(t.Context()); err != nil {

@@ -1,24 +1,24 @@
 package drain
 
 import (
+	"net"
 	"net/http"
 	"net/netip"
-)
+	"slices"
 
-// NodeHeader is the request header in which an Envoy says its node id. It replaces
-// whatever a client says there.
-const NodeHeader = "X-Envoy-Downstream-Service-Node"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
+)
 
 // nodeOf is the proxy that a request came through; empty where that is not said, or
 // said twice and not the same.
 func nodeOf(h http.Header) string {
-	said := h[NodeHeader]
+	said := h[contract.NodeHeader]
 	for _, node := range said {
 		if node != said[0] {
 			return ""
 		}
 	}
-	if len(said) == 0 || len(said[0]) > MaxName {
+	if len(said) == 0 || len(said[0]) > contract.MaxName {
 		return ""
 	}
 	return said[0]
@@ -133,3 +133,118 @@ func (o *origins) nth(i uint16) origin {
 	}
 	return origin{o.count[at].addr, node}
 }
+
+// from is whose connections a level covers. The zero value is everybody's.
+type from struct {
+	names []string // sorted; nil: everybody
+	addrs []netip.Addr
+}
+
+// newFrom is of an order's words, which passed checkFrom.
+func newFrom(names []string) from {
+	f := from{names: slices.Compact(slices.Sorted(slices.Values(names)))}
+	for _, name := range f.names {
+		if addr, err := netip.ParseAddr(name); err == nil {
+			f.addrs = append(f.addrs, plain(addr))
+		}
+	}
+	return f
+}
+
+func (f from) everybody() bool      { return f.names == nil }
+func (f from) same(other from) bool { return slices.Equal(f.names, other.names) }
+
+// covers: who does not say through which node it came is known by its address.
+func (f from) covers(at origin) bool {
+	switch {
+	case f.everybody():
+		return true
+	case at.node != "":
+		_, found := slices.BinarySearch(f.names, at.node)
+		return found
+	}
+	return at.addr.IsValid() && slices.Contains(f.addrs, at.addr)
+}
+
+// peers counts by machine. The first count is of all that are not told apart; a Conn
+// knows its own by the index. The zero value has seen nobody.
+type peers struct {
+	at    map[netip.Addr]uint16
+	count [1 + contract.MaxPeers]struct {
+		contract.Peer
+		addr netip.Addr
+		last uint64 // when it last did something, by time
+	}
+	time uint64
+}
+
+// of is the index of the machine's count. One that is new takes the place of the one
+// that holds nothing and has been quiet for longest.
+func (p *peers) of(addr netip.Addr) uint16 {
+	p.time++
+	if !addr.IsValid() {
+		return 0
+	}
+	i, known := p.at[addr]
+	if !known {
+		if p.at == nil {
+			p.at = map[netip.Addr]uint16{}
+		}
+		if i = p.place(); i == 0 {
+			return 0
+		}
+		delete(p.at, p.count[i].addr)
+		p.count[i].Peer, p.count[i].addr = contract.Peer{}, addr
+		p.at[addr] = i
+	}
+	p.count[i].last = p.time
+	return i
+}
+
+// place is the index for a new machine; 0 when all hold something.
+func (p *peers) place() (quiet uint16) {
+	if n := len(p.at); n < contract.MaxPeers {
+		return uint16(n + 1)
+	}
+	for i := uint16(1); i <= contract.MaxPeers; i++ {
+		if c := &p.count[i]; c.Held == 0 && (quiet == 0 || c.last < p.count[quiet].last) {
+			quiet = i
+		}
+	}
+	return quiet
+}
+
+// said is what a status says of them.
+func (p *peers) said() map[string]contract.Peer {
+	out := make(map[string]contract.Peer, len(p.at)+1)
+	for addr, i := range p.at {
+		out[addr.String()] = p.count[i].Peer
+	}
+	if rest := p.count[0].Peer; rest != (contract.Peer{}) {
+		out[contract.OtherPeers] = rest
+	}
+	return out
+}
+
+// machine is the address of the machine behind a net.Addr; the zero value if it has
+// none.
+func machine(a net.Addr) netip.Addr {
+	switch a := a.(type) {
+	case nil:
+		return netip.Addr{}
+	case *net.TCPAddr:
+		if a == nil {
+			return netip.Addr{}
+		}
+		return plain(a.AddrPort().Addr())
+	}
+	return machineOf(a.String())
+}
+
+// machineOf is that behind "address:port".
+func machineOf(remote string) netip.Addr {
+	at, _ := netip.ParseAddrPort(remote)
+	return plain(at.Addr())
+}
+
+func plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 func from(machine string) net.Addr { return &net.TCPAddr{IP: net.ParseIP(machine), Port: 4711} }
@@ -38,9 +39,9 @@ func TestPeersAreCountedByMachine(t *testing.T) {
 	first.Done()
 	first.Done()
 	g.Handler(http.NotFoundHandler()).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil)) // a short request from 192.0.2.1
-	want := map[string]drain.Peer{
+	want := map[string]contract.Peer{
 		"10.0.0.7": {Held: 1, Accepted: 2}, "2001:db8::7": {Held: 1, Accepted: 1}, "10.0.0.8": {Refused: 1},
-		"192.0.2.1": {}, drain.OtherPeers: {Held: 1, Accepted: 1},
+		"192.0.2.1": {}, contract.OtherPeers: {Held: 1, Accepted: 1},
 	}
 	s := g.Status()
 	if fmt.Sprint(s.Peers) != fmt.Sprint(want) || !s.PeersAgree() || s.Check() != nil {
@@ -53,19 +54,19 @@ func TestPeersAreCountedByMachine(t *testing.T) {
 func TestPeersAreBounded(t *testing.T) {
 	g := drain.New(drain.Options{})
 	kept, _ := g.AdmitFrom(from("10.1.0.0"), func() {})
-	for i := range 3 * drain.MaxPeers {
+	for i := range 3 * contract.MaxPeers {
 		c, _ := g.AdmitFrom(from(fmt.Sprintf("10.0.%d.%d", i/256, i%256)), func() {})
 		c.Done()
 	}
 	s := g.Status()
-	if len(s.Peers) != drain.MaxPeers || s.Peers["10.1.0.0"].Held != 1 || s.Peers["10.0.2.255"].Accepted != 1 {
+	if len(s.Peers) != contract.MaxPeers || s.Peers["10.1.0.0"].Held != 1 || s.Peers["10.0.2.255"].Accepted != 1 {
 		t.Errorf("%d peers, %v", len(s.Peers), s.Peers["10.1.0.0"])
 	}
-	for i := range drain.MaxPeers {
+	for i := range contract.MaxPeers {
 		_, _ = g.AdmitFrom(from(fmt.Sprintf("10.2.0.%d", i)), func() {})
 	}
-	if s = g.Status(); s.Peers[drain.OtherPeers].Held != 1 || len(s.Peers) != drain.MaxPeers+1 || !s.PeersAgree() || s.Check() != nil {
-		t.Errorf("%d peers, the others %+v (%v)", len(s.Peers), s.Peers[drain.OtherPeers], s.Check())
+	if s = g.Status(); s.Peers[contract.OtherPeers].Held != 1 || len(s.Peers) != contract.MaxPeers+1 || !s.PeersAgree() || s.Check() != nil {
+		t.Errorf("%d peers, the others %+v (%v)", len(s.Peers), s.Peers[contract.OtherPeers], s.Check())
 	}
 	kept.Done()
 	shut, cancel := context.WithCancel(t.Context())

@@ -1,33 +1,11 @@
 package drain
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
-
-// Pick is which connections an instance lets go first. Empty is Random.
-type Pick string
-
-const (
-	// Random: each is as likely to go as any other.
-	Random Pick = "random"
-	// Oldest: those that were admitted first go first.
-	Oldest Pick = "oldest"
-	// Idlest: those that read or wrote nothing for the longest time go first, to
-	// the second, and the oldest of equals. One that never says when it is active
-	// counts from its admission, so among those it is Oldest.
-	Idlest Pick = "idlest"
-)
-
-// Check reports a pick that is none.
-func (p Pick) Check() error {
-	switch p {
-	case "", Random, Oldest, Idlest:
-		return nil
-	}
-	return fmt.Errorf("order is %q; it must be random, oldest or idlest, or left out for random", string(p))
-}
 
 // Active says that something was read or written just now, for Idlest. Handler
 // and Listener say it by themselves. It takes no lock and may be called for each
@@ -46,7 +24,7 @@ func (g *Gate) clock() uint32 { return uint32(time.Since(g.born) / time.Second) 
 // Those that have ended by themselves, or were asked by another level, are passed over when their turn comes. The zero
 // value is Random.
 type queue struct {
-	pick Pick
+	pick contract.Pick
 	made bool
 	list []queued
 }
@@ -64,7 +42,7 @@ func (q *queue) make(g *Gate, f from) {
 			q.list = append(q.list, queued{c, c.active.Load()})
 		}
 	}
-	if q.pick == Oldest || q.pick == Idlest {
+	if q.pick == contract.Oldest || q.pick == contract.Idlest {
 		for i := len(q.list)/2 - 1; i >= 0; i-- {
 			q.sink(i)
 		}
@@ -77,7 +55,7 @@ func (q *queue) add(c *Conn) {
 		return
 	}
 	q.list = append(q.list, queued{c, c.active.Load()})
-	if q.pick == Oldest || q.pick == Idlest {
+	if q.pick == contract.Oldest || q.pick == contract.Idlest {
 		q.rise(len(q.list) - 1)
 	}
 }
@@ -92,11 +70,11 @@ const maxLooks = 1000
 func (q *queue) next() *Conn {
 	for looks := 0; len(q.list) > 0; {
 		first := 0
-		if q.pick != Oldest && q.pick != Idlest {
+		if q.pick != contract.Oldest && q.pick != contract.Idlest {
 			first = rand.IntN(len(q.list))
 		}
 		c := q.list[first]
-		if now := c.active.Load(); q.pick == Idlest && c.goes() && c.seen != now && looks < maxLooks {
+		if now := c.active.Load(); q.pick == contract.Idlest && c.goes() && c.seen != now && looks < maxLooks {
 			looks++
 			q.list[0].seen = now
 			q.sink(0)
@@ -118,14 +96,14 @@ func (q *queue) drop(i int) {
 	last := len(q.list) - 1
 	q.list[i], q.list[last] = q.list[last], queued{}
 	q.list = q.list[:last]
-	if q.pick == Oldest || q.pick == Idlest {
+	if q.pick == contract.Oldest || q.pick == contract.Idlest {
 		q.sink(i)
 	}
 }
 
 func (q *queue) before(i, j int) bool {
 	a, b := q.list[i], q.list[j]
-	if q.pick == Idlest && a.seen != b.seen {
+	if q.pick == contract.Idlest && a.seen != b.seen {
 		return a.seen < b.seen
 	}
 	return a.nth < b.nth

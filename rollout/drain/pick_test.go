@@ -14,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // fold is a gate whose connections are admitted a second apart; gone are those
@@ -52,10 +54,10 @@ func (f *fold) add(t *testing.T) *Conn {
 }
 
 // letGo has n connections go, one a second.
-func (f *fold) letGo(t *testing.T, epoch uint64, p Pick, n int) {
+func (f *fold) letGo(t *testing.T, epoch uint64, p contract.Pick, n int) {
 	t.Helper()
 	s := f.Status()
-	_, err := f.order(Order{Rollout: "r", Epoch: epoch, Step: s.Step + 1, Ceiling: new(max(0, s.Active-n)), OverMS: int64(n) * 1000, Pick: p})
+	_, err := f.order(contract.Order{Rollout: "r", Epoch: epoch, Step: s.Step + 1, Ceiling: new(max(0, s.Active-n)), OverMS: int64(n) * 1000, Pick: p})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,23 +89,23 @@ func TestOldestGoFirst(t *testing.T) {
 		f := newFold(t, 10)
 		f.conns[0].Done() // the last takes its place
 		f.conns[4].Done()
-		f.letGo(t, 1, Oldest, 3)
+		f.letGo(t, 1, contract.Oldest, 3)
 		pass(2500 * time.Millisecond)
 		f.mustBeGone(t, 1, 2, 3)
 		f.conns[5].Done()
 		f.conns[3].Active()
-		f.letGo(t, 1, Oldest, 2)
+		f.letGo(t, 1, contract.Oldest, 2)
 		pass(time.Minute)
 		f.mustBeGone(t, 1, 2, 3, 6, 7)
 
 		// Back and forth again: those that came in between are the youngest.
-		if _, err := f.release(Release{Epoch: 1}); err != nil {
+		if _, err := f.release(contract.Release{Epoch: 1}); err != nil {
 			t.Fatal(err)
 		}
 		f.add(t)
 		f.add(t)
 		f.conns[8].Done()
-		f.letGo(t, 2, Oldest, 3)
+		f.letGo(t, 2, contract.Oldest, 3)
 		pass(time.Minute)
 		f.mustBeGone(t, 1, 2, 3, 6, 7, 9, 10, 11)
 	})
@@ -116,7 +118,7 @@ func TestIdlestGoFirst(t *testing.T) {
 		f.conns[1].Active()
 		time.Sleep(time.Second)
 		f.conns[0].Active()
-		f.letGo(t, 1, Idlest, 6)
+		f.letGo(t, 1, contract.Idlest, 6)
 		pass(1500 * time.Millisecond)
 		f.mustBeGone(t, 2, 3)
 		f.conns[4].Active() // during the step
@@ -128,7 +130,7 @@ func TestIdlestGoFirst(t *testing.T) {
 // Whatever is active, ends by itself or is ordered meanwhile, the one that goes
 // is the first of all by the rule.
 func TestPickAgainstTheRule(t *testing.T) {
-	for _, pick := range []Pick{Oldest, Idlest} {
+	for _, pick := range []contract.Pick{contract.Oldest, contract.Idlest} {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFold(t, 300)
 			rng := rand.New(rand.NewPCG(1, 2))
@@ -152,7 +154,7 @@ func TestPickAgainstTheRule(t *testing.T) {
 					}
 				}
 				first := slices.MinFunc(f.held, func(a, b *Conn) int {
-					if pick == Oldest {
+					if pick == contract.Oldest {
 						return cmp.Compare(a.nth, b.nth)
 					}
 					return cmp.Or(cmp.Compare(a.active.Load(), b.active.Load()), cmp.Compare(a.nth, b.nth))
@@ -178,7 +180,7 @@ func TestManyActive(t *testing.T) {
 		for range 3 * maxLooks {
 			_, _ = g.Admit(func() {})
 		}
-		q := queue{pick: Idlest}
+		q := queue{pick: contract.Idlest}
 		q.make(g, from{})
 		time.Sleep(time.Second)
 		looked := func() (n int) {
@@ -202,9 +204,9 @@ func TestManyActive(t *testing.T) {
 
 func TestShutdownAfterOldestIsRandom(t *testing.T) {
 	g := New(Options{})
-	_, _ = g.order(Order{Rollout: "r", Epoch: 1, Pick: Oldest})
-	_, _ = g.release(Release{Epoch: 1})
-	if p := g.levels[0].queue.pick; p == Oldest {
+	_, _ = g.order(contract.Order{Rollout: "r", Epoch: 1, Pick: contract.Oldest})
+	_, _ = g.release(contract.Release{Epoch: 1})
+	if p := g.levels[0].queue.pick; p == contract.Oldest {
 		t.Errorf("released, the pick is %q, want random", p)
 	}
 }
@@ -239,22 +241,22 @@ func TestClientAndAnInstanceWithoutPicks(t *testing.T) {
 	}))
 	defer srv.Close()
 	c := newClient(t, "")
-	s, err := c.Order(t.Context(), srv.URL, Order{Rollout: "r", Epoch: 4, Step: 2, Pick: Oldest})
+	s, err := c.Order(t.Context(), srv.URL, contract.Order{Rollout: "r", Epoch: 4, Step: 2, Pick: contract.Oldest})
 	if err != nil || s.Epoch != 4 || s.Step != 2 {
 		t.Errorf("order: %+v, %v; want it taken", s, err)
 	}
 	asked = 0
-	if _, err := c.Order(t.Context(), srv.URL, Order{Rollout: "r", Epoch: 4, Step: 3, Pick: Random}); err != nil || asked != 1 {
+	if _, err := c.Order(t.Context(), srv.URL, contract.Order{Rollout: "r", Epoch: 4, Step: 3, Pick: contract.Random}); err != nil || asked != 1 {
 		t.Errorf("random: %v after %d requests, want one without the word", err, asked)
 	}
-	if _, err := c.Order(t.Context(), srv.URL, Order{Rollout: "", Epoch: 4, Pick: Oldest}); err == nil {
+	if _, err := c.Order(t.Context(), srv.URL, contract.Order{Rollout: "", Epoch: 4, Pick: contract.Oldest}); err == nil {
 		t.Error("a broken order was taken")
 	}
 }
 
 // BenchmarkEvict is one close of 100,000, half of which are active meanwhile.
 func BenchmarkEvict(b *testing.B) {
-	for _, pick := range []Pick{Random, Oldest, Idlest} {
+	for _, pick := range []contract.Pick{contract.Random, contract.Oldest, contract.Idlest} {
 		b.Run(string(pick), func(b *testing.B) {
 			g := New(Options{})
 			for range 100_000 {

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // asking is a gate before a handler that answers when it is told to, or when its context
@@ -69,19 +71,19 @@ func TestShortRequestsEndByThemselves(t *testing.T) {
 		a.ask("/page", "text/plain", "text/html")
 		a.ask("/events", "", "text/event-stream; charset=utf-8")
 		a.has(t, 1, 2, 0)
-		if s := a.Status(); s.Accepted != 1 || s.State != Serving {
+		if s := a.Status(); s.Accepted != 1 || s.State != contract.Serving {
 			t.Errorf("%+v, want 1 accepted", s)
 		}
 		mustOrder(t, a.Gate, 1, new(0), 0, 0)
 		time.Sleep(3 * time.Second)
 		a.has(t, 0, 2, 0)
-		if s := a.Status(); s.Evicted != 1 || s.State != Draining {
+		if s := a.Status(); s.Evicted != 1 || s.State != contract.Draining {
 			t.Errorf("%+v, want 1 evicted and not drained", s)
 		}
 		close(a.answer["/slow"])
 		close(a.answer["/page"])
 		a.has(t, 0, 0, 0)
-		if a.Status().State != Drained || len(a.ended) != 1 || a.ended["/events"] != ErrEvicted {
+		if a.Status().State != contract.Drained || len(a.ended) != 1 || a.ended["/events"] != ErrEvicted {
 			t.Errorf("%s, ended %v", a.Status().State, a.ended)
 		}
 	})
@@ -119,7 +121,7 @@ func TestRequestsThatLast(t *testing.T) {
 		a.has(t, 2, 0, 0)
 		mustOrder(t, a.Gate, 3, new(0), 0, 0)
 		a.has(t, 0, 0, 0)
-		if s := a.Status(); s.Accepted != 6 || s.Evicted != 6 || s.State != Drained {
+		if s := a.Status(); s.Accepted != 6 || s.Evicted != 6 || s.State != contract.Drained {
 			t.Errorf("%+v, want 6 of 6 evicted", s)
 		}
 	})

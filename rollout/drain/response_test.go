@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // abilities of a ResponseWriter, by the interfaces that servers' libraries ask for.
@@ -164,7 +165,7 @@ func TestHandlerThatIsDeaf(t *testing.T) {
 			if rest, err := io.ReadAll(body); err == nil {
 				t.Errorf("the client's response ended regularly, with %q", rest)
 			}
-			if s := i.Status(); s.State != drain.Draining || s.Active != 0 || s.Lingering != 1 {
+			if s := i.Status(); s.State != contract.Draining || s.Active != 0 || s.Lingering != 1 {
 				t.Errorf("%+v, want 1 that lingers", s)
 			}
 			close(news)
@@ -213,7 +214,7 @@ func TestHealthChecksPass(t *testing.T) {
 			t.Errorf("%s: %d %v, want %d", path, res.StatusCode, res.Header, want)
 		}
 	}
-	if s := i.Status(); s.State != drain.Drained || s.Accepted != 0 || s.Refused != 1 {
+	if s := i.Status(); s.State != contract.Drained || s.Accepted != 0 || s.Refused != 1 {
 		t.Errorf("%+v", s)
 	}
 }
@@ -322,7 +323,7 @@ func TestLateUpgrade(t *testing.T) {
 		cancel()
 		_ = g.Shutdown(ctx)
 		time.Sleep(time.Minute)
-		if s := g.Status(); s.State != drain.Draining || s.Lingering != 1 {
+		if s := g.Status(); s.State != contract.Draining || s.Lingering != 1 {
 			t.Errorf("%+v, want the handshake to linger", s)
 		}
 		close(goOn)
@@ -335,7 +336,7 @@ func TestLateUpgrade(t *testing.T) {
 			t.Errorf("it was told %q, %v", said, err)
 		}
 		synctest.Wait()
-		if s := g.Status(); s.State != drain.Drained {
+		if s := g.Status(); s.State != contract.Drained {
 			t.Errorf("%+v, want drained", s)
 		}
 	})

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // grace is how Shutdown keeps to the time that it has. Without an end it has for ever.
@@ -43,9 +45,9 @@ func (g *Gate) Shutdown(ctx context.Context) error {
 	case <-g.empty:
 		return nil
 	case <-ctx.Done():
-		left := g.Status().left()
-		g.log.Warn("the grace period has ended, what is left is cut off", "left", left)
-		return fmt.Errorf("%s were left when the grace period ended: %w", left, context.Cause(ctx))
+		held := left(g.Status())
+		g.log.Warn("the grace period has ended, what is left is cut off", "left", held)
+		return fmt.Errorf("%s were left when the grace period ended: %w", held, context.Cause(ctx))
 	}
 }
 
@@ -171,7 +173,7 @@ func (g *Gate) checkEmpty() {
 }
 
 // left is what is still held, in words.
-func (s Status) left() string {
+func left(s contract.Status) string {
 	text := fmt.Sprintf("%d connections", s.Active)
 	if s.Requests > 0 {
 		text += fmt.Sprintf(", %d requests", s.Requests)

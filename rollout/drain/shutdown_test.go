@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // shutdown begins one with so much time, and returns what it will say.
@@ -38,7 +40,7 @@ func TestShutdownKnowsItsDeadline(t *testing.T) {
 			var log bytes.Buffer
 			c := newCrowd(t, Options{Close: 10, Every: time.Second, Logger: slog.New(slog.NewTextHandler(&log, nil))}, 1000)
 			done := shutdown(t, c.Gate, tc.grace)
-			if s := c.Status(); s.GraceMS == nil || *s.GraceMS != tc.grace.Milliseconds() || *s.Ceiling != 0 || s.State != Draining {
+			if s := c.Status(); s.GraceMS == nil || *s.GraceMS != tc.grace.Milliseconds() || *s.Ceiling != 0 || s.State != contract.Draining {
 				t.Errorf("%+v, want that it says its deadline", s)
 			}
 			if said := strings.Contains(log.String(), "faster than the own pace"); said != tc.hurries {

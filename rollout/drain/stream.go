@@ -10,6 +10,16 @@ import (
 	"time"
 )
 
+// Errors of connections that were let go.
+var (
+	// ErrEvicted is the cause (context.Cause) of the context of a plain or
+	// streaming request that the funnel ends, and wrapped by the error of what is
+	// written after a goodbye.
+	ErrEvicted = errors.New("evicted: the instance lets its connections go")
+	errGoodbye = fmt.Errorf("write after the goodbye: %w", ErrEvicted)
+	errForced  = fmt.Errorf("%w, and ended after CloseWait: %w", ErrEvicted, net.ErrClosed)
+)
+
 // stream is a connection without a goodbye of its own.
 type stream struct {
 	net.Conn
@@ -157,4 +167,63 @@ func closeWrite(c net.Conn) error {
 		return half.CloseWrite()
 	}
 	return errors.ErrUnsupported
+}
+
+func (s *stream) ReadFrom(r io.Reader) (int64, error) {
+	n, err := s.copy(s.Conn, r)
+	return n, s.told(err)
+}
+
+func (s *stream) WriteTo(w io.Writer) (int64, error) {
+	s.reading.Lock()
+	n, err := s.copy(w, s.Conn)
+	s.reading.Unlock()
+	return n, s.told(err)
+}
+
+const (
+	bufferSize = 4 << 10   // bytes
+	spliceSize = 128 << 10 // bytes
+)
+
+// copy passes bytes on and notes the connection as active with each buffer of them.
+// After a full buffer it splices: up to spliceSize bytes pass by the short way of
+// the connection below (sendfile, splice), without a note.
+func (s *stream) copy(w io.Writer, r io.Reader) (n int64, err error) {
+	b := make([]byte, bufferSize)
+	for {
+		read, end := r.Read(b)
+		s.conn.Active()
+		written, err := w.Write(b[:read])
+		n += int64(written)
+		if err != nil {
+			return n, err
+		}
+		if end == nil && read == bufferSize {
+			var spliced int64
+			spliced, end = splice(w, r)
+			n += spliced
+		}
+		switch {
+		case end == io.EOF:
+			return n, nil
+		case end != nil:
+			return n, end
+		}
+	}
+}
+
+// splice copies at most spliceSize bytes. The short ways see through one
+// LimitedReader only.
+func splice(w io.Writer, r io.Reader) (int64, error) {
+	most := &io.LimitedReader{R: r, N: spliceSize}
+	outer, limited := r.(*io.LimitedReader)
+	if limited {
+		most.R, most.N = outer.R, min(outer.N, spliceSize)
+	}
+	n, err := io.Copy(w, most)
+	if limited {
+		outer.N -= n
+	}
+	return n, err
 }

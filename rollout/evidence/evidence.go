@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 )
 
@@ -128,9 +128,9 @@ func listen(of []Instance, seen observed.Seen, now time.Time) (voice, discovery.
 			say(gone, in.ID)
 		case sight.At.IsZero():
 			say(silent, in.ID)
-		case sight.Status.State == drain.Serving && told:
+		case sight.Status.State == contract.Serving && told:
 			say(serves, in.ID)
-		case sight.Status.State == drain.Serving:
+		case sight.Status.State == contract.Serving:
 			say(quiet, in.ID)
 		case told:
 			say(drains, in.ID)

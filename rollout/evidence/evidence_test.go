@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 )
 
@@ -13,10 +13,10 @@ import (
 // is remembered does.
 func TestOnlyOrdersThatAgreeProve(t *testing.T) {
 	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
-	said := map[string]drain.Status{
-		"serves": {State: drain.Serving, Rollout: "chat-7", Epoch: 7},
-		"drains": {State: drain.Draining, Rollout: "chat-7", Epoch: 7},
-		"quiet":  {State: drain.Serving},
+	said := map[string]contract.Status{
+		"serves": {State: contract.Serving, Rollout: "chat-7", Epoch: 7},
+		"drains": {State: contract.Draining, Rollout: "chat-7", Epoch: 7},
+		"quiet":  {State: contract.Serving},
 	}
 	for _, c := range []struct {
 		blue, green string

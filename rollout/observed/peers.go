@@ -4,7 +4,7 @@ import (
 	"maps"
 	"time"
 
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // Peers is whom an instance hears of: whose connections it holds, accepts or refuses,
@@ -20,7 +20,7 @@ type Peers struct {
 
 // after is whom it hears of once its status went from was to is at now. Same: by the same
 // process, so that totals can be compared.
-func (c Peers) after(was, is drain.Status, same bool, now time.Time) Peers {
+func (c Peers) after(was, is contract.Status, same bool, now time.Time) Peers {
 	if !is.PeersAgree() {
 		return Peers{}
 	}
@@ -74,7 +74,7 @@ type PeerRefusals struct {
 // after is what it refused lately once its status went from was, at the moment then, to
 // is at now. Same: by the same process, so that totals can be compared. Of what came in
 // more than a span, one span's share counts.
-func (l PeerRefusals) after(was, is drain.Status, same bool, then, now time.Time) PeerRefusals {
+func (l PeerRefusals) after(was, is contract.Status, same bool, then, now time.Time) PeerRefusals {
 	switch age := now.Sub(l.Began); {
 	case l.Began.IsZero() || !same:
 		return PeerRefusals{Began: now}

@@ -7,13 +7,13 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // Sighting is what is known of one drain endpoint.
 type Sighting struct {
 	// Status is the last answer, got at At. At is zero before the first answer.
-	Status drain.Status
+	Status contract.Status
 	At     time.Time
 	// PerSecond is the rate of admitted connections between the last two answers.
 	PerSecond float64
@@ -48,7 +48,7 @@ type Sighting struct {
 // After is the sighting once a request was answered by status, or failed with err,
 // at now. An answer that contradicts the one before counts as a failure, until the
 // instance has insisted on it: it knows better than anybody, and more is the safer side.
-func (s Sighting) After(status drain.Status, err error, now time.Time) Sighting {
+func (s Sighting) After(status contract.Status, err error, now time.Time) Sighting {
 	last := s
 	if err == nil && !last.At.IsZero() {
 		if err = contradiction(last.Status, status); last.Contradicts >= insists {
@@ -90,7 +90,7 @@ func (s Sighting) After(status drain.Status, err error, now time.Time) Sighting 
 
 // returning follows how many returning clients come: last is the sighting before this
 // answer.
-func (s *Sighting) returning(last Sighting, status drain.Status, now time.Time) {
+func (s *Sighting) returning(last Sighting, status contract.Status, now time.Time) {
 	was, is := TotalsOf(last.Status).Returned, TotalsOf(status).Returned
 	if last.At.IsZero() || !sameProcess(last.Status, status) {
 		s.Since, s.ReturnedPerSecond = now, 0
@@ -112,12 +112,12 @@ func (s Sighting) Differs(next Sighting) bool {
 }
 
 // Refusing reports whether the last answer said that it takes no new connections.
-func (s Sighting) Refusing() bool { return !s.At.IsZero() && s.Status.State != drain.Serving }
+func (s Sighting) Refusing() bool { return !s.At.IsZero() && s.Status.State != contract.Serving }
 
 // contradiction reports that an instance says what cannot be so: that it holds more
 // than before although it refuses, and admitted none in between.
-func contradiction(before, now drain.Status) error {
-	same := before.Boot == now.Boot && before.State != drain.Serving && before.Rollout == now.Rollout && before.Epoch == now.Epoch && before.Accepted == now.Accepted
+func contradiction(before, now contract.Status) error {
+	same := before.Boot == now.Boot && before.State != contract.Serving && before.Rollout == now.Rollout && before.Epoch == now.Epoch && before.Accepted == now.Accepted
 	if same && now.Active > before.Active {
 		return contradicting(fmt.Sprintf("its answers contradict each other: it holds %d connections after %d and admitted none in between; mend its drain endpoint", now.Active, before.Active))
 	}
@@ -145,7 +145,7 @@ const SilentAfter = 2
 
 // impossible reports that an instance says it has closed more than it can have: what it
 // held before, and what it admitted since.
-func impossible(before, now drain.Status) error {
+func impossible(before, now contract.Status) error {
 	closed, admitted := now.Evicted-before.Evicted, now.Accepted-before.Accepted
 	if most := uint64(before.Active) + admitted; closed > most {
 		return contradicting(fmt.Sprintf("its answers contradict each other: it let %d connections go after it held %d and admitted %d more; mend its drain endpoint", closed, before.Active, admitted))
@@ -155,7 +155,7 @@ func impossible(before, now drain.Status) error {
 
 // Life is a process that is no more, as it was last heard.
 type Life struct {
-	Status drain.Status
+	Status contract.Status
 	At     time.Time
 }
 
@@ -163,7 +163,7 @@ type Life struct {
 const formersKept = 8
 
 // sameProcess reports whether two answers, one after the other, are of one process.
-func sameProcess(before, now drain.Status) bool {
+func sameProcess(before, now contract.Status) bool {
 	if before.Boot != "" || now.Boot != "" {
 		return before.Boot == now.Boot
 	}

@@ -1,7 +1,7 @@
 package observed
 
 import (
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // Totals is how many connections were evicted, and how many clients returned: as the
@@ -35,7 +35,7 @@ func (a Admissions) After(was Admissions) Admissions {
 }
 
 // TotalsOf are those of a status; what it does not say is 0.
-func TotalsOf(s drain.Status) Totals {
+func TotalsOf(s contract.Status) Totals {
 	n := Totals{Evicted: s.Evicted}
 	if s.Returned != nil {
 		n.Returned = *s.Returned

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -49,7 +49,7 @@ type Policy struct {
 	Double int `json:"double,omitempty" yaml:"double"`
 	// Order is which connections of an instance go first: random (the default),
 	// oldest or idlest, where the instance can tell.
-	Order drain.Pick `json:"order,omitempty" yaml:"order"`
+	Order contract.Pick `json:"order,omitempty" yaml:"order"`
 	// Stagger lets some of the old instances drain at a time.
 	Stagger Stagger `json:"stagger,omitzero" yaml:"stagger"`
 	// Deadline is how long the whole promotion may take. 0 is no bound.
@@ -166,15 +166,15 @@ func (p Policy) Check() map[string]error {
 	for key, n := range map[string]int{"capacity": p.Capacity, "hurry_cap": p.HurryCap, "double": p.Double} {
 		if n < 0 {
 			bad[key] = fmt.Errorf("%s is %d; it must be 0 or more, 0 for none", key, n)
-		} else if n > drain.MaxConnections {
-			bad[key] = fmt.Errorf("%s is %d; the most is %d, and 0 is no bound", key, n, drain.MaxConnections)
+		} else if n > contract.MaxConnections {
+			bad[key] = fmt.Errorf("%s is %d; the most is %d, and 0 is no bound", key, n, contract.MaxConnections)
 		}
 	}
-	if p.Window < units.NoWindow || p.Window > drain.MaxConnections {
-		bad["window"] = fmt.Errorf("window is %d; the most is %d, or auto, or none", int(p.Window), drain.MaxConnections)
+	if p.Window < units.NoWindow || p.Window > contract.MaxConnections {
+		bad["window"] = fmt.Errorf("window is %d; the most is %d, or auto, or none", int(p.Window), contract.MaxConnections)
 	}
-	if p.Notice.D() > drain.MaxOver {
-		bad["notice"] = fmt.Errorf("notice is %s; the most is %s", p.Notice, units.Duration(drain.MaxOver))
+	if p.Notice.D() > contract.MaxOver {
+		bad["notice"] = fmt.Errorf("notice is %s; the most is %s", p.Notice, units.Duration(contract.MaxOver))
 	}
 	if p.Double > 0 && p.Notice == 0 {
 		bad["double"] = fmt.Errorf("double is %d but nobody is asked, so nobody is connected twice; set notice, such as 30s", p.Double)

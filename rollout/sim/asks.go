@@ -4,7 +4,7 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // Asks is how clients take it to be asked to come over. The zero value: their instances
@@ -42,9 +42,9 @@ type notices struct {
 func (in *Instance) askable() bool { return in.nth < in.fleet.conf.Asks.Can }
 
 // say adds the asks to a status.
-func (n *notices) say(in *Instance, s *drain.Status) {
+func (n *notices) say(in *Instance, s *contract.Status) {
 	if in.askable() {
-		s.Can, s.Asked, s.Left, s.Overstayed = []drain.Ability{drain.CanAsk}, len(n.open), n.left, n.over
+		s.Can, s.Asked, s.Left, s.Overstayed = []contract.Ability{contract.CanAsk}, len(n.open), n.left, n.over
 	}
 }
 

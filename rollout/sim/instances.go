@@ -7,7 +7,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // times is how many closes of one client are told apart; more count as the last.
@@ -65,7 +65,7 @@ type Instance struct {
 	epoch, step    uint64
 	ordered        bool
 	ceiling        *int
-	pick           drain.Pick
+	pick           contract.Pick
 	next, distance time.Duration // the schedule of the standing order
 	left, level    int
 	listed         bool // in Fleet.closing
@@ -79,9 +79,9 @@ type Instance struct {
 }
 
 // Status is what its drain endpoint says.
-func (in *Instance) Status() drain.Status {
-	s := drain.Status{
-		State: drain.Serving, Boot: in.boot(), Active: in.total, Accepted: in.accepted, Evicted: in.evicted, Refused: in.refused,
+func (in *Instance) Status() contract.Status {
+	s := contract.Status{
+		State: contract.Serving, Boot: in.boot(), Active: in.total, Accepted: in.accepted, Evicted: in.evicted, Refused: in.refused,
 		HandshakeMS: in.Handshake, Limit: in.Limit, Ceiling: in.ceiling, Rollout: in.rollout, Epoch: in.epoch, Step: in.step,
 	}
 	s.Epoch = max(s.Epoch, in.Stranger)
@@ -101,9 +101,9 @@ func (in *Instance) Status() drain.Status {
 		s.Peers = in.peers.said()
 	}
 	if in.ordered {
-		s.State = drain.Draining
+		s.State = contract.Draining
 		if s.Lingering = in.Lingers; s.Held() == 0 {
-			s.State = drain.Drained
+			s.State = contract.Drained
 		}
 	}
 	return s
@@ -122,7 +122,7 @@ func (in *Instance) Holds() int { return in.total }
 func (in *Instance) Draining() bool { return in.ordered }
 
 // Pick is which connections it was last ordered to let go first.
-func (in *Instance) Pick() drain.Pick { return in.pick }
+func (in *Instance) Pick() contract.Pick { return in.pick }
 
 // Dead reports whether its process does not exist, Gone whether discovery does not
 // know it.

@@ -11,7 +11,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 )
 
@@ -113,7 +113,7 @@ type request struct {
 	asked  bool // a decision waits for it
 	sent   time.Duration
 	before time.Duration // how long ago the answer came
-	status drain.Status
+	status contract.Status
 	err    error
 }
 

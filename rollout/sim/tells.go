@@ -3,7 +3,7 @@ package sim
 import (
 	"time"
 
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // Tells is what an application says of clients that return.
@@ -21,7 +21,7 @@ const (
 )
 
 // say adds that to a status: so many clients returned, of whom so many were let go.
-func (t Tells) say(s *drain.Status, returned, ticketed uint64) {
+func (t Tells) say(s *contract.Status, returned, ticketed uint64) {
 	switch t {
 	case Tickets:
 		s.Returned, s.Ticketed = new(returned), new(ticketed)

@@ -4,7 +4,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 )
 
@@ -73,7 +73,7 @@ func (c Counts) Noted(s observed.Sighting, b Bounds) Counts {
 
 // Did is what the counted process did since it was counted, by its answer s. It cannot
 // have closed more than it could hold.
-func (c Counts) Did(s drain.Status) observed.Totals {
+func (c Counts) Did(s contract.Status) observed.Totals {
 	t := observed.TotalsOf(s).After(c.Totals)
 	if p := c.Process; p != (Process{}) {
 		t.Evicted = min(t.Evicted, p.Evicted+c.held(s))
@@ -83,7 +83,7 @@ func (c Counts) Did(s drain.Status) observed.Totals {
 
 // held is the most that the counted process may have held by its answer s: what it did
 // when it was last written down, and what it admitted since.
-func (c Counts) held(s drain.Status) uint64 {
+func (c Counts) held(s contract.Status) uint64 {
 	n := uint64(c.Process.Held)
 	if !c.Process.Shut {
 		n += observed.Risen(c.Admissions.Accepted, s.Accepted)
@@ -92,10 +92,10 @@ func (c Counts) held(s drain.Status) uint64 {
 }
 
 // CouldHold is that, as a number of connections.
-func (c Counts) CouldHold(s drain.Status) int { return int(min(drain.MaxTotal, c.held(s))) }
+func (c Counts) CouldHold(s contract.Status) int { return int(min(contract.MaxTotal, c.held(s))) }
 
 // Of reports whether the answer is one of the process that is counted.
-func (c Counts) Of(s drain.Status) bool {
+func (c Counts) Of(s contract.Status) bool {
 	p := c.Process
 	switch named := tokenAfter(p.Boot, s.Boot); {
 	case p == Process{}: // written down by an older rolloutd
@@ -113,16 +113,16 @@ func (c Counts) Only(s observed.Sighting) bool {
 
 // Lives is what is known of the processes of the member from the counted one on, the
 // one that runs now last.
-func (m Member) Lives(s observed.Sighting) []drain.Status {
-	written := drain.Status{
+func (m Member) Lives(s observed.Sighting) []contract.Status {
+	written := contract.Status{
 		Active: m.Process.Held, Accepted: max(m.Process.Accepted, m.Admissions.Accepted),
 	}
 	n := m.Counts.Totals.Plus(m.Process.Totals)
 	written.Evicted, written.Returned, written.Ticketed = n.Evicted, &n.Returned, &n.Ticketed
 	if s.At.IsZero() {
-		return []drain.Status{written}
+		return []contract.Status{written}
 	}
-	var all []drain.Status
+	var all []contract.Status
 	for _, l := range s.Former {
 		if len(all) > 0 || m.Counts.Of(l.Status) && !l.At.Before(m.Process.Heard) {
 			all = append(all, l.Status)
@@ -131,7 +131,7 @@ func (m Member) Lives(s observed.Sighting) []drain.Status {
 	if all = append(all, s.Status); len(all) > 1 || m.Counts.Of(s.Status) {
 		return all
 	}
-	all = []drain.Status{written}
+	all = []contract.Status{written}
 	for _, l := range s.Former {
 		all = append(all, l.Status)
 	}

@@ -14,7 +14,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // instance is the one under check, as its endpoint shows it.
@@ -26,8 +26,8 @@ type instance struct {
 	peer        net.Addr
 	epoch       uint64 // the newest that was used
 	seen        *descent
-	can         []drain.Ability // as it says
-	streams     *http.Transport // of gRPC, once there was one
+	can         []contract.Ability // as it says
+	streams     *http.Transport    // of gRPC, once there was one
 }
 
 const rolloutName = "conform"
@@ -95,18 +95,18 @@ func (in *instance) ask(ctx context.Context, method, token, body string) (answer
 }
 
 // say asks with the token and demands the status in the answer.
-func (in *instance) say(ctx context.Context, method string, word any) (drain.Status, error) {
+func (in *instance) say(ctx context.Context, method string, word any) (contract.Status, error) {
 	body := ""
 	if word != nil {
 		b, err := json.Marshal(word)
 		if err != nil {
-			return drain.Status{}, err
+			return contract.Status{}, err
 		}
 		body = string(b)
 	}
 	a, err := in.ask(ctx, method, in.opt.Token, body)
 	if err != nil {
-		return drain.Status{}, err
+		return contract.Status{}, err
 	}
 	s, err := a.status()
 	if err != nil {
@@ -115,12 +115,14 @@ func (in *instance) say(ctx context.Context, method string, word any) (drain.Sta
 	return s, nil
 }
 
-func (in *instance) status(ctx context.Context) (drain.Status, error) { return in.say(ctx, "GET", nil) }
+func (in *instance) status(ctx context.Context) (contract.Status, error) {
+	return in.say(ctx, "GET", nil)
+}
 
 // order is one of a new epoch, at its first step.
-func (in *instance) order(ctx context.Context, ceiling *int, over, start time.Duration) (drain.Order, drain.Status, error) {
+func (in *instance) order(ctx context.Context, ceiling *int, over, start time.Duration) (contract.Order, contract.Status, error) {
 	in.epoch++
-	o := drain.Order{Rollout: rolloutName, Epoch: in.epoch, Step: 1, Ceiling: ceiling, OverMS: over.Milliseconds(), StartMS: start.Milliseconds()}
+	o := contract.Order{Rollout: rolloutName, Epoch: in.epoch, Step: 1, Ceiling: ceiling, OverMS: over.Milliseconds(), StartMS: start.Milliseconds()}
 	s, err := in.say(ctx, "PUT", o)
 	return o, s, err
 }
@@ -128,35 +130,35 @@ func (in *instance) order(ctx context.Context, ceiling *int, over, start time.Du
 // upTo is the ceiling of an order that lets n stay.
 func upTo(n int) *int { return &n }
 
-func (in *instance) release(ctx context.Context) (drain.Status, error) {
-	return in.say(ctx, "DELETE", drain.Release{Rollout: rolloutName, Epoch: in.epoch})
+func (in *instance) release(ctx context.Context) (contract.Status, error) {
+	return in.say(ctx, "DELETE", contract.Release{Rollout: rolloutName, Epoch: in.epoch})
 }
 
 // status reads the answer strictly: every word of the contract must be there.
-func (a answer) status() (drain.Status, error) {
+func (a answer) status() (contract.Status, error) {
 	if a.code != http.StatusOK {
-		return drain.Status{}, fmt.Errorf("the answer is %d %s; it must be 200 with the status", a.code, short(a.body))
+		return contract.Status{}, fmt.Errorf("the answer is %d %s; it must be 200 with the status", a.code, short(a.body))
 	}
 	var words map[string]json.RawMessage
 	if err := json.Unmarshal(a.body, &words); err != nil || words == nil {
-		return drain.Status{}, fmt.Errorf("the answer is %s and no JSON object", short(a.body))
+		return contract.Status{}, fmt.Errorf("the answer is %s and no JSON object", short(a.body))
 	}
 	for _, name := range []string{"state", "active", "accepted", "evicted", "returned", "limit", "ceiling", "epoch", "step"} {
 		value, ok := words[name]
 		if !ok {
-			return drain.Status{}, fmt.Errorf("the status lacks %s: %s", name, short(a.body))
+			return contract.Status{}, fmt.Errorf("the status lacks %s: %s", name, short(a.body))
 		}
 		if string(value) == "null" && name != "returned" && name != "ceiling" {
-			return drain.Status{}, fmt.Errorf("%s is null; only returned and ceiling may be", name)
+			return contract.Status{}, fmt.Errorf("%s is null; only returned and ceiling may be", name)
 		}
 	}
-	var s drain.Status
+	var s contract.Status
 	if err := json.Unmarshal(a.body, &s); err != nil {
 		var t *json.UnmarshalTypeError
 		if errors.As(err, &t) {
 			err = fmt.Errorf("%s is a %s; it must be of the type %s", t.Field, t.Value, t.Type)
 		}
-		return drain.Status{}, err
+		return contract.Status{}, err
 	}
 	return s, s.Check()
 }

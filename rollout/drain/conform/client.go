@@ -15,7 +15,7 @@ import (
 	"net/url"
 	"time"
 
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/drain/wsframe"
 )
 
@@ -81,7 +81,7 @@ func (c *client) shakeHands(to *url.URL, node string) error {
 	_, _ = rand.Read(key)
 	via := ""
 	if node != "" {
-		via = drain.NodeHeader + ": " + node + "\r\n"
+		via = contract.NodeHeader + ": " + node + "\r\n"
 	}
 	_, err := fmt.Fprintf(c.conn, "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n%s\r\n",
 		to.RequestURI(), to.Host, base64.StdEncoding.EncodeToString(key), via)

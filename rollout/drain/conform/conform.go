@@ -13,7 +13,7 @@ import (
 	"net/url"
 	"time"
 
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // Options say which instance is checked.
@@ -152,7 +152,7 @@ func (in *instance) meet(ctx context.Context) error {
 	case err != nil:
 		return nil // the first rule says what is wrong
 	case in.opt.Force:
-	case s.State != drain.Serving:
+	case s.State != contract.Serving:
 		return fmt.Errorf("conform %s: it is %s, by order of rollout %q, and would serve again at the end; take another instance, or force it", in.opt.URL, s.State, s.Rollout)
 	case s.Active > 0:
 		return fmt.Errorf("conform %s: it holds %d connections; take one without clients, or force it, which leaves the rules about connections out", in.opt.URL, s.Active)
@@ -161,7 +161,7 @@ func (in *instance) meet(ctx context.Context) error {
 	if s.Active > 0 && in.unreachable == "" {
 		in.unreachable = fmt.Sprintf("it holds %d connections that are not of this check", s.Active)
 	}
-	if s.State != drain.Serving {
+	if s.State != contract.Serving {
 		return in.leaveServing(ctx)
 	}
 	return nil
@@ -172,10 +172,10 @@ func (in *instance) leaveServing(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	s, err := in.status(ctx)
-	if err == nil && s.State != drain.Serving {
+	if err == nil && s.State != contract.Serving {
 		s, err = in.release(ctx)
 	}
-	if err == nil && s.State != drain.Serving {
+	if err == nil && s.State != contract.Serving {
 		err = fmt.Errorf("after a release its state is %s", s.State)
 	}
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/drain/wsframe"
 )
 
@@ -68,7 +69,7 @@ func TestOurGateKeepsEveryRule(t *testing.T) {
 			t.Errorf("%v, failed %v, not checked %v: %v", err, by[Fail], by[NotChecked], why)
 		}
 		time.Sleep(2 * time.Second) // the last goodbyes
-		if s := g.Status(); s.State != drain.Serving || s.Active != 0 {
+		if s := g.Status(); s.State != contract.Serving || s.Active != 0 {
 			t.Errorf("left as %+v", s)
 		}
 	})
@@ -231,16 +232,16 @@ func TestAnInstanceAtWorkIsLeftAlone(t *testing.T) {
 		if _, _, err := verdicts(t, t.Context(), o); err == nil || !strings.Contains(err.Error(), "it holds 3 connections") {
 			t.Errorf("with clients: %v", err)
 		}
-		client := drain.NewClient("")
+		client := contract.NewClient("")
 		client.Dial = n.dial
 		defer client.Close()
-		if _, err := client.Order(t.Context(), endpoint, drain.Order{Rollout: "r1", Epoch: 7, Step: 3}); err != nil {
+		if _, err := client.Order(t.Context(), endpoint, contract.Order{Rollout: "r1", Epoch: 7, Step: 3}); err != nil {
 			t.Fatal(err)
 		}
 		if _, _, err := verdicts(t, t.Context(), o); err == nil || !strings.Contains(err.Error(), `rollout "r1"`) {
 			t.Errorf("draining: %v", err)
 		}
-		if s := g.Status(); s.Epoch != 7 || s.State != drain.Draining {
+		if s := g.Status(); s.Epoch != 7 || s.State != contract.Draining {
 			t.Errorf("it was touched: %+v", s)
 		}
 		o.Force = true
@@ -248,7 +249,7 @@ func TestAnInstanceAtWorkIsLeftAlone(t *testing.T) {
 		if err != nil || len(by[Fail]) > 0 || len(by[Pass]) != 15 || !strings.Contains(why["pace"], "3 connections that are not of this check") {
 			t.Errorf("by force: %v %v %v", err, by, why)
 		}
-		if s := g.Status(); s.State != drain.Serving || s.Active != 3 || gone != 0 {
+		if s := g.Status(); s.State != contract.Serving || s.Active != 3 || gone != 0 {
 			t.Errorf("by force it left %+v, %d gone", s, gone)
 		}
 	})
@@ -265,7 +266,7 @@ func TestItServesAfterAnInterruption(t *testing.T) {
 			t.Errorf("it ended with %v", err)
 		}
 		time.Sleep(2 * time.Second)
-		if s := g.Status(); s.State != drain.Serving || s.Active != 0 || s.Evicted == 0 {
+		if s := g.Status(); s.State != contract.Serving || s.Active != 0 || s.Evicted == 0 {
 			t.Errorf("left as %+v", s)
 		}
 	})

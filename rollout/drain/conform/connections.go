@@ -9,7 +9,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // with runs a check with n connections to a serving instance.
@@ -165,7 +165,7 @@ const (
 
 // descent is one order as it was carried out; three rules judge it.
 type descent struct {
-	before, after drain.Status
+	before, after contract.Status
 	began         time.Time // halfway between the order and its answer
 	ordered       int       // closes
 	left          []ending
@@ -214,7 +214,7 @@ func ceiling(ctx context.Context, in *instance) error {
 		return err
 	case len(d.left) != d.ordered:
 		return fmt.Errorf("%d connections were closed to get from %d to %d", len(d.left), d.before.Active, d.before.Active-d.ordered)
-	case d.after.State != drain.Draining:
+	case d.after.State != contract.Draining:
 		return fmt.Errorf("no order followed, but it is %s", d.after.State)
 	}
 	return nil
@@ -281,7 +281,7 @@ func drained(ctx context.Context, in *instance) error {
 		for end := time.Now().Add(2 * settles); ; {
 			s, err := in.status(ctx)
 			switch {
-			case err != nil || s.State == drain.Drained:
+			case err != nil || s.State == contract.Drained:
 				return err
 			case time.Now().After(end):
 				return fmt.Errorf("all connections have ended, but it is %s with active %d, requests %d and lingering %d", s.State, s.Active, s.Requests, s.Lingering)

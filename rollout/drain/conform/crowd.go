@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // crowd is the clients of one rule.
@@ -23,7 +23,7 @@ const settles = 3 * time.Second
 // waits until it holds exactly these. Whoever gathers a crowd dismisses it.
 func (in *instance) gather(ctx context.Context, n int) (*crowd, error) {
 	s, err := in.status(ctx)
-	if err == nil && s.State != drain.Serving {
+	if err == nil && s.State != contract.Serving {
 		s, err = in.release(ctx)
 	}
 	c := &crowd{in: in}
@@ -58,7 +58,7 @@ func (c *crowd) addVia(ctx context.Context, node string) error {
 // dismiss releases the instance and ends all connections.
 func (c *crowd) dismiss(ctx context.Context) error {
 	s, err := c.in.status(ctx)
-	if err == nil && s.State != drain.Serving {
+	if err == nil && s.State != contract.Serving {
 		_, err = c.in.release(ctx)
 	}
 	for _, one := range c.clients {
@@ -68,7 +68,7 @@ func (c *crowd) dismiss(ctx context.Context) error {
 }
 
 // active waits until the status says that n are held.
-func (in *instance) active(ctx context.Context, n int) (s drain.Status, err error) {
+func (in *instance) active(ctx context.Context, n int) (s contract.Status, err error) {
 	for end := time.Now().Add(settles); ; {
 		s, err = in.status(ctx)
 		switch {

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 func unknownWord(ctx context.Context, in *instance) error {
@@ -26,7 +26,7 @@ func levels(ctx context.Context, in *instance) (err error) {
 	if err != nil {
 		return err
 	}
-	other := drain.Order{Rollout: rolloutName, Epoch: before.LevelOf(levelName).Epoch + 2, Step: 3, Level: levelName}
+	other := contract.Order{Rollout: rolloutName, Epoch: before.LevelOf(levelName).Epoch + 2, Step: 3, Level: levelName}
 	defer func() { // whatever is shown of it, it must not go on refusing
 		body := fmt.Sprintf(`{"rollout":%q,"epoch":%d,"level":%q}`, rolloutName, other.Epoch, levelName)
 		_, end := in.ask(context.WithoutCancel(ctx), "DELETE", in.opt.Token, body)
@@ -38,7 +38,7 @@ func levels(ctx context.Context, in *instance) (err error) {
 	}
 	l := s.LevelOf(levelName)
 	switch {
-	case l.State != drain.Draining && l.State != drain.Drained || l.Epoch != other.Epoch || l.Step != other.Step || l.Rollout != other.Rollout:
+	case l.State != contract.Draining && l.State != contract.Drained || l.Epoch != other.Epoch || l.Step != other.Step || l.Rollout != other.Rollout:
 		return fmt.Errorf("after the order of level %q, epoch %d, step %d its levels are %+v", levelName, other.Epoch, other.Step, s.Levels)
 	case s.Epoch != o.Epoch || s.Step != o.Step:
 		return fmt.Errorf("an order of level %q, epoch %d, changed the rollout's from epoch %d to %d", levelName, other.Epoch, o.Epoch, s.Epoch)
@@ -49,11 +49,11 @@ func levels(ctx context.Context, in *instance) (err error) {
 	if s, err = in.release(ctx); err != nil {
 		return err
 	}
-	if l := s.LevelOf(levelName); l.State == drain.Serving || s.State == drain.Serving {
-		return fmt.Errorf("the release of level %q ended level %q, too: it is %s", drain.Rollout, levelName, s.State)
+	if l := s.LevelOf(levelName); l.State == contract.Serving || s.State == contract.Serving {
+		return fmt.Errorf("the release of level %q ended level %q, too: it is %s", contract.Rollout, levelName, s.State)
 	}
-	s, err = in.say(ctx, "DELETE", drain.Release{Rollout: rolloutName, Epoch: other.Epoch, Level: levelName})
-	if err == nil && (s.LevelOf(levelName).State != drain.Serving || s.State != drain.Serving) {
+	s, err = in.say(ctx, "DELETE", contract.Release{Rollout: rolloutName, Epoch: other.Epoch, Level: levelName})
+	if err == nil && (s.LevelOf(levelName).State != contract.Serving || s.State != contract.Serving) {
 		err = fmt.Errorf("after the release of level %q it is %s, and the instance %s", levelName, s.LevelOf(levelName).State, s.State)
 	}
 	return err
@@ -77,7 +77,7 @@ func fromNodes(ctx context.Context, in *instance) error {
 		}
 		s, err := in.status(ctx)
 		for at, p := range s.Peers {
-			if p.Held > 0 && at != drain.OtherPeers {
+			if p.Held > 0 && at != contract.OtherPeers {
 				return errors.Join(err, c.letGo(ctx, at, "", ""))
 			}
 		}
@@ -93,7 +93,7 @@ func (c *crowd) letGo(ctx context.Context, from, through, other string) error {
 	if err != nil {
 		return err
 	}
-	o := drain.Order{Rollout: rolloutName, Epoch: s.LevelOf(levelName).Epoch + 1, Step: 1, Ceiling: upTo(0), OverMS: 300, Level: levelName, From: []string{from}}
+	o := contract.Order{Rollout: rolloutName, Epoch: s.LevelOf(levelName).Epoch + 1, Step: 1, Ceiling: upTo(0), OverMS: 300, Level: levelName, From: []string{from}}
 	if _, err := in.say(ctx, "PUT", o); err != nil {
 		return err
 	}
@@ -126,8 +126,8 @@ func (c *crowd) letGo(ctx context.Context, from, through, other string) error {
 // releaseLevel ends the order of the level, if it stands.
 func (in *instance) releaseLevel(ctx context.Context) error {
 	s, err := in.status(ctx)
-	if l := s.LevelOf(levelName); err == nil && (l.State == drain.Draining || l.State == drain.Drained) {
-		_, err = in.say(ctx, "DELETE", drain.Release{Rollout: rolloutName, Epoch: l.Epoch, Level: levelName})
+	if l := s.LevelOf(levelName); err == nil && (l.State == contract.Draining || l.State == contract.Drained) {
+		_, err = in.say(ctx, "DELETE", contract.Release{Rollout: rolloutName, Epoch: l.Epoch, Level: levelName})
 	}
 	return err
 }

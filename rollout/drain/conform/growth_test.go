@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // forgetful leaves words out of what it is told, or of what it says, as one does that
@@ -64,7 +65,7 @@ func (k *kept) Write(b []byte) (int, error) { return k.body.Write(b) }
 func nameless(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.Header = maps.Clone(r.Header)
-		r.Header.Set(drain.NodeHeader, "conform-a")
+		r.Header.Set(contract.NodeHeader, "conform-a")
 		h.ServeHTTP(w, r)
 	})
 }

@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // unavailable is the gRPC status of who is refused or let go.
@@ -34,7 +34,7 @@ func (in *instance) stream(ctx context.Context, node string) (*client, error) {
 	req.Header.Set("Content-Type", "application/grpc")
 	req.Header.Set("Te", "trailers")
 	if node != "" {
-		req.Header.Set(drain.NodeHeader, node)
+		req.Header.Set(contract.NodeHeader, node)
 	}
 	c := &client{node: node, ended: make(chan struct{}), quit: func() {
 		cancel()

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // peers: four connections and a refused one come from one machine, this one.
@@ -34,35 +34,35 @@ func peers(ctx context.Context, in *instance) error {
 }
 
 // refused is the status after one connection was refused.
-func refused(ctx context.Context, in *instance) (drain.Status, error) {
+func refused(ctx context.Context, in *instance) (contract.Status, error) {
 	if _, _, err := in.order(ctx, nil, 0, 0); err != nil {
-		return drain.Status{}, err
+		return contract.Status{}, err
 	}
 	one, err := in.dial(ctx)
 	if one != nil {
 		err = one.closedAtOnce()
 	}
 	if no := (*turnedAway)(nil); !errors.As(err, &no) {
-		return drain.Status{}, err
+		return contract.Status{}, err
 	}
 	return in.status(ctx)
 }
 
-func held(p drain.Peer) int { return p.Held }
-func away(p drain.Peer) int { return int(p.Refused) }
+func held(p contract.Peer) int { return p.Held }
+func away(p contract.Peer) int { return int(p.Refused) }
 
 // sum is that count of all peers, most the largest of one of them, and grown the most
 // that it rose for one.
-func sum(s drain.Status, of func(drain.Peer) int) (n int) {
+func sum(s contract.Status, of func(contract.Peer) int) (n int) {
 	for _, p := range s.Peers {
 		n += of(p)
 	}
 	return n
 }
 
-func most(s drain.Status, of func(drain.Peer) int) int { return grown(drain.Status{}, s, of) }
+func most(s contract.Status, of func(contract.Peer) int) int { return grown(contract.Status{}, s, of) }
 
-func grown(was, is drain.Status, of func(drain.Peer) int) (most int) {
+func grown(was, is contract.Status, of func(contract.Peer) int) (most int) {
 	for name, p := range is.Peers {
 		most = max(most, of(p)-of(was.Peers[name]))
 	}

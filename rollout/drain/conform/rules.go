@@ -4,7 +4,7 @@ import (
 	"context"
 	"slices"
 
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // Rule is one rule of the drain contract.
@@ -14,7 +14,7 @@ type Rule struct {
 
 	// Of is the ability that the rule belongs to; it is checked where the instance says
 	// that it has it. Empty: of version 1, which every instance keeps.
-	Of drain.Ability
+	Of contract.Ability
 
 	connects bool     // it opens connections
 	needs    []string // rules without which it says nothing
@@ -22,10 +22,10 @@ type Rule struct {
 }
 
 // anything is whichever ability.
-const anything drain.Ability = "anything"
+const anything contract.Ability = "anything"
 
 // of reports whether the rule is one for an instance of these abilities.
-func (r Rule) of(can []drain.Ability) bool {
+func (r Rule) of(can []contract.Ability) bool {
 	return r.Of == "" || slices.Contains(can, r.Of) || r.Of == anything && len(can) > 0
 }
 
@@ -94,9 +94,9 @@ func Rules() []Rule {
 			Says: "a release stops a running order at once"},
 		{Name: "unknown-word", check: unknownWord, Of: anything, needs: []string{"order"},
 			Says: "an order with a word that nobody knows gets 400 and changes nothing"},
-		{Name: "levels", check: levels, Of: drain.CanLevels, needs: []string{"order", "release"},
+		{Name: "levels", check: levels, Of: contract.CanLevels, needs: []string{"order", "release"},
 			Says: "an order of another level stands beside the rollout's, has an epoch and a release of its own, and is shown in levels"},
-		{Name: "from", check: fromNodes, Of: drain.CanFrom, connects: true, needs: []string{"refuse", "ceiling", "levels"},
+		{Name: "from", check: fromNodes, Of: contract.CanFrom, connects: true, needs: []string{"refuse", "ceiling", "levels"},
 			Says: "an order from some nodes closes and refuses only what came through them: by x-envoy-downstream-service-node, or without it by address"},
 	}
 }

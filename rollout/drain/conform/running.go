@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // even judges whether closes came at start + k·over/n after the order. Machines
@@ -146,7 +146,7 @@ func replace(ctx context.Context, in *instance) error {
 		if err != nil {
 			return err
 		}
-		newer := drain.Order{Rollout: o.Rollout, Epoch: o.Epoch, Step: o.Step + 1, Ceiling: upTo(n / 2), OverMS: fast.Milliseconds()}
+		newer := contract.Order{Rollout: o.Rollout, Epoch: o.Epoch, Step: o.Step + 1, Ceiling: upTo(n / 2), OverMS: fast.Milliseconds()}
 		if _, err := in.say(ctx, "PUT", newer); err != nil {
 			return err
 		}

@@ -8,7 +8,7 @@ import (
 	"net/netip"
 	"strings"
 
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 func status(ctx context.Context, in *instance) error {
@@ -58,9 +58,9 @@ func order(ctx context.Context, in *instance) error {
 }
 
 // shows: a status after an order that closes nothing.
-func shows(s drain.Status, o drain.Order) error {
+func shows(s contract.Status, o contract.Order) error {
 	switch {
-	case s.State != drain.Draining && s.State != drain.Drained:
+	case s.State != contract.Draining && s.State != contract.Drained:
 		return fmt.Errorf("after an order the state is %s", s.State)
 	case s.Rollout != o.Rollout || s.Epoch != o.Epoch || s.Step != o.Step:
 		return fmt.Errorf("after the order of rollout %q, epoch %d, step %d it shows rollout %q, epoch %d, step %d", o.Rollout, o.Epoch, o.Step, s.Rollout, s.Epoch, s.Step)
@@ -105,7 +105,7 @@ func staleOrder(ctx context.Context, in *instance) error {
 	older.Step = 4
 	earlier.Epoch, earlier.Step = o.Epoch-1, 9
 	return in.unchanged(ctx, func() error {
-		for _, stale := range []drain.Order{older, earlier} {
+		for _, stale := range []contract.Order{older, earlier} {
 			body := fmt.Sprintf(`{"rollout":%q,"epoch":%d,"step":%d,"ceiling":1000000,"over_ms":0,"start_ms":0}`, rolloutName, stale.Epoch, stale.Step)
 			if err := in.mustGet(ctx, http.StatusConflict, "PUT", body); err != nil {
 				return fmt.Errorf("epoch %d step %d after epoch %d step %d: %w", stale.Epoch, stale.Step, o.Epoch, o.Step, err)
@@ -124,7 +124,7 @@ func release(ctx context.Context, in *instance) error {
 		switch {
 		case err != nil:
 			return fmt.Errorf("%s: %w", which, err)
-		case s.State != drain.Serving || s.Ceiling != nil:
+		case s.State != contract.Serving || s.Ceiling != nil:
 			return fmt.Errorf("after %s it is %s with ceiling %s, want serving and null", which, s.State, number(s.Ceiling))
 		}
 	}
@@ -154,7 +154,7 @@ func boot(ctx context.Context, in *instance) error {
 	if err != nil {
 		return err
 	}
-	for _, later := range []drain.Status{ordered, released} {
+	for _, later := range []contract.Status{ordered, released} {
 		if later.Boot != first.Boot {
 			return fmt.Errorf("boot was %q and is %q a moment later; choose it once, when the process starts", first.Boot, later.Boot)
 		}
@@ -285,6 +285,6 @@ func (in *instance) unchanged(ctx context.Context, do func() error) error {
 	return nil
 }
 
-func standing(s drain.Status) string {
-	return fmt.Sprintf("serving %t, rollout %q, epoch %d, step %d, ceiling %s", s.State == drain.Serving, s.Rollout, s.Epoch, s.Step, number(s.Ceiling))
+func standing(s contract.Status) string {
+	return fmt.Sprintf("serving %t, rollout %q, epoch %d, step %d, ceiling %s", s.State == contract.Serving, s.Rollout, s.Epoch, s.Step, number(s.Ceiling))
 }

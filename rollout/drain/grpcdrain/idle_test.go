@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/drain/grpcdrain"
 )
 
@@ -23,7 +24,7 @@ func TestIdleStreamsGoFirst(t *testing.T) {
 		time.Sleep(time.Minute)
 		_ = talks[2].SendMsg(wrapperspb.String("busier"))
 		_ = talks[2].RecvMsg(new(text))
-		s.order(drain.Order{Step: 1, Ceiling: new(0), OverMS: 3000, Pick: drain.Idlest})
+		s.order(contract.Order{Step: 1, Ceiling: new(0), OverMS: 3000, Pick: contract.Idlest})
 		start := time.Now()
 		for at, i := range []int{1, 0, 2} {
 			_, err := end(talks[i])
@@ -49,10 +50,10 @@ func TestASendingStreamIsNotIdle(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		idle := s.open("Talk")
 		time.Sleep(time.Minute)
-		s.order(drain.Order{Step: 1, Ceiling: new(1), Pick: drain.Idlest})
+		s.order(contract.Order{Step: 1, Ceiling: new(1), Pick: contract.Idlest})
 		_, err := end(idle)
 		mustBe(t, err, grpcdrain.Evicted)
-		s.order(drain.Order{Step: 2, Ceiling: new(0)})
+		s.order(contract.Order{Step: 2, Ceiling: new(0)})
 		_, err = end(sending)
 		mustBe(t, err, grpcdrain.Evicted)
 	})

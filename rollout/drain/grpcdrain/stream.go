@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // Stream counts each stream, of whichever kind, as one connection of the gate.
@@ -77,7 +78,7 @@ func remote(ctx context.Context) net.Addr {
 
 // node is the proxy that the stream came through; empty when not known.
 func node(ctx context.Context) string {
-	said := metadata.ValueFromIncomingContext(ctx, drain.NodeHeader)
+	said := metadata.ValueFromIncomingContext(ctx, contract.NodeHeader)
 	if len(slices.Compact(said)) != 1 {
 		return ""
 	}

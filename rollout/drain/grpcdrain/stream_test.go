@@ -25,12 +25,13 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/drain/grpcdrain"
 )
 
 var both = handlers{feed: feed, talk: talk}
 
-func orderTo(g *drain.Gate, o drain.Order) error {
+func orderTo(g *drain.Gate, o contract.Order) error {
 	o.Rollout, o.Epoch = "r", 1
 	b, err := json.Marshal(o)
 	if err != nil {
@@ -76,7 +77,7 @@ func TestStreamsEndAtThePace(t *testing.T) {
 			t.Fatalf("status %+v, want 20 active", st)
 		}
 		for step := range 4 {
-			s.order(drain.Order{Step: uint64(step + 1), Ceiling: new(15 - 5*step), OverMS: 5000, StartMS: 500})
+			s.order(contract.Order{Step: uint64(step + 1), Ceiling: new(15 - 5*step), OverMS: 5000, StartMS: 500})
 			time.Sleep(5 * time.Second)
 			synctest.Wait()
 			mu.Lock()
@@ -92,7 +93,7 @@ func TestStreamsEndAtThePace(t *testing.T) {
 				t.Errorf("stream %d ended at %s, want %s", i, at, want)
 			}
 		}
-		if st := s.Status(); st.State != drain.Drained || st.Evicted != 20 {
+		if st := s.Status(); st.State != contract.Drained || st.Evicted != 20 {
 			t.Errorf("status %+v, want 20 evicted and drained", st)
 		}
 		if err := s.Shutdown(t.Context()); err != nil {
@@ -122,7 +123,7 @@ func TestAnEvictedHandlerHearsOfIt(t *testing.T) {
 		})
 		feed, talk := s.open("Feed"), s.open("Talk")
 		start := time.Now()
-		s.order(drain.Order{Step: 1, Ceiling: new(0)})
+		s.order(contract.Order{Step: 1, Ceiling: new(0)})
 		for c, want := range map[grpc.ClientStream]string{feed: "goodbye", talk: "Unavailable"} {
 			rest, err := end(c)
 			mustBe(t, err, grpcdrain.Evicted)
@@ -155,7 +156,7 @@ func TestAHandlerThatHearsNothing(t *testing.T) {
 			return nil
 		}})
 		c, start := s.open("Talk"), time.Now()
-		s.order(drain.Order{Step: 1, Ceiling: new(0)})
+		s.order(contract.Order{Step: 1, Ceiling: new(0)})
 		rest, err := end(c)
 		mustBe(t, err, grpcdrain.Evicted)
 		if took := time.Since(start); took != 3*time.Second || len(rest) > 0 {
@@ -192,7 +193,7 @@ func TestAHandlerThatIsStuck(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		s.order(drain.Order{Step: 1, Ceiling: new(0)})
+		s.order(contract.Order{Step: 1, Ceiling: new(0)})
 		if err := <-stuck; err == nil {
 			t.Error("SendMsg went through")
 		}
@@ -213,7 +214,7 @@ func TestRefusals(t *testing.T) {
 		if err := say(); err != nil {
 			t.Errorf("a unary call at the limit: %v", err)
 		}
-		s.order(drain.Order{Step: 1})
+		s.order(contract.Order{Step: 1})
 		for _, m := range []string{"Talk", "Feed"} {
 			_, err := end(s.begin(m))
 			mustBe(t, err, grpcdrain.Draining)
@@ -238,7 +239,7 @@ func TestRefusals(t *testing.T) {
 		if rest, err := end(first); err != io.EOF || !slices.Equal(rest, []string{"still"}) {
 			t.Errorf("a held stream ended with %q, %v; want its own end", rest, err)
 		}
-		s.order(drain.Order{Step: 2, Ceiling: new(0)})
+		s.order(contract.Order{Step: 2, Ceiling: new(0)})
 		_, err := end(second)
 		mustBe(t, err, grpcdrain.Evicted)
 		if st := s.Status(); st.Evicted != 1 {
@@ -341,12 +342,12 @@ func TestEveryEvictionIsSeenOnce(t *testing.T) {
 				}
 			})
 		}
-		c := drain.NewClient("")
+		c := contract.NewClient("")
 		endpoint := httptest.NewServer(s.Endpoint())
-		o := drain.Order{Rollout: "r", Epoch: uint64(epoch + 1), Step: 1, Ceiling: new(0), OverMS: 5}
+		o := contract.Order{Rollout: "r", Epoch: uint64(epoch + 1), Step: 1, Ceiling: new(0), OverMS: 5}
 		_, err := c.Order(t.Context(), endpoint.URL, o)
 		clients.Wait()
-		_, err2 := c.Release(t.Context(), endpoint.URL, drain.Release{Rollout: "r", Epoch: o.Epoch})
+		_, err2 := c.Release(t.Context(), endpoint.URL, contract.Release{Rollout: "r", Epoch: o.Epoch})
 		if err := errors.Join(err, err2); err != nil {
 			t.Fatal(err)
 		}
@@ -379,7 +380,7 @@ func TestALevelOfOneNode(t *testing.T) {
 			}
 			streams = append(streams, c)
 		}
-		s.order(drain.Order{Level: "edge", From: []string{"edge-1"}, Ceiling: new(0)})
+		s.order(contract.Order{Level: "edge", From: []string{"edge-1"}, Ceiling: new(0)})
 		_, err := end(streams[0])
 		mustBe(t, err, grpcdrain.Evicted)
 		for node, want := range map[string]string{"edge-1": grpcdrain.Draining, "edge-2": ""} {

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/drain/grpcdrain"
 	"github.com/sluice-proxy/sluice/rollout/drain/internal/leak"
 )
@@ -148,7 +149,7 @@ func end(c grpc.ClientStream) (rest []string, err error) {
 }
 
 // order tells the gate through its endpoint.
-func (s *server) order(o drain.Order) {
+func (s *server) order(o contract.Order) {
 	s.t.Helper()
 	if err := orderTo(s.Gate, o); err != nil {
 		s.t.Fatal(err)

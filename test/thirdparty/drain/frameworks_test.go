@@ -17,7 +17,7 @@ import (
 	"github.com/labstack/echo/v4"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // feed is an event stream that waits for news until its client goes.
@@ -144,7 +144,7 @@ func TestConnect(t *testing.T) {
 			if connect.CodeOf(err) != connect.CodeUnavailable {
 				t.Errorf("a new stream: %v, want unavailable", err)
 			}
-			if s := i.Status(); s.State != drain.Draining || s.Requests != 1 {
+			if s := i.Status(); s.State != contract.Draining || s.Requests != 1 {
 				t.Errorf("%+v, want the call under way", s)
 			}
 			goOn <- true

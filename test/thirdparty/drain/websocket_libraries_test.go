@@ -18,6 +18,7 @@ import (
 	xwebsocket "golang.org/x/net/websocket"
 
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 // The obvious code of each library; what its client says first, and hears.
@@ -105,7 +106,7 @@ func TestEveryWebSocketLibrary(t *testing.T) {
 				mustBeTold1012(t, err)
 			}
 			i.emptied(t)
-			if s := i.Status(); s.Evicted != 2 || s.State != drain.Drained {
+			if s := i.Status(); s.Evicted != 2 || s.State != contract.Drained {
 				t.Errorf("%+v, want 2 evicted", s)
 			}
 		})

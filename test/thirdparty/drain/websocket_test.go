@@ -17,6 +17,7 @@ import (
 	gorilla "github.com/gorilla/websocket"
 
 	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
 const token = "t"
@@ -25,7 +26,7 @@ const token = "t"
 type instance struct {
 	*drain.Gate
 	srv    *httptest.Server
-	client *drain.Client
+	client *contract.Client
 	base   string
 }
 
@@ -33,7 +34,7 @@ func newInstance(t *testing.T, opt drain.Options, how func(*httptest.Server), ap
 	t.Helper()
 	opt.Token = token
 	g := drain.New(opt)
-	i := &instance{Gate: g, srv: httptest.NewUnstartedServer(g.Handler(app)), client: drain.NewClient(token)}
+	i := &instance{Gate: g, srv: httptest.NewUnstartedServer(g.Handler(app)), client: contract.NewClient(token)}
 	how(i.srv)
 	endpoint := httptest.NewServer(g.Endpoint())
 	i.base = endpoint.URL
@@ -49,9 +50,9 @@ func newInstance(t *testing.T, opt drain.Options, how func(*httptest.Server), ap
 func plain(s *httptest.Server)   { s.Start() }
 func withTLS(s *httptest.Server) { s.StartTLS() }
 
-func (i *instance) order(t *testing.T, step uint64, ceiling int) drain.Status {
+func (i *instance) order(t *testing.T, step uint64, ceiling int) contract.Status {
 	t.Helper()
-	s, err := i.client.Order(t.Context(), i.base, drain.Order{Rollout: "r", Epoch: 1, Step: step, Ceiling: &ceiling})
+	s, err := i.client.Order(t.Context(), i.base, contract.Order{Rollout: "r", Epoch: 1, Step: step, Ceiling: &ceiling})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,7 +199,7 @@ func TestWebSocketIsTold1012(t *testing.T) {
 				t.Fatalf("echo is %q, %v", b, err)
 			}
 		}
-		if s := i.order(t, 1, 3); s.Active != 3 || s.Accepted != 3 || s.State != drain.Draining {
+		if s := i.order(t, 1, 3); s.Active != 3 || s.Accepted != 3 || s.State != contract.Draining {
 			t.Fatalf("status %+v, want 3 active", s)
 		}
 		_, res, err := websocket.Dial(t.Context(), i.srv.URL, &websocket.DialOptions{HTTPClient: i.srv.Client()})
@@ -211,7 +212,7 @@ func TestWebSocketIsTold1012(t *testing.T) {
 			mustBeTold1012(t, err)
 		}
 		i.emptied(t)
-		if s := i.Status(); s.Evicted != 3 || s.Active != 0 || s.State != drain.Drained {
+		if s := i.Status(); s.Evicted != 3 || s.Active != 0 || s.State != contract.Drained {
 			t.Errorf("status %+v, want 3 evicted", s)
 		}
 	})

@@ -19,7 +19,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
@@ -45,9 +45,9 @@ func TestRefusalsInOtherLanguages(t *testing.T) {
 }
 
 func turnsAway(t *testing.T, w *world, in *fleet.Chat, events bool) {
-	drains := drain.NewClient("")
+	drains := contract.NewClient("")
 	defer drains.Close()
-	before, err := drains.Order(w.ctx, "http://"+in.Instance.Drain, drain.Order{Rollout: "refusals", Epoch: 1, Step: 1})
+	before, err := drains.Order(w.ctx, "http://"+in.Instance.Drain, contract.Order{Rollout: "refusals", Epoch: 1, Step: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,7 @@ func TestTheNextWorkerServes(t *testing.T) {
 }
 
 func survives(t *testing.T, w *world, in *fleet.Chat) {
-	drains := drain.NewClient("")
+	drains := contract.NewClient("")
 	defer drains.Close()
 	endpoint := "http://" + in.Instance.Drain
 	w.until("the two other workers to have joined the one that serves the endpoint", func() error {
@@ -148,7 +148,7 @@ func survives(t *testing.T, w *world, in *fleet.Chat) {
 		}
 		return err
 	})
-	before, err := drains.Order(w.ctx, endpoint, drain.Order{Rollout: "dies", Epoch: 3, Step: 2})
+	before, err := drains.Order(w.ctx, endpoint, contract.Order{Rollout: "dies", Epoch: 3, Step: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +159,7 @@ func survives(t *testing.T, w *world, in *fleet.Chat) {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	var after drain.Status
+	var after contract.Status
 	w.until("another to serve the endpoint", func() (err error) {
 		after, err = drains.Status(w.ctx, endpoint)
 		if err == nil && after.Boot == before.Boot {
@@ -167,7 +167,7 @@ func survives(t *testing.T, w *world, in *fleet.Chat) {
 		}
 		return err
 	})
-	if after.State == drain.Serving || after.Epoch != 3 || after.Step != 2 {
+	if after.State == contract.Serving || after.Epoch != 3 || after.Step != 2 {
 		t.Errorf("it says %+v, want the order of epoch 3, step 2", after)
 	}
 	left := 0 // connections of the others go on

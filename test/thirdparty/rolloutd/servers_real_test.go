@@ -18,7 +18,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/examples/swarm/clients"
 	"github.com/sluice-proxy/sluice/rollout/api"
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/units"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
@@ -140,7 +140,7 @@ func (p product) moves(w *world, at netip.AddrPort, stopBlue []func()) {
 	w.until("all on green", func() error { return g.missing(discovery.Green) })
 	talked()
 
-	drains := drain.NewClient("")
+	drains := contract.NewClient("")
 	defer drains.Close()
 	evicted := map[discovery.Colour]uint64{}
 	for _, in := range w.instances[p.service] {

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sluice-proxy/sluice/rollout/drain"
+	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/sidecar"
 )
 
@@ -27,7 +27,7 @@ type world struct {
 	t      testing.TB
 	addr   string // where clients connect
 	base   string // of the drain endpoint
-	client *drain.Client
+	client *contract.Client
 }
 
 // patient is long enough that a test which needs CloseWait to pass times out.
@@ -43,7 +43,7 @@ func newWorld(t testing.TB, opt sidecar.Options) *world {
 		t.Fatal(err)
 	}
 	ln := listen(t)
-	w := &world{Sidecar: s, t: t, addr: ln.Addr().String(), client: drain.NewClient(opt.Token)}
+	w := &world{Sidecar: s, t: t, addr: ln.Addr().String(), client: contract.NewClient(opt.Token)}
 	endpoint := httptest.NewServer(s.Endpoint())
 	w.base = endpoint.URL
 	ctx, cancel := context.WithCancel(context.Background())
@@ -118,9 +118,9 @@ func (p *peer) hearEnd() {
 	}
 }
 
-func (w *world) order(step uint64, ceiling int) drain.Status {
+func (w *world) order(step uint64, ceiling int) contract.Status {
 	w.t.Helper()
-	s, err := w.client.Order(w.t.Context(), w.base, drain.Order{Rollout: "r", Epoch: 1, Step: step, Ceiling: &ceiling})
+	s, err := w.client.Order(w.t.Context(), w.base, contract.Order{Rollout: "r", Epoch: 1, Step: step, Ceiling: &ceiling})
 	if err != nil {
 		w.t.Fatal(err)
 	}

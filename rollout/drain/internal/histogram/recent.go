@@ -1,4 +1,5 @@
-package drain
+// Package histogram counts durations in buckets, for a percentile of what was lately.
+package histogram
 
 import (
 	"math"
@@ -6,15 +7,16 @@ import (
 	"time"
 )
 
-// handshakes is how long handshakes took lately: two histograms of recent each,
-// of which the older one is dropped. The zero value has seen none.
-type handshakes struct {
+// Recent is how long something took lately: two histograms of recent each, of which the
+// older one is dropped. The zero value has seen nothing. Its methods may be called
+// concurrently.
+type Recent struct {
 	mu        sync.Mutex
 	since     time.Time // when now began
 	now, last [48]uint32
 }
 
-// recent is how long a handshake counts at least, and twice that at most.
+// recent is how long a duration counts at least, and twice that at most.
 const recent = 5 * time.Second
 
 // bucket i holds durations up to 2^(i/2) ms: 1 ms to 3 h, in steps of √2.
@@ -23,10 +25,11 @@ func bucket(d time.Duration) int {
 	if ms <= 1 {
 		return 0
 	}
-	return min(int(math.Ceil(2*math.Log2(ms))), len(handshakes{}.now)-1)
+	return min(int(math.Ceil(2*math.Log2(ms))), len(Recent{}.now)-1)
 }
 
-func (h *handshakes) add(d time.Duration, at time.Time) {
+// Add counts one.
+func (h *Recent) Add(d time.Duration, at time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.turn(at)
@@ -34,7 +37,7 @@ func (h *handshakes) add(d time.Duration, at time.Time) {
 }
 
 // turn drops what is too old.
-func (h *handshakes) turn(at time.Time) {
+func (h *Recent) turn(at time.Time) {
 	switch age := at.Sub(h.since); {
 	case age >= 2*recent:
 		h.now, h.last, h.since = [48]uint32{}, [48]uint32{}, at
@@ -43,9 +46,9 @@ func (h *handshakes) turn(at time.Time) {
 	}
 }
 
-// p99 is the 99th percentile in ms, rounded up to its bucket's bound; nil when
-// there was no handshake lately.
-func (h *handshakes) p99(at time.Time) *int {
+// P99 is the 99th percentile in ms, rounded up to its bucket's bound; nil when
+// there was nothing lately.
+func (h *Recent) P99(at time.Time) *int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.turn(at)
@@ -66,8 +69,3 @@ func (h *handshakes) p99(at time.Time) *int {
 		}
 	}
 }
-
-// Handshake says that admitting a client took so long, from its first byte until
-// it was served. Handler says it for connections that are taken over, such as
-// WebSockets; servers that own their connections may call it.
-func (g *Gate) Handshake(took time.Duration) { g.handshakes.add(took, time.Now()) }

@@ -1,4 +1,4 @@
-package drain
+package contract
 
 import (
 	"bytes"
@@ -63,6 +63,9 @@ func NewClient(token string) *Client {
 	return c
 }
 
+// MaxBody bounds what either side of the contract reads, in bytes.
+const MaxBody = 64 << 10
+
 var network = net.Dialer{KeepAlive: 15 * time.Second}
 
 func (c *Client) dial(ctx context.Context, proto, addr string) (net.Conn, error) {
@@ -103,7 +106,7 @@ func (c *Client) Order(ctx context.Context, base string, o Order) (Status, error
 	if err != nil {
 		return s, err
 	}
-	l := s.LevelOf(o.levelName())
+	l := s.LevelOf(o.LevelName())
 	if l.Epoch < o.Epoch || l.Epoch == o.Epoch && l.Step < o.Step {
 		return Status{}, fmt.Errorf("drain %s: it took the order of epoch %d step %d, but answers that its last is epoch %d step %d",
 			base, o.Epoch, o.Step, l.Epoch, l.Step)
@@ -187,12 +190,12 @@ func (c *Client) roundTrip(ctx context.Context, method, base string, body any) (
 		return Status{}, err
 	}
 	defer res.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(res.Body, maxBody+1))
+	answer, err := io.ReadAll(io.LimitReader(res.Body, MaxBody+1))
 	switch {
 	case err != nil:
 		return Status{}, err
-	case len(answer) > maxBody:
-		return Status{}, fmt.Errorf("the answer is larger than %d bytes", maxBody)
+	case len(answer) > MaxBody:
+		return Status{}, fmt.Errorf("the answer is larger than %d bytes", MaxBody)
 	case res.StatusCode != http.StatusOK:
 		return Status{}, &Refused{Code: res.StatusCode, Text: sentence(answer, res.StatusCode)}
 	}

@@ -1,4 +1,4 @@
-package drain
+package contract
 
 import (
 	"fmt"
@@ -21,17 +21,6 @@ const (
 	CanAsk Ability = "ask"
 )
 
-// can is what the gate understands.
-func (g *Gate) can() (can []Ability) {
-	if g.opt.Notice > 0 {
-		can = append(can, CanAsk)
-	}
-	if !g.opt.Nodeless {
-		can = append(can, CanFrom)
-	}
-	return append(can, CanLevels)
-}
-
 // What a status can say at most.
 const (
 	MaxAbilities = 64
@@ -53,7 +42,7 @@ func checkAbilities(can []Ability) error {
 // Needs lists what an instance must be able to for the order to mean there what it
 // says.
 func (o Order) Needs() (needs []Ability) {
-	if o.levelName() != Rollout {
+	if o.LevelName() != Rollout {
 		needs = append(needs, CanLevels)
 	}
 	if o.From != nil {
@@ -67,7 +56,7 @@ func (o Order) Needs() (needs []Ability) {
 
 // Needs is that of a release.
 func (r Release) Needs() (needs []Ability) {
-	if r.levelName() != Rollout {
+	if r.LevelName() != Rollout {
 		needs = append(needs, CanLevels)
 	}
 	return needs

@@ -1,14 +1,11 @@
-// Package drain lets live connections go a few at a time. It holds the words of
-// the drain contract, the instance's side of it (Gate, with wrappers for
-// net/http, net.Listener and servers that own their connections) and the control
-// plane's side (Client). It imports the standard library only, so that an
-// instance can use it without taking anything else.
-package drain
+// Package contract is the drain contract as both sides speak it: the words that an
+// instance and a control plane say to each other, their rules, and the control plane's
+// Client. The instance's side is the package above. It imports the standard library only.
+package contract
 
 import (
 	"cmp"
 	"fmt"
-	"time"
 )
 
 // State is what an instance is doing with its connections.
@@ -78,55 +75,6 @@ type Status struct {
 	Levels map[string]Level `json:"levels,omitempty"`
 }
 
-// Rollout is the level of an order that names none: the funnel's.
-const Rollout = "rollout"
-
-// MaxLevels is how many levels an instance remembers.
-const MaxLevels = 64
-
-// Level is what an instance says of one of its levels: Serving once it was released.
-type Level struct {
-	State State `json:"state"`
-	// Active, Asked, Requests and Lingering are those of the connections that it covers.
-	Active    int      `json:"active"`
-	Asked     int      `json:"asked,omitempty"`
-	Requests  int      `json:"requests,omitempty"`
-	Lingering int      `json:"lingering,omitempty"`
-	Ceiling   *int     `json:"ceiling"`
-	Rollout   string   `json:"rollout"`
-	Epoch     uint64   `json:"epoch"`
-	Step      uint64   `json:"step"`
-	From      []string `json:"from,omitempty"` // nil: it covers everybody
-}
-
-// LevelOf is the level of that name: Rollout's also where the instance says no levels.
-// The zero value, of no state, is one that was never named.
-func (s Status) LevelOf(name string) Level {
-	if l, ok := s.Levels[name]; ok || name != Rollout {
-		return l
-	}
-	return Level{State: s.State, Active: s.Active, Asked: s.Asked, Requests: s.Requests, Lingering: s.Lingering, Ceiling: s.Ceiling, Rollout: s.Rollout, Epoch: s.Epoch, Step: s.Step}
-}
-
-func checkLevels(levels map[string]Level, accepted uint64) error {
-	if len(levels) > MaxLevels {
-		return fmt.Errorf("levels has %d entries; it must have at most %d", len(levels), MaxLevels)
-	}
-	for name, l := range levels {
-		if name == "" || len(name) > MaxName {
-			return fmt.Errorf("levels has a name of %d bytes; it must have 1 to %d", len(name), MaxName)
-		}
-		as := Status{State: l.State, Active: l.Active, Accepted: accepted, Asked: l.Asked, Lingering: l.Lingering, Ceiling: l.Ceiling, Epoch: l.Epoch, Step: l.Step}
-		if err := as.Check(); err != nil {
-			return fmt.Errorf("level %q: %w", name, err)
-		}
-		if err := checkFrom(l.From); err != nil {
-			return fmt.Errorf("level %q: %w", name, err)
-		}
-	}
-	return nil
-}
-
 // Held is all that the instance holds: what a proxy counts there.
 func (s Status) Held() int { return s.Active + s.Requests + s.Lingering }
 
@@ -188,78 +136,4 @@ func (s Status) Check() error {
 			Rollout, l.Rollout, l.Epoch, l.Step, s.Rollout, s.Epoch, s.Step)
 	}
 	return cmp.Or(checkAbilities(s.Can), checkLevels(s.Levels, s.Accepted), checkPeers(s.Peers))
-}
-
-// Order is the body of PUT /drain: refuse new connections, hold at most Ceiling,
-// and get there evenly: the first close StartMS after the order arrives, the
-// others at distances of OverMS/n. A nil Ceiling closes nothing: connections end
-// only by themselves. Repeating an order changes nothing; one with an older
-// (Epoch, Step) than the last is refused with 409. A newer order replaces the
-// running one whole, so a pause is an order with a nil Ceiling.
-type Order struct {
-	Rollout string `json:"rollout"`
-	Epoch   uint64 `json:"epoch"`
-	Step    uint64 `json:"step"`
-	Ceiling *int   `json:"ceiling"`
-	OverMS  int64  `json:"over_ms"`
-	StartMS int64  `json:"start_ms"`
-	// Pick is which go first, as far as the instance can tell. It is sent only
-	// where it is not empty; an instance that does not know it picks at random.
-	Pick Pick `json:"order,omitempty"`
-	// NoticeMS above 0 has connections be asked to come over in place of closed: Ceiling is
-	// then that of Active without Asked, and who was asked and has not gone is closed so long
-	// after its ask. A nil Ceiling has that time stand still; a release, or an order of
-	// another rollout, takes the asks back. What cannot be asked is closed in its turn.
-	NoticeMS int64 `json:"notice_ms,omitempty"`
-	// Level names the order; empty is Rollout. Each level has its own epoch, step and
-	// ceiling, bounds only the connections that it covers, and is replaced or released
-	// by itself. Who is covered by several leaves and is refused by any of them.
-	Level string `json:"level,omitempty"`
-	// From are the nodes whose connections it covers; nil: everybody's. A node is a proxy by
-	// the name that it shows in NodeHeader, or by its IP address where it shows none.
-	From []string `json:"from,omitzero"`
-}
-
-func (o Order) levelName() string   { return cmp.Or(o.Level, Rollout) }
-func (r Release) levelName() string { return cmp.Or(r.Level, Rollout) }
-
-// Release is the body of DELETE /drain: serve again. An Epoch older than the
-// last order's is refused with 409.
-type Release struct {
-	Rollout string `json:"rollout"`
-	Epoch   uint64 `json:"epoch"`
-	Level   string `json:"level,omitempty"` // as in an Order; the others stand on
-}
-
-// Check reports the first rule that the release breaks, in one sentence.
-func (r Release) Check() error { return checkName(r.Level) }
-
-func checkName(level string) error {
-	if len(level) > MaxName {
-		return fmt.Errorf("level has %d bytes; it must have at most %d", len(level), MaxName)
-	}
-	return nil
-}
-
-// MaxOver bounds Order.OverMS and Order.StartMS: a step longer than a day is a
-// mistake in units.
-const MaxOver = 24 * time.Hour
-
-// Check reports the first rule that the order breaks, in one sentence.
-func (o Order) Check() error {
-	switch {
-	case o.Rollout == "":
-		return fmt.Errorf("rollout is empty; name the rollout that orders this")
-	case o.Epoch == 0:
-		return fmt.Errorf("epoch is 0; epochs start at 1")
-	case o.Ceiling != nil && *o.Ceiling < 0:
-		return fmt.Errorf("ceiling is %d; it must be 0 or more, or null to hold", *o.Ceiling)
-	case o.OverMS < 0 || o.OverMS > MaxOver.Milliseconds():
-		return fmt.Errorf("over_ms is %d; it must be between 0 and %d", o.OverMS, MaxOver.Milliseconds())
-	case o.NoticeMS < 0 || o.NoticeMS > MaxOver.Milliseconds():
-		return fmt.Errorf("notice_ms is %d; it must be between 0 and %d", o.NoticeMS, MaxOver.Milliseconds())
-	case o.StartMS < 0 || o.StartMS > MaxOver.Milliseconds():
-		return fmt.Errorf("start_ms is %d; it must be between 0 and %d", o.StartMS, MaxOver.Milliseconds())
-	}
-	return cmp.Or(o.Pick.Check(), checkName(o.Level), checkFrom(o.From))
 }
