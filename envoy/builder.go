@@ -177,11 +177,10 @@ func (b *Builder) listener(l edge.Listener, on []routed) []resource.Resource {
 	if ok {
 		next.all, next.lasting = slices.Clip(was.all[:was.lasting]), was.lasting
 	} else {
-		first := listener(l)
-		first.Earlier = earlier(l, first)
-		next.all = append(next.all, first)
+		next.all = append(next.all, listening(l))
 		next.all = append(next.all, secrets(l, b.spelling)...)
 		next.all = append(next.all, collectors(l)...)
+		next.all = append(next.all, filtered(l)...)
 		next.lasting = len(next.all)
 	}
 	next.all = append(next.all, storm(l, on))

@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -20,17 +21,18 @@ import (
 type form struct {
 	// lacks is what an Envoy with it cannot do that one with the next form can.
 	lacks string
-	// back takes from a Listener of the next form what this one does not have. The Listener
-	// has none of the options.
+	// back takes from a Listener of the next form what this one does not have.
 	back func(*listenerv3.Listener)
+	// plain: back takes only a Listener without options, so others of this form are not known.
+	plain bool
 }
 
 // forms are all earlier ones, the oldest first. Whoever changes the bytes of a Listener adds
 // the form before the change; testdata/listeners.txt remembers what was published.
 var forms = []form{
-	{"closing at once after a goodbye, hosts with a trailing dot, HTTP/1.0, offers of other upgrades, WebSockets over HTTP/2, gRPC-Web, session affinity, the header that names the Envoy, room for more certificates", func(l *listenerv3.Listener) {
+	{lacks: "closing at once after a goodbye, hosts with a trailing dot, HTTP/1.0, offers of other upgrades, WebSockets over HTTP/2, gRPC-Web, session affinity, the header that names the Envoy, room for more certificates", back: func(l *listenerv3.Listener) {
 		manager(l, func(m *hcmv3.HttpConnectionManager) {
-			m.HttpFilters = append(m.HttpFilters[:1], m.HttpFilters[len(m.HttpFilters)-1])
+			m.HttpFilters = append(m.HttpFilters[:1:1], m.HttpFilters[len(m.HttpFilters)-1])
 			m.HttpProtocolOptions, m.Http2ProtocolOptions.AllowConnect = nil, false
 			m.DelayedCloseTimeout = durationpb.New(time.Second)
 			m.StripTrailingHostDot, m.AddUserAgent = false, nil
@@ -42,25 +44,28 @@ var forms = []form{
 				socket.ConfigType = &corev3.TransportSocket_TypedConfig{TypedConfig: packed(m)}
 			}
 		}
+	}, plain: true},
+	{lacks: "filters of one's own", back: func(l *listenerv3.Listener) {
+		manager(l, func(m *hcmv3.HttpConnectionManager) {
+			m.HttpFilters = slices.DeleteFunc(m.HttpFilters, func(f *hcmv3.HttpFilter) bool { return f.Name == doorName(l.Name) })
+		})
 	}},
 }
 
 // earlier are the versions that an Envoy may hold of l in another form, or without some of the
-// options that l has now, each with what it lacks. What has the same bytes lacks nothing and
-// is not among them. Of an earlier form only the one without options is known.
-func earlier(l edge.Listener, now resource.Resource) map[string]string {
-	_, current, err := now.Encode()
-	versions := map[string]string{current: ""}
+// options that l has now, each with what it lacks; whether the Envoy has DoorType or not. What
+// has the same bytes as a Listener of now lacks nothing and is not among them.
+func earlier(l edge.Listener) map[string]string {
+	versions := map[string]string{}
 	add := func(m *listenerv3.Listener, lacks []string) {
-		var version string
-		if err == nil {
-			_, version, err = resource.New(l.Name, m).Encode()
-		}
-		if _, known := versions[version]; err == nil && !known {
-			versions[version] = strings.Join(lacks, ", ")
+		for _, m := range []*listenerv3.Listener{m, slotted(m)} {
+			_, version, err := resource.New(l.Name, m).Encode()
+			if _, known := versions[version]; err == nil && !known {
+				versions[version] = strings.Join(lacks, ", ")
+			}
 		}
 	}
-	plain, all := l, l.Options()
+	all := l.Options()
 	for set := range 1 << len(all) {
 		without, lacks := l, []string(nil)
 		for i, option := range all {
@@ -68,16 +73,18 @@ func earlier(l edge.Listener, now resource.Resource) map[string]string {
 				without, lacks = without.Without(option), append(lacks, option)
 			}
 		}
-		add(listener(without).Message.(*listenerv3.Listener), lacks)
-		plain = without // the last set has all of them
-	}
-	lacks, was := all, listener(plain).Message.(*listenerv3.Listener)
-	for _, f := range slices.Backward(forms) {
-		lacks = append([]string{f.lacks}, lacks...)
-		f.back(was)
+		was := listener(without)
 		add(was, lacks)
+		for _, f := range slices.Backward(forms) {
+			if f.plain && set != 1<<len(all)-1 {
+				break // an option is left
+			}
+			f.back(was)
+			lacks = append([]string{f.lacks}, lacks...)
+			add(was, lacks)
+		}
 	}
-	delete(versions, current)
+	maps.DeleteFunc(versions, func(_, lacks string) bool { return lacks == "" })
 	return versions
 }
 

@@ -7,7 +7,10 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/sluice-proxy/sluice/envoy/edge"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // samples are Listeners of every kind that there is.
@@ -39,20 +42,26 @@ func TestListenersStayWhatTheyAre(t *testing.T) {
 	known := strings.Split(strings.TrimSpace(string(b)), "\n")
 	var built []string
 	for _, l := range samples() {
-		now := listener(l)
-		_, version, err := now.Encode()
-		if err != nil {
-			t.Fatal(err)
+		now, was := listening(l), listening(l).Earlier
+		var lines []string
+		for _, m := range []proto.Message{now.Message, now.Instead} {
+			if m == nil {
+				continue
+			}
+			_, version, err := resource.New(l.Name, m).Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			lines = append(lines, fmt.Sprintf("%s %s", l.Name, version))
 		}
-		was := earlier(l, now)
-		lines := []string{fmt.Sprintf("%s %s", l.Name, version)}
+		current := len(lines)
 		for version, lacks := range was {
 			if lacks == "" {
 				t.Errorf("%s: form %s lacks nothing", l.Name, version)
 			}
 			lines = append(lines, fmt.Sprintf("%s %s lacks %s", l.Name, version, lacks))
 		}
-		slices.Sort(lines[1:])
+		slices.Sort(lines[current:])
 		built = append(built, lines...)
 	}
 	for _, line := range known {

@@ -145,8 +145,13 @@ func (g *guard) valid(r resource.Resource) {
 		g.refuse(Invalid, r, "holds a %T; it must hold what its type says", r.Message)
 		return
 	}
-	if err := validate(r.Message); err != nil {
-		g.refuse(Invalid, r, "breaks a rule of Envoy's (%v); correct the service or listener that it comes from", err)
+	for _, m := range []proto.Message{r.Message, r.Instead} {
+		if m == nil {
+			continue
+		}
+		if err := validate(m); err != nil {
+			g.refuse(Invalid, r, "breaks a rule of Envoy's (%v); correct the service or listener that it comes from", err)
+		}
 	}
 	switch m := r.Message.(type) {
 	case *clusterv3.Cluster:

@@ -12,7 +12,7 @@ import (
 
 // listener holds nothing that a rollout, a service or a certificate's content
 // can change: its bytes stay the same for as long as it exists.
-func listener(l edge.Listener) resource.Resource {
+func listener(l edge.Listener) *listenerv3.Listener {
 	addr := address(l.Address)
 	if l.Address.Addr().IsUnspecified() && l.Address.Addr().Is6() {
 		addr.GetSocketAddress().Ipv4Compat = true
@@ -44,13 +44,23 @@ func listener(l edge.Listener) resource.Resource {
 			})},
 		}}
 	}
+	return m
+}
+
+// listening is the Listener, as proxies are told it.
+func listening(l edge.Listener) resource.Resource {
 	var after []resource.Ref
 	for _, c := range collectors(l) {
 		if c.Type == ClusterType {
 			after = append(after, c.Ref)
 		}
 	}
-	return resource.New(l.Name, m, after...)
+	m := listener(l)
+	r := resource.New(l.Name, m, after...)
+	if r.Earlier = earlier(l); l.Protocol != edge.TCP {
+		r.Extension, r.Instead = DoorType, slotted(m)
+	}
+	return r
 }
 
 func tcpFilter(name string) *listenerv3.Filter {

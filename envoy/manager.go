@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"slices"
 	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
@@ -87,12 +88,11 @@ func httpFilters(l edge.Listener) []*hcmv3.HttpFilter {
 	// Disabled: it would translate for instances that speak gRPC-Web themselves, too.
 	web := filter(grpcWebFilter, &grpcwebv3.GrpcWeb{})
 	web.Disabled = true
-	return []*hcmv3.HttpFilter{
-		httpStorm(l),
+	return slices.Concat([]*hcmv3.HttpFilter{httpStorm(l)}, door(l.Name, true), []*hcmv3.HttpFilter{
 		web,
 		filter(sessionFilter, &sessionv3.StatefulSession{}),
 		filter("envoy.filters.http.router", &routerv3.Router{}),
-	}
+	})
 }
 
 // downstreamHTTP1 takes what old balancers and clients send. An offer to upgrade to anything but a

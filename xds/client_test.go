@@ -112,7 +112,7 @@ type world struct {
 func options() xds.Options {
 	return xds.Options{
 		Logger:    slog.New(slog.DiscardHandler),
-		WriteOnce: []string{lds}, OnePerResponse: []string{rds, eds}, Resend: map[string]string{cds: eds},
+		WriteOnce: []string{lds}, Extensions: []string{"door", "window"}, OnePerResponse: []string{rds, eds}, Resend: map[string]string{cds: eds},
 	}
 }
 
@@ -180,6 +180,7 @@ type client struct {
 	said      []string                     // responses, as one line each
 	held      map[string]map[string]string // type → name → version
 	refuse    func(typeURL, name string, n uint32) bool
+	has       []*core.Extension
 	hold      map[string]bool // types whose answers are kept back
 	kept      []*discovery.DeltaDiscoveryRequest
 	responses int
@@ -271,7 +272,7 @@ func (c *client) ask(typeURL string, names ...string) {
 	held := maps.Clone(c.held[typeURL])
 	c.mu.Unlock()
 	c.send(&discovery.DeltaDiscoveryRequest{
-		Node: &core.Node{Id: c.node, Cluster: "edge"}, TypeUrl: typeURL,
+		Node: &core.Node{Id: c.node, Cluster: "edge", Extensions: c.has}, TypeUrl: typeURL,
 		ResourceNamesSubscribe: names, InitialResourceVersions: held,
 	})
 }

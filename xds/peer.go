@@ -26,6 +26,7 @@ type peer struct {
 
 	mu                 sync.Mutex // guards what follows; never held while sending
 	cluster, userAgent string
+	has                map[string]bool // extensions by type URL, of those that resources may need
 	addr               netip.AddrPort
 	since, lost        time.Time
 	streams            map[*stream]struct{}
@@ -69,7 +70,7 @@ func (s *Server) attach(st *stream, node *core.Node) {
 		}
 	}
 	p.lost = time.Time{}
-	p.cluster, p.userAgent, p.addr = node.GetCluster(), userAgent(node), st.addr
+	p.cluster, p.userAgent, p.addr, p.has = node.GetCluster(), userAgent(node), st.addr, s.known(node)
 	p.streams[st] = struct{}{}
 	st.peer = p
 	if again {
@@ -165,6 +166,30 @@ func (p *peer) neededBy(ref resource.Ref, snap *snapshot) string {
 		}
 	}
 	return ""
+}
+
+// known are the extensions that the proxy says it has, of those that resources may need.
+func (s *Server) known(n *core.Node) map[string]bool {
+	var has map[string]bool
+	for _, e := range n.GetExtensions() {
+		for _, typeURL := range e.GetTypeUrls() {
+			if s.extensions[typeURL] && !e.GetDisabled() {
+				if has == nil {
+					has = map[string]bool{}
+				}
+				has[typeURL] = true
+			}
+		}
+	}
+	return has
+}
+
+// told is what the proxy is told where r is published; r may be nil. p.mu is held.
+func (p *peer) told(r *revision) *revision {
+	if r != nil && r.extension != "" && !p.has[r.extension] {
+		return r.instead
+	}
+	return r
 }
 
 func userAgent(n *core.Node) string {

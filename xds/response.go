@@ -105,7 +105,7 @@ func (h *holding) gather(snap *snapshot, single bool) *response {
 func (h *holding) put(r *response, snap *snapshot, name string, e *entry) bool {
 	v := h.judge(snap, name, e)
 	if v.agreed {
-		h.agree(name, e, snap.of(h.typeURL).byName[name])
+		h.agree(name, e, h.p.told(snap.of(h.typeURL).byName[name]))
 	}
 	h.withhold(name, e, v.why)
 	switch v.action {

@@ -18,7 +18,10 @@ type revision struct {
 	after   []resource.Ref
 	keep    string
 	earlier map[string]string
-	message proto.Message // the newest that is encoded so; Server.publish guards it
+	// extension is what a proxy has to have to be told it; the others are told instead.
+	extension string
+	instead   *revision
+	message   proto.Message // the newest that is encoded so; Server.publish guards it
 	// envelope is the delta protocol's wrapping of the encoded message, shared by all
 	// streams; nil when only the version is known here.
 	envelope *discovery.Resource
@@ -28,7 +31,7 @@ type revision struct {
 // nil: old itself when nothing of it changes. A message is encoded once, however often
 // it is published.
 func revise(old *revision, r resource.Resource) (*revision, error) {
-	if old != nil && old.message == r.Message && slices.Equal(old.after, r.After) && old.keep == r.Keep {
+	if old != nil && old.message == r.Message && old.extension == r.Extension && old.lesser() == r.Instead && slices.Equal(old.after, r.After) && old.keep == r.Keep {
 		return old, nil
 	}
 	body, version, err := r.Encode()
@@ -36,16 +39,41 @@ func revise(old *revision, r resource.Resource) (*revision, error) {
 		return nil, err
 	}
 	next := &revision{Ref: r.Ref, version: version, after: slices.Clone(r.After), keep: r.Keep, earlier: r.Earlier, message: r.Message}
+	if r.Extension != "" {
+		next.extension = r.Extension
+		var other *revision
+		if old != nil {
+			other = old.instead
+		}
+		lesser := r
+		lesser.Message, lesser.Extension, lesser.Instead = r.Instead, "", nil
+		if next.instead, err = revise(other, lesser); err != nil {
+			return nil, err
+		}
+	}
 	switch {
 	case old == nil || old.version != version:
 		next.envelope = &discovery.Resource{Name: r.Name, Version: version, Resource: &anypb.Any{TypeUrl: r.Type, Value: body}}
-	case slices.Equal(old.after, r.After) && old.keep == r.Keep:
+	case slices.Equal(old.after, r.After) && old.keep == r.Keep && old.extension == next.extension && old.instead == next.instead:
 		old.message = r.Message // the older one is not kept
 		return old, nil
 	default:
 		next.envelope = old.envelope
 	}
 	return next, nil
+}
+
+// lesser is the message that proxies without the extension are told; nil: there is none.
+func (r *revision) lesser() proto.Message {
+	if r.instead == nil {
+		return nil
+	}
+	return r.instead.message
+}
+
+// differs reports whether some proxy is told other bytes than by old, which may be nil.
+func (r *revision) differs(old *revision) bool {
+	return old == nil || old.version != r.version || (old.instead == nil) != (r.instead == nil) || r.instead != nil && r.instead.differs(old.instead)
 }
 
 // kept says what a proxy lacks that keeps another version of a resource which is written once.

@@ -49,6 +49,8 @@ type Options struct {
 	// Vary maps a type, of which a proxy that has refused some bytes takes the same bytes
 	// for no change and acknowledges them, to other bytes that mean the same: the n-th, from 1.
 	Vary map[string]func(body []byte, n int) []byte
+	// Extensions are the type URLs that a resource may need (see resource.Resource).
+	Extensions []string
 	// Processes knows which process a stream is of; nil is a book of its own.
 	Processes *process.Book
 }
@@ -62,6 +64,7 @@ type Server struct {
 	resend         map[string]string
 	followers      map[string]bool // the types that follow another
 	vary           map[string]func(body []byte, n int) []byte
+	extensions     map[string]bool
 	processes      *process.Book
 
 	publish  sync.Mutex // orders publishers
@@ -83,6 +86,7 @@ func New(o Options) *Server {
 		followers:      map[string]bool{},
 		changed:        level.New(),
 		vary:           maps.Clone(o.Vary),
+		extensions:     map[string]bool{},
 		byName:         map[string]*peer{},
 		processes:      cmp.Or(o.Processes, process.New()),
 		streams:        map[*stream]struct{}{},
@@ -90,6 +94,9 @@ func New(o Options) *Server {
 	s.processes.Watch(s.changed.Set)
 	for _, t := range o.WriteOnce {
 		s.writeOnce[t], s.onePerResponse[t] = true, true
+	}
+	for _, t := range o.Extensions {
+		s.extensions[t] = true
 	}
 	for _, t := range o.Resend {
 		s.followers[t] = true

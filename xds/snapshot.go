@@ -113,7 +113,7 @@ func (t *typeSet) next(seq uint64, byName map[string]*revision) *typeSet {
 	same := true
 	for name, r := range byName {
 		old := t.byName[name]
-		if old == nil || old.version != r.version {
+		if r.differs(old) {
 			changed = append(changed, name)
 		}
 		same = same && old == r

@@ -31,7 +31,7 @@ const (
 // holds of other types. It reads only. The peer's mutex is held.
 func (h *holding) judge(snap *snapshot, name string, e *entry) verdict {
 	set := snap.of(h.typeURL)
-	r := set.byName[name]
+	r := h.p.told(set.byName[name])
 	switch {
 	case !h.subscription.wants(e):
 		return verdict{}

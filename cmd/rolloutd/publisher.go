@@ -55,6 +55,7 @@ func newPublisher(c *config.Config, logger *slog.Logger) *publisher {
 			OnePerResponse: []string{envoy.RouteType, envoy.EndpointType, envoy.ExtensionType},
 			Resend:         map[string]string{envoy.ClusterType: envoy.EndpointType},
 			Vary:           map[string]func([]byte, int) []byte{envoy.SecretType: envoy.Respell},
+			Extensions:     []string{envoy.DoorType},
 			Processes:      processes,
 		}),
 		hub:    reports.New(reports.Options{Logger: logger, OwnClusters: []string{bootstrap.Cluster}, Processes: processes}),

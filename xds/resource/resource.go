@@ -44,6 +44,10 @@ type Resource struct {
 	// Keep says why a proxy that holds a version which this process has not published
 	// goes on with it; empty: it is sent this one.
 	Keep string
+	// Extension is the type URL of an extension that a proxy has to have for the message; one
+	// that does not say that it has it is told Instead. Both zero: all are told the message.
+	Extension string
+	Instead   proto.Message
 	// Earlier are versions that a proxy may hold of a resource which is written once, each
 	// with what the proxy lacks by it, such as "HTTP/1.0".
 	Earlier map[string]string
