@@ -64,12 +64,13 @@ type routed struct {
 }
 
 // build returns what belongs to one service alone, checked. was is what the service was
-// made into before: of it is used what w does not change.
-func build(s edge.Service, w rollout.Wish, known bool, was built) ([]resource.Resource, error) {
+// made into before, or nil: of it is used what its wish does not change.
+func build(alone routed, known bool, was *built) ([]resource.Resource, error) {
+	s, w := alone.Service, alone.Wish
 	if !known {
 		return nil, fmt.Errorf("service %s: nothing is known yet of what should be; wait for its first complete read", s.Name)
 	}
-	good := was.known && was.err == nil
+	good := was != nil && len(was.own) > 0
 	var out, check []resource.Resource
 	for i, colour := range discovery.Colours {
 		e, err := endpoints(s.Name, colour, w.Endpoints[colour])
@@ -88,8 +89,7 @@ func build(s edge.Service, w rollout.Wish, known bool, was built) ([]resource.Re
 		if err := sums(w.Weights); err != nil {
 			return nil, fmt.Errorf("service %s: %w", s.Name, err)
 		}
-		alone := routed{s, w}
-		if s.Listener != "" && !(good && !was.wish.Retired && alone.same(routed{s, was.wish})) {
+		if s.Listener != "" && !(good && !was.Retired && alone.same(was.routed)) {
 			check = append(check, storm(edge.Listener{Name: s.Listener, Protocol: s.Protocol}, []routed{alone}))
 			if s.Protocol == edge.TCP {
 				check = append(check, tcp(edge.Listener{Name: s.Listener}, alone))

@@ -23,14 +23,16 @@ type Builder struct {
 	faulty    map[discovery.Service]error
 	of        map[discovery.Service]edge.Service
 
-	services map[discovery.Service]built
+	names    []discovery.Service // configured or wished, sorted
+	services map[discovery.Service]*built
 	shared   map[string]served // by listener
 	admitted []admitted
 	runtime  resource.Resource
 
-	refs     []resource.Ref // what was made, in the order in which it was
-	order    []int          // sorted: indexes of refs
-	spelling int            // of the paths of certificates
+	made     []resource.Resource // the memory in which it is collected
+	refs     []resource.Ref      // what was made, in the order in which it was
+	order    []int               // sorted: indexes of refs
+	spelling int                 // of the paths of certificates
 }
 
 // Reread makes the next Build spell the paths of certificates in another way, which has every
@@ -42,9 +44,9 @@ func (b *Builder) Reread() {
 	})
 }
 
-// built is what a wish of a service was made into.
+// built is what a wish of a service was made into. Never changed once made.
 type built struct {
-	wish  rollout.Wish
+	routed
 	known bool
 	own   []resource.Resource
 	most  []admitted
@@ -53,7 +55,7 @@ type built struct {
 
 // served is what the services on a listener were made into.
 type served struct {
-	on  []routed
+	on  []*built
 	all []resource.Resource
 	// lasting is how many of them, the first ones, no wish can change.
 	lasting int
@@ -64,24 +66,17 @@ func (b *Builder) Build(c edge.Config, w rollout.Wishes) ([]resource.Resource, m
 	if b.services == nil || !reflect.DeepEqual(b.config, c) {
 		b.begin(c)
 	}
+	b.name(w)
 	errs := map[discovery.Service]error{}
 	maps.Copy(errs, b.faulty)
-	var out []resource.Resource
-	var admit []admitted
-	at := map[string][]routed{} // by listener
-	for _, name := range b.names(w) {
+	out, admit := b.made[:0], make([]admitted, 0, len(b.admitted))
+	at := map[string][]*built{} // by listener
+	for _, name := range b.names {
 		if b.faulty[name] != nil {
 			continue
 		}
 		wish, ok := w[name]
 		if ok && wish.Gone {
-			continue
-		}
-		s := b.of[name]
-		if wish.Unsettled != "" {
-			if s.Listener != "" && !wish.Retired {
-				at[s.Listener] = append(at[s.Listener], routed{s, wish})
-			}
 			continue
 		}
 		made := b.service(name, wish, ok)
@@ -90,8 +85,8 @@ func (b *Builder) Build(c edge.Config, w rollout.Wishes) ([]resource.Resource, m
 			continue
 		}
 		out, admit = append(out, made.own...), append(admit, made.most...)
-		if s.Listener != "" && !wish.Retired {
-			at[s.Listener] = append(at[s.Listener], routed{s, wish})
+		if made.Listener != "" && !wish.Retired {
+			at[made.Listener] = append(at[made.Listener], made)
 		}
 	}
 	for _, l := range b.listeners {
@@ -102,7 +97,10 @@ func (b *Builder) Build(c edge.Config, w rollout.Wishes) ([]resource.Resource, m
 	if b.runtime.Message == nil || !slices.Equal(b.admitted, admit) {
 		b.admitted, b.runtime = admit, runtime(admit)
 	}
-	return b.arranged(append(out, b.runtime)), errs
+	out = append(out, b.runtime)
+	clear(b.made[min(len(out), len(b.made)):])
+	b.made = out
+	return b.arranged(out), errs
 }
 
 // arranged is all, sorted: mostly the same is made as the time before, so that nothing
@@ -126,7 +124,7 @@ func (b *Builder) arranged(all []resource.Resource) []resource.Resource {
 func (b *Builder) begin(c edge.Config) {
 	*b = Builder{
 		config: c, listeners: listeners(c), of: map[discovery.Service]edge.Service{},
-		services: map[discovery.Service]built{}, shared: map[string]served{}, spelling: b.spelling,
+		services: map[discovery.Service]*built{}, shared: map[string]served{}, spelling: b.spelling,
 	}
 	b.bad, b.faulty = faults(c)
 	for _, s := range c.Services {
@@ -134,64 +132,84 @@ func (b *Builder) begin(c edge.Config) {
 	}
 }
 
-// names lists the services that are configured or wished, sorted.
-func (b *Builder) names(w rollout.Wishes) []discovery.Service {
-	out := make([]discovery.Service, 0, len(w)+len(b.of))
+// name lists the services that are configured or wished, unless they are those of the
+// time before.
+func (b *Builder) name(w rollout.Wishes) {
+	wished, known := 0, true
+	for _, name := range b.names {
+		if _, ok := w[name]; ok {
+			wished++
+		} else if _, configured := b.of[name]; !configured {
+			known = false
+		}
+	}
+	if known && b.names != nil && wished == len(w) {
+		return
+	}
+	b.names = make([]discovery.Service, 0, len(w)+len(b.of))
 	for name := range w {
-		out = append(out, name)
+		b.names = append(b.names, name)
 	}
 	for name := range b.of {
 		if _, wished := w[name]; !wished {
-			out = append(out, name)
+			b.names = append(b.names, name)
 		}
 	}
-	slices.Sort(out)
-	return out
+	slices.Sort(b.names)
+	maps.DeleteFunc(b.services, func(name discovery.Service, _ *built) bool {
+		_, found := slices.BinarySearch(b.names, name)
+		return !found
+	})
 }
 
-func (b *Builder) service(name discovery.Service, w rollout.Wish, known bool) built {
-	was, ok := b.services[name]
-	if ok && was.known == known && reflect.DeepEqual(was.wish, w) {
+func (b *Builder) service(name discovery.Service, w rollout.Wish, known bool) *built {
+	was := b.services[name]
+	if was != nil && was.known == known && was.Wish.Equal(w) {
 		return was
 	}
 	s, configured := b.of[name]
 	if !configured {
 		s = edge.Service{Name: name}
 	}
-	made := built{wish: w, known: known}
-	var unfit error
-	made.own, made.err = build(s, w, known, was)
-	made.most, unfit = limits(s, w)
-	made.err = cmp.Or(made.err, unfit)
+	made := &built{routed: routed{s, w}, known: known}
+	if w.Unsettled == "" {
+		var unfit error
+		made.own, made.err = build(made.routed, known, was)
+		made.most, unfit = limits(s, w)
+		made.err = cmp.Or(made.err, unfit)
+	}
 	b.services[name] = made
 	return made
 }
 
 // listener is what belongs to a listener and the services on it.
-func (b *Builder) listener(l edge.Listener, on []routed) []resource.Resource {
+func (b *Builder) listener(l edge.Listener, of []*built) []resource.Resource {
 	was, ok := b.shared[l.Name]
-	if ok && slices.EqualFunc(was.on, on, routed.same) {
-		return was.all
-	}
-	next := served{on: slices.Clone(on)}
-	if ok {
-		next.all, next.lasting = slices.Clip(was.all[:was.lasting]), was.lasting
-	} else {
-		next.all = append(next.all, listening(l))
-		next.all = append(next.all, secrets(l, b.spelling)...)
-		next.all = append(next.all, collectors(l)...)
-		next.all = append(next.all, filtered(l)...)
+	next := served{on: of, all: was.all, lasting: was.lasting}
+	if !ok {
+		next.all = lasting(l, b.spelling)
 		next.lasting = len(next.all)
 	}
-	next.all = append(next.all, storm(l, on))
-	switch {
-	case l.Protocol != edge.TCP:
-		next.all = append(next.all, routes(l.Name, on))
-	case len(on) > 0 && on[0].Unsettled == "":
-		next.all = append(next.all, tcp(l, on[0]))
+	if !ok || !slices.EqualFunc(was.on, of, func(a, b *built) bool { return a == b || a.same(b.routed) }) {
+		on := make([]routed, len(of))
+		for i, made := range of {
+			on[i] = made.routed
+		}
+		next.all = append(slices.Clip(next.all[:next.lasting]), storm(l, on))
+		switch {
+		case l.Protocol != edge.TCP:
+			next.all = append(next.all, routes(l.Name, on))
+		case len(on) > 0 && on[0].Unsettled == "":
+			next.all = append(next.all, tcp(l, on[0]))
+		}
 	}
 	b.shared[l.Name] = next
 	return next.all
+}
+
+// lasting is what belongs to a listener whatever is wished.
+func lasting(l edge.Listener, spelling int) []resource.Resource {
+	return slices.Concat([]resource.Resource{listening(l)}, secrets(l, spelling), collectors(l), filtered(l))
 }
 
 // same reports whether two services of one configuration are sent new connections in

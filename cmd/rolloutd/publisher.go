@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -172,7 +171,7 @@ func (p *publisher) fallBack(wishes rollout.Wishes, names []discovery.Service) b
 		good, ok := p.good[name]
 		wish, wished := wishes[name]
 		switch {
-		case ok && (!wished || !reflect.DeepEqual(wish, good)):
+		case ok && (!wished || !wish.Equal(good)):
 			wishes[name] = good
 			changed = true
 		case !ok && wished:

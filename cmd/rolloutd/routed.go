@@ -37,7 +37,7 @@ func (r *routings) turn(was, now rollout.Wishes, set []resource.Resource, versio
 		r.said, r.turned = map[resource.Ref][]routing{}, map[discovery.Service]time.Time{}
 	}
 	for name, wish := range now {
-		if old, ok := was[name]; !ok || !sameShares(old, wish) {
+		if old, ok := was[name]; !ok || !old.Equal(wish) && !sameShares(old, wish) {
 			r.turned[name] = time.Now()
 		}
 	}

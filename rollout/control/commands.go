@@ -64,7 +64,7 @@ func (c *Controller) unanswered(ctx context.Context, command rollout.Command) er
 func (c *Controller) accept(r *request) {
 	name := rollout.Subject(r.command)
 	run, ok := c.running[name]
-	if views, _ := c.Views(); !ok || views == nil {
+	if !ok || c.Ready() != nil {
 		r.reply <- reply{err: c.unknown(name)}
 		return
 	}

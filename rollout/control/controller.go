@@ -92,8 +92,9 @@ type Controller struct {
 	mu       sync.Mutex
 	services map[discovery.Service]Service
 	snapshot discovery.Snapshot
-	views    map[discovery.Service]rollout.View
-	newer    chan struct{} // closed when views are replaced
+	shown    map[discovery.Service]*rollout.View // nil before the first publication
+	views    map[discovery.Service]rollout.View  // of shown; nil while nobody has asked for the newest
+	newer    chan struct{}                       // closed when something else is shown
 	news     news
 
 	// Owned by Run's goroutine.
@@ -120,8 +121,8 @@ type news struct {
 type running struct {
 	state  state.State
 	stored state.Stored
-	known  bool // some state of it was stored, so what follows from it may show
-	view   rollout.View
+	known  bool          // some state of it was stored, so what follows from it may show
+	view   *rollout.View // never changed once made; nil before the first
 	wake   time.Time
 	// behind is since when the view is not of state, or of a state that is being
 	// replaced; zero when it is what Step said last.
@@ -230,6 +231,12 @@ func (n *news) add(name discovery.Service) {
 func (c *Controller) Views() (map[discovery.Service]rollout.View, <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.views == nil && c.shown != nil {
+		c.views = make(map[discovery.Service]rollout.View, len(c.shown))
+		for name, v := range c.shown {
+			c.views[name] = *v
+		}
+	}
 	return c.views, c.newer
 }
 
@@ -243,7 +250,7 @@ func (c *Controller) Heard(service discovery.Service) map[discovery.InstanceID]o
 func (c *Controller) Ready() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.views != nil {
+	if c.shown != nil {
 		return nil
 	}
 	for s := range c.services {

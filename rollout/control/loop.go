@@ -1,9 +1,9 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"maps"
-	"reflect"
 	"slices"
 	"time"
 
@@ -71,7 +71,7 @@ func (c *Controller) pass(ctx context.Context) time.Time {
 		}
 	}
 	if len(w.due) > 0 {
-		c.show()
+		c.show(w)
 	}
 	return c.nextWake()
 }
@@ -290,7 +290,7 @@ func (c *Controller) wish(name discovery.Service, w world, own bool) bool {
 		return false
 	}
 	wish := rollout.Wished(run.state, c.see(name, w), w.now)
-	if old, ok := c.published[name]; ok && reflect.DeepEqual(old, wish) {
+	if old, ok := c.published[name]; ok && old.Equal(wish) {
 		return false
 	}
 	if !own {
@@ -317,8 +317,8 @@ func (c *Controller) publish(w world) {
 // say logs a reason when it changes and keeps the view, for which those wait who were
 // obeyed.
 func (c *Controller) say(name discovery.Service, run *running, v rollout.View) {
-	was := run.view
-	run.view = v
+	was := cmp.Or(run.view, new(rollout.View))
+	run.view = &v
 	if was.Reason.Code != v.Reason.Code && was.Reason.Text != v.Reason.Text || was.State.Phase() != v.State.Phase() {
 		c.ports.Logger.Info("rollout", "service", name, "phase", v.State.Phase(), "reason", v.Reason.Text)
 	}
@@ -327,21 +327,24 @@ func (c *Controller) say(name discovery.Service, run *running, v rollout.View) {
 	}
 }
 
-// show hands the views to those that wait for newer ones, and then answers who was
-// obeyed: what a command is answered is what the views say.
-func (c *Controller) show() {
-	next := make(map[discovery.Service]rollout.View, len(c.running))
-	for name, run := range c.running {
-		if run.view.State.Service != "" {
-			next[name] = run.view
+// show hands the views of those that were looked at to those that wait for newer ones, and
+// then answers who was obeyed: what a command is answered is what the views say.
+func (c *Controller) show(w world) {
+	c.mu.Lock()
+	if c.shown == nil {
+		c.shown = make(map[discovery.Service]*rollout.View, len(c.running))
+	}
+	for name := range w.due {
+		if v := c.running[name].view; v != nil {
+			c.shown[name] = v
 		}
 	}
-	c.mu.Lock()
-	c.views = next
+	c.views = nil
 	close(c.newer)
 	c.newer = make(chan struct{})
 	c.mu.Unlock()
-	for _, run := range c.running {
+	for name := range w.due {
+		run := c.running[name]
 		run.answers = slices.DeleteFunc(run.answers, func(r *request) bool {
 			if r.shown {
 				r.reply <- reply{r.answer, nil}
