@@ -135,7 +135,7 @@ func TestRealRefusal(t *testing.T) {
 	rest := strings.Replace(w.rest, "services:\n", fmt.Sprintf("  - {name: more, address: %s}\nservices:\n", taken.Addr()), 1)
 	w.must(w.ctl.Configure(rest + "  - {name: news, listener: more, policy: " + halfPolicy + "}\n"))
 	w.ctl.Reload()
-	w.await("news", "both refusals", func(st api.Status) bool { return len(st.Proxies.Nacks) == 2 })
+	w.await("news", "both refusals and its live colour", func(st api.Status) bool { return len(st.Proxies.Nacks) == 2 && st.Live != "" })
 	for _, want := range []string{"edge-1", "edge-2", "more", "cannot bind"} {
 		if shown := w.ctlDo("proxies"); !strings.Contains(shown, want) {
 			t.Errorf("rolloutctl proxies does not show %q:\n%s", want, shown)
