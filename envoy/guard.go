@@ -231,16 +231,15 @@ func (g *guard) endpoints(was resource.Resource, now *resource.Resource) {
 	if now != nil && (was.Message == now.Message || proto.Equal(was.Message, now.Message)) {
 		return
 	}
-	old := identities(was.Message)
-	stays := map[netip.AddrPort]proto.Message{}
+	old := placed(was.Message)
+	stays := map[netip.AddrPort]place{}
 	if now != nil {
-		stays = identities(now.Message)
+		stays = placed(now.Message)
 	}
 	for _, addr := range slices.SortedFunc(maps.Keys(old), netip.AddrPort.Compare) {
-		before, after := old[addr], stays[addr]
-		ok := after != nil
+		after, ok := stays[addr]
 		switch {
-		case ok && !proto.Equal(before, after):
+		case ok && !old[addr].same(after):
 			g.refuse(EndpointChanged, was, "would describe endpoint %s otherwise than before, and Envoy would lose sight of its connections; keep its locality and host name", addr)
 		case ok, g.may.Remove[serviceOf(was)]:
 		case g.may.Holds == nil || g.may.Holds(was.Name, addr):
@@ -249,21 +248,33 @@ func (g *guard) endpoints(was resource.Resource, now *resource.Resource) {
 	}
 }
 
-// identities are the endpoints by address, each with all that Envoy tells hosts
-// apart by: everything but health and metadata.
-func identities(m proto.Message) map[netip.AddrPort]proto.Message {
-	ids := map[netip.AddrPort]proto.Message{}
+// place is an endpoint where it stands.
+type place struct {
+	in *endpointv3.LocalityLbEndpoints
+	of *endpointv3.LbEndpoint
+}
+
+// placed are the endpoints by address.
+func placed(m proto.Message) map[netip.AddrPort]place {
 	cla, _ := m.(*endpointv3.ClusterLoadAssignment)
+	all := map[netip.AddrPort]place{}
 	for _, l := range cla.GetEndpoints() {
 		for _, e := range l.LbEndpoints {
-			same := proto.CloneOf(e)
-			same.HealthStatus, same.Metadata = corev3.HealthStatus_UNKNOWN, nil
-			ids[at(e)] = &endpointv3.LocalityLbEndpoints{
-				Locality: l.Locality, Priority: l.Priority, LbEndpoints: []*endpointv3.LbEndpoint{same},
-			}
+			all[at(e)] = place{l, e}
 		}
 	}
-	return ids
+	return all
+}
+
+// same reports whether Envoy takes both for one host: all by which it tells hosts apart,
+// everything but health and metadata, is equal.
+func (p place) same(other place) bool {
+	return p.in.Priority == other.in.Priority && proto.Equal(p.in.Locality, other.in.Locality) && proto.Equal(host(p.of), host(other.of))
+}
+
+// host is an endpoint without health and metadata.
+func host(e *endpointv3.LbEndpoint) *endpointv3.LbEndpoint {
+	return &endpointv3.LbEndpoint{HostIdentifier: e.HostIdentifier, LoadBalancingWeight: e.LoadBalancingWeight}
 }
 
 // at is where an endpoint is; the zero AddrPort when it is no IP address.

@@ -215,3 +215,17 @@ func TestLastGoodWish(t *testing.T) {
 		t.Error(errs, refusals)
 	}
 }
+
+// TestHostIsWhole holds the guard's idea of a host to the proto: a field that comes to it
+// has to be looked at.
+func TestHostIsWhole(t *testing.T) {
+	var names []string
+	fields := (&endpointv3.LbEndpoint{}).ProtoReflect().Descriptor().Fields()
+	for i := range fields.Len() {
+		names = append(names, string(fields.Get(i).Name()))
+	}
+	slices.Sort(names)
+	if want := []string{"endpoint", "endpoint_name", "health_status", "load_balancing_weight", "metadata"}; !slices.Equal(names, want) {
+		t.Errorf("an endpoint has %v, known are %v; see host", names, want)
+	}
+}
