@@ -15,6 +15,7 @@ import (
 // Command is what an operator asks for: Promote, Pause, Resume, Abort, SetPace, Adopt or Forget.
 type Command interface {
 	service() discovery.Service
+	message() Message
 	// apply is pure: it returns the state as it should be and what that does. An
 	// error is a *Refusal, and the state is then as it was.
 	apply(terms policy.Policy, s state.State, seen observed.Seen, now time.Time) (state.State, Answer, error)
@@ -26,6 +27,9 @@ func Subject(c Command) discovery.Service { return c.service() }
 // Apply decides what a command does. Pure; an error is a *Refusal, and the state is
 // then as it was. The caller stores the state before it answers.
 func Apply(c Command, terms policy.Policy, s state.State, seen observed.Seen, now time.Time) (state.State, Answer, error) {
+	if err := c.message().Check(); err != nil {
+		return s, Answer{}, refuse(BadRequest, "%s: %v", s.Service, err)
+	}
 	next, answer, err := c.apply(terms, s, seen, now)
 	if err != nil {
 		return s, Answer{}, err
@@ -43,22 +47,33 @@ type Promote struct {
 	Target    discovery.Colour
 	Overrides policy.Overrides
 	// Force goes on although the plan has problems; it is recorded.
-	Force bool
+	Force   bool
+	Message Message `json:",omitempty"`
 }
 
 // Pause closes nothing more until Resume; the routing stays as it is.
-type Pause struct{ Service discovery.Service }
+type Pause struct {
+	Service discovery.Service
+	Message Message `json:",omitempty"`
+}
 
 // Resume ends a pause.
-type Resume struct{ Service discovery.Service }
+type Resume struct {
+	Service discovery.Service
+	Message Message `json:",omitempty"`
+}
 
 // Abort goes back, paced like the way there.
-type Abort struct{ Service discovery.Service }
+type Abort struct {
+	Service discovery.Service
+	Message Message `json:",omitempty"`
+}
 
 // SetPace changes the cap of the running rollout.
 type SetPace struct {
 	Service discovery.Service
 	Funnel  units.Funnel
+	Message Message `json:",omitempty"`
 }
 
 func (c Promote) service() discovery.Service { return c.Service }
@@ -86,7 +101,7 @@ func (c Pause) apply(_ policy.Policy, s state.State, seen observed.Seen, now tim
 	t := newTurn(s, seen, now)
 	t.rollout().Paused = true
 	t.restep()
-	t.note("paused")
+	t.note(c.Message.about("paused"))
 	return t.state, Answer{Text: fmt.Sprintf("%s: rollout %s is paused; new connections go to %s", s.Service, r.ID, favoured(t.state)), Rollout: r.ID}, nil
 }
 
@@ -109,7 +124,7 @@ func (c Resume) apply(_ policy.Policy, s state.State, _ observed.Seen, now time.
 	}
 	t := newTurn(s, observed.Seen{}, now)
 	t.rollout().Paused = false
-	t.note("resumed")
+	t.note(c.Message.about("resumed"))
 	return t.state, Answer{Text: fmt.Sprintf("%s: rollout %s goes on", s.Service, r.ID), Rollout: r.ID}, nil
 }
 
@@ -122,7 +137,7 @@ func (c Abort) apply(_ policy.Policy, s state.State, seen observed.Seen, now tim
 		return s, Answer{Text: fmt.Sprintf("%s: rollout %s is going back already", s.Service, r.ID), Rollout: r.ID}, nil
 	}
 	t := newTurn(s, seen, now)
-	turnRound(t, "abort: back to "+string(r.From))
+	turnRound(t, c.Message.about("abort: back to "+string(r.From)))
 	r = t.state.Rollout
 	return t.state, Answer{Text: fmt.Sprintf("%s: rollout %s goes back to %s at %s", s.Service, r.ID, r.To, r.Policy.Funnel), Rollout: r.ID}, nil
 }
@@ -168,7 +183,7 @@ func (c SetPace) apply(_ policy.Policy, s state.State, seen observed.Seen, now t
 	t := newTurn(s, seen, now)
 	t.rollout().Policy.Funnel = c.Funnel
 	t.restep()
-	t.note(fmt.Sprintf("pace %s instead of %s", c.Funnel, r.Policy.Funnel))
+	t.note(c.Message.about(fmt.Sprintf("pace %s instead of %s", c.Funnel, r.Policy.Funnel)))
 	return t.state, Answer{Text: fmt.Sprintf("%s: rollout %s lets %s go from now on", s.Service, r.ID, c.Funnel), Rollout: r.ID}, nil
 }
 
@@ -192,7 +207,7 @@ func (c Promote) apply(terms policy.Policy, s state.State, seen observed.Seen, n
 		return s, Answer{}, refuse(Infeasible, "%s: %s; --force promotes all the same", s.Service, strings.Join(plan.Problems, "; "))
 	}
 	t := newTurn(s, seen, now)
-	begin(t, plan, left)
+	begin(t, c, plan, left)
 	id := t.state.Rollout.ID
 	text := fmt.Sprintf("%s: rollout %s moves %d connections from %s to %s in about %s",
 		s.Service, id, plan.Connections, s.Live, c.Target, plan.Takes)
@@ -214,14 +229,14 @@ func (c Promote) Plan(terms policy.Policy, s state.State, seen observed.Seen, no
 }
 
 // begin starts the planned rollout of a steady state.
-func begin(t *turn, plan Plan, left leftover) {
+func begin(t *turn, c Promote, plan Plan, left leftover) {
 	s := t.write()
 	// Above every epoch that an instance remembers: a state that was lost must not
 	// make its orders stale.
 	s.Epoch = max(s.Epoch, newest(t.situation)) + 1
 	s.Rollout = &state.Rollout{
 		ID: fmt.Sprintf("%s-%d", s.Service, s.Epoch), From: plan.From, To: plan.To, Phase: state.Opening,
-		Forced: len(plan.Problems) > 0, Policy: plan.Policy, Started: t.now, Since: t.now,
+		Forced: len(plan.Problems) > 0, Policy: plan.Policy, Overrides: c.Overrides, Started: t.now, Since: t.now,
 		Steps: state.Steps{StepAt: left.stepAt}, Toll: state.Toll{Owed: left.owed, Basis: left.basis, Refusals: state.Refusals{Since: t.now, Was: refusedInAll(t.situation)}},
 	}
 	if n := len(s.History); n > 0 && s.History[n-1].Outcome == state.Adopted {
@@ -250,7 +265,7 @@ func begin(t *turn, plan Plan, left leftover) {
 	if s.Rollout.Forced {
 		event += "; forced although " + strings.Join(plan.Problems, "; ")
 	}
-	t.note(event)
+	t.note(c.Message.about(event))
 }
 
 // supersede ends a running rollout in favour of a promotion of the colour that it

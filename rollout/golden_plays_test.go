@@ -79,7 +79,7 @@ var plays = map[string]play{
 		}
 		g.look()
 		g.deaf = true
-		g.promote(discovery.Green)
+		g.do(rollout.Promote{Service: "chat", Target: discovery.Green, Overrides: spelled(g.policy), Force: true, Message: "CHG-7"})
 		g.deaf = false
 		back("while opening")
 		g.promote(discovery.Green)
@@ -387,4 +387,12 @@ var plays = map[string]play{
 		g.untilPhase(state.Steady)
 		moment("done")
 	}},
+}
+
+// spelled is the policy said once more by the one who promotes.
+func spelled(p policy.Policy) policy.Overrides {
+	return policy.Overrides{
+		Close: &p.Funnel.Close, Every: &p.Funnel.Every, Grace: &p.Grace, Canary: &p.Canary, Soak: &p.Soak, Window: &p.Window,
+		Stagger: &p.Stagger.Instances, StaggerSoak: &p.Stagger.Soak, Deadline: &p.Deadline,
+	}
 }

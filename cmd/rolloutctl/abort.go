@@ -13,6 +13,7 @@ func (c *cli) abort() *cobra.Command {
 		Args:  c.maybeService, ValidArgsFunction: c.words(c.knownServices),
 	}
 	wait := addWait(cmd)
+	c.addMessage(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := wait.check(); err != nil {
 			return err

@@ -12,7 +12,7 @@ import (
 )
 
 func (c *cli) pace() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:               "pace CLOSE/EVERY [SERVICE]",
 		Short:             "Change the cap of the running rollout",
 		Example:           "  rolloutctl pace 500/3s",
@@ -28,4 +28,6 @@ func (c *cli) pace() *cobra.Command {
 			})
 		},
 	}
+	c.addMessage(cmd)
+	return cmd
 }

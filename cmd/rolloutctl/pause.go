@@ -11,7 +11,7 @@ import (
 )
 
 func (c *cli) pause() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "pause [SERVICE]",
 		Short: "Close nothing more until resume; the routing stays as it is",
 		Args:  c.maybeService, ValidArgsFunction: c.words(c.knownServices),
@@ -21,4 +21,6 @@ func (c *cli) pause() *cobra.Command {
 			})
 		},
 	}
+	c.addMessage(cmd)
+	return cmd
 }

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
+
 	"github.com/spf13/cobra"
 
+	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout/api"
 	"github.com/sluice-proxy/sluice/rollout/state"
 )
@@ -20,6 +23,7 @@ func (c *cli) promote() *cobra.Command {
 	over := addOverrides(cmd)
 	force := cmd.Flags().Bool("force", false, "promote although the plan has problems; this is recorded")
 	wait := addWait(cmd)
+	c.addMessage(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := wait.check(); err != nil {
 			return err
@@ -28,14 +32,19 @@ func (c *cli) promote() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		answer, err := client.Promote(cmd.Context(), service, api.Promotion{Target: args[0], Overrides: over.given(), Force: *force})
-		if err != nil {
-			return err
-		}
-		if err := c.answer(answer); err != nil || !wait.on || answer.Rollout == "" {
-			return err
-		}
-		return c.await(cmd.Context(), client, service, answer.Rollout, state.Done, *wait)
+		return c.begin(cmd.Context(), client, service, api.Promotion{Target: args[0], Overrides: over.given(), Force: *force}, *wait)
 	}
 	return cmd
+}
+
+// begin promotes and, if it is to wait, follows the rollout to its end.
+func (c *cli) begin(ctx context.Context, client *api.Client, service discovery.Service, p api.Promotion, w waiting) error {
+	answer, err := client.Promote(ctx, service, p)
+	if err != nil {
+		return err
+	}
+	if err := c.answer(answer); err != nil || !w.on || answer.Rollout == "" {
+		return err
+	}
+	return c.await(ctx, client, service, answer.Rollout, state.Done, w)
 }

@@ -11,7 +11,7 @@ import (
 )
 
 func (c *cli) resume() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "resume [SERVICE]",
 		Short: "End a pause",
 		Args:  c.maybeService, ValidArgsFunction: c.words(c.knownServices),
@@ -21,4 +21,6 @@ func (c *cli) resume() *cobra.Command {
 			})
 		},
 	}
+	c.addMessage(cmd)
+	return cmd
 }

@@ -41,6 +41,7 @@ type cli struct {
 	tokenFile string
 	output    string
 	service   string
+	message   string
 }
 
 // run is the whole program: it prints at most one sentence about an error and
@@ -71,7 +72,7 @@ Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 3 no server.`,
 	flags.StringVar(&c.tokenFile, "token-file", env("SLUICE_TOKEN_FILE", ""), "`FILE` that holds the API's token (environment: SLUICE_TOKEN_FILE)")
 	flags.StringVarP(&c.output, "output", "o", "text", "`FORMAT` of the output: text or json")
 	flags.StringVar(&c.service, "service", "", "`NAME` of the service; may be left out when there is one")
-	root.AddCommand(c.status(), c.check(), c.plan(), c.promote(), c.watch(), c.pause(), c.resume(), c.abort(), c.pace(), c.adopt(), c.certs(),
+	root.AddCommand(c.status(), c.check(), c.plan(), c.promote(), c.retry(), c.watch(), c.pause(), c.resume(), c.abort(), c.pace(), c.adopt(), c.certs(),
 		c.history(), c.proxies(), c.instances(), c.bootstrap(), c.validate(), c.conform(), c.version())
 	root.SetFlagErrorFunc(flagError)
 	_ = root.RegisterFlagCompletionFunc("output", func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
@@ -128,7 +129,12 @@ func (c *cli) client() (*api.Client, error) {
 	if err != nil {
 		return nil, &usageError{err.Error()}
 	}
-	return client, nil
+	return client.Saying(rollout.Message(c.message)), nil
+}
+
+// addMessage gives a command the words for the rollout's history.
+func (c *cli) addMessage(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&c.message, "message", "m", "", "one line of `TEXT` for the history, such as who and which ticket")
 }
 
 // dial returns the client and the service that is meant: the named one, or the

@@ -143,6 +143,13 @@ func finished(name discovery.Service, n int, outcome state.Outcome) rollout.View
 	return v
 }
 
+// asked is the same where the rollout had overrides, and is the n-th.
+func asked(v rollout.View, n int) rollout.View {
+	last := &v.State.History[0]
+	last.ID, last.Overrides = fmt.Sprintf("chat-%d", n), policy.Overrides{Close: new(5), Soak: new(units.Duration(time.Minute))}
+	return v
+}
+
 // superseded is what is left of a rollout after the promotion of a newer release.
 func superseded() rollout.View {
 	v := finished("chat", 2, state.Superseded)
@@ -184,16 +191,18 @@ func troubled() rollout.View {
 func worlds(name string) map[discovery.Service]rollout.View {
 	all := map[discovery.Service]rollout.View{}
 	for _, v := range map[string][]rollout.View{
-		"steady":     {steady("chat", 2)},
-		"draining":   {draining("chat", 2, 40)},
-		"troubled":   {troubled()},
-		"done":       {finished("chat", 2, state.Done)},
-		"aborted":    {finished("chat", 2, state.Aborted)},
-		"superseded": {superseded()},
-		"looped":     {looped(30 * time.Minute)},
-		"in-place":   {inPlace()},
-		"two":        {steady("chat", 1), draining("mail", 1, 40)},
-		"two-done":   {finished("chat", 1, state.Done), finished("mail", 1, state.Aborted)},
+		"steady":        {steady("chat", 2)},
+		"draining":      {draining("chat", 2, 40)},
+		"troubled":      {troubled()},
+		"done":          {finished("chat", 2, state.Done)},
+		"aborted":       {finished("chat", 2, state.Aborted)},
+		"superseded":    {superseded()},
+		"looped":        {looped(30 * time.Minute)},
+		"in-place":      {inPlace()},
+		"two":           {steady("chat", 1), draining("mail", 1, 40)},
+		"aborted-asked": {asked(finished("chat", 2, state.Aborted), 1)},
+		"done-2":        {asked(finished("chat", 2, state.Done), 2)},
+		"two-done":      {finished("chat", 1, state.Done), finished("mail", 1, state.Aborted)},
 	}[name] {
 		all[v.State.Service] = v
 	}

@@ -41,8 +41,16 @@ type Client struct {
 	// request, in place of NewClient's: it may be replaced.
 	TokenNow func() string
 
-	token string
-	http  *http.Client
+	token   string
+	message rollout.Message
+	http    *http.Client
+}
+
+// Saying is the same client, whose commands carry a message.
+func (c *Client) Saying(m rollout.Message) *Client {
+	said := *c
+	said.message = m
+	return &said
 }
 
 // NewClient returns a client of the rolloutd at a base URL such as
@@ -113,22 +121,25 @@ func (c *Client) ReloadCerts(ctx context.Context) (a rollout.Answer, err error) 
 
 // Promote starts a promotion.
 func (c *Client) Promote(ctx context.Context, name discovery.Service, p Promotion) (rollout.Answer, error) {
+	if p.Message == "" {
+		p.Message = c.message
+	}
 	return c.post(ctx, name, "promote", p)
 }
 
 // Pause closes nothing more until Resume.
 func (c *Client) Pause(ctx context.Context, name discovery.Service) (rollout.Answer, error) {
-	return c.post(ctx, name, "pause", struct{}{})
+	return c.post(ctx, name, "pause", saying{c.message})
 }
 
 // Resume ends a pause.
 func (c *Client) Resume(ctx context.Context, name discovery.Service) (rollout.Answer, error) {
-	return c.post(ctx, name, "resume", struct{}{})
+	return c.post(ctx, name, "resume", saying{c.message})
 }
 
 // Abort goes back, paced.
 func (c *Client) Abort(ctx context.Context, name discovery.Service) (rollout.Answer, error) {
-	return c.post(ctx, name, "abort", struct{}{})
+	return c.post(ctx, name, "abort", saying{c.message})
 }
 
 // Adopt says which colour is live where nothing is stored.
@@ -138,7 +149,7 @@ func (c *Client) Adopt(ctx context.Context, name discovery.Service, live discove
 
 // SetPace changes the cap of the running rollout.
 func (c *Client) SetPace(ctx context.Context, name discovery.Service, f units.Funnel) (rollout.Answer, error) {
-	return c.post(ctx, name, "pace", f)
+	return c.post(ctx, name, "pace", pacing{f, c.message})
 }
 
 // Watch yields the world at each change until the stream ends, which it does

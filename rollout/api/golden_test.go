@@ -63,7 +63,7 @@ var answers = map[string]func(t *testing.T) []asked{
 		return []asked{
 			at("gates: closed", "status"), at("gates: closed", "watch"), at("gates: closed", "watch?service=chat"), at("gates: closed", "instances"),
 			at("gates: closed", "proxies"), at("gates: closed", "version"),
-			at("promotion: steady", "services/chat/history"), at("superseded: done", "services/chat/history"), at("lost: done", "services/chat/history"), at("untold: done", "services/chat/history"),
+			at("promotion: steady", "services/chat/history"), at("superseded: done", "services/chat/history"), at("lost: done", "services/chat/history"), at("untold: done", "services/chat/history"), at("aborts: aborted", "services/chat/history"),
 			at("promotion: steady", "services/chat/plan?target=green"),
 			at("promotion: steady", "services/chat/plan?target=green&close=5&every=2s&grace=1s&canary=5%25&soak=2m&window=30&stagger=1&stagger_soak=1m&deadline=10s"),
 			at("asked: in mid notice", "services/chat/plan?target=green"), at("promotion: done", "services/chat/plan?target=blue"), at("hooks: failed", "services/chat/plan?target=green"),

@@ -58,6 +58,8 @@ func TestCommands(t *testing.T) {
 		"pause":   {``, rollout.Pause{Service: "chat"}},
 		"resume":  {`{}`, rollout.Resume{Service: "chat"}},
 		"abort":   {` `, rollout.Abort{Service: "chat"}},
+		"pause?":  {`{"message":"a look at the graphs"}`, rollout.Pause{Service: "chat", Message: "a look at the graphs"}},
+		"pace?":   {`{"close":500,"every":"3s","message":"slower"}`, rollout.SetPace{Service: "chat", Funnel: units.Funnel{Close: 500, Every: every}, Message: "slower"}},
 		"pace":    {`{"close":500,"every":"3s"}`, rollout.SetPace{Service: "chat", Funnel: units.Funnel{Close: 500, Every: every}}},
 	} {
 		var did rollout.Command

@@ -25,15 +25,15 @@ func promote(name discovery.Service, body []byte) (rollout.Command, error) {
 		return nil, err
 	}
 	target, err := discovery.ParseColour(p.Target)
-	return rollout.Promote{Service: name, Target: target, Overrides: p.Overrides, Force: p.Force}, err
+	return rollout.Promote{Service: name, Target: target, Overrides: p.Overrides, Force: p.Force, Message: p.Message}, err
 }
 
 func setPace(name discovery.Service, body []byte) (rollout.Command, error) {
-	var f units.Funnel
-	if err := decode(body, &f); err != nil {
+	var p pacing
+	if err := decode(body, &p); err != nil {
 		return nil, err
 	}
-	return rollout.SetPace{Service: name, Funnel: f}, f.Check()
+	return rollout.SetPace{Service: name, Funnel: p.Funnel, Message: p.Message}, p.Funnel.Check()
 }
 
 func adopt(name discovery.Service, body []byte) (rollout.Command, error) {
@@ -45,13 +45,15 @@ func adopt(name discovery.Service, body []byte) (rollout.Command, error) {
 	return rollout.Adopt{Service: name, Live: a.Live}, err
 }
 
-// plain decodes a command that has nothing to say but its service.
-func plain(make func(discovery.Service) rollout.Command) func(discovery.Service, []byte) (rollout.Command, error) {
+// plain decodes a command that has nothing to say but its service and a message.
+func plain(make func(discovery.Service, rollout.Message) rollout.Command) func(discovery.Service, []byte) (rollout.Command, error) {
 	return func(name discovery.Service, body []byte) (rollout.Command, error) {
+		var s saying
 		if len(bytes.TrimSpace(body)) == 0 {
-			return make(name), nil
+			return make(name, ""), nil
 		}
-		return make(name), decode(body, &struct{}{})
+		err := decode(body, &s)
+		return make(name, s.Message), err
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/policy"
 )
 
 // Event is one line of a rollout's history.
@@ -48,9 +49,11 @@ type Record struct {
 	To      discovery.Colour `json:"to"`
 	Outcome Outcome          `json:"outcome"`
 	Forced  bool             `json:"forced,omitempty"`
-	Started time.Time        `json:"started"`
-	Ended   time.Time        `json:"ended"`
-	Evicted uint64           `json:"evicted"`
+	// Overrides are what was asked for beside the configured policy, to ask for it again.
+	Overrides policy.Overrides `json:"overrides,omitzero"`
+	Started   time.Time        `json:"started"`
+	Ended     time.Time        `json:"ended"`
+	Evicted   uint64           `json:"evicted"`
 	// Lost is how many connections ended because their instance died.
 	Lost int `json:"lost,omitempty"`
 	// Returned and NeverBack are nil where nobody can tell; Estimated: Returned is
@@ -69,7 +72,7 @@ type Record struct {
 // Ended is the rollout as it is remembered once it ended.
 func (r *Rollout) Ended(how Outcome, moved Moved, now time.Time) Record {
 	rec := Record{
-		ID: r.ID, From: r.From, To: r.To, Outcome: how, Forced: r.Forced, Started: r.Started, Ended: now,
+		ID: r.ID, From: r.From, To: r.To, Outcome: how, Forced: r.Forced, Overrides: r.Overrides, Started: r.Started, Ended: now,
 		Evicted: moved.Evicted, Lost: int(moved.Lost), LeftBehind: r.LeftBehind, Events: r.Events, Omitted: r.Omitted,
 	}
 	if moved.Known {

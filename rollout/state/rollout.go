@@ -21,7 +21,9 @@ type Rollout struct {
 	Paused   bool             `json:"paused,omitempty"`
 	Forced   bool             `json:"forced,omitempty"`
 	Policy   policy.Policy    `json:"policy"`
-	Started  time.Time        `json:"started"`
+	// Overrides are what was asked for beside the configured policy; Policy has them.
+	Overrides policy.Overrides `json:"overrides,omitzero"`
+	Started   time.Time        `json:"started"`
 	// Since is when the phase began.
 	Since time.Time `json:"since"`
 	// Settled is when what the phase waits for first was complete: in Shifting
