@@ -36,8 +36,8 @@ const (
 
 // Options configure a Sidecar; To must be set.
 type Options struct {
-	// Options are the gate's. CountsReturns is not used: a sidecar cannot know a
-	// returning client. CloseWait holds for the server's goodbye as well.
+	// Options are the gate's. CountsReturns and TicketKey are not used: a sidecar knows no
+	// returning client, and reads no ticket. CloseWait holds for the server's goodbye as well.
 	drain.Options
 	// To is where the server listens: host:port, or unix:/run/app.sock.
 	To string
@@ -101,7 +101,7 @@ func New(opt Options) (*Sidecar, error) {
 	orDefault(&opt.DialTimeout, 5*time.Second)
 	orDefault(&opt.Long, 10*time.Second)
 	orDefault(&opt.MessageWait, 30*time.Second)
-	opt.CountsReturns = false
+	opt.CountsReturns, opt.TicketKey = false, ""
 	opt.Nodeless = opt.Mode != TCP // of what is not TCP the proxy's name counts, which is in a request
 	s := &Sidecar{Gate: drain.New(opt.Options), opt: opt, log: opt.Logger, network: network, address: address, dialer: net.Dialer{Timeout: opt.DialTimeout}, looks: make(chan struct{}, 1)}
 	s.flow.init()

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/drain/ticket"
 )
 
 // Pipes is a listener in memory.
@@ -196,7 +198,7 @@ func TestCopyThroughAListener(t *testing.T) {
 	g := New(Options{})
 	near, far := net.Pipe()
 	s := &stream{Conn: near}
-	s.conn, _ = g.admit(origin{}, s)
+	s.conn, _ = g.admit(origin{}, s, ticket.Genuine{})
 	go func() { _, _ = io.Copy(s, lr); _ = s.Close() }()
 	if n, err := io.Copy(io.Discard, far); n != bufferSize+spliceSize+77 || err != nil || lr.N != 0 {
 		t.Errorf("%d bytes, %v, %d left of the limit", n, err, lr.N)

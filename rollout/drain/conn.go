@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/rollout/drain/contract"
+	"github.com/sluice-proxy/sluice/rollout/drain/ticket"
 )
 
 // Conn is one admitted connection of a server that owns its connections.
@@ -57,6 +58,9 @@ type Hooks struct {
 	Ask func(within time.Duration)
 	// Remote is the remote address of the TCP connection below; nil is not known.
 	Remote net.Addr
+	// Ticket is what the client brought, whatever that is; empty: nothing. See
+	// Options.TicketKey.
+	Ticket string
 	// Node is the proxy that it came through, by its node id, as contract.NodeHeader says it. Empty
 	// is not known; it is then known by its address.
 	Node string
@@ -134,6 +138,15 @@ func (c *Conn) Ticketed() {
 		if c.at != short {
 			g.ticketed++
 		}
+	}
+}
+
+// bring counts the connection as ticketed if its client brought a ticket that nobody
+// brought before; called with mu held, when it is accepted.
+func (c *Conn) bring(t ticket.Genuine) {
+	if g := c.gate; !c.ticket && g.book.Take(t) {
+		c.ticket = true
+		g.ticketed++
 	}
 }
 

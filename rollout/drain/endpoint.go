@@ -135,5 +135,9 @@ func (g *Gate) can() (can []contract.Ability) {
 	if !g.opt.Nodeless {
 		can = append(can, contract.CanFrom)
 	}
-	return append(can, contract.CanLevels)
+	can = append(can, contract.CanLevels)
+	if g.book != nil {
+		can = append(can, contract.CanTickets)
+	}
+	return can
 }

@@ -9,12 +9,13 @@ import (
 	"crypto/rand"
 	"log/slog"
 	"net"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/drain/internal/histogram"
+	"github.com/sluice-proxy/sluice/rollout/drain/ticket"
+	"github.com/sluice-proxy/sluice/rollout/drain/wsframe"
 )
 
 // Gate holds the connections of one instance and lets them go at the pace that
@@ -28,7 +29,7 @@ type Gate struct {
 	born time.Time
 
 	handshakes histogram.Recent
-	closeFrame []byte // a WebSocket's goodbye
+	book       *ticket.Book // nil: no tickets
 
 	mu         sync.Mutex
 	held       []*Conn // Conn.at is the index here
@@ -65,12 +66,25 @@ func New(opt Options) *Gate {
 	}
 	g.grace.Gate, g.levels = g, []*level{{gate: g, name: contract.Rollout}}
 	g.opt.complete()
-	g.closeFrame = g.opt.farewell()
+	if g.book = ticket.New(opt.TicketKey); g.book != nil {
+		g.tickets = true
+	} else if opt.TicketKey != "" {
+		g.log.Error("the key of the tickets is too short, so there are none", "bytes", len(opt.TicketKey), "least", ticket.MinKey)
+	}
 	return g
 }
 
-// CloseFrame is what an evicted WebSocket is told, for servers that write frames.
-func (g *Gate) CloseFrame() []byte { return slices.Clone(g.closeFrame) }
+// CloseFrame is what an evicted WebSocket is told, for servers that write frames. With
+// Options.TicketKey it has a ticket of its own each time.
+func (g *Gate) CloseFrame() []byte {
+	code, reason := g.opt.farewell()
+	return wsframe.Goodbye(code, ticket.Behind(reason, g.Ticket()))
+}
+
+// Ticket is a new ticket for one client that is let go, for servers that say goodbye in
+// their own words, and for the words by which a client is asked to come over. Empty
+// without Options.TicketKey.
+func (g *Gate) Ticket() string { return g.book.Give(time.Now()) }
 
 // RetryAfter and CloseWait are those of the options, or their defaults.
 func (g *Gate) RetryAfter() time.Duration { return g.opt.RetryAfter }
@@ -93,7 +107,7 @@ func (g *Gate) AdmitFrom(remote net.Addr, closing func()) (*Conn, error) {
 
 // AdmitHooks is Admit for a connection of which more is known.
 func (g *Gate) AdmitHooks(h Hooks) (*Conn, error) {
-	return g.admit(h.source(), h.asOwner())
+	return g.admit(h.source(), h.asOwner(), g.book.Check(h.Ticket, time.Now()))
 }
 
 // Drains reports whether a connection from there would be refused with ErrDraining now.
@@ -103,13 +117,15 @@ func (g *Gate) Drains(h Hooks) bool {
 	return g.refuses(h.source())
 }
 
-func (g *Gate) admit(from origin, o owner) (*Conn, error) {
+func (g *Gate) admit(from origin, o owner, brought ticket.Genuine) (*Conn, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if err := g.refuse(from); err != nil {
 		return nil, err
 	}
-	return g.add(from, o), nil
+	c := g.add(from, o)
+	c.bring(brought)
+	return c, nil
 }
 
 // add counts a connection in; called with mu held.

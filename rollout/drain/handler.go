@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sluice-proxy/sluice/rollout/drain/ticket"
 	"github.com/sluice-proxy/sluice/rollout/drain/wsframe"
 )
 
@@ -46,6 +47,9 @@ func (g *Gate) Handler(next http.Handler) http.Handler {
 		}
 		ctx, cancel := context.WithCancelCause(r.Context())
 		q := &request{ResponseWriter: w, ctx: ctx, cancel: cancel, began: time.Now(), websocket: isWebSocket(r), rpc: callOf(r)}
+		if g.book != nil {
+			q.brought = g.book.Check(ticket.Of(r), time.Now())
+		}
 		if err := g.enter(q, origin{machineOf(r.RemoteAddr), nodeOf(r.Header)}); err != nil {
 			cancel(err)
 			g.turnAway(w, r, retry, err)

@@ -6,6 +6,8 @@ import (
 	"net"
 	"sync/atomic"
 	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/drain/ticket"
 )
 
 // Listener wraps the listener of a raw TCP server: while draining or above the
@@ -34,7 +36,7 @@ func (l *listener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		t := &accepted{stream: stream{Conn: c}}
-		if t.conn, err = l.gate.admit(origin{addr: machine(c.RemoteAddr())}, t); err != nil {
+		if t.conn, err = l.gate.admit(origin{addr: machine(c.RemoteAddr())}, t, ticket.Genuine{}); err != nil {
 			_ = c.Close()
 			continue
 		}

@@ -5,8 +5,6 @@ import (
 	"log/slog"
 	"net/http"
 	"time"
-
-	"github.com/sluice-proxy/sluice/rollout/drain/wsframe"
 )
 
 // Options configure a Gate. The zero value is ready to use: no limit, an own
@@ -51,6 +49,12 @@ type Options struct {
 	// CountsTickets says that the application calls Conn.Ticketed, so that the status
 	// reports ticketed from the beginning.
 	CountsTickets bool
+	// TicketKey has the gate give a ticket with each goodbye, and count the clients that bring
+	// one: a secret that all instances of the service share, and no other service, random
+	// and at least 16 bytes long; with a shorter one there are no tickets. See the package
+	// ticket for what a ticket proves, and set it only where the clients bring theirs back:
+	// the control plane waits for each that was let go to bring one. Default: none.
+	TicketKey string
 	// Notice above 0 says that the application asks its clients to come over (Hooks.Ask,
 	// OnAsk), so that an order may give them notice. It is what Shutdown gives them without
 	// an order.
@@ -79,14 +83,14 @@ func orDefault[T int | time.Duration](v *T, def T) {
 	}
 }
 
-// farewell is the close frame. 1005, 1006 and 1015 must not be sent (RFC 6455, 7.4.1).
-func (o Options) farewell() []byte {
-	const mostReason = 112 // bytes, so that something fits behind it
-	reason := o.CloseReason[:min(len(o.CloseReason), mostReason)]
+// farewell is what the close frame says, before a ticket. 1005, 1006 and 1015 must not be sent (RFC 6455, 7.4.1).
+func (o Options) farewell() (code uint16, reason string) {
+	const mostReason = 112 // bytes, so that a ticket fits behind it
+	reason = o.CloseReason[:min(len(o.CloseReason), mostReason)]
 	switch code := o.CloseCode; {
 	case code < 1000 || code > 4999 || code == 1005 || code == 1006 || code == 1015:
-		return wsframe.Goodbye(1012, cmp.Or(reason, "service restart"))
+		return 1012, cmp.Or(reason, "service restart")
 	default:
-		return wsframe.Goodbye(uint16(code), reason)
+		return uint16(code), reason
 	}
 }

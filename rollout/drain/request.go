@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/drain/ticket"
 )
 
 // request is one request while its handler runs. It is the ResponseWriter that
@@ -24,6 +26,7 @@ type request struct {
 	cancel    context.CancelCauseFunc
 	began     time.Time
 	websocket bool
+	brought   ticket.Genuine
 	switched  bool // 101 was written through WriteHeader
 	rpc       call
 	begun     bool // its response has; belongs to writing

@@ -43,7 +43,7 @@ func (l *line) remove(q *request) {
 // from its beginning; any other request is short until it turns out to last.
 func (g *Gate) enter(q *request, from origin) error {
 	if q.websocket {
-		conn, err := g.admit(from, q)
+		conn, err := g.admit(from, q, q.brought)
 		q.conn = conn
 		return err
 	}
@@ -96,6 +96,7 @@ func (g *Gate) last(c *Conn) {
 	if c.ticket {
 		g.ticketed++
 	}
+	c.bring(q.brought)
 }
 
 // streams says that the request is one of gRPC whose answer has begun. It is a stream
@@ -193,6 +194,7 @@ func (g *Gate) AdmitLate(h Hooks) *Conn {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	c := g.add(h.source(), h.asOwner())
+	c.bring(g.book.Check(h.Ticket, time.Now()))
 	g.settle(time.Now())
 	return c
 }

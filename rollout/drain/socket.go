@@ -60,7 +60,7 @@ func (s *socket) sayGoodbye() {
 	}
 	s.said = true
 	if !s.frames.Closed() {
-		_, _ = s.Conn.Write(s.conn.gate.closeFrame)
+		_, _ = s.Conn.Write(s.conn.gate.CloseFrame())
 	}
 }
 

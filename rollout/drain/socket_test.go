@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sluice-proxy/sluice/rollout/drain/ticket"
 	"github.com/sluice-proxy/sluice/rollout/drain/wsframe"
 )
 
@@ -27,7 +28,7 @@ func newWire(t *testing.T) *wire {
 	near, far := net.Pipe()
 	w := &wire{gate: New(Options{}), peer: far}
 	w.socket = &socket{stream: stream{Conn: near}}
-	conn, err := w.gate.admit(origin{}, w.socket)
+	conn, err := w.gate.admit(origin{}, w.socket, ticket.Genuine{})
 	if err != nil {
 		t.Fatal(err)
 	}

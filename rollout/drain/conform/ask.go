@@ -28,6 +28,7 @@ type instance struct {
 	seen        *descent
 	can         []contract.Ability // as it says
 	streams     *http.Transport    // of gRPC, once there was one
+	ticket      string             // what its clients bring; empty: none
 }
 
 const rolloutName = "conform"

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/rollout/drain/contract"
+	"github.com/sluice-proxy/sluice/rollout/drain/ticket"
 	"github.com/sluice-proxy/sluice/rollout/drain/wsframe"
 )
 
@@ -35,6 +36,8 @@ type ending struct {
 	at   time.Time
 	code int   // of a WebSocket's close frame, 0: there was none; or a gRPC status
 	err  error // nil: a FIN
+	// ticket is that of the goodbye; empty: there was none.
+	ticket string
 }
 
 // turnedAway is that the instance refused a connection.
@@ -67,7 +70,7 @@ func (in *instance) dialVia(ctx context.Context, node string) (*client, error) {
 	}
 	c := &client{conn: conn, node: node, read: bufio.NewReader(conn), websocket: in.connect.Scheme != "tcp", ended: make(chan struct{})}
 	if c.websocket {
-		if err := c.shakeHands(in.connect, node); err != nil {
+		if err := c.shakeHands(in.bringing(), node); err != nil {
 			_ = conn.Close()
 			return nil, err
 		}
@@ -129,6 +132,7 @@ func (c *client) follow() {
 			c.ending = ending{at: time.Now(), code: 1005} // "no status", RFC 6455, 7.4.1
 			if len(f.Payload) >= 2 {
 				c.ending.code = int(binary.BigEndian.Uint16(f.Payload))
+				_, c.ending.ticket = ticket.Cut(string(f.Payload[2:]))
 			}
 			c.send(wsframe.Close, f.Payload)
 			return

@@ -63,7 +63,7 @@ func listens(w http.ResponseWriter, r *http.Request) {
 
 func TestOurGateKeepsEveryRule(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g, n := gated(t, drain.Options{Token: "t"})
+		g, n := gated(t, drain.Options{Token: "t", TicketKey: ticketKey})
 		by, why, err := verdicts(t, t.Context(), Options{URL: endpoint, Token: "t", Connect: front, Dial: n.dial})
 		if err != nil || len(by[Pass]) != len(Rules()) {
 			t.Errorf("%v, failed %v, not checked %v: %v", err, by[Fail], by[NotChecked], why)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/rollout/drain"
 	"github.com/sluice-proxy/sluice/rollout/drain/contract"
+	"github.com/sluice-proxy/sluice/rollout/drain/ticket"
 )
 
 // forgetful leaves words out of what it is told, or of what it says, as one does that
@@ -70,28 +71,57 @@ func nameless(h http.Handler) http.Handler {
 	})
 }
 
+const ticketKey = "a key of the fleet's"
+
+// bringing has a server believe that its clients bring other tickets.
+func bringing(instead func(*drain.Gate, string) string) func(*drain.Gate, http.Handler) http.Handler {
+	return func(g *drain.Gate, h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			brought := instead(g, ticket.Of(r))
+			r = r.Clone(r.Context())
+			r.URL.RawQuery = ""
+			r.Header.Set(ticket.Word, brought)
+			h.ServeHTTP(w, r)
+		})
+	}
+}
+
+func genuine(g *drain.Gate, brought string) string {
+	if brought == "" {
+		return ""
+	}
+	return g.Ticket()
+}
+
 // Each fault in what came after version 1 is named by its rule, and an instance that does
 // not say that it can is checked by the rules of version 1 alone.
 func TestEveryFaultOfWhatGrewIsNamed(t *testing.T) {
 	for fault, tc := range map[string]struct {
 		told, said []string
 		behind     func(http.Handler) http.Handler
+		nearer     func(*drain.Gate, http.Handler) http.Handler
 		fails      string
 		rules      int
 	}{
 		"none":                          {rules: len(Rules())},
-		"version 1":                     {told: []string{"level", "from", "a-word-that-nobody-knows"}, said: []string{"can", "levels"}, rules: len(Rules()) - 3},
+		"version 1":                     {told: []string{"level", "from", "a-word-that-nobody-knows"}, said: []string{"can", "levels"}, rules: len(Rules()) - 4},
 		"unknown words are left out":    {told: []string{"a-word-that-nobody-knows"}, fails: "unknown-word", rules: len(Rules())},
 		"levels are left out":           {told: []string{"level"}, fails: "levels", rules: len(Rules())},
 		"levels are not shown":          {said: []string{"levels"}, fails: "levels", rules: len(Rules())},
 		"from is left out":              {told: []string{"from"}, fails: "from", rules: len(Rules())},
 		"everybody came through edge 1": {behind: nameless, fails: "from", rules: len(Rules())},
+		"tickets are not counted":       {said: []string{"ticketed"}, fails: "tickets", rules: len(Rules())},
+		"tickets are not taken":         {nearer: bringing(func(*drain.Gate, string) string { return "" }), fails: "tickets", rules: len(Rules())},
+		"whatever is brought counts":    {nearer: bringing(genuine), fails: "tickets", rules: len(Rules())},
 	} {
 		t.Run(fault, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				g, n := drain.New(drain.Options{Token: "t"}), network{}
+				g, n := drain.New(drain.Options{Token: "t", TicketKey: ticketKey}), network{}
 				n.serve(t, "instance:9100", forgetful(g.Endpoint(), tc.told, tc.said))
 				front := g.Handler(http.HandlerFunc(listens))
+				if tc.nearer != nil {
+					front = tc.nearer(g, front)
+				}
 				if tc.behind != nil {
 					front = tc.behind(front)
 				}

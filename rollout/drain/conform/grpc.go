@@ -1,6 +1,7 @@
 package conform
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/rollout/drain/contract"
+	"github.com/sluice-proxy/sluice/rollout/drain/ticket"
 )
 
 // unavailable is the gRPC status of who is refused or let go.
@@ -35,6 +37,9 @@ func (in *instance) stream(ctx context.Context, node string) (*client, error) {
 	req.Header.Set("Te", "trailers")
 	if node != "" {
 		req.Header.Set(contract.NodeHeader, node)
+	}
+	if in.ticket != "" {
+		req.Header.Set(ticket.Word, in.ticket)
 	}
 	c := &client{node: node, ended: make(chan struct{}), quit: func() {
 		cancel()
@@ -63,7 +68,7 @@ func (in *instance) run(req *http.Request) ending {
 	}
 	defer res.Body.Close()
 	_, err = io.Copy(io.Discard, res.Body)
-	e := ending{at: time.Now(), err: err}
+	e := ending{at: time.Now(), err: err, ticket: cmp.Or(res.Trailer.Get(ticket.Word), res.Header.Get(ticket.Word))}
 	status := res.Trailer.Get("Grpc-Status")
 	if status == "" {
 		status = res.Header.Get("Grpc-Status") // of a stream without messages

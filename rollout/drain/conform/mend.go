@@ -35,4 +35,5 @@ var mends = map[string]string{
 	"unknown-word":    "refuse with 400 an order with a word that you do not know, since you say that you can read more than version 1",
 	"levels":          "keep the last word, its timers and its release by the order's level, and refuse while any of them stands; or leave \"levels\" out of can",
 	"from":            "remember of each connection the x-envoy-downstream-service-node of its request, or its address, and choose among those that the order names; or leave \"from\" out of can",
+	"tickets":         "put a fresh ticket behind the reason of each close frame (gRPC: the trailer sluice-ticket), take it from the query or header sluice-ticket, check it by the fleet's key, and remember which were brought; or leave \"tickets\" out of can",
 }

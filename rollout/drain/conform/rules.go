@@ -98,5 +98,7 @@ func Rules() []Rule {
 			Says: "an order of another level stands beside the rollout's, has an epoch and a release of its own, and is shown in levels"},
 		{Name: "from", check: fromNodes, Of: contract.CanFrom, connects: true, needs: []string{"refuse", "ceiling", "levels"},
 			Says: "an order from some nodes closes and refuses only what came through them: by x-envoy-downstream-service-node, or without it by address"},
+		{Name: "tickets", check: tickets, Of: contract.CanTickets, connects: true, needs: []string{"goodbye", "serve-again"},
+			Says: "each goodbye has a ticket of its own, and ticketed counts who brings one, each ticket once, and nothing that nobody gave"},
 	}
 }

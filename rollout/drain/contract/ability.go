@@ -19,6 +19,8 @@ const (
 	CanFrom Ability = "from"
 	// CanAsk: it asks clients to come over before it closes, and gives them notice.
 	CanAsk Ability = "ask"
+	// CanTickets: its goodbyes have a ticket, and it counts who brings one. No order needs it.
+	CanTickets Ability = "tickets"
 )
 
 // What a status can say at most.

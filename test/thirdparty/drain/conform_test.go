@@ -19,7 +19,7 @@ import (
 func TestEveryLibraryKeepsEveryRule(t *testing.T) {
 	for name, lib := range libraries {
 		synctest.Test(t, func(t *testing.T) {
-			g, n := drain.New(drain.Options{Token: token}), network{}
+			g, n := drain.New(drain.Options{Token: token, TicketKey: "a key of the fleet's"}), network{}
 			n.serve(t, "instance:9100", g.Endpoint())
 			n.serve(t, "instance:9000", g.Handler(lib.echo))
 			passed := 0
