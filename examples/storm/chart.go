@@ -39,6 +39,7 @@ var (
 var said = map[string]string{
 	storm:  "Storm: the blue processes simply stop",
 	funnel: "Funnel: rolloutctl promote green",
+	asked:  "Asked first: the same, with notice",
 }
 
 // strip is one row of a picture: the connections over time beside the reconnects,
@@ -77,8 +78,8 @@ var byRelease = []series{
 	{"v3, blue", violet, func(h clients.Hello) bool { return h.Version == "v3" }},
 }
 
-// pair is the storm above the funnel, on the same axes.
-func pair(runs []recording) (all []strip) {
+// onOneAxis is one run above the other, on the same axes.
+func onOneAxis(runs []recording) (all []strip) {
 	var longest, tallest float64
 	for _, r := range runs {
 		longest = max(longest, r.measure().SecondsToMove)
@@ -89,7 +90,7 @@ func pair(runs []recording) (all []strip) {
 	}
 	for _, r := range runs {
 		title := said[r.name]
-		if r.name == funnel {
+		if r.name != storm {
 			title += fmt.Sprintf(" (%d every %s)", r.funnel.Close, r.funnel.Every)
 		}
 		all = append(all, strip{recording: r, title: title, lines: byColour, to: to, tallest: tallest})

@@ -22,6 +22,11 @@ type experiment struct {
 	clients   int
 	cap       units.Funnel
 	reconnect clients.Reconnect
+	// handshake is how long green takes to let a client in, patience how long a client
+	// tries; 0 is no time, and the swarm's default.
+	handshake, patience time.Duration
+	// notice is what clients get that are asked.
+	notice time.Duration
 	// calm is the time of undisturbed connections before and after a run: nobody
 	// may be disconnected then.
 	calm     time.Duration
@@ -39,8 +44,13 @@ func (e experiment) run(ctx context.Context, name string) (recording, error) {
 	r := recording{name: name, clients: e.clients, funnel: e.cap}
 	ctx, cancel := context.WithCancelCause(ctx)
 	s := &stage{
-		setting: setting{blue: 3, green: 3, withoutDrain: name == storm, policy: fmt.Sprintf("{funnel: {close: %d, every: %s}}", e.cap.Close, e.cap.Every)},
-		dir:     filepath.Join(e.out, "logs", name), bin: e.bin,
+		setting: setting{blue: 3, green: 3, withoutDrain: name == storm, handshake: e.handshake, feed: e.feed(),
+			policy: fmt.Sprintf("{funnel: {close: %d, every: %s}}", e.cap.Close, e.cap.Every)},
+		dir: filepath.Join(e.out, "logs", name), bin: e.bin,
+	}
+	if name == asked {
+		s.notice = e.notice
+		s.policy = fmt.Sprintf("{funnel: {close: %d, every: %s}, notice: %s}", e.cap.Close, e.cap.Every, e.notice)
 	}
 	defer s.strike()
 	defer cancel(nil)
@@ -62,7 +72,7 @@ func (e experiment) run(ctx context.Context, name string) (recording, error) {
 	if err := pause(ctx, e.calm); err != nil {
 		return r, err
 	}
-	r.records, r.slowestEcho = swarm.Records(), swarm.SlowestEcho()
+	r.records, r.slowestEcho, r.messages, r.ended = swarm.Records(), swarm.SlowestEcho(), swarm.Messages(), time.Now()
 	return r, clients.WriteRecords(filepath.Join(s.dir, "records.jsonl"), r.records)
 }
 
@@ -78,7 +88,8 @@ func (e experiment) begin(ctx context.Context, s *stage, cancel context.CancelCa
 	s.guardAll(ctx, cancel)
 	swarm, err = clients.New(clients.Options{
 		Clients: e.clients, URLs: []string{"ws://" + s.web.String() + "/ws"},
-		Reconnect: e.reconnect, Ping: e.ping(), Seed: 1,
+		Dials:     min(e.clients, 1000), // as many at once as would be
+		Reconnect: e.reconnect, Handshake: e.patience, ComeOver: s.notice > 0, Ping: e.ping(), Seed: 1,
 	})
 	if err != nil {
 		return nil, nil, err
@@ -99,6 +110,12 @@ func (e experiment) begin(ctx context.Context, s *stage, cancel context.CancelCa
 // way through Envoy is slow.
 func (e experiment) ping() time.Duration {
 	return min(time.Minute, time.Duration(e.clients)*50*time.Millisecond)
+}
+
+// feed is how often everyone is told something: as often as a real chat would be, and in
+// all about a thousand messages a second at most.
+func (e experiment) feed() time.Duration {
+	return max(200*time.Millisecond, time.Duration(e.clients)*time.Millisecond)
 }
 
 // gather waits until every client is connected to blue and proves that the
@@ -133,7 +150,7 @@ func (e experiment) storm(ctx context.Context, s *stage, swarm *clients.Swarm) (
 	return began, swarm.WaitFor(ctx, e.moved)
 }
 
-// funnel promotes green and waits until rolloutctl says that it is done.
+// funnel promotes green, whose clients are let go or asked, and waits until rolloutctl says that it is done.
 func (e experiment) funnel(ctx context.Context, s *stage, swarm *clients.Swarm) (time.Time, error) {
 	steps := (e.clients + e.cap.Close - 1) / e.cap.Close
 	limit := time.Duration(steps)*e.cap.Every.D() + 2*time.Minute
@@ -147,7 +164,9 @@ func (e experiment) funnel(ctx context.Context, s *stage, swarm *clients.Swarm) 
 	return began, swarm.WaitFor(ctx, e.moved)
 }
 
-func (e experiment) moved(c clients.Counts) bool { return c.Colour["green"] == e.clients }
+func (e experiment) moved(c clients.Counts) bool {
+	return c.Colour["green"] == e.clients && c.Colour["blue"] == 0
+}
 
 func pause(ctx context.Context, d time.Duration) error {
 	select {

@@ -22,15 +22,17 @@ func programs(t *testing.T) fleet.Bin {
 	return bin
 }
 
-// TestExperiment is make demo in small: everything in it is real.
+// TestExperiment is make demo in small: everything in it is real. That nobody who is asked is without a connection, that no message of theirs is
+// lost and that each is asked once is what broken looks at.
 func TestExperiment(t *testing.T) {
 	bin := programs(t)
 	e := experiment{
 		clients: 24, cap: units.Funnel{Close: 8, Every: units.Duration(time.Second)}, bin: bin, out: t.TempDir(), calm: 3 * time.Second,
 		reconnect: clients.Reconnect{Base: 300 * time.Millisecond, Max: time.Second},
+		handshake: 5 * time.Millisecond, notice: time.Minute,
 	}
 	var got []figures
-	for _, name := range []string{storm, funnel} {
+	for _, name := range []string{storm, funnel, asked} {
 		e.progress = newProgress(io.Discard, name)
 		r, err := e.run(t.Context(), name)
 		if err != nil {
@@ -46,8 +48,15 @@ func TestExperiment(t *testing.T) {
 	if got[0].Unplanned != e.clients {
 		t.Errorf("storm: %d of %d clients were dropped", got[0].Unplanned, e.clients)
 	}
+	for _, f := range got[:2] {
+		if f.AwayP50 == 0 || f.Lost == 0 {
+			t.Errorf("%s: half of the clients were away for %d ms at most, and %d messages were lost: nobody measured", f.Name, f.AwayP50, f.Lost)
+		}
+	}
 	// The last of 24 clients is let go 2.9 s after the first: in the third step.
-	if s := got[1].SecondsToMove; s < 2.5 {
-		t.Errorf("funnel: moved in %g s, faster than the cap allows", s)
+	for _, f := range got[1:] {
+		if f.SecondsToMove < 2.5 {
+			t.Errorf("%s: moved in %g s, faster than the cap allows", f.Name, f.SecondsToMove)
+		}
 	}
 }

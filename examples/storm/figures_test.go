@@ -54,6 +54,7 @@ func TestFiguresOfAFunnel(t *testing.T) {
 	want := figures{
 		Name: funnel, Clients: 100, SecondsToMove: 29.95, SecondsFromCommand: 30.65,
 		PeakReconnects: 4, PeakEvictions: 10, DisconnectMax: 1, DisconnectAvg: 1,
+		AwayP50: 250, AwayP99: 250, AwayMax: 250,
 	}
 	if f != want {
 		t.Errorf("got  %+v\nwant %+v", f, want)
@@ -71,6 +72,53 @@ func TestFiguresOfAStorm(t *testing.T) {
 	}
 	if err := f.broken(r.funnel); err != nil {
 		t.Error("a storm promises nothing but that all are back:", err)
+	}
+}
+
+// comesOver is a run in which client i is asked at ask(i), is on green after a while, and ends
+// the old connection then.
+func comesOver(n int, ask func(int) float64, after float64) recording {
+	r := recording{name: asked, clients: n, funnel: units.Funnel{Close: 10, Every: units.Duration(3 * time.Second)}, began: at(-0.7), ended: at(60)}
+	r.messages = clients.Messages{Heard: 1000, Twice: 7}
+	for i := range n {
+		told, ended := joined(i, ask(i), "blue"), joined(i, ask(i)+after+0.01, "blue")
+		told.Kind, ended.Kind = clients.Asked, clients.Ended
+		r.records = append(r.records, joined(i, -5, "blue"), told, joined(i, ask(i)+after, "green"), ended)
+	}
+	r.records = sorted(r.records)
+	return r
+}
+
+func TestFiguresOfAsked(t *testing.T) {
+	r := comesOver(100, spread, 0.25)
+	f := r.measure()
+	want := figures{
+		Name: asked, Clients: 100, SecondsToMove: 29.95, SecondsFromCommand: 30.65, PeakReconnects: 4, PeakEvictions: 10,
+		Asked: 100, AskedMax: 1, Heard: 1000, Twice: 7,
+	}
+	if f != want {
+		t.Errorf("got  %+v\nwant %+v", f, want)
+	}
+	if err := f.broken(r.funnel); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTimeWithoutAConnection(t *testing.T) {
+	r := recording{clients: 4, funnel: units.Funnel{Close: 10, Every: units.Duration(3 * time.Second)}, ended: at(10), records: sorted([]clients.Record{
+		joined(0, 0, "blue"), left(0, 1, "blue", 0), joined(0, 1.0001, "green"), left(0, 3, "green", 0), joined(0, 5, "green"), // twice
+		joined(1, 0, "blue"),                        // never
+		joined(2, 0, "blue"), left(2, 4, "blue", 0), // for good
+		joined(3, 2, "blue"), // came later: that is no loss
+	})}
+	if got, want := r.away(), []time.Duration{0, 0, 2*time.Second + 100*time.Microsecond, 6 * time.Second}; !slices.Equal(got, want) {
+		t.Errorf("away %v, want %v", got, want)
+	}
+	if f := r.measure(); f.AwayP50 != 0 || f.AwayP99 != 6000 || f.AwayMax != 6000 {
+		t.Errorf("half %d, 99 %% %d, longest %d", f.AwayP50, f.AwayP99, f.AwayMax)
+	}
+	if got := among([]time.Duration{time.Microsecond}, 1); got != 1 {
+		t.Errorf("a microsecond is %d ms, and must not be none", got)
 	}
 }
 
@@ -126,6 +174,44 @@ func TestBrokenPromises(t *testing.T) {
 			r.records = append(r.records, left(3, 60, "green", 1012), joined(3, 61, "blue"))
 			return r
 		}},
+		"asked too fast": {"the cap is 10", func(recording) recording {
+			return comesOver(100, func(i int) float64 { return float64(i) * 0.25 }, 0.2)
+		}},
+		"asked twice": {"asked 101 times, up to 2 times one", func(recording) recording {
+			r, again := comesOver(100, spread, 0.25), joined(5, 50, "green")
+			again.Kind = clients.Asked
+			r.records = append(r.records, again)
+			return r
+		}},
+		"asked not": {"asked 99 times", func(recording) recording {
+			r := comesOver(100, spread, 0.25)
+			r.records = slices.DeleteFunc(r.records, func(rec clients.Record) bool { return rec.Client == 5 && rec.Kind == clients.Asked })
+			return r
+		}},
+		"asked, overstayed": {"were disconnected, up to 1 times", func(recording) recording {
+			r := comesOver(100, spread, 0.25)
+			for i, rec := range r.records {
+				if rec.Client == 5 && rec.Kind == clients.Ended {
+					r.records[i] = left(5, 1.76, "blue", 1012)
+				}
+			}
+			return r
+		}},
+		"asked, away": {"without a connection for 1 ms", func(recording) recording {
+			r := comesOver(100, spread, 0.25)
+			for i, rec := range r.records {
+				if rec.Client == 5 && rec.Kind == clients.Ended {
+					r.records[i].At = at(1.7499)
+				}
+			}
+			r.records = sorted(r.records)
+			return r
+		}},
+		"asked, lost": {"1 messages were lost", func(recording) recording {
+			r := comesOver(100, spread, 0.25)
+			r.messages.Unanswered = 1
+			return r
+		}},
 	} {
 		r := change.make(moves(funnel, 100, 1012, spread, 0.25))
 		err := r.measure().broken(r.funnel)
@@ -138,7 +224,9 @@ func TestBrokenPromises(t *testing.T) {
 func TestAllowed(t *testing.T) {
 	every := units.Duration(3 * time.Second)
 	for _, c := range []struct{ limit, echo, want int }{{10, 0, 11}, {10, 299, 11}, {1000, 0, 1001}, {1000, 30, 1011}} {
-		if got := (figures{SlowestEcho: c.echo}).allowed(units.Funnel{Close: c.limit, Every: every}); got != c.want {
+		limit := units.Funnel{Close: c.limit, Every: every}
+		r := recording{funnel: limit, clients: 1, slowestEcho: time.Duration(c.echo) * time.Millisecond}
+		if got := r.measure().allowed(limit); got != c.want {
 			t.Errorf("cap %d, slowest echo %d ms: %d allowed, want %d", c.limit, c.echo, got, c.want)
 		}
 	}

@@ -1,9 +1,11 @@
 // Command storm is the experiment: the same clients move from blue to green
-// twice, through the same fleet of 3 blue and 3 green processes behind two real
-// Envoys. In the storm the blue processes simply stop; in the funnel they let
-// their connections go at the pace of the cap. With --scenario rollouts are
-// disturbed instead. It prints what the clients saw, leaves storm.json, storm.png
-// and storm.html, and fails if the funnel did not keep its promises.
+// three times, through the same fleet of 3 blue and 3 green processes behind two
+// real Envoys. In the storm the blue processes simply stop; in the funnel they let
+// their connections go at the pace of the cap; then they ask them to come over, at
+// the same pace. Letting a client in costs green time, as it costs real servers.
+// With --scenario rollouts are disturbed instead. It prints what the clients saw,
+// leaves storm.json, storm.png and storm.html, and fails if the funnel did not keep
+// its promises.
 package main
 
 import (
@@ -29,6 +31,7 @@ import (
 const (
 	storm  = "storm"
 	funnel = "funnel"
+	asked  = "asked"
 )
 
 // errUsage: the command line was wrong, and that was said.
@@ -51,14 +54,17 @@ func main() {
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	e := experiment{reconnect: clients.Reconnect{Base: 500 * time.Millisecond, Max: 10 * time.Second}, calm: 3 * time.Second}
-	every := 3 * time.Second
+	every := 2 * time.Second
 	flags := flag.NewFlagSet("storm", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.IntVar(&e.clients, "clients", 100, "how many clients")
-	flags.IntVar(&e.cap.Close, "close", 10, "the cap: connections closed per --every, across the fleet")
+	flags.IntVar(&e.clients, "clients", 500, "how many clients")
+	flags.IntVar(&e.cap.Close, "close", 50, "the cap: connections closed per --every, across the fleet")
 	flags.DurationVar(&every, "every", every, "see --close")
 	flags.TextVar(&e.reconnect, "reconnect", e.reconnect, "how clients reconnect: at-once, uniform:5s, uniform:3s..6s or backoff:500ms..10s (with full jitter)")
-	names := flags.String("scenario", "", "all, or some of them with commas between: disturbed rollouts instead of storm and funnel; 200 clients and 20 per 1s unless said otherwise")
+	flags.DurationVar(&e.handshake, "handshake", 20*time.Millisecond, "how long green takes to let a client in, one after the other; messages wait meanwhile")
+	flags.DurationVar(&e.patience, "patience", 2*time.Second, "how long a client tries to connect before it gives up and tries again")
+	flags.DurationVar(&e.notice, "notice", 10*time.Second, "how long clients that are asked may take to come over")
+	names := flags.String("scenario", "", "all, or some of them with commas between: disturbed rollouts instead of storm, funnel and asked; 200 clients and 20 per 1s unless said otherwise")
 	flags.StringVar(&e.out, "out", "out", "folder for storm.json, storm.png, storm.html and logs/")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
@@ -83,6 +89,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		if !set["every"] {
 			every = time.Second
 		}
+		e.handshake, e.patience, e.notice = 0, 0, 0 // something else is disturbed there
 	}
 	e.cap.Every = units.Duration(every)
 	if err := e.prepare(flags.Args()); err != nil {
@@ -92,7 +99,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return e.performAll(ctx, chosen, stdout, stderr)
 	}
 	var runs []recording
-	for _, name := range []string{storm, funnel} {
+	for _, name := range []string{storm, funnel, asked} {
 		e.progress = newProgress(stderr, name)
 		r, err := e.run(ctx, name)
 		e.progress.end()

@@ -78,6 +78,6 @@ func (p *progress) follow(ctx context.Context, swarm *clients.Swarm) {
 func shown(c clients.Counts, size int) string {
 	const wide = 30
 	blue, green := c.Colour["blue"], c.Colour["green"]
-	full := green * wide / size
-	return fmt.Sprintf("%s%s  blue %d, green %d, away %d", strings.Repeat("█", full), strings.Repeat("░", wide-full), blue, green, size-c.Total)
+	full := min(wide, green*wide/size)
+	return fmt.Sprintf("%s%s  blue %d, green %d, away %d", strings.Repeat("█", full), strings.Repeat("░", wide-full), blue, green, max(0, size-c.Total))
 }

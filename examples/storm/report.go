@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"text/tabwriter"
+	"unicode/utf8"
 
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
@@ -29,17 +30,25 @@ func table(runs []figures, limit units.Funnel) []row {
 		value func(figures) string
 	}{
 		{"", func(f figures) string { return f.Name }},
-		{"clients", func(f figures) string { return number(f.Clients) }},
-		{"seconds to move, first disconnect to last return", func(f figures) string { return secs(f.SecondsToMove) }},
+		{"slowest echo, milliseconds", func(f figures) string { return number(f.SlowestEcho) }},
+		{"attempts to connect that failed", func(f figures) string { return number(f.Refused) }},
+		{"milliseconds without a connection, half the clients", func(f figures) string { return number(f.AwayP50) }},
+		{"– 99 % of the clients, at most", func(f figures) string { return number(f.AwayP99) }},
+		{"– the longest", func(f figures) string { return number(f.AwayMax) }},
+		{"messages lost", func(f figures) string { return number(f.Lost) }},
+		{"– heard, each once", func(f figures) string { return number(f.Heard) }},
+		{"– came twice, counted once", func(f figures) string { return number(f.Twice) }},
+		{"seconds to move, first let go to last return", func(f figures) string { return secs(f.SecondsToMove) }},
 		{"seconds from the command to the last return", func(f figures) string { return secs(f.SecondsFromCommand) }},
 		{"most reconnects in one second", func(f figures) string { return number(f.PeakReconnects) }},
-		{fmt.Sprintf("most disconnects in any %s (cap %d, %d at an edge)", limit.Every, limit.Close, limit.Close+1), func(f figures) string { return number(f.PeakEvictions) }},
-		{"disconnects per client, most", func(f figures) string { return number(f.DisconnectMax) }},
+		{fmt.Sprintf("most let go in any %s (cap %d, %d at an edge)", limit.Every, limit.Close, limit.Close+1), func(f figures) string { return number(f.PeakEvictions) }},
+		{"– too many by so much, if clients look late", func(f figures) string { return f.late() }},
+		{"asked to come over, per client, mean", func(f figures) string { return fmt.Sprintf("%.2f", float64(f.Asked)/float64(f.Clients)) }},
 		{"disconnects per client, mean", func(f figures) string { return fmt.Sprintf("%.2f", f.DisconnectAvg) }},
-		{"disconnects that were not the funnel's", func(f figures) string { return number(f.Unplanned) }},
-		{"attempts to connect that were refused", func(f figures) string { return number(f.Refused) }},
-		{"slowest echo through Envoy, milliseconds", func(f figures) string { return number(f.SlowestEcho) }},
-		{"clients never back", func(f figures) string { return number(f.NeverBack) }},
+		{"– most", func(f figures) string { return number(f.DisconnectMax) }},
+		{"– that were not the funnel's", func(f figures) string { return number(f.Unplanned) }},
+		{"clients", func(f figures) string { return number(f.Clients) }},
+		{"– never back", func(f figures) string { return number(f.NeverBack) }},
 	}
 	var rows []row
 	for _, line := range lines {
@@ -50,6 +59,14 @@ func table(runs []figures, limit units.Funnel) []row {
 		rows = append(rows, r)
 	}
 	return rows
+}
+
+// late is LateCloses where there is a cap.
+func (f figures) late() string {
+	if f.Name == storm {
+		return "–"
+	}
+	return strconv.Itoa(f.LateCloses)
 }
 
 // scenarioTable has a row per scenario.
@@ -72,7 +89,7 @@ func scenarioTable(all []scenarioFigures, limit units.Funnel) []row {
 func printTable(w io.Writer, rows []row) error {
 	wide, between := 0, 3
 	for _, r := range rows {
-		wide = max(wide, len(r.Label))
+		wide = max(wide, utf8.RuneCountInString(r.Label))
 		if len(r.Values) > 4 {
 			between = 2 // a terminal has 80 columns
 		}
@@ -106,14 +123,15 @@ type report struct {
 	strips []strip
 }
 
-// sideBySide reports the storm and the funnel.
+// sideBySide reports the storm, the funnel and the asked.
 func sideBySide(runs []recording, limit units.Funnel) report {
 	var all []figures
 	for _, r := range runs {
 		all = append(all, r.measure())
 	}
-	return report{funnel: limit, title: "Storm and funnel", runs: all, rows: table(all, limit), strips: pair(runs),
-		about: "The same clients move from blue to green through two Envoys: first the blue processes simply stop, then the funnel lets the connections go."}
+	return report{funnel: limit, title: "Storm, funnel, asked", runs: all, rows: table(all, limit), strips: onOneAxis(runs),
+		about: "The same clients move from blue to green through two Envoys: first the blue processes simply stop, then the funnel lets the connections go, then it asks them to come over, at the same pace. " +
+			"Letting a client in costs green time."}
 }
 
 // oneByOne reports scenarios.

@@ -28,6 +28,12 @@ type setting struct {
 	policy string
 	// withoutDrain: the instances know nothing of the drain contract.
 	withoutDrain bool
+	// handshake is how long green takes to let a client in; those of blue came long ago.
+	handshake time.Duration
+	// feed is how often every instance says a numbered message to all; 0 is never.
+	feed time.Duration
+	// notice above 0: instances ask their clients, which come over.
+	notice time.Duration
 }
 
 // stage is a freshly started fleet: blue and green processes, rolloutd and two
@@ -94,9 +100,13 @@ func (s *stage) raise(ctx context.Context) error {
 // start starts one more instance of a colour and adds it to what is registered.
 func (s *stage) start(ctx context.Context, colour discovery.Colour, version string) (*fleet.Chat, error) {
 	s.started[colour]++
+	flags := []string{"--feed", s.feed.String(), "--notice", s.notice.String()}
+	if colour == discovery.Green {
+		flags = append(flags, "--handshake", s.handshake.String())
+	}
 	c, err := fleet.StartChat(ctx, fleet.ChatOptions{
 		Bin: s.bin, Dir: s.dir, Name: discovery.InstanceID(fmt.Sprintf("chat-%.1s%d", colour, s.started[colour])),
-		Colour: colour, Version: version, WithoutDrain: s.withoutDrain,
+		Colour: colour, Version: version, WithoutDrain: s.withoutDrain, Flags: flags,
 	})
 	if err != nil {
 		return nil, err
