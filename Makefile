@@ -32,7 +32,7 @@ DECIDED  = $(call LIST,-xE,$(DECIDES))
 RACED    = $(call LIST,-vxE,$(DECIDES)|$(OTHERS))
 ANEW     = $(call LIST,-xE,$(OTHERS))
 
-.PHONY: help build demo test sim unit race fuzz lint clients bench bench-idle tools envoy-tool consul-tool prometheus-tool node-tool python-tool java-tool packages check-go clean
+.PHONY: help build demo test sim unit race fuzz lint clients bench bench-idle bench-xds tools envoy-tool consul-tool prometheus-tool node-tool python-tool java-tool packages check-go clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -88,6 +88,10 @@ bench: tools ## the figures in the README
 
 bench-idle: ## what rolloutd takes while nothing happens: 100 services, 100 instances each, 100 proxies
 	$(GO) test -tags real -run '^$$' -bench 'BenchmarkIdle$$' -benchtime 1x -timeout 20m ./cmd/rolloutd
+
+# FIGURES="-sizes 200x200 -churn 200x100 -churn-seconds 5" is a small one.
+bench-xds: ## the xDS server against go-control-plane's caches, each in a process of its own: ratios (10 minutes)
+	$(GO) test -count=1 -run '^$$' -bench 'BenchmarkXDS$$' -benchtime 1x -timeout 40m ./test/thirdparty/xds $(if $(FIGURES),-args $(FIGURES))
 
 tools: envoy-tool consul-tool prometheus-tool node-tool python-tool java-tool ## fetch Envoy, Consul, Prometheus, Node and what the examples in other languages need
 

@@ -126,6 +126,8 @@ var house = []room{
 		why: "an example uses what anybody could use, and runs the programs as processes"},
 	{dir: "test/fleet", ours: []string{"discovery", "envoy/bootstrap", "rollout/api", "rollout/drain/wsframe"}, foreign: anything,
 		why: "a harness starts the programs as processes and asks them as anybody could"},
+	{dir: "test/thirdparty/xds", tests: []string{"xds", "xds/resource"},
+		why: "it compares the xDS server with those of others, from outside"},
 	{dir: "test/thirdparty/*", tests: []string{"discovery", "envoy", "rollout", "rollout/*", "rollout/drain/conform", "rollout/drain/contract", "rollout/drain/ticket", "rollout/drain/grpcdrain", "sidecar", "examples/*/*"},
 		why: "only tests are there, of the programs and libraries against servers and clients that others wrote"},
 	{dir: ".", why: "the root holds no code, only this test"},

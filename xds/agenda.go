@@ -1,6 +1,9 @@
 package xds
 
-import "slices"
+import (
+	"math/bits"
+	"slices"
+)
 
 // agenda is the names of one type that are still to be looked at for one proxy, in order.
 // The entries' marks queued and waiting say the same. The peer's mutex guards it.
@@ -35,6 +38,19 @@ func (a *agenda) shift(e *entry) {
 	if len(a.queue) == 0 {
 		a.queue = nil
 	}
+}
+
+// skip takes the first name off, to be put back.
+func (a *agenda) skip() string {
+	name := a.queue[0]
+	a.queue = a.queue[1:]
+	return name
+}
+
+// turn has the queue begin at that part of it, of 2^64.
+func (a *agenda) turn(part uint64) {
+	at, _ := bits.Mul64(part, uint64(len(a.queue)))
+	a.queue = slices.Concat(a.queue[at:], a.queue[:at])
 }
 
 // wait has the name looked at again after an acknowledgement.

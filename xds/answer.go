@@ -29,6 +29,7 @@ func (h *holding) accept(r *response) {
 	for _, c := range r.changed {
 		e := h.names.byName[c.Name]
 		e.answered()
+		c.prove()
 		switch {
 		case !h.subscription.wants(e):
 		case e.held == c && e.refused != nil && e.refused.version != c.version: // a repetition settles nothing
@@ -50,5 +51,8 @@ func (h *holding) accept(r *response) {
 // nothing. From now on the body of what it holds is known.
 func (h *holding) agree(name string, e *entry, r *revision) {
 	e.held, e.refused, e.tries = r, nil, 0
+	if r != nil {
+		r.prove()
+	}
 	h.settle(name)
 }

@@ -76,6 +76,7 @@ func (h *holding) begin(st *stream, claims map[string]string, foreign bool) erro
 func (h *holding) subscribe(first bool, r request) error {
 	var forgotten []string
 	var err error
+	defer h.spread(len(h.agenda.queue))
 	if h.owner.protocol.wholeState() {
 		forgotten, err = h.subscription.set(first, r.names)
 	} else {
@@ -85,6 +86,22 @@ func (h *holding) subscribe(first bool, r request) error {
 		h.settle(name)
 	}
 	return err
+}
+
+// catchUp queues what was published since the last time.
+func (h *holding) catchUp(snap *snapshot) {
+	defer h.spread(len(h.agenda.queue))
+	if h.subscription.catchUp(snap, h.typeURL) {
+		h.review(snap.of(h.typeURL))
+	}
+}
+
+// spread has proxies begin at different names, when the agenda, which had so many, has got more
+// than can be on their way: what one has acknowledged, the others are sent together.
+func (h *holding) spread(had int) {
+	if len(h.agenda.queue)-had > window && h.s.onePerResponse[h.typeURL] {
+		h.agenda.turn(h.p.place)
+	}
 }
 
 // inUse lists what the proxy holds, and what it may hold because its

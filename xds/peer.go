@@ -17,12 +17,16 @@ import (
 const (
 	maxTypes = 64      // resource types that one proxy may ask for
 	maxNames = 200_000 // names of one type that one proxy may ask for or claim
+
+	// goldenSection of 2^64: its multiples divide any range evenly, however many they are.
+	goldenSection = 0x9e3779b97f4a7c15
 )
 
 // peer is one process: everything its streams have in common.
 type peer struct {
 	node    string // its name, which is its node id unless several share that
 	process *process.Process
+	place   uint64 // where among the others it begins, of 2^64
 
 	mu                 sync.Mutex // guards what follows; never held while sending
 	cluster, userAgent string
@@ -44,7 +48,8 @@ func (s *Server) attach(st *stream, node *core.Node) {
 	name := st.process.Process.Name()
 	p := s.byName[name]
 	if p == nil {
-		p = &peer{node: name, streams: map[*stream]struct{}{}, types: map[string]*holding{}}
+		s.place += goldenSection
+		p = &peer{node: name, place: s.place, streams: map[*stream]struct{}{}, types: map[string]*holding{}}
 		s.byName[name] = p
 	}
 	s.streams[st] = struct{}{}

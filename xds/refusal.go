@@ -135,7 +135,7 @@ func (h *holding) settle(name string) {
 func (h *holding) review(set *typeSet) {
 	for _, name := range slices.Sorted(maps.Keys(h.nacks)) {
 		var held *revision
-		e, r := h.names.byName[name], set.byName[name]
+		e, r := h.names.byName[name], h.p.told(set.byName[name])
 		if e != nil {
 			held = e.held
 		}

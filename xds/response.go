@@ -13,9 +13,18 @@ import (
 // starts. Every other type and protocol has one.
 const window = 16
 
+// batch bounds what is sent together of such a type, in bytes of its resources: a client of
+// grpc-go takes 4 MiB in a message.
+const batch = 1 << 20
+
+// trials is to how many proxies new bytes go at once, however much is on its way to those. The
+// others are sent them when nothing else is: one that hangs keeps nobody waiting.
+const trials = 2
+
 // response is one response to one proxy.
 type response struct {
 	nonce   string
+	trial   *revision // the only content, which no proxy is known to have; else nil
 	changed []*revision
 	removed []string
 	// all is everything that the response has to contain, where what it leaves out is
@@ -47,6 +56,9 @@ func (f *flight) add(r *response) { f.pending[r.nonce], f.newest = r, r.nonce }
 func (f *flight) land(nonce string) *response {
 	r := f.pending[nonce]
 	delete(f.pending, nonce)
+	if r != nil && r.trial != nil {
+		r.trial.trying.Add(-1)
+	}
 	return r
 }
 
@@ -55,7 +67,9 @@ func (f *flight) overtakes(nonce string) bool { return f.newest != "" && nonce !
 
 // clear forgets every response: the stream that they were sent on has ended.
 func (f *flight) clear() {
-	clear(f.pending)
+	for nonce := range f.pending {
+		f.land(nonce)
+	}
 	f.newest = ""
 }
 
@@ -73,7 +87,7 @@ func (h *holding) respond(snap *snapshot) *response {
 		switch {
 		case !r.empty() && h.whole() && !h.complete(r):
 			continue // withheld; there may be more on the agenda
-		case r.empty() && (!h.subscription.wildcardAsked || len(h.agenda.waiting) > 0):
+		case r.empty() && (!h.subscription.wildcardAsked || len(h.agenda.waiting)+len(h.agenda.queue) > 0):
 			return nil
 		}
 		h.sent(r)
@@ -82,22 +96,52 @@ func (h *holding) respond(snap *snapshot) *response {
 }
 
 // gather takes from the agenda what goes into one response. If that is nothing, its
-// queue is empty.
+// queue is empty, or has what others are trying while something is on its way to this proxy.
 func (h *holding) gather(snap *snapshot, single bool) *response {
 	r := &response{}
+	set, bytes := snap.of(h.typeURL), 0
+	var later []string
 	for full := false; !full && len(h.agenda.queue) > 0; {
 		name, e := h.agenda.first()
-		if !r.empty() && (single || e.isolated) {
+		alone := e.isolated
+		if single {
+			next := h.p.told(set.byName[name])
+			if tried(next) && !alone && len(h.flight.pending)+len(r.changed) > 0 {
+				later = append(later, h.agenda.skip())
+				continue
+			}
+			alone = alone || h.alone(next, e)
+			if !alone {
+				bytes += len(next.envelope.Resource.Value)
+			}
+		}
+		if !r.empty() && (alone || single && bytes > batch) {
 			break
 		}
 		h.agenda.shift(e)
 		if h.put(r, snap, name, e) {
-			full = e.isolated
+			full = alone
 		} else {
 			h.names.tidy(name, e)
 		}
 	}
+	if len(later) > 0 {
+		h.agenda.queue = append(later, h.agenda.queue...)
+	}
+	if single && len(r.changed) == 1 && len(r.removed) == 0 && !r.changed[0].proven.Load() {
+		r.trial = r.changed[0]
+		r.trial.trying.Add(1)
+	}
 	return r
+}
+
+// tried reports whether enough other proxies are being sent bytes that nobody has.
+func tried(r *revision) bool { return r != nil && r.trying.Load() >= trials && !r.proven.Load() }
+
+// alone reports whether r, of a one-per-response type, goes in a response of its own: unless
+// some proxy has acknowledged its bytes, it may be refused. Those that are may go together.
+func (h *holding) alone(r *revision, e *entry) bool {
+	return r == nil || h.s.writeOnce[h.typeURL] || e.tries > 0 || !r.proven.Load()
 }
 
 // put does what the verdict on a name says; false when the response says nothing of

@@ -2,6 +2,7 @@ package xds
 
 import (
 	"slices"
+	"sync/atomic"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/protobuf/proto"
@@ -11,7 +12,7 @@ import (
 )
 
 // revision is one version of a resource. It is never changed once published, but for
-// message.
+// message, proven and trying.
 type revision struct {
 	resource.Ref
 	version string
@@ -25,6 +26,17 @@ type revision struct {
 	// envelope is the delta protocol's wrapping of the encoded message, shared by all
 	// streams; nil when only the version is known here.
 	envelope *discovery.Resource
+	// proven: some proxy has acknowledged these bytes, or said that it holds them.
+	proven atomic.Bool
+	// trying is how many proxies they are on their way to, alone, while nobody has them.
+	trying atomic.Int32
+}
+
+// prove records that some proxy has these bytes.
+func (r *revision) prove() {
+	if !r.proven.Load() { // one write for all proxies
+		r.proven.Store(true)
+	}
 }
 
 // revise returns the revision that r is, where old is the one that is published, or
@@ -59,6 +71,7 @@ func revise(old *revision, r resource.Resource) (*revision, error) {
 		return old, nil
 	default:
 		next.envelope = old.envelope
+		next.proven.Store(old.proven.Load())
 	}
 	return next, nil
 }

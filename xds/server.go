@@ -39,8 +39,9 @@ type Options struct {
 	// WriteOnce types: once a proxy holds some version of a resource, it is
 	// never sent another one nor its removal. Each goes in a response of its own.
 	WriteOnce []string
-	// OnePerResponse types: each resource goes in a response of its own, so
-	// that a bad one is refused alone.
+	// OnePerResponse types: each resource goes in a response of its own, so that a bad one
+	// is refused alone. Those of which some proxy has acknowledged the very bytes go together;
+	// when one refuses that, each goes alone again.
 	OnePerResponse []string
 	// Resend maps a type to the one that must follow: when a resource of the
 	// first is sent, the one of the second with the same name is sent again
@@ -73,6 +74,7 @@ type Server struct {
 
 	mu      sync.Mutex // guards what follows; taken before a peer's
 	byName  map[string]*peer
+	place   uint64 // of the newest peer
 	streams map[*stream]struct{}
 }
 

@@ -226,9 +226,7 @@ func (st *stream) next() []addressed {
 	var own []*holding
 	for _, h := range p.types {
 		if h.owner == st {
-			if h.subscription.catchUp(snap, h.typeURL) {
-				h.review(snap.of(h.typeURL))
-			}
+			h.catchUp(snap)
 			own = append(own, h)
 		}
 	}

@@ -202,6 +202,7 @@ func (s *subscription) compare(set *typeSet) {
 		switch {
 		case r != nil && have != nil && r.version == have.version:
 			s.names.byName[name].held = r
+			r.prove()
 		case r != nil || have != nil:
 			s.agenda.add(name)
 		}
