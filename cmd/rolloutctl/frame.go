@@ -50,7 +50,7 @@ func detail(w api.World, width, height int) []row {
 	s := w.Services[0]
 	top := head(s, w.At, width, true)
 	first := len(top)
-	for _, t := range troubles(s) {
+	for _, t := range troubles(s, w.At) {
 		top = append(top, row{clean(t), red})
 	}
 	var sides []row

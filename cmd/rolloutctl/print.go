@@ -100,13 +100,14 @@ func rate(f *float64) string {
 	return strconv.FormatFloat(math.Round(*f*10)/10, 'f', 1, 64)
 }
 
-// moment is a time of day, with the date when that is another than now's.
+// moment is a time of day, with the date when that is another than now's. It is in
+// UTC, as in rolloutd's sentences: a screen has one time zone.
 func moment(t, now time.Time) string {
-	t, now = t.Local(), now.Local()
+	t, now = t.UTC(), now.UTC()
 	if t.YearDay() == now.YearDay() && t.Year() == now.Year() {
-		return t.Format("15:04:05")
+		return t.Format("15:04:05 MST")
 	}
-	return t.Format("2006-01-02 15:04:05")
+	return t.Format("2006-01-02 15:04:05 MST")
 }
 
 // ahead is a time to come and how far away it is.

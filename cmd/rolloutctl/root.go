@@ -25,6 +25,8 @@ const (
 	exitNoServer
 )
 
+const defaultServer = "http://127.0.0.1:18001"
+
 // usageError is a mistake in the command line.
 type usageError struct{ text string }
 
@@ -37,6 +39,8 @@ func usagef(format string, args ...any) error {
 // cli is what the verbs share: the global flags and where output goes.
 type cli struct {
 	out, err  io.Writer
+	terminal  io.Writer // what out was before it was made ASCII
+	plain     bool      // ASCII only
 	server    string
 	tokenFile string
 	output    string
@@ -47,7 +51,11 @@ type cli struct {
 // run is the whole program: it prints at most one sentence about an error and
 // returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	c := &cli{out: stdout, err: stderr}
+	c := &cli{out: stdout, err: stderr, terminal: stdout, plain: plainLocale()}
+	if c.plain {
+		stderr = asciiWriter{stderr}
+		c.err = stderr
+	}
 	running := false // everything that goes wrong before is wrong usage
 	root := &cobra.Command{
 		Use:   "rolloutctl",
@@ -63,17 +71,20 @@ Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 3 no server.`,
 			if !slices.Contains(formats, c.output) {
 				return fmt.Errorf("-o is %q; use text or json%s", c.output, nearest.Ask(c.output, formats))
 			}
+			if c.plain && !c.json() {
+				c.out = asciiWriter{stdout}
+			}
 			running = true
 			return nil
 		},
 	}
 	flags := root.PersistentFlags()
-	flags.StringVar(&c.server, "server", env("SLUICE_SERVER", "http://127.0.0.1:18001"), "`URL` of rolloutd's API (environment: SLUICE_SERVER)")
+	flags.StringVar(&c.server, "server", env("SLUICE_SERVER", defaultServer), "`URL` of rolloutd's API (environment: SLUICE_SERVER)")
 	flags.StringVar(&c.tokenFile, "token-file", env("SLUICE_TOKEN_FILE", ""), "`FILE` that holds the API's token (environment: SLUICE_TOKEN_FILE)")
 	flags.StringVarP(&c.output, "output", "o", "text", "`FORMAT` of the output: text or json")
 	flags.StringVar(&c.service, "service", "", "`NAME` of the service; may be left out when there is one")
 	root.AddCommand(c.status(), c.check(), c.plan(), c.promote(), c.retry(), c.watch(), c.pause(), c.resume(), c.abort(), c.pace(), c.adopt(), c.certs(),
-		c.history(), c.proxies(), c.instances(), c.bootstrap(), c.validate(), c.conform(), c.version())
+		c.history(), c.proxies(), c.instances(), c.bootstrap(), c.validate(), c.conform(), c.version(), c.man())
 	root.SetFlagErrorFunc(flagError)
 	_ = root.RegisterFlagCompletionFunc("output", func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		return formats, cobra.ShellCompDirectiveNoFileComp

@@ -13,13 +13,14 @@ import (
 type screen struct {
 	file   *os.File
 	colour bool
-	drawn  int // lines of the last frame; 0 before the first
+	plain  bool // ASCII only
+	drawn  int  // lines of the last frame; 0 before the first
 	world  api.World
 	said   string // the last notice, shown until the next world
 }
 
-func newScreen(file *os.File) *screen {
-	return &screen{file: file, colour: os.Getenv("NO_COLOR") == ""}
+func newScreen(file *os.File, plain bool) *screen {
+	return &screen{file: file, plain: plain, colour: os.Getenv("NO_COLOR") == ""}
 }
 
 const (
@@ -55,6 +56,9 @@ func (s *screen) draw() error {
 	for i, r := range rows {
 		if i > 0 {
 			b.WriteString("\r\n")
+		}
+		if s.plain {
+			r.text = inASCII(r.text)
 		}
 		b.WriteString(r.paint(s.colour) + clearLine)
 	}

@@ -94,7 +94,7 @@ func (c *cli) printStatus(s api.Status, now time.Time) error {
 		rows = append(rows, [2]string{"last rollout", fmt.Sprintf("%s to %s, %s at %s", l.ID, l.To, l.Outcome, moment(l.Ended, now))})
 	}
 	rows = append(rows, [2]string{"proxies", fmt.Sprintf("%d connected, %d confirmed", s.Proxies.Connected, s.Proxies.Confirmed)})
-	for _, trouble := range troubles(s) {
+	for _, trouble := range troubles(s, now) {
 		rows = append(rows, [2]string{"trouble", trouble})
 	}
 	_ = facts(&b, rows) // a buffer takes everything
@@ -148,7 +148,7 @@ func rolloutFacts(s api.Status, now time.Time) [][2]string {
 }
 
 // troubles are the sentences that an operator should not miss.
-func troubles(s api.Status) []string {
+func troubles(s api.Status, now time.Time) []string {
 	var all []string
 	if s.Discovery.Error != "" {
 		all = append(all, "discovery: "+s.Discovery.Error)
@@ -173,7 +173,7 @@ func troubles(s api.Status) []string {
 			all = append(all, fmt.Sprintf("instance %s: %s", i.ID, i.Error))
 		}
 		if d := i.Differs; d != nil {
-			all = append(all, fmt.Sprintf("instance %s says that it holds %d, the proxies report %d, since %s", i.ID, d.Said, d.Reported, d.Since.Local().Format("15:04:05")))
+			all = append(all, fmt.Sprintf("instance %s says that it holds %d, the proxies report %d, since %s", i.ID, d.Said, d.Reported, moment(d.Since, now)))
 		}
 	}
 	silent := map[string]bool{}

@@ -236,13 +236,47 @@ func TestWatchOnATerminal(t *testing.T) {
 	}
 }
 
+// q ends watch as Ctrl-C does, and leaves the terminal as it was.
+func TestQuitsByKey(t *testing.T) {
+	t.Setenv("TERM", "xterm")
+	t.Setenv("LC_ALL", "C")
+	for _, key := range []string{"q", "xQ", "\x03"} {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ts := httptest.NewServer((&actor{set: map[string]string{}, now: "draining"}).handler())
+		emulator := openTerminal(t, 80, 24)
+		was, err := unix.IoctlGetTermios(int(emulator.Fd()), unix.TCGETS)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var reading, watching sync.WaitGroup
+		reading.Go(emulator.run)
+		code := -1
+		var stderr strings.Builder
+		watching.Go(func() { code = run(ctx, []string{"watch", "--server", ts.URL}, emulator.File, &stderr) })
+		emulator.await(ctx, "chat  draining  blue > green", "[####", "10 connections go every 3s")
+		if _, err := emulator.master.WriteString(key); err != nil {
+			t.Fatal(err)
+		}
+		watching.Wait()
+		is, err := unix.IoctlGetTermios(int(emulator.Fd()), unix.TCGETS)
+		if err != nil || *is != *was || ctx.Err() != nil || code != 0 || !strings.Contains(stderr.String(), "goes on by itself") {
+			t.Errorf("%q: exit %d, %q, the terminal is as it was: %v (%v, %v)", key, code, &stderr, *is == *was, err, ctx.Err())
+		}
+		cancel()
+		ts.CloseClientConnections()
+		ts.Close()
+		_ = emulator.File.Close()
+		reading.Wait()
+	}
+}
+
 // What the terminal shows shrinks with what there is to show: nothing of the
 // frame before stays.
 func TestScreenLeavesNothingBehind(t *testing.T) {
 	term := openTerminal(t, 80, 24)
 	var reading sync.WaitGroup
 	reading.Go(term.run)
-	s := newScreen(term.File)
+	s := newScreen(term.File, false)
 	all := scenes()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -18,15 +19,19 @@ import (
 func (c *cli) watch() *cobra.Command {
 	return &cobra.Command{
 		Use:   "watch [SERVICE]",
-		Short: "Show what happens while it happens, until Ctrl-C",
+		Short: "Show what happens while it happens, until q or Ctrl-C",
 		Args:  c.maybeService, ValidArgsFunction: c.words(c.knownServices),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := c.client()
 			if err != nil {
 				return err
 			}
-			ctx := cmd.Context()
+			ctx, quit := context.WithCancel(cmd.Context())
+			defer quit()
 			v := c.newViewer(false)
+			if s, ok := v.(*screen); ok {
+				defer quitKey(s.file, quit)()
+			}
 			for world, err := range follow(ctx, client, discovery.Service(c.service), false, v.notice) {
 				if err == nil {
 					err = v.show(world)
@@ -57,13 +62,13 @@ type viewer interface {
 // per change. A command that waits keeps its JSON output for its results and
 // shows the lines on stderr.
 func (c *cli) newViewer(waiting bool) viewer {
-	switch file, ok := c.out.(*os.File); {
+	switch file, ok := c.terminal.(*os.File); {
 	case c.json() && waiting:
 		return &lines{out: c.err, err: c.err, calm: calm}
 	case c.json():
 		return jsonLines{out: c.out, err: c.err}
 	case ok && term.IsTerminal(int(file.Fd())) && os.Getenv("TERM") != "dumb":
-		return newScreen(file)
+		return newScreen(file, c.plain)
 	case waiting:
 		return &lines{out: c.out, err: c.err, calm: calm}
 	}
@@ -104,7 +109,7 @@ func (l *lines) show(w api.World) error {
 			continue
 		}
 		l.last[s.Service] = p
-		if _, err := fmt.Fprintf(l.out, "%s %s\n", w.At.Local().Format(time.RFC3339), p.line); err != nil {
+		if _, err := fmt.Fprintf(l.out, "%s %s\n", w.At.UTC().Format(time.RFC3339), p.line); err != nil {
 			return err
 		}
 	}

@@ -34,7 +34,9 @@ func TestMessages(t *testing.T) {
 	for _, do := range []func(*api.Client) (rollout.Answer, error){
 		func(c *api.Client) (rollout.Answer, error) { return c.Pause(ctx, "chat") },
 		func(c *api.Client) (rollout.Answer, error) { return c.Resume(ctx, "chat") },
-		func(c *api.Client) (rollout.Answer, error) { return c.SetPace(ctx, "chat", units.Funnel{Close: 2, Every: units.Duration(time.Second)}) },
+		func(c *api.Client) (rollout.Answer, error) {
+			return c.SetPace(ctx, "chat", units.Funnel{Close: 2, Every: units.Duration(time.Second)})
+		},
 		func(c *api.Client) (rollout.Answer, error) { return c.Abort(ctx, "chat") },
 	} {
 		if _, err := do(p.api.Saying("latency of “search” – Ben")); err != nil {
