@@ -43,7 +43,7 @@ func (r *revision) prove() {
 // nil: old itself when nothing of it changes. A message is encoded once, however often
 // it is published.
 func revise(old *revision, r resource.Resource) (*revision, error) {
-	if old != nil && old.message == r.Message && old.extension == r.Extension && old.lesser() == r.Instead && slices.Equal(old.after, r.After) && old.keep == r.Keep {
+	if old != nil && old.is(&r) {
 		return old, nil
 	}
 	body, version, err := r.Encode()
@@ -74,6 +74,11 @@ func revise(old *revision, r resource.Resource) (*revision, error) {
 		next.proven.Store(old.proven.Load())
 	}
 	return next, nil
+}
+
+// is reports whether the revision is of this very message and of what else counts.
+func (r *revision) is(of *resource.Resource) bool {
+	return r.message == of.Message && r.extension == of.Extension && r.lesser() == of.Instead && slices.Equal(r.after, of.After) && r.keep == of.Keep
 }
 
 // lesser is the message that proxies without the extension are told; nil: there is none.

@@ -24,6 +24,8 @@ type snapshot struct {
 	types map[string]*typeSet
 	// users says which types have had resources After one of a type.
 	users map[string][]string
+	// order is the set that it was made of, in its order; nil when two have one Ref.
+	order []*revision
 }
 
 // typeSet is what is published of one type.
@@ -66,6 +68,11 @@ func (t *typeSet) since(seq uint64) ([]change, bool) {
 // next is what is published once set is published after p, which may be nil; it is p
 // itself when nothing changes. Of two resources with the same Ref the later counts.
 func (p *snapshot) next(set []resource.Resource) (*snapshot, error) {
+	if p != nil && len(set) == len(p.order) {
+		if n, ok, err := p.amended(set); ok {
+			return n, err
+		}
+	}
 	first := p == nil
 	if first {
 		p = &snapshot{}
@@ -87,11 +94,15 @@ func (p *snapshot) next(set []resource.Resource) (*snapshot, error) {
 			byType[r.Type] = map[string]*revision{}
 		}
 		byType[r.Type][r.Name] = rev
-		for _, ref := range r.After {
-			if !slices.Contains(n.users[ref.Type], r.Type) {
-				n.users[ref.Type] = append(slices.Clip(n.users[ref.Type]), r.Type)
-			}
-		}
+		n.order = append(n.order, rev)
+		n.use(r)
+	}
+	names := 0
+	for _, byName := range byType {
+		names += len(byName)
+	}
+	if names != len(n.order) {
+		n.order = nil
 	}
 	changed := first
 	for typeURL, byName := range byType {
@@ -133,17 +144,21 @@ func (t *typeSet) next(seq uint64, byName map[string]*revision) *typeSet {
 	if len(gone) > 0 || slices.ContainsFunc(changed, func(name string) bool { return t.removed[name] > 0 }) {
 		n.removed = withRemoved(t.removed, seq, gone, byName)
 	}
-	changed = append(changed, gone...)
+	n.note(seq, append(changed, gone...))
+	return n
+}
+
+// note adds the changed names to the log.
+func (t *typeSet) note(seq uint64, changed []string) {
 	slices.Sort(changed)
 	for _, name := range changed {
 		// Older sets share the array; they never look past their own length.
-		n.log = append(n.log, change{seq, name})
+		t.log = append(t.log, change{seq, name})
 	}
-	if over := len(n.log) - logLength; over > logLength {
-		n.floor = n.log[over-1].seq
-		n.log = slices.Clone(n.log[over:])
+	if over := len(t.log) - logLength; over > logLength {
+		t.floor = t.log[over-1].seq
+		t.log = slices.Clone(t.log[over:])
 	}
-	return n
 }
 
 // withRemoved is removed with the names that are gone and without those of byName.
