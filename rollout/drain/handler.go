@@ -46,7 +46,7 @@ func (g *Gate) Handler(next http.Handler) http.Handler {
 			return
 		}
 		ctx, cancel := context.WithCancelCause(r.Context())
-		q := &request{ResponseWriter: w, ctx: ctx, cancel: cancel, began: time.Now(), websocket: isWebSocket(r), rpc: callOf(r)}
+		q := &request{ResponseWriter: w, ctx: ctx, cancel: cancel, began: time.Now(), websocket: isWebSocket(r), rpc: callOf(r, g.Ticket)}
 		if g.book != nil {
 			q.brought = g.book.Check(ticket.Of(r), time.Now())
 		}

@@ -8,6 +8,8 @@ import (
 	"io"
 	"net/http"
 	"strings"
+
+	"github.com/sluice-proxy/sluice/rollout/drain/ticket"
 )
 
 // call is a request of gRPC, gRPC-Web or Connect, as far as its end goes. One that was
@@ -15,6 +17,7 @@ import (
 // alone it would be canceled, which they do not. The zero value is another request.
 type call struct {
 	protocol protocol
+	ticket   func() string // a new one; empty where there are none
 
 	// What was written is a sequence of envelopes: a byte of flags, four of length, and
 	// the payload.
@@ -35,17 +38,21 @@ const (
 )
 
 // callOf goes by the request's content type.
-func callOf(r *http.Request) call {
+func callOf(r *http.Request, ticket func() string) call {
+	return call{protocol: protocolOf(r), ticket: ticket}
+}
+
+func protocolOf(r *http.Request) protocol {
 	switch kind := r.Header.Get("Content-Type"); {
 	case strings.HasPrefix(kind, "application/connect+"):
-		return call{protocol: connectCall}
+		return connectCall
 	case strings.HasPrefix(kind, "application/grpc-web-text"): // base64, which is not followed
 	case strings.HasPrefix(kind, "application/grpc-web"):
-		return call{protocol: grpcWebCall}
+		return grpcWebCall
 	case strings.HasPrefix(kind, "application/grpc"):
-		return call{protocol: grpcCall}
+		return grpcCall
 	}
-	return call{}
+	return notRPC
 }
 
 const grpcStatus = "Grpc-Status"
@@ -95,10 +102,18 @@ func (c *call) endStream(w http.ResponseWriter) error {
 		return nil
 	}
 	if c.protocol == connectCall {
-		text, _ := json.Marshal(map[string]any{"error": map[string]string{"code": "unavailable", "message": ErrEvicted.Error()}})
+		end := map[string]any{"error": map[string]string{"code": "unavailable", "message": ErrEvicted.Error()}}
+		if given := c.ticket(); given != "" {
+			end["metadata"] = map[string][]string{ticket.Word: {given}}
+		}
+		text, _ := json.Marshal(end)
 		c.end = envelope(0x02, text)
 	} else if _, status, said := bytes.Cut(c.trailers(), []byte("grpc-status: ")); said && c.wrong(firstLine(status)) {
-		c.end = envelope(0x80, []byte("grpc-status: 14\r\ngrpc-message: "+ErrEvicted.Error()+"\r\n"))
+		text := "grpc-status: 14\r\ngrpc-message: " + ErrEvicted.Error() + "\r\n"
+		if given := c.ticket(); given != "" {
+			text += ticket.Word + ": " + given + "\r\n"
+		}
+		c.end = envelope(0x80, []byte(text))
 	}
 	_, err := w.Write(c.end)
 	c.end = c.end[:0] // nothing follows
@@ -145,5 +160,8 @@ func (c *call) endTrailers(h http.Header) {
 			h.Set(prefix+"Grpc-Message", ErrEvicted.Error())
 			h.Del(prefix + "Grpc-Status-Details-Bin")
 		}
+	}
+	if given := c.ticket(); given != "" {
+		h.Set(http.TrailerPrefix+ticket.Word, given)
 	}
 }

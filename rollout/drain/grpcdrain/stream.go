@@ -19,6 +19,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/rollout/drain"
 	"github.com/sluice-proxy/sluice/rollout/drain/contract"
+	"github.com/sluice-proxy/sluice/rollout/drain/ticket"
 )
 
 // Stream counts each stream, of whichever kind, as one connection of the gate.
@@ -29,7 +30,8 @@ import (
 // cause, and its RecvMsg fails; SendMsg still works, for a last word. It ends for
 // the client with UNAVAILABLE when the handler returns, whatever that returns,
 // and without it after the gate's CloseWait. Streams of the same connection are
-// not touched.
+// not touched. With drain.Options.TicketKey it gets a ticket as the trailer sluice-ticket,
+// and what a client brings under this name is counted.
 //
 // Handlers run in a goroutine of their own. One that ignores its context beyond
 // CloseWait is left behind: its stream is over, SendMsg and RecvMsg fail, and
@@ -49,7 +51,7 @@ func Stream(g *drain.Gate) grpc.StreamServerInterceptor {
 		defer cancel(nil)
 		conn, err := g.AdmitHooks(drain.Hooks{
 			Close:  func() { cancel(drain.ErrEvicted); close(s.evicted) },
-			Remote: remote(ss.Context()), Node: node(ss.Context()),
+			Remote: remote(ss.Context()), Node: node(ss.Context()), Ticket: said(ss.Context(), ticket.Word),
 		})
 		if err != nil {
 			return refused(g, err)
@@ -62,6 +64,9 @@ func Stream(g *drain.Gate) grpc.StreamServerInterceptor {
 		case ended && o.panicked != nil:
 			panic(o.panicked)
 		case !ended || picked: // whatever the handler has heard of it
+			if given := g.Ticket(); given != "" {
+				ss.SetTrailer(metadata.Pairs(ticket.Word, given))
+			}
 			return errEvicted
 		}
 		return o.err
@@ -77,12 +82,16 @@ func remote(ctx context.Context) net.Addr {
 }
 
 // node is the proxy that the stream came through; empty when not known.
-func node(ctx context.Context) string {
-	said := metadata.ValueFromIncomingContext(ctx, contract.NodeHeader)
-	if len(slices.Compact(said)) != 1 {
+func node(ctx context.Context) string { return said(ctx, contract.NodeHeader) }
+
+// said is a word of the call's metadata; empty where it is not there, or twice and not
+// the same.
+func said(ctx context.Context, word string) string {
+	values := metadata.ValueFromIncomingContext(ctx, word)
+	if len(slices.Compact(values)) != 1 {
 		return ""
 	}
-	return said[0]
+	return values[0]
 }
 
 type connKey struct{}

@@ -3,6 +3,7 @@ package drain_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/sluice-proxy/sluice/rollout/drain/contract"
+	"github.com/sluice-proxy/sluice/rollout/drain/ticket"
 )
 
 // feed is an event stream that waits for news until its client goes.
@@ -93,7 +95,7 @@ func TestEveryFramework(t *testing.T) {
 }
 
 // Streams of connect-go, in each of its protocols, end with unavailable, which clients try
-// again; a call under way is answered.
+// again, and a ticket; a call under way is answered.
 func TestConnect(t *testing.T) {
 	type text = wrapperspb.StringValue
 	begun, goOn := make(chan bool), make(chan bool)
@@ -114,7 +116,9 @@ func TestConnect(t *testing.T) {
 	}))
 	for name, protocol := range map[string][]connect.ClientOption{"Connect": nil, "gRPC": {connect.WithGRPC()}, "gRPC-Web": {connect.WithGRPCWeb()}} {
 		t.Run(name, func(t *testing.T) {
-			i := newInstance(t, patient, func(s *httptest.Server) { s.EnableHTTP2 = true; s.StartTLS() }, mux)
+			opt := patient
+			opt.TicketKey = "a key of the fleet's"
+			i := newInstance(t, opt, func(s *httptest.Server) { s.EnableHTTP2 = true; s.StartTLS() }, mux)
 			watch := connect.NewClient[text, text](i.srv.Client(), i.srv.URL+"/t.Feed/Watch", protocol...)
 			pay := connect.NewClient[text, text](i.srv.Client(), i.srv.URL+"/t.Feed/Pay", protocol...)
 			stream, err := watch.CallServerStream(t.Context(), connect.NewRequest(wrapperspb.String("x")))
@@ -134,6 +138,10 @@ func TestConnect(t *testing.T) {
 			i.order(t, 1, 0)
 			if stream.Receive() || connect.CodeOf(stream.Err()) != connect.CodeUnavailable {
 				t.Errorf("the stream ended with %v, want unavailable", stream.Err())
+			}
+			told, is := errors.AsType[*connect.Error](stream.Err())
+			if !is || len(told.Meta().Get(ticket.Word)) != len("k3v9x2pq") {
+				t.Errorf("the stream ended with %v, %+v, want a ticket", stream.Err(), told)
 			}
 			refused, err := watch.CallServerStream(t.Context(), connect.NewRequest(wrapperspb.String("x")))
 			if err == nil {
