@@ -21,8 +21,11 @@ import (
 const (
 	chartWidth = 13 * vg.Inch
 	rowHeight  = 3.8 * vg.Inch
-	lead       = 3.0 // seconds shown before the first disconnect
+	lead       = 3.0 // seconds shown before the first client is let go
 	trail      = 4.0 // and after the last return
+	// above is how much higher than the lines a panel of connections is, for each word that
+	// stands there.
+	above = 0.09
 )
 
 var (
@@ -39,14 +42,14 @@ var (
 var said = map[string]string{
 	storm:  "Storm: the blue processes simply stop",
 	funnel: "Funnel: rolloutctl promote green",
-	asked:  "Asked first: the same, with notice",
+	asked:  "Asked first: promote green, with a notice",
 }
 
 // strip is one row of a picture: the connections over time beside the reconnects,
-// from lead before the first disconnect to to, up to tallest reconnects a second.
+// from lead before the first client is let go to to, up to tallest reconnects a second.
 type strip struct {
 	recording
-	title       string
+	title, pace string
 	lines       []series
 	marks       []mark
 	to, tallest float64
@@ -89,11 +92,11 @@ func onOneAxis(runs []recording) (all []strip) {
 		tallest = max(tallest, r.tallest(to))
 	}
 	for _, r := range runs {
-		title := said[r.name]
+		pace := ""
 		if r.name != storm {
-			title += fmt.Sprintf(" (%d every %s)", r.funnel.Close, r.funnel.Every)
+			pace = fmt.Sprintf("%d every %s, ", r.funnel.Close, r.funnel.Every)
 		}
-		all = append(all, strip{recording: r, title: title, lines: byColour, to: to, tallest: tallest})
+		all = append(all, strip{recording: r, title: said[r.name], pace: pace, lines: byColour, to: to, tallest: tallest})
 	}
 	return all
 }
@@ -124,10 +127,11 @@ func drawChart(dc draw.Canvas, all []strip) {
 	var rows [][]*plot.Plot
 	for _, s := range all {
 		f := s.measure()
-		held := panel(fmt.Sprintf("%s — moved in %.1f s", s.title, f.SecondsToMove), "connections", s.to, float64(s.clients))
+		// Where the chart's font is missing the words are wider: a line has room for 46 letters.
+		held := panel(fmt.Sprintf("%s\n%smoved in %.1f s", s.title, s.pace, f.SecondsToMove), "connections", s.to, float64(s.clients), 1+above*s.words())
 		drawMarks(held, s.marks, float64(s.clients))
 		drawConnections(held, s)
-		back := panel(fmt.Sprintf("Clients coming back — peak %d in one second", f.PeakReconnects), "reconnects per second", s.to, s.tallest)
+		back := panel(fmt.Sprintf("Clients coming back: up to %d in one second\nthe longest without a connection: %d ms", f.PeakReconnects, f.AwayMax), "reconnects per second", s.to, s.tallest, 1.08)
 		drawMarks(back, s.marks, 0)
 		drawReconnects(back, s)
 		rows = append(rows, []*plot.Plot{held, back})
@@ -141,23 +145,27 @@ func drawChart(dc draw.Canvas, all []strip) {
 	}
 }
 
-// panel is an empty plot with its axes.
-func panel(title, y string, to, top float64) *plot.Plot {
+// words is how many lines of text stand above the connections.
+func (s strip) words() float64 { return float64(max(len(s.lines), min(len(s.marks), markRows))) + 0.5 }
+
+// panel is an empty plot with its axes, so many times as high as what it shows.
+func panel(title, y string, to, top, headroom float64) *plot.Plot {
 	p := plot.New()
 	p.Title.Text = title
-	p.Title.TextStyle.Font = font.Font{Typeface: "Liberation", Variant: "Sans", Weight: 3, Size: 13}
+	p.Title.TextStyle.Font = font.Font{Typeface: "Liberation", Variant: "Sans", Weight: 3, Size: 12}
 	p.Title.TextStyle.Color, p.Title.Padding = ink, vg.Points(8)
-	p.X.Label.Text, p.Y.Label.Text = "seconds since the first disconnect", y
-	p.X.Min, p.X.Max, p.Y.Min, p.Y.Max = -lead, to, 0, max(1, top*1.08)
+	p.X.Label.Text, p.Y.Label.Text = "seconds since the first was let go", y
+	p.X.Min, p.X.Max, p.Y.Min, p.Y.Max = -lead, to, 0, max(1, top*headroom)
 	for _, axis := range []*plot.Axis{&p.X, &p.Y} {
 		axis.Label.TextStyle.Font = font.Font{Typeface: "Liberation", Variant: "Sans", Size: 11}
 		axis.Tick.Label.Font = font.Font{Typeface: "Liberation", Variant: "Sans", Size: 10}
 		axis.Label.TextStyle.Color, axis.Tick.Label.Color, axis.Color, axis.Tick.Color = ink, ink, ink, ink
 		axis.Padding = 0
 	}
-	p.X.Tick.Marker, p.Y.Tick.Marker = plot.TickerFunc(roundTicks), plot.TickerFunc(roundTicks)
+	p.X.Tick.Marker = plot.TickerFunc(roundTicks)
+	p.Y.Tick.Marker = plot.TickerFunc(func(low, _ float64) []plot.Tick { return roundTicks(low, max(1, top)) })
 	grid := plotter.NewGrid()
-	grid.Vertical.Color, grid.Horizontal.Color = faint, faint
+	grid.Vertical.Color, grid.Horizontal.Color = nil, faint // no line through the words
 	p.Add(grid)
 	return p
 }
@@ -186,19 +194,28 @@ func drawConnections(p *plot.Plot, s strip) {
 		p.Legend.Add(side.name, line)
 	}
 	p.Legend.TextStyle.Font = font.Font{Typeface: "Liberation", Variant: "Sans", Size: 11}
-	p.Legend.Top, p.Legend.XOffs, p.Legend.YOffs = true, vg.Points(-8), vg.Points(-78)
-	p.Legend.ThumbnailWidth, p.Legend.Padding = vg.Points(22), vg.Points(3)
+	p.Legend.Top, p.Legend.Left, p.Legend.XOffs = true, true, vg.Points(6)
+	p.Legend.ThumbnailWidth, p.Legend.Padding = vg.Points(22), vg.Points(2)
 }
 
-// drawMarks draws a dashed line for each mark, and says at the height top what
+// markRows is how many rows the words of marks take turns in.
+const markRows = 3
+
+// drawMarks draws a dashed line for each mark, and says above the height top what
 // happened; 0 says nothing.
 func drawMarks(p *plot.Plot, marks []mark, top float64) {
 	var said plotter.XYLabels
+	rows := min(len(marks), markRows)
 	for i, m := range marks {
-		line := &plotter.Line{XYs: plotter.XYs{{X: m.at, Y: 0}, {X: m.at, Y: p.Y.Max}}}
+		row := float64(rows - 1 - i%rows) // a line ends below the words before it
+		end := p.Y.Max
+		if top > 0 {
+			end = top * (1 + above*(row+1))
+		}
+		line := &plotter.Line{XYs: plotter.XYs{{X: m.at, Y: 0}, {X: m.at, Y: end}}}
 		line.LineStyle = draw.LineStyle{Color: grey, Width: vg.Points(1), Dashes: []vg.Length{vg.Points(4), vg.Points(3)}}
 		p.Add(line)
-		said.XYs = append(said.XYs, plotter.XY{X: m.at, Y: top * (1 - 0.07*float64(i%3))})
+		said.XYs = append(said.XYs, plotter.XY{X: m.at, Y: top * (1 + above*(row+0.3))})
 		said.Labels = append(said.Labels, " "+m.what)
 	}
 	if top == 0 || len(marks) == 0 {

@@ -35,8 +35,10 @@ type experiment struct {
 	progress *progress
 }
 
-// setUp is for starting everything.
-const setUp = time.Minute
+const (
+	setUp  = time.Minute // is for starting everything
+	greens = 3           // instances of green, as many as of blue
+)
 
 // run raises a fresh fleet, moves every client from blue to green in the way of
 // that name, and ends everything again.
@@ -44,7 +46,7 @@ func (e experiment) run(ctx context.Context, name string) (recording, error) {
 	r := recording{name: name, clients: e.clients, funnel: e.cap}
 	ctx, cancel := context.WithCancelCause(ctx)
 	s := &stage{
-		setting: setting{blue: 3, green: 3, withoutDrain: name == storm, handshake: e.handshake, feed: e.feed(),
+		setting: setting{blue: greens, green: greens, withoutDrain: name == storm, handshake: e.handshake, feed: e.feed(),
 			policy: fmt.Sprintf("{funnel: {close: %d, every: %s}}", e.cap.Close, e.cap.Every)},
 		dir: filepath.Join(e.out, "logs", name), bin: e.bin,
 	}

@@ -14,6 +14,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -178,6 +179,15 @@ func choose(names string) (chosen []*scenario, err error) {
 	return chosen, nil
 }
 
+// affordable is how many a second the three of green let in without a queue: no share of
+// the clients is spread so evenly that they could be busy all the time.
+func (e experiment) affordable() float64 {
+	if e.handshake <= 0 {
+		return math.Inf(1)
+	}
+	return 0.8 * greens / e.handshake.Seconds()
+}
+
 // prepare checks what can be checked before anything is started.
 func (e *experiment) prepare(rest []string) error {
 	if len(rest) > 0 {
@@ -188,6 +198,9 @@ func (e *experiment) prepare(rest []string) error {
 	}
 	if err := e.cap.Check(); err != nil {
 		return err
+	}
+	if rate, most := float64(e.cap.Close)/e.cap.Every.D().Seconds(), e.affordable(); rate > most {
+		return fmt.Errorf("the cap lets go %.0f a second, and green lets in %.0f with --handshake %s: take a lower cap or a shorter handshake", rate, most, e.handshake)
 	}
 	if _, err := fleet.EnvoyPath(); err != nil {
 		return err

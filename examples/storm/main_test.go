@@ -14,6 +14,7 @@ func TestRefusesWhatCannotBe(t *testing.T) {
 		"now":                 `unexpected argument "now"`,
 		"--clients 0":         "at least 1",
 		"--close 0":           "at least 1 connection",
+		"--close 1000":        "the cap lets go 500 a second, and green lets in 120 with --handshake 20ms",
 		"--every 1ms":         "a step lasts",
 		"--reconnect never":   "wrong usage",
 		"--clients 100000000": "open files",

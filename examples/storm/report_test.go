@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"image/png"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -92,5 +93,21 @@ func TestTable(t *testing.T) {
 	}
 	if !strings.Contains(b.String(), "most let go in any 3s (cap 10, 11 at an edge)") {
 		t.Error(b.String())
+	}
+}
+
+// TestTitlesFit: where the chart's font is missing, a line of a title has room for 46 letters.
+func TestTitlesFit(t *testing.T) {
+	var titles []string
+	for _, sc := range scenarios {
+		titles = append(titles, sc.said)
+	}
+	for title := range maps.Values(said) {
+		titles = append(titles, title)
+	}
+	for _, title := range titles {
+		if utf8.RuneCountInString(title) > 46 {
+			t.Errorf("%q would be cut in the page", title)
+		}
 	}
 }
