@@ -30,6 +30,11 @@ type entry struct {
 	again, repeated bool
 }
 
+// shared reports whether it is one that many proxies share.
+func (e *entry) shared() bool {
+	return e.held != nil && (e == &e.held.settled[0] || e == &e.held.settled[1])
+}
+
 // unsure reports whether the proxy may have, instead of what it holds, something else or nothing.
 func (e *entry) unsure() bool {
 	return e.maybeGone || e.maybe != nil && (e.held == nil || e.maybe.version != e.held.version)

@@ -67,7 +67,7 @@ func (h *holding) begin(st *stream, claims map[string]string, foreign bool) erro
 	for _, name := range slices.Sorted(maps.Keys(h.names.byName)) {
 		h.agenda.add(name)
 	}
-	h.names.claim(h.typeURL, claims, foreign)
+	h.names.claim(h.published(), h.typeURL, claims, foreign)
 	return nil
 }
 
@@ -77,6 +77,14 @@ func (h *holding) subscribe(first bool, r request) error {
 	var forgotten []string
 	var err error
 	defer h.spread(len(h.agenda.queue))
+	set := h.published()
+	for _, names := range [][]string{r.names, r.subscribe} { // names are shared with what is published
+		for i, name := range names {
+			if known := set.byName[name]; known != nil {
+				names[i] = known.Name
+			}
+		}
+	}
 	if h.owner.protocol.wholeState() {
 		forgotten, err = h.subscription.set(first, r.names)
 	} else {
@@ -86,6 +94,14 @@ func (h *holding) subscribe(first bool, r request) error {
 		h.settle(name)
 	}
 	return err
+}
+
+// published is what is published of the type now.
+func (h *holding) published() *typeSet {
+	if snap := h.s.snapshot.Load(); snap != nil {
+		return snap.of(h.typeURL)
+	}
+	return emptySet
 }
 
 // catchUp queues what was published since the last time.

@@ -7,35 +7,59 @@ import (
 )
 
 // inventory is what one proxy holds of one type, and what else is known of each name.
-// The peer's mutex guards it.
+// The peer's mutex guards it, but for entries that many share.
 type inventory struct {
 	byName map[string]*entry
 	// foreign: state-of-the-world: the proxy holds something that it cannot name.
 	foreign bool
 }
 
-// ensure finds or makes what is known of a name.
+// ensure finds or makes what is known of a name, to be changed: tidy it then.
 func (v *inventory) ensure(name string) *entry {
 	e := v.byName[name]
-	if e == nil {
+	switch {
+	case e == nil:
 		e = &entry{}
+		v.byName[name] = e
+	case e.shared():
+		e = new(*e)
 		v.byName[name] = e
 	}
 	return e
 }
 
-// tidy forgets an entry that says nothing.
+// name marks what the proxy asks for by name.
+func (v *inventory) name(name string) *entry {
+	if e := v.byName[name]; e != nil && e.shared() {
+		e = &e.held.settled[1]
+		v.byName[name] = e
+		return e
+	}
+	e := v.ensure(name)
+	e.named = true
+	return e
+}
+
+// tidy forgets an entry that says nothing, and shares one that says what those of others do.
 func (v *inventory) tidy(name string, e *entry) {
-	if *e == (entry{}) {
+	switch {
+	case *e == (entry{}):
 		delete(v.byName, name)
+	case e.held == nil || e.shared():
+	case *e == e.held.settled[0]:
+		v.byName[name] = &e.held.settled[0]
+	case *e == e.held.settled[1]:
+		v.byName[name] = &e.held.settled[1]
 	}
 }
 
 // reset replaces every entry by what is kept of it.
 func (v *inventory) reset(kept func(entry) entry) {
 	for name, e := range v.byName {
-		*e = kept(*e)
-		v.tidy(name, e)
+		if next := kept(*e); next != *e {
+			v.byName[name] = &next
+			v.tidy(name, &next)
+		}
 	}
 }
 
@@ -65,14 +89,18 @@ func (v *inventory) sorted(match func(*entry) bool) []string {
 	return names
 }
 
-// claim makes held what the proxy says it holds, with versions by name. Their bodies are
-// not known here.
-func (v *inventory) claim(typeURL string, versions map[string]string, foreign bool) {
+// claim makes held what the proxy says it holds, with versions by name. The bodies of those
+// that are not in set are not known here.
+func (v *inventory) claim(set *typeSet, typeURL string, versions map[string]string, foreign bool) {
 	v.foreign = foreign
 	if len(v.byName) == 0 {
 		v.byName = make(map[string]*entry, len(versions))
 	}
 	for name, version := range versions {
+		if r := set.byName[name]; r != nil && r.version == version && v.byName[name] == nil {
+			v.byName[r.Name] = &r.settled[0]
+			continue
+		}
 		v.ensure(name).held = &revision{Ref: resource.Ref{Type: typeURL, Name: name}, version: version}
 	}
 }

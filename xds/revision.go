@@ -30,6 +30,9 @@ type revision struct {
 	proven atomic.Bool
 	// trying is how many proxies they are on their way to, alone, while nobody has them.
 	trying atomic.Int32
+	// settled are the entries of proxies that hold it and have nothing else to say: that do not
+	// ask for it by name, and that do. They are shared, and never changed.
+	settled [2]entry
 }
 
 // prove records that some proxy has these bytes.
@@ -73,6 +76,7 @@ func revise(old *revision, r resource.Resource) (*revision, error) {
 		next.envelope = old.envelope
 		next.proven.Store(old.proven.Load())
 	}
+	next.settled = [2]entry{{held: next}, {held: next, named: true}}
 	return next, nil
 }
 

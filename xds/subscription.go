@@ -31,8 +31,7 @@ func (s *subscription) subscribe(first bool, names, not []string) (forgotten []s
 			s.startWildcard()
 			continue
 		}
-		e := s.names.ensure(name)
-		e.named = true
+		e := s.names.name(name)
 		if !first || e.held == nil {
 			s.agenda.ask(name)
 		}
@@ -121,14 +120,14 @@ func (s *subscription) rename(names []string) (added, gone []string) {
 			continue
 		}
 		listed[name] = struct{}{}
-		if e := s.names.ensure(name); !e.named {
-			e.named = true
+		if e := s.names.byName[name]; e == nil || !e.named {
+			s.names.name(name)
 			added = append(added, name)
 		}
 	}
 	for name, e := range s.names.byName {
 		if _, ok := listed[name]; e.named && !ok {
-			e.named = false
+			s.names.ensure(name).named = false
 			gone = append(gone, name)
 		}
 	}
@@ -162,6 +161,7 @@ func (s *subscription) endWildcard() (forgotten []string) {
 func (s *subscription) dropUnasked() {
 	for name, e := range s.names.byName {
 		if !s.wants(e) {
+			e = s.names.ensure(name)
 			e.held = nil
 			e.answered()
 			s.names.tidy(name, e)
@@ -201,7 +201,11 @@ func (s *subscription) compare(set *typeSet) {
 		r, have := set.byName[name], s.names.held(name)
 		switch {
 		case r != nil && have != nil && r.version == have.version:
-			s.names.byName[name].held = r
+			if have != r {
+				e := s.names.ensure(name)
+				e.held = r
+				s.names.tidy(name, e)
+			}
 			r.prove()
 		case r != nil || have != nil:
 			s.agenda.add(name)
@@ -216,7 +220,8 @@ func (s *subscription) compare(set *typeSet) {
 
 // drop forgets a name that the proxy no longer asks for.
 func (s *subscription) drop(name string) {
-	if e := s.names.byName[name]; e != nil {
+	if s.names.byName[name] != nil {
+		e := s.names.ensure(name)
 		*e = e.dropped()
 		s.names.tidy(name, e)
 	}
