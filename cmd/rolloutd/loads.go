@@ -241,10 +241,13 @@ func (l *loads) of(name discovery.Service, tcp bool, nodes []string, gone func(s
 }
 
 // witness sums up the counters of one colour over every proxy that may hold
-// connections: the nodes, and every other proxy that sends counters. false: there is no
+// connections: the nodes, which are sorted, and every other proxy that sends counters. false: there is no
 // such proxy, and then nothing is proven either. After a hot restart the new process's
 // counters are about the old one's connections, too.
 func witness(nodes []string, counts []reports.Count, tcp bool) (observed.Witness, bool) {
+	if len(counts) == 0 {
+		return observed.Witness{Missing: nodes}, len(nodes) > 0
+	}
 	var w observed.Witness
 	silent := map[string]bool{}
 	for _, node := range nodes {
@@ -271,11 +274,12 @@ func witness(nodes []string, counts []reports.Count, tcp bool) (observed.Witness
 			w.At = c.At
 		}
 	}
-	for _, node := range slices.Sorted(maps.Keys(silent)) {
-		if silent[node] && !covered[node] {
+	for node, is := range silent {
+		if is && !covered[node] {
 			w.Missing = append(w.Missing, node)
 		}
 	}
+	slices.Sort(w.Missing)
 	return w, len(silent) > 0
 }
 

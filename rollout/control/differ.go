@@ -39,6 +39,9 @@ type differing struct {
 // now, and returns the lasting differences. A member of which one source is silent for a
 // while has to differ anew.
 func (d *Differ) Compare(members map[discovery.InstanceID]state.Member, seen observed.Seen, now time.Time) map[discovery.InstanceID]rollout.Difference {
+	if len(d.found) == 0 && len(seen.Loads) == 0 {
+		return nil
+	}
 	lasting := map[discovery.InstanceID]rollout.Difference{}
 	found := map[discovery.InstanceID]differing{}
 	for key, m := range members {
