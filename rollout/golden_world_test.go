@@ -248,7 +248,8 @@ func (g *ground) sight() observed.Seen {
 		}
 		if g.reported {
 			s.Loads[observed.Place{Colour: m.Colour, Addr: m.Addr}] = observed.Load{Held: m.status.Active, Admissions: observed.Admissions{Accepted: m.status.Accepted}, At: g.now}
-			s.Witnesses[m.Colour] = observed.Witness{Active: s.Witnesses[m.Colour].Active + m.status.Active, At: g.now}
+			n := s.Witnesses[m.Colour].Active + m.status.Active
+			s.Witnesses[m.Colour] = observed.Witness{Active: n, Reported: n, At: g.now}
 		}
 	}
 	slices.SortFunc(s.Fleet.Instances, func(a, b discovery.Instance) int { return cmp.Compare(a.ID, b.ID) })

@@ -135,13 +135,18 @@ func borneOut(s *situation, m *state.Member) (int, bool) {
 		return 0, false
 	}
 	came := int(load.PerSecond * max(0, s.now.Sub(load.At).Seconds()))
-	return load.Held + came + max(pastProxies, load.Held/pastShare), true
+	return past(load.Held) + came, true
 }
 
-// fresh reports whether every proxy has just said what it has to the member.
+// fresh reports whether every proxy has just said what it has to the member, and their
+// counters of the colour do not say that the reports leave something out.
 func fresh(s *situation, m *state.Member, load observed.Load) bool {
-	return len(load.Silent) == 0 && s.now.Sub(load.At) <= loadMaxAge && complete(s, m.Colour)
+	w := s.seen.Witnesses[m.Colour]
+	return len(load.Silent) == 0 && s.now.Sub(load.At) <= loadMaxAge && complete(s, m.Colour) && w.Active <= past(w.Reported)
 }
+
+// past is the most that may be so where the proxies report n.
+func past(n int) int { return n + max(pastProxies, n/pastShare) }
 
 // deeds sums up all processes of the member since it was counted.
 func deeds(s *situation, key discovery.InstanceID, m state.Member) state.Doings {

@@ -297,7 +297,7 @@ func (m moment) seen() observed.Seen {
 		Instances: map[discovery.InstanceID]observed.Sighting{}, Watching: m.at.Add(-time.Hour),
 		Loads: map[observed.Place]observed.Load{}, Gates: map[string]observed.Reading{}, Hooks: map[discovery.InstanceID]observed.HookRun{},
 		Witnesses: map[discovery.Colour]observed.Witness{
-			discovery.Blue:  {Active: 60, At: m.at, ConnectP99: 3 * time.Millisecond},
+			discovery.Blue:  {Active: 60, Reported: 60, At: m.at, ConnectP99: 3 * time.Millisecond},
 			discovery.Green: {Active: 5, Missing: []string{"edge-9"}},
 		},
 	}

@@ -61,7 +61,6 @@ func languages() map[string]inAnotherLanguage {
 // as gently. They go side by side; all are there before the first is judged, for
 // their starts take what the even paces need.
 func TestOtherLanguages(t *testing.T) {
-	t.Parallel()
 	all := languages()
 	w := start(t, plan{policy: "{}"})
 	instances := map[string]*fleet.Chat{}

@@ -26,7 +26,6 @@ import (
 // Who is refused by a server in another language is told so in the words that its
 // kind comes back after; health checks are served.
 func TestRefusalsInOtherLanguages(t *testing.T) {
-	t.Parallel()
 	w := start(t, plan{policy: "{}"})
 	all := languages()
 	instances := map[string]*fleet.Chat{}
@@ -99,7 +98,6 @@ func turnsAway(t *testing.T, w *world, in *fleet.Chat, events bool) {
 // Of several processes behind one port the one that serves the drain endpoint dies:
 // another takes its place, with the order that stands, and the others' connections.
 func TestTheNextWorkerServes(t *testing.T) {
-	t.Parallel()
 	w := start(t, plan{policy: "{}"})
 	all := languages()
 	instances := map[string]*fleet.Chat{}

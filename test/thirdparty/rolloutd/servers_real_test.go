@@ -43,7 +43,6 @@ type product struct {
 // blue to green at the funnel's pace, each once, and find their way by what their
 // own libraries do. The four rollouts go side by side.
 func TestRealServers(t *testing.T) {
-	t.Parallel()
 	w := start(t, plan{policy: "{}"})
 	all := []product{natsServer, mochi, socketIO, socketIOJoins}
 	at := map[discovery.Service]netip.AddrPort{}

@@ -48,6 +48,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// Tests that mostly wait run two at a time; those that judge paces or start ten servers go alone.
+
 // programs are the project's own, built once from the sources of now.
 func programs(t *testing.T) fleet.Bin {
 	t.Helper()
