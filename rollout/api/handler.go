@@ -54,6 +54,7 @@ const maxBody = 64 << 10
 func (s Server) Handler() http.Handler {
 	v1 := http.NewServeMux()
 	v1.HandleFunc("GET /v1/version", func(w http.ResponseWriter, r *http.Request) { say(w, Version{s.Version}) })
+	v1.HandleFunc("GET /v1/openapi.json", describe)
 	v1.HandleFunc("GET /v1/status", s.ready(s.status))
 	v1.HandleFunc("GET /v1/watch", s.watch)
 	v1.HandleFunc("GET /v1/instances", s.ready(s.instances))
