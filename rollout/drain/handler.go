@@ -48,7 +48,7 @@ func (g *Gate) Handler(next http.Handler) http.Handler {
 		ctx, cancel := context.WithCancelCause(r.Context())
 		q := &request{ResponseWriter: w, ctx: ctx, cancel: cancel, began: time.Now(), websocket: isWebSocket(r), rpc: callOf(r, g.Ticket)}
 		if g.book != nil {
-			q.brought = g.book.Check(ticket.Of(r), time.Now())
+			r = g.takes(q, r)
 		}
 		if err := g.enter(q, origin{machineOf(r.RemoteAddr), nodeOf(r.Header)}); err != nil {
 			cancel(err)
@@ -62,6 +62,26 @@ func (g *Gate) Handler(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(q.abilities(), r)
 	})
+}
+
+// takes is the request without the ticket that an EventSource brings behind the last
+// event's id, as the application has to see it. The request may bring it elsewhere.
+func (g *Gate) takes(q *request, r *http.Request) *http.Request {
+	const lastID = "Last-Event-Id"
+	brought := ticket.Of(r)
+	if id, behind := ticket.Cut(" " + r.Header.Get(lastID)); behind != "" {
+		id = strings.TrimPrefix(id, " ")
+		q.resumes = &id
+		r = r.Clone(r.Context())
+		if r.Header.Set(lastID, id); id == "" {
+			r.Header.Del(lastID)
+		}
+		if brought == "" {
+			brought = behind
+		}
+	}
+	q.brought = g.book.Check(brought, time.Now())
+	return r
 }
 
 type connKey struct{}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sluice-proxy/sluice/rollout/drain/internal/events"
 	"github.com/sluice-proxy/sluice/rollout/drain/ticket"
 )
 
@@ -27,7 +29,9 @@ type request struct {
 	began     time.Time
 	websocket bool
 	brought   ticket.Genuine
-	switched  bool // 101 was written through WriteHeader
+	resumes   *string         // the id behind which an event stream goes on, whose client said it with a ticket
+	events    *events.Tracker // of an event stream that ends with a ticket; belongs to writing
+	switched  bool            // 101 was written through WriteHeader
 	rpc       call
 	begun     bool // its response has; belongs to writing
 
@@ -95,6 +99,7 @@ func (q *request) finish() {
 	}
 	q.conn.Done()
 	if q.left.Load() && !q.forced.Load() {
+		q.endEvents()
 		q.rpc.endTrailers(q.ResponseWriter.Header())
 	}
 }
@@ -200,6 +205,7 @@ func (h hijackable) ReadFrom(r io.Reader) (int64, error) {
 		return 0, errForced
 	}
 	h.begins()
+	h.events = nil // nobody follows it
 	return io.Copy(h.ResponseWriter, r)
 }
 
@@ -217,7 +223,41 @@ func (q *request) Write(p []byte) (int, error) {
 		return 0, errForced
 	}
 	q.begins()
+	if q.events != nil {
+		if err := q.resume(); err != nil {
+			return 0, err
+		}
+		n, err := q.ResponseWriter.Write(p)
+		q.events.Follow(p[:n])
+		return n, err
+	}
 	return q.rpc.write(q.ResponseWriter, p, q.left.Load())
+}
+
+// resume has the client forget its ticket: the next time it says its last id, it says
+// the application's.
+func (q *request) resume() error {
+	if q.resumes == nil {
+		return nil
+	}
+	id := *q.resumes
+	q.resumes = nil
+	_, err := fmt.Fprintf(q.ResponseWriter, "id: %s\n\n", id)
+	q.events.Follow([]byte("id: " + id + "\n\n"))
+	return err
+}
+
+// endEvents gives the client of an event stream a ticket with its last id, which it says
+// when it comes back: an event without data, of which no page hears.
+func (q *request) endEvents() {
+	q.writing.Lock()
+	defer q.writing.Unlock()
+	if q.events == nil {
+		return
+	}
+	if id, between := q.events.Between(); between {
+		_, _ = fmt.Fprintf(q.ResponseWriter, "id: %s\n\n", ticket.Behind(id, q.conn.gate.Ticket()))
+	}
 }
 
 func (q *request) WriteString(s string) (int, error) { return q.Write([]byte(s)) }

@@ -3,6 +3,8 @@ package drain
 import (
 	"strings"
 	"time"
+
+	"github.com/sluice-proxy/sluice/rollout/drain/internal/events"
 )
 
 // line is requests that are under way and do not count as lasting, in the order in which
@@ -184,6 +186,9 @@ func (q *request) begins() {
 	q.begun = true
 	if strings.HasPrefix(q.ResponseWriter.Header().Get("Content-Type"), "text/event-stream") {
 		q.conn.lasts()
+		if h := q.ResponseWriter.Header(); q.conn.gate.book != nil && h.Get("Content-Encoding") == "" && h.Get("Content-Length") == "" {
+			q.events = new(events.Tracker)
+		}
 	}
 }
 
