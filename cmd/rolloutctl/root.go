@@ -84,7 +84,7 @@ Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 3 no server.`,
 	flags.StringVarP(&c.output, "output", "o", "text", "`FORMAT` of the output: text or json")
 	flags.StringVar(&c.service, "service", "", "`NAME` of the service; may be left out when there is one")
 	root.AddCommand(c.status(), c.check(), c.plan(), c.promote(), c.retry(), c.watch(), c.pause(), c.resume(), c.abort(), c.pace(), c.adopt(), c.certs(),
-		c.history(), c.proxies(), c.instances(), c.bootstrap(), c.validate(), c.schema(), c.conform(), c.version(), c.man())
+		c.history(), c.proxies(), c.instances(), c.bootstrap(), c.validate(), c.initial(), c.schema(), c.conform(), c.version(), c.man())
 	root.SetFlagErrorFunc(flagError)
 	_ = root.RegisterFlagCompletionFunc("output", func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		return formats, cobra.ShellCompDirectiveNoFileComp
