@@ -40,7 +40,7 @@ help: ## list the targets
 build: check-go ## build bin/rolloutd, bin/rolloutctl and bin/drain-sidecar (the default), static
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/rolloutd ./cmd/rolloutctl ./cmd/drain-sidecar
 
-demo: build envoy-tool ## storm, funnel and asked first, side by side, through two real Envoys (DEMO="--clients 1000 --close 100 --every 3s")
+demo: build envoy-tool ## storm, funnel and asked first, side by side, through two real Envoys (DEMO="--clients 1000 --close 100 --every 3s --handshake 10ms")
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./examples/...
 	bin/storm $(DEMO)
 

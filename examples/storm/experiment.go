@@ -138,7 +138,7 @@ func (e experiment) gather(ctx context.Context, swarm *clients.Swarm) error {
 // storm sends new connections to green, as a plain blue/green release does, and
 // stops the blue processes.
 func (e experiment) storm(ctx context.Context, s *stage, swarm *clients.Swarm) (time.Time, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, 2*time.Minute, errors.New("not moved within 2 minutes"))
+	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Minute, errors.New("not moved within 5 minutes: green cannot take so many at once, with a shorter --handshake it can"))
 	defer cancel()
 	if _, err := s.ctl.Ctl(ctx, "promote", "green"); err != nil {
 		return time.Time{}, err
