@@ -81,6 +81,11 @@ func build(alone routed, known bool, was *built) ([]resource.Resource, error) {
 		if err != nil {
 			return nil, err
 		}
+		if s.Affinity != nil && s.Listener != "" {
+			// Sessions are held on an instance by a route, and who is held on one that is not
+			// there gets 503: the hold ends first.
+			e.Behind = []resource.Ref{Route(s)}
+		}
 		if good {
 			out = append(out, was.own[2*i], e)
 		} else {
@@ -98,7 +103,7 @@ func build(alone routed, known bool, was *built) ([]resource.Resource, error) {
 			if s.Protocol == edge.TCP {
 				check = append(check, tcp(edge.Listener{Name: s.Listener}, alone))
 			} else {
-				check = append(check, routes(s.Listener, []routed{alone}))
+				check = append(check, routes(edge.Listener{Name: s.Listener}, nil, []routed{alone}))
 			}
 		}
 	}

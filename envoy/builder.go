@@ -198,7 +198,7 @@ func (b *Builder) listener(l edge.Listener, of []*built) []resource.Resource {
 		next.all = append(slices.Clip(next.all[:next.lasting]), storm(l, on))
 		switch {
 		case l.Protocol != edge.TCP:
-			next.all = append(next.all, routes(l.Name, on))
+			next.all = append(next.all, routes(l, b.config.Leaving, on))
 		case len(on) > 0 && on[0].Unsettled == "":
 			next.all = append(next.all, tcp(l, on[0]))
 		}

@@ -22,7 +22,7 @@ func listeners(c edge.Config) []edge.Listener {
 // faults are what cannot be built of a Config and the first reason for it.
 func faults(c edge.Config) (listeners map[string]error, services map[discovery.Service]error) {
 	listeners, services = map[string]error{}, map[discovery.Service]error{}
-	for _, f := range c.Check() {
+	for _, f := range Faults(c) {
 		for _, l := range f.Listeners {
 			if listeners[l] == nil {
 				listeners[l] = f

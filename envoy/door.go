@@ -1,14 +1,20 @@
 package envoy
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	chainv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/filter_chain/v3"
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -23,8 +29,10 @@ import (
 // doorSlots doors, each for one filter of the types that an Envoy of any version here has.
 // Neither has a default: until it is told what stands in the door it lets nobody in.
 
+const httpFilterPrefix = "type.googleapis.com/envoy.extensions.filters.http."
+
 // DoorType is what an Envoy has to know for the one door.
-const DoorType = "type.googleapis.com/envoy.extensions.filters.http.filter_chain.v3.FilterChainConfig"
+const DoorType = httpFilterPrefix + "filter_chain.v3.FilterChainConfig"
 
 // doorSlots is how many filters an older Envoy has room for.
 const doorSlots = 4
@@ -57,7 +65,7 @@ func door(listener string, has bool) []*hcmv3.HttpFilter {
 	}
 	var types []string
 	for _, t := range slotTypes {
-		types = append(types, "type.googleapis.com/envoy.extensions.filters.http."+t)
+		types = append(types, httpFilterPrefix+t)
 	}
 	var out []*hcmv3.HttpFilter
 	for i := range doorSlots {
@@ -80,7 +88,9 @@ func slotted(l *listenerv3.Listener) *listenerv3.Listener {
 	return l
 }
 
-// filtered is what stands in the doors of a listener, for either kind of Envoy.
+// filtered is what stands in the doors of a listener, for either kind of Envoy. An older one
+// on which not all of the filters fit answers every request with 503: who may come in is not
+// known there.
 func filtered(l edge.Listener) []resource.Resource {
 	if l.Protocol == edge.TCP {
 		return nil
@@ -88,9 +98,84 @@ func filtered(l edge.Listener) []resource.Resource {
 	config := func(name string, m *anypb.Any) resource.Resource {
 		return resource.New(name, &corev3.TypedExtensionConfig{Name: name, TypedConfig: m})
 	}
-	out := []resource.Resource{config(doorName(l.Name), packed(&chainv3.FilterChainConfig{}))}
+	filters, err := own(l)
+	chain := &chainv3.FilterChainConfig{}
+	if len(filters) > 0 {
+		chain.DefaultFilterChain = &chainv3.FilterChain{Filters: filters}
+	}
+	out := []resource.Resource{config(doorName(l.Name), packed(chain))}
+	fits := err == nil && len(filters) <= doorSlots
+	for _, f := range filters {
+		fits = fits && slices.Contains(slotTypes, strings.TrimPrefix(f.TypedConfig.TypeUrl, httpFilterPrefix))
+	}
 	for i := range doorSlots {
-		out = append(out, config(doorSlotName(l.Name, i), packed(&mutationv3.HeaderMutation{})))
+		stands := packed(&mutationv3.HeaderMutation{}) // which changes nothing
+		switch {
+		case !fits:
+			stands = packed(closed())
+		case i < len(filters):
+			stands = filters[i].TypedConfig
+		}
+		out = append(out, config(doorSlotName(l.Name, i), stands))
 	}
 	return out
+}
+
+// closed lets nobody in.
+func closed() *faultv3.HTTPFault {
+	return &faultv3.HTTPFault{Abort: &faultv3.FaultAbort{
+		ErrorType:  &faultv3.FaultAbort_HttpStatus{HttpStatus: 503},
+		Percentage: &typev3.FractionalPercent{Numerator: 100},
+	}}
+}
+
+// own are the listener's own filters, read by Envoy's protos.
+func own(l edge.Listener) ([]*corev3.TypedExtensionConfig, error) {
+	var out []*corev3.TypedExtensionConfig
+	for i, f := range l.HTTPFilters {
+		m := &corev3.TypedExtensionConfig{}
+		text, err := json.Marshal(map[string]any{"name": f.Name, "typed_config": f.Config})
+		if err == nil {
+			err = protojson.Unmarshal(text, m)
+		}
+		if err == nil {
+			err = validate(m)
+		}
+		if err != nil {
+			return nil, &unread{i, err}
+		}
+		out = append(out, m)
+	}
+	return out, nil
+}
+
+// unread is a filter that cannot be read.
+type unread struct {
+	at  int
+	err error
+}
+
+func (u *unread) Error() string { return u.err.Error() }
+
+// Faults are all that is wrong with a Config: the rules that it breaks, and filters that Envoy's
+// protos do not read.
+func Faults(c edge.Config) []edge.Fault {
+	all := c.Check()
+	for i, l := range c.Listeners {
+		var bad *unread
+		if _, err := own(l); !errors.As(err, &bad) {
+			continue
+		}
+		f := edge.Fault{
+			Key: fmt.Sprintf("listeners[%d].http_filters[%d].typed_config", i, bad.at), Listeners: []string{l.Name},
+			Text: fmt.Sprintf("is not what an Envoy would read (%s); correct it", strings.ReplaceAll(bad.Error(), "\u00a0", " ")),
+		}
+		for _, s := range c.Services {
+			if s.Listener == l.Name {
+				f.Services = append(f.Services, s.Name)
+			}
+		}
+		all = append(all, f)
+	}
+	return all
 }

@@ -76,16 +76,21 @@ func asks(t *testing.T, at netip.AddrPort, request string) (int, string) {
 func TestRealFirstDay(t *testing.T) {
 	web := freeAddr(t)
 	c := edge.Config{
-		Listeners: []edge.Listener{{Name: "web", Address: web}},
+		Listeners: []edge.Listener{{Name: "web", Address: web, Health: "/-/lb"}},
+		Leaving:   []string{"edge-7"},
 		Services:  []edge.Service{{Name: "chat", Listener: "web", Domains: []string{"Chat.example.com.", hostOfHTTP10, "127.0.0.1"}}},
 	}
 	all := map[discovery.Colour][]rollout.Endpoint{"blue": serving(mirror(t))}
-	start(t, c, rollout.Wishes{"chat": to("blue", all)})
+	wishes := rollout.Wishes{"chat": to("blue", all)}
+	w := start(t, c, wishes)
+	const asked, claimed = "GET /-/lb HTTP/1.1\nHost: lb.internal", "GET /-/lb?x HTTP/1.1\nHost: chat.example.com\nX-Envoy-Downstream-Service-Node: edge-7"
 	for _, r := range []struct {
 		what, request string
 		status        int
 		body          string
 	}{
+		{"health", asked, 200, ""},
+		{"health, with a name that is not its own", claimed, 200, ""},
 		{"a host", "GET / HTTP/1.1\nHost: chat.example.com", 200, "GET chat.example.com HTTP/1.1\n"},
 		{"a trailing dot", "GET / HTTP/1.1\nHost: CHAT.example.com.:8080", 200, "HTTP/1.1\n"},
 		{"another host", "GET / HTTP/1.1\nHost: example.org", 404, ""},
@@ -112,6 +117,23 @@ func TestRealFirstDay(t *testing.T) {
 		t.Fatalf("a WebSocket in an HTTP/2 connection is answered with %d", status)
 	}
 	hears("over HTTP/2")
+	chats(t, ws)
+	w.config.Leaving = []string{"edge-7", "edge-1"}
+	w.tellAndWait(t, wishes, RouteType)
+	for _, health := range []string{asked, claimed} {
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			status, _ := asks(t, web, health)
+			if status == 503 {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("an Envoy that leaves answers %q with %d", health, status)
+			}
+		}
+	}
+	if status, _ := asks(t, web, "GET / HTTP/1.1\nHost: chat.example.com"); status != 200 {
+		t.Errorf("an Envoy that leaves answers a client with %d", status)
+	}
 	chats(t, ws)
 }
 

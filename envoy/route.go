@@ -16,12 +16,13 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // routes is the one RouteConfiguration of an HTTP listener, named as the
 // listener. What matches no service gets 404.
-func routes(listener string, services []routed) resource.Resource {
+func routes(l edge.Listener, leaving []string, services []routed) resource.Resource {
 	slices.SortFunc(services, func(a, b routed) int {
 		return cmp.Or(cmp.Compare(len(b.Path()), len(a.Path())), strings.Compare(a.Path(), b.Path()), cmp.Compare(a.Name, b.Name))
 	})
@@ -42,19 +43,43 @@ func routes(listener string, services []routed) resource.Resource {
 		hosts[key.String()] = append(hosts[key.String()], h)
 	}
 	groups := slices.SortedFunc(maps.Values(hosts), slices.Compare)
-	m := &routev3.RouteConfiguration{Name: listener, IgnorePortInHostMatching: true}
+	health := healthRoutes(l.Health, leaving)
+	m := &routev3.RouteConfiguration{Name: l.Name, IgnorePortInHostMatching: true}
 	for _, group := range groups {
-		v := &routev3.VirtualHost{Name: group[0], Domains: group}
+		v := &routev3.VirtualHost{Name: group[0], Domains: group, Routes: slices.Clone(health)}
 		for _, s := range of[group[0]] {
 			v.Routes = append(v.Routes, serviceRoutes(s)...)
 		}
 		m.VirtualHosts = append(m.VirtualHosts, v)
 	}
-	r := resource.New(listener, m, after(m)...)
+	if len(health) > 0 && of["*"] == nil {
+		m.VirtualHosts = append(m.VirtualHosts, &routev3.VirtualHost{Name: "*", Domains: []string{"*"}, Routes: health})
+	}
+	r := resource.New(l.Name, m, after(m)...)
 	for _, s := range services {
 		r.Keep = cmp.Or(r.Keep, s.Unsettled)
 	}
 	return r
+}
+
+// healthRoutes answer a balancer's question whether an Envoy takes new connections, one for all
+// Envoys: each says its name in a header, whatever the client says.
+func healthRoutes(path string, leaving []string) []*routev3.Route {
+	if path == "" {
+		return nil
+	}
+	answer := func(status uint32, of ...*routev3.HeaderMatcher) *routev3.Route {
+		return &routev3.Route{
+			Name:   "health",
+			Match:  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Path{Path: path}, Headers: of},
+			Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: status}},
+		}
+	}
+	var out []*routev3.Route
+	for _, node := range leaving {
+		out = append(out, answer(503, header("x-envoy-downstream-service-node", &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: node}})))
+	}
+	return append(out, answer(200))
 }
 
 // serviceRoutes send one service's requests to its colours. The first that matches counts.

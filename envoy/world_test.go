@@ -37,6 +37,8 @@ type world struct {
 	config edge.Config
 	told   []resource.Resource
 	build  Builder
+	// lesser: it is told what an Envoy without DoorType is.
+	lesser bool
 	envoy  *fleet.Process
 	admin  netip.AddrPort
 	// reports counts the load report streams that were asked for, all refused.
@@ -69,11 +71,17 @@ func (w *world) OnStreamDeltaResponse(int64, *discoveryv3.DeltaDiscoveryRequest,
 // the end nothing may have been refused.
 func start(t *testing.T, c edge.Config, w rollout.Wishes) *world {
 	t.Helper()
+	return startAs(t, c, w, false)
+}
+
+// startAs is start for an Envoy that knows the one door of own filters, or not.
+func startAs(t *testing.T, c edge.Config, w rollout.Wishes, lesser bool) *world {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := &world{cache: cache.NewSnapshotCache(false, cache.IDHash{}, nil), config: c, nacks: make(chan string, 100), acked: make(chan string, 1000)}
+	out := &world{lesser: lesser, cache: cache.NewSnapshotCache(false, cache.IDHash{}, nil), config: c, nacks: make(chan string, 100), acked: make(chan string, 1000)}
 	out.server = delta.NewServer(t.Context(), out.cache, out)
 	server := grpc.NewServer(grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error {
 		out.reports.Add(1)
@@ -120,6 +128,9 @@ func (w *world) tell(t *testing.T, wishes rollout.Wishes) {
 	}
 	byType := map[string][]types.Resource{}
 	for _, r := range rs {
+		if w.lesser && r.Instead != nil {
+			r.Message = r.Instead
+		}
 		byType[r.Type] = append(byType[r.Type], r.Message)
 	}
 	w.turn++

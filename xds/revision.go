@@ -17,6 +17,7 @@ type revision struct {
 	resource.Ref
 	version string
 	after   []resource.Ref
+	behind  []resource.Ref
 	keep    string
 	earlier map[string]string
 	// extension is what a proxy has to have to be told it; the others are told instead.
@@ -53,7 +54,7 @@ func revise(old *revision, r resource.Resource) (*revision, error) {
 	if err != nil {
 		return nil, err
 	}
-	next := &revision{Ref: r.Ref, version: version, after: slices.Clone(r.After), keep: r.Keep, earlier: r.Earlier, message: r.Message}
+	next := &revision{Ref: r.Ref, version: version, after: slices.Clone(r.After), behind: slices.Clone(r.Behind), keep: r.Keep, earlier: r.Earlier, message: r.Message}
 	if r.Extension != "" {
 		next.extension = r.Extension
 		var other *revision
@@ -69,7 +70,7 @@ func revise(old *revision, r resource.Resource) (*revision, error) {
 	switch {
 	case old == nil || old.version != version:
 		next.envelope = &discovery.Resource{Name: r.Name, Version: version, Resource: &anypb.Any{TypeUrl: r.Type, Value: body}}
-	case slices.Equal(old.after, r.After) && old.keep == r.Keep && old.extension == next.extension && old.instead == next.instead:
+	case slices.Equal(old.after, r.After) && slices.Equal(old.behind, r.Behind) && old.keep == r.Keep && old.extension == next.extension && old.instead == next.instead:
 		old.message = r.Message // the older one is not kept
 		return old, nil
 	default:
@@ -82,7 +83,7 @@ func revise(old *revision, r resource.Resource) (*revision, error) {
 
 // is reports whether the revision is of this very message and of what else counts.
 func (r *revision) is(of *resource.Resource) bool {
-	return r.message == of.Message && r.extension == of.Extension && r.lesser() == of.Instead && slices.Equal(r.after, of.After) && r.keep == of.Keep
+	return r.message == of.Message && r.extension == of.Extension && r.lesser() == of.Instead && slices.Equal(r.after, of.After) && slices.Equal(r.behind, of.Behind) && r.keep == of.Keep
 }
 
 // lesser is the message that proxies without the extension are told; nil: there is none.

@@ -58,7 +58,7 @@ func (h *holding) judge(snap *snapshot, name string, e *entry) verdict {
 		}
 		return verdict{}
 	}
-	return h.update(r, e)
+	return h.update(snap, r, e)
 }
 
 // removal is the verdict on a name that the proxy holds and that was left out.
@@ -77,7 +77,7 @@ func (h *holding) removal(snap *snapshot, ref resource.Ref) verdict {
 
 // update is the verdict on a published resource that the proxy does not hold in this
 // version and has not refused.
-func (h *holding) update(r *revision, e *entry) verdict {
+func (h *holding) update(snap *snapshot, r *revision, e *entry) verdict {
 	if e.held != nil && h.s.writeOnce[h.typeURL] {
 		return verdict{why: fmt.Sprintf("proxy %s keeps the %s that it has, %s; drain that Envoy and restart it to give it the new one", h.p.node, r.Ref, r.kept(e.held.version))}
 	}
@@ -89,7 +89,25 @@ func (h *holding) update(r *revision, e *entry) verdict {
 			return verdict{action: wait, why: fmt.Sprintf("%s waits until proxy %s has acknowledged %s", r.Ref, h.p.node, need)}
 		}
 	}
+	if e.held != nil {
+		for _, first := range r.behind {
+			if h.p.isToHear(first, snap) {
+				return verdict{action: wait, why: fmt.Sprintf("%s waits until proxy %s has answered the newest %s", r.Ref, h.p.node, first)}
+			}
+		}
+	}
 	return verdict{action: send, revision: r}
+}
+
+// isToHear reports whether the newest of ref is on its way to the proxy, or can be sent now. p.mu
+// is held.
+func (p *peer) isToHear(ref resource.Ref, snap *snapshot) bool {
+	h := p.types[ref.Type]
+	if h == nil || h.owner == nil {
+		return false
+	}
+	e := h.names.byName[ref.Name]
+	return e != nil && (e.pending || h.judge(snap, ref.Name, e).action == send)
 }
 
 // whole reports whether a response has to contain everything, because what it

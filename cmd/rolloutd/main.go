@@ -32,6 +32,7 @@ func run(ctx context.Context, args []string, hup <-chan os.Signal, stderr io.Wri
 	flags := flag.NewFlagSet("rolloutd", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	path := flags.String("config", "sluice.yaml", "the configuration `file`; rolloutctl validate checks it, SIGHUP rereads it")
+	check := flags.String("check", "", "check the configuration `file`, with the filters in it, and start nothing")
 	logger, code := launch.Parse(flags, args, version)
 	if logger == nil {
 		return code
@@ -39,6 +40,13 @@ func run(ctx context.Context, args []string, hup <-chan os.Signal, stderr io.Wri
 	if flags.NArg() > 0 {
 		fmt.Fprintf(stderr, "rolloutd: %q is not understood; rolloutd takes only flags, see rolloutd -help\n", flags.Arg(0))
 		return 2
+	}
+	if *check != "" {
+		if _, err := load(*check); err != nil {
+			fmt.Fprintln(stderr, err)
+			return 1
+		}
+		return 0
 	}
 	if err := serve(ctx, *path, hup, logger); err != nil {
 		fmt.Fprintf(stderr, "rolloutd: %v\n", err)

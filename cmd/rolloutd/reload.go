@@ -23,7 +23,7 @@ func reload(ctx context.Context, path string, conf *config.Config, hup <-chan os
 		case <-hup:
 		}
 		hearing()
-		next, err := config.Load(path)
+		next, err := load(path)
 		if err != nil {
 			logger.Error("reload refused", "reason", err)
 			continue

@@ -32,7 +32,7 @@ import (
 // serve wires it all up and runs until ctx ends:
 // discovery → controller → publisher → xDS, with the operator's API beside it.
 func serve(ctx context.Context, path string, hup <-chan os.Signal, logger *slog.Logger) error {
-	conf, err := config.Load(path)
+	conf, err := load(path)
 	if err != nil {
 		return err
 	}

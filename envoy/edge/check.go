@@ -44,6 +44,11 @@ func (c Config) check(without absent) []Fault {
 	k.checkListeners()
 	k.checkServices()
 	k.checkUses()
+	for i, node := range c.Leaving {
+		if !isNode(node) {
+			k.fault(Fault{Key: fmt.Sprintf("leaving[%d]", i)}, "%q is no node id of an Envoy", node)
+		}
+	}
 	return k.faults
 }
 
@@ -278,6 +283,9 @@ func (k *checking) checkUses() {
 		}
 	}
 }
+
+// isNode reports whether an Envoy can be called so.
+func isNode(id string) bool { return id != "" && len(id) <= 1000 && plain(id) }
 
 // token reports whether s is a short name that needs no quotes in a header or URL.
 func token(s string) bool {

@@ -17,6 +17,8 @@ import (
 type Config struct {
 	Listeners []Listener
 	Services  []Service
+	// Leaving are the node ids of the Envoys whose Health answers 503.
+	Leaving []string
 }
 
 // Listener is one address at which every Envoy accepts connections. It is written
@@ -45,10 +47,25 @@ type Listener struct {
 	AccessLog AccessLog `yaml:"access_log"`
 	// Tracing is where spans go. Default: nowhere. Only for http.
 	Tracing *Tracing `yaml:"tracing"`
+	// Health is a path that each Envoy answers itself, for whatever host: 200, or 503 when it is
+	// Leaving, so that a balancer in front sends it nobody new. Default: none. Only for http.
+	Health string `yaml:"health"`
+	// HTTPFilters are filters of one's own, in their order, between the storm guard and the
+	// routes; they can change at any time. What they name, such as a cluster, is in the Envoys'
+	// bootstrap. Default: none. Only for http.
+	HTTPFilters []Filter `yaml:"http_filters"`
 	// Protocol is what it carries: HTTP of any services, or TCP of one. Empty: what
 	// its services speak. Set it to keep the Listener what it is when they leave
 	// the configuration.
 	Protocol Protocol `yaml:"-"`
+}
+
+// Filter is an HTTP filter in Envoy's own words.
+type Filter struct {
+	// Name is what routes would call it.
+	Name string `yaml:"name"`
+	// Config is its configuration as in Envoy's YAML; "@type" says what it is.
+	Config map[string]any `yaml:"typed_config"`
 }
 
 // TLS names certificates by their files on the Envoys' machines. Paths are absolute. What is
@@ -109,7 +126,7 @@ type Tracing struct {
 
 // Written is l as far as it stands in an Envoy's Listener; what else there is of it can change.
 func (l Listener) Written() Listener {
-	l.Address, l.Protocol = l.Bind(), ""
+	l.Address, l.Protocol, l.HTTPFilters, l.Health = l.Bind(), "", nil, ""
 	if l.TLS != nil {
 		l.TLS = &TLS{ClientCA: l.TLS.ClientCA}
 		if l.TLS.ClientCA != "" {

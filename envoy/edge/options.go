@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"path"
 	"reflect"
+	"strings"
 )
 
 // maxHops bounds trusted_hops: nobody has more balancers in a row.
@@ -91,6 +92,14 @@ func (k *checking) options(key string, l Listener) {
 			k.file(onListeners(key+".tls.client_ca", l.Name), l.TLS.ClientCA)
 		}
 	}
+	k.filters(key, l)
+	if l.Health != "" {
+		if text := prefix(l.Health); text != "" {
+			k.fault(onListeners(key+".health", l.Name), "%s", text)
+		} else if strings.HasSuffix(l.Health, "/") {
+			k.fault(onListeners(key+".health", l.Name), "ends in /; name one path that no client asks for")
+		}
+	}
 	if l.TrustedHops < 0 || l.TrustedHops > maxHops {
 		k.fault(onListeners(key+".trusted_hops", l.Name), "is %d; it is the number of balancers in front of the Envoys, from 0 to %d", l.TrustedHops, maxHops)
 	}
@@ -108,6 +117,44 @@ func (k *checking) options(key string, l Listener) {
 	}
 	if l.Tracing != nil {
 		k.collector(onListeners(key+".tracing.grpc", l.Name), l.Tracing.GRPC)
+	}
+}
+
+// maxFilters bounds http_filters.
+const maxFilters = 32
+
+// unfit are filters that would take a promise back, by the beginning of their type.
+var unfit = []struct{ prefix, why string }{
+	{"router.", "ends the chain where it stands, and the service's affinity and every filter after it would be skipped; the router comes after yours by itself"},
+	{"filter_chain.", "could hide a router from this check; list its filters here"},
+	{"composite.", "could hide a router from this check; list its filters here"},
+	{"stateful_session.", "would send clients elsewhere than the hold of sessions on draining instances; use affinity of the service"},
+}
+
+// filters looks at what an operator puts before the router. Whether Envoy can read it is
+// checked where Envoy's protos are.
+func (k *checking) filters(key string, l Listener) {
+	const prefix = "type.googleapis.com/envoy.extensions.filters.http."
+	if n := len(l.HTTPFilters); n > maxFilters {
+		k.fault(onListeners(key+".http_filters", l.Name), "has %d filters; at most %d are told", n, maxFilters)
+		return
+	}
+	for i, f := range l.HTTPFilters {
+		at := fmt.Sprintf("%s.http_filters[%d]", key, i)
+		if f.Name == "" || len(f.Name) > 200 || !plain(f.Name) {
+			k.fault(onListeners(at+".name", l.Name), "%q is no name; give the filter a short one that is printable", f.Name)
+		}
+		is, _ := f.Config["@type"].(string)
+		kind, http := strings.CutPrefix(is, prefix)
+		if !http {
+			k.fault(onListeners(at+".typed_config", l.Name), "has no \"@type\" of an HTTP filter; write it like %slua.v3.Lua", prefix)
+			continue
+		}
+		for _, u := range unfit {
+			if strings.HasPrefix(kind, u.prefix) {
+				k.fault(onListeners(at+".typed_config", l.Name), "a filter of the type %s %s", kind, u.why)
+			}
+		}
 	}
 }
 
@@ -131,6 +178,12 @@ func (k *checking) plainTCP(key string, l Listener) {
 	}
 	if l.Tracing != nil {
 		k.fault(onListeners(key+".tracing", l.Name), text)
+	}
+	if l.Health != "" {
+		k.fault(onListeners(key+".health", l.Name), text)
+	}
+	if len(l.HTTPFilters) > 0 {
+		k.fault(onListeners(key+".http_filters", l.Name), text)
 	}
 	if l.ProxyProtocol == Optional {
 		k.fault(onListeners(key+".proxy_protocol", l.Name), "is optional, and a server that speaks first would wait for a line that does not come; over TCP it is required or not there")

@@ -14,7 +14,12 @@ import (
 // the words and keys of next. With a last that was settled itself, what is
 // returned breaks no rule. Pure.
 func Settle(next, last Config) (Config, map[discovery.Service]Fault) {
-	out := Config{slices.Clone(next.Listeners), slices.Clone(next.Services)}
+	out := Config{Listeners: slices.Clone(next.Listeners), Services: slices.Clone(next.Services)}
+	for _, node := range next.Leaving {
+		if isNode(node) {
+			out.Leaving = append(out.Leaving, node)
+		}
+	}
 	kept := map[int]Listener{}
 	for _, l := range last.Listeners {
 		i := slices.IndexFunc(out.Listeners, func(n Listener) bool { return n.Name == l.Name })
@@ -89,7 +94,7 @@ func (d *settling) twin(i int) bool {
 // rest is what is not left out. Each listener has the protocol that it will keep:
 // that of its services, also when all of them are left out.
 func (d *settling) rest() Config {
-	var out Config
+	out := Config{Leaving: d.Leaving}
 	for i, s := range d.Services {
 		if !d.left.services[i] {
 			out.Services = append(out.Services, s)

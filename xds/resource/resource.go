@@ -41,6 +41,10 @@ type Resource struct {
 	// acknowledged some version of each, and none of them is removed from a proxy
 	// that holds this resource.
 	After []Ref
+	// Behind lists what a proxy that holds another version of this resource hears first: this
+	// one follows once the proxy has answered the newest version of each. What cannot be sent
+	// is not waited for.
+	Behind []Ref
 	// Keep says why a proxy that holds a version which this process has not published
 	// goes on with it; empty: it is sent this one.
 	Keep string

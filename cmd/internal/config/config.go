@@ -34,6 +34,8 @@ type Config struct {
 	// Listeners are the addresses at which Envoy accepts connections. At least
 	// one; what a listener is cannot change while it exists.
 	Listeners []edge.Listener `yaml:"listeners"`
+	// Leaving are the node ids of the Envoys whose listeners answer health with 503.
+	Leaving []string `yaml:"leaving"`
 	// Services are what is served there. At least one.
 	Services []Service `yaml:"services"`
 
@@ -147,7 +149,7 @@ type Service struct {
 
 // Edge is the part of the configuration that Envoy hears of.
 func (c *Config) Edge() edge.Config {
-	out := edge.Config{Listeners: c.Listeners}
+	out := edge.Config{Listeners: c.Listeners, Leaving: c.Leaving}
 	for _, s := range c.Services {
 		out.Services = append(out.Services, s.Service)
 	}

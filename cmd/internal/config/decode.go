@@ -96,6 +96,8 @@ func (r *reading) value(n *yaml.Node, key string, v reflect.Value) {
 		r.funnel(n, key, v)
 	case isText:
 		r.text(n, key, v)
+	case v.Kind() == reflect.Map:
+		r.foreign(n, key, v)
 	case v.Kind() == reflect.Struct:
 		r.mapping(n, key, v)
 	case v.Kind() == reflect.Slice:
@@ -129,6 +131,18 @@ func (r *reading) mapping(n *yaml.Node, key string, v reflect.Value) {
 			continue
 		}
 		r.value(value, child, field(v, name.Value))
+	}
+}
+
+// foreign reads a mapping in words that are not ours.
+func (r *reading) foreign(n *yaml.Node, key string, v reflect.Value) {
+	var read map[string]any
+	if n.Kind != yaml.MappingNode {
+		r.refuse(key, "is %s; it must be a mapping", kind(n))
+	} else if err := n.Decode(&read); err != nil {
+		r.refuse(key, "cannot be read: %v", err)
+	} else {
+		v.Set(reflect.ValueOf(read))
 	}
 }
 

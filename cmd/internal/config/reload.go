@@ -26,6 +26,9 @@ func (c *Config) Changed(next *Config) (changes []string, refused Problems) {
 	d.fixed("drain", was.Drain, will.Drain, "orders are being sent with it")
 	d.fixed("prometheus", was.Prometheus, will.Prometheus, "gates are being asked there")
 	d.listeners(c)
+	if !slices.Equal(c.Leaving, next.Leaving) {
+		d.change("the Envoys that leave are %v", next.Leaving)
+	}
 	d.services(c)
 	return d.changes, d.refused
 }
@@ -70,6 +73,12 @@ func (d *difference) listeners(old *Config) {
 	for _, n := range d.next.Listeners {
 		if at := slices.IndexFunc(old.Listeners, func(l edge.Listener) bool { return n.Name == l.Name }); at >= 0 && !reflect.DeepEqual(n.TLS, old.Listeners[at].TLS) {
 			d.change("listener %s has other certificates", n.Name)
+		}
+		if at := slices.IndexFunc(old.Listeners, func(l edge.Listener) bool { return n.Name == l.Name }); at >= 0 && !reflect.DeepEqual(n.HTTPFilters, old.Listeners[at].HTTPFilters) {
+			d.change("listener %s has other filters", n.Name)
+		}
+		if at := slices.IndexFunc(old.Listeners, func(l edge.Listener) bool { return n.Name == l.Name }); at >= 0 && n.Health != old.Listeners[at].Health {
+			d.change("listener %s has another health path", n.Name)
 		}
 		if !slices.ContainsFunc(old.Listeners, func(l edge.Listener) bool { return n.Name == l.Name }) {
 			d.change("listener %s is new at %s", n.Name, n.Address)
