@@ -67,7 +67,7 @@ func TestRealRules(t *testing.T) {
 			if err := os.WriteFile(file, b, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			out, err := exec.CommandContext(t.Context(), envoy, "--mode", "validate", "-c", file, "--log-level", "warning").CombinedOutput()
+			out, err := exec.CommandContext(t.Context(), envoy, "--mode", "validate", "--service-node", "edge-1", "--service-cluster", "edges", "-c", file, "--log-level", "warning").CombinedOutput()
 			if err != nil {
 				t.Errorf("%v\n%s\n%+v", err, out, c)
 			}
