@@ -48,12 +48,12 @@ func TestMessages(t *testing.T) {
 	if err != nil || len(past) != 1 {
 		t.Fatalf("%+v, %v", past, err)
 	}
-	story := ""
+	var story strings.Builder
 	for _, e := range past[0].Events {
-		story += e.Text + "\n"
+		story.WriteString(e.Text + "\n")
 	}
-	if strings.Count(story, ", with the message: latency of “search” – Ben\n") != 4 || strings.Count(story, ", with the message: CHG-1, Ann\n") != 1 {
-		t.Errorf("tells\n%s", story)
+	if strings.Count(story.String(), ", with the message: latency of “search” – Ben\n") != 4 || strings.Count(story.String(), ", with the message: CHG-1, Ann\n") != 1 {
+		t.Errorf("tells\n%s", story.String())
 	}
 	if o := past[0].Overrides; o.Close == nil || *o.Close != 3 || o.Every != nil {
 		t.Errorf("remembers %+v of what was asked for", o)
