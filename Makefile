@@ -26,7 +26,7 @@ FUZZTIME ?= 60s
 # the last two modules run programs of another, whose changes go test does not see: its
 # cache would be stale.
 LIST     = $$($(GO) list -tags real work | grep $(1) '.*/sluice($(2))')
-DECIDES  := (/rollout(/(evidence|observed|policy|returns|sim|spread|state|units))?|/envoy(/.*)?)?
+DECIDES  := (/rollout(/(desired|evidence|observed|policy|returns|sim|spread|state|units))?|/envoy(/.*)?)?
 OTHERS   := /examples/.*|/test/thirdparty/rolloutd
 DECIDED  = $(call LIST,-xE,$(DECIDES))
 RACED    = $(call LIST,-vxE,$(DECIDES)|$(OTHERS))

@@ -43,7 +43,7 @@ var house = []room{
 		why: "an adapter translates into its parent's words and knows nothing else of the house"},
 	{dir: "internal/*",
 		why: "a leaf that rooms share is one idea of the standard library's"},
-	{dir: "rollout", ours: []string{"discovery", "rollout/drain/contract", "rollout/units", "rollout/policy", "rollout/observed", "rollout/state", "rollout/evidence", "rollout/spread", "rollout/returns"}, tests: []string{"rollout/drain", "rollout/sim"},
+	{dir: "rollout", ours: []string{"discovery", "rollout/drain/contract", "rollout/units", "rollout/policy", "rollout/observed", "rollout/state", "rollout/desired", "rollout/evidence", "rollout/spread", "rollout/returns"}, tests: []string{"rollout/drain", "rollout/sim"},
 		why: "rollout decides and must not know who stores, serves or publishes; it is linked into rolloutctl, too. Its tests look on from outside, in the one simulated world"},
 	{dir: "rollout/units",
 		why: "units is the vocabulary that policies, plans and estimates share, so it builds on nothing"},
@@ -53,13 +53,15 @@ var house = []room{
 		why: "what is observed owes nothing to what is remembered, wished or decided; it is judged by what was observed before"},
 	{dir: "rollout/state", ours: []string{"discovery", "rollout/drain/contract", "rollout/drain/strictjson", "rollout/units", "rollout/policy", "rollout/observed", "rollout/returns"},
 		why: "what is remembered is one value with its invariants: what stores, shows and plays it needs no decision, and a decision cannot put its own words into it"},
+	{dir: "rollout/desired", ours: []string{"discovery", "rollout/drain/contract", "rollout/units", "rollout/policy", "rollout/observed", "rollout/state"},
+		why: "what should be is words for those that carry it out: what publishes, tells and calls hooks needs no decision"},
 	{dir: "rollout/evidence", ours: []string{"discovery", "rollout/drain/contract", "rollout/observed"},
 		why: "evidence judges by what is observed alone: where it is needed, nothing is remembered"},
 	{dir: "rollout/spread", ours: []string{"rollout/units"},
 		why: "spread is the arithmetic of one step and knows neither services nor rollouts"},
 	{dir: "rollout/returns", ours: []string{"rollout/units"},
 		why: "returns infers from two totals alone how many clients are on their way, so that it can be held against any crowd of clients"},
-	{dir: "rollout/control", ours: []string{"rollout", "rollout/policy", "rollout/observed", "rollout/state", "discovery", "internal/level", "rollout/drain/contract"}, tests: []string{"rollout/drain", "rollout/units"},
+	{dir: "rollout/control", ours: []string{"rollout", "rollout/policy", "rollout/observed", "rollout/state", "rollout/desired", "discovery", "internal/level", "rollout/drain/contract"}, tests: []string{"rollout/drain", "rollout/units"},
 		why: "control is the one loop with effects: it looks, has rollout decide, stores, and lets it show"},
 	{dir: "rollout/drain/contract", tests: []string{"rollout/drain/internal/*"}, bare: true,
 		why: "both sides speak these words: the control plane needs nothing of an instance's library, and an instance nothing of a control plane"},
@@ -83,15 +85,15 @@ var house = []room{
 		why: "conform knows the contract's words and looks from outside; rolloutctl links it"},
 	{dir: "rollout/drain/grpcdrain", ours: []string{"rollout/drain", "rollout/drain/contract", "rollout/drain/ticket"}, foreign: []string{"google.golang.org"}, tests: []string{"rollout/drain/internal/*"},
 		why: "an adapter of the library for grpc-go; the library itself brings the standard library only"},
-	{dir: "rollout/api", ours: []string{"rollout", "rollout/policy", "rollout/observed", "rollout/state", "discovery", "rollout/drain/contract", "rollout/drain/bearer", "rollout/drain/strictjson", "rollout/units", "xds/reports/exchange"}, tests: []string{"rollout/returns"},
+	{dir: "rollout/api", ours: []string{"rollout", "rollout/policy", "rollout/observed", "rollout/state", "rollout/desired", "discovery", "rollout/drain/contract", "rollout/drain/bearer", "rollout/drain/strictjson", "rollout/units", "xds/reports/exchange"}, tests: []string{"rollout/returns"},
 		why: "the operator's words are rollout's, the replicas' are the exchange's; what speaks HTTP needs no store and no Envoy"},
-	{dir: "rollout/sim", ours: []string{"rollout", "rollout/policy", "rollout/observed", "rollout/state", "discovery", "rollout/drain/contract", "rollout/units"},
+	{dir: "rollout/sim", ours: []string{"rollout", "rollout/policy", "rollout/observed", "rollout/state", "rollout/desired", "discovery", "rollout/drain/contract", "rollout/units"},
 		why: "the simulation holds the real decisions against a world without I/O"},
 	{dir: "rollout/store/*", ours: []string{"rollout/state", "discovery"}, foreign: []string{"github.com/hashicorp/consul/api", "golang.org/x/sys/unix"},
 		why: "a store keeps bytes by compare-and-swap and knows nothing of drains or proxies"},
-	{dir: "rollout/outside", ours: []string{"rollout", "rollout/policy", "rollout/observed", "discovery", "internal/level", "rollout/units"}, foreign: []string{"github.com/prometheus/client_golang/api", "github.com/prometheus/common/model"},
+	{dir: "rollout/outside", ours: []string{"rollout/desired", "rollout/policy", "rollout/observed", "discovery", "internal/level", "rollout/units"}, foreign: []string{"github.com/prometheus/client_golang/api", "github.com/prometheus/common/model"},
 		why: "what asks gates and calls hooks gives answers and decides nothing"},
-	{dir: "envoy", ours: []string{"discovery", "rollout", "rollout/units", "envoy/edge", "xds/resource"}, foreign: []string{"github.com/envoyproxy/go-control-plane/envoy", "google.golang.org/protobuf"},
+	{dir: "envoy", ours: []string{"discovery", "rollout/desired", "rollout/units", "envoy/edge", "xds/resource"}, foreign: []string{"github.com/envoyproxy/go-control-plane/envoy", "google.golang.org/protobuf"},
 		tests: []string{"envoy/edge/edgetest"},
 		why:   "envoy is a pure translation from wishes to resources; how they are told is xds's business"},
 	{dir: "envoy/bootstrap",
@@ -224,7 +226,7 @@ func TestFilesAreOneIdea(t *testing.T) {
 
 // pureRooms decide: what they say is a function of what they are given, now among
 // it. Otherwise neither a restart nor a simulation would decide the same.
-var pureRooms = []string{"rollout", "rollout/units", "rollout/policy", "rollout/observed", "rollout/state", "rollout/evidence", "rollout/spread", "rollout/returns", "envoy", "envoy/edge"}
+var pureRooms = []string{"rollout", "rollout/units", "rollout/policy", "rollout/observed", "rollout/state", "rollout/desired", "rollout/evidence", "rollout/spread", "rollout/returns", "envoy", "envoy/edge"}
 
 func TestDecisionsArePure(t *testing.T) {
 	clock := []string{"Now", "Since", "Until", "After", "AfterFunc", "Sleep", "Tick", "NewTimer", "NewTicker"}

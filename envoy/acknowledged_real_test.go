@@ -16,7 +16,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy/edge"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 )
 
 // TestRealAcknowledged: from the very moment on in which Envoy has acknowledged a
@@ -32,11 +32,11 @@ func TestRealAcknowledged(t *testing.T) {
 	}
 	chats := map[discovery.Colour]netip.AddrPort{"blue": backend(t, "blue"), "green": backend(t, "green")}
 	lines := map[discovery.Colour]netip.AddrPort{"blue": echo(t, "blue"), "green": echo(t, "green")}
-	wishes := func(c discovery.Colour) rollout.Wishes {
-		ends := func(of map[discovery.Colour]netip.AddrPort) map[discovery.Colour][]rollout.Endpoint {
-			return map[discovery.Colour][]rollout.Endpoint{"blue": serving(of["blue"]), "green": serving(of["green"])}
+	wishes := func(c discovery.Colour) desired.Wishes {
+		ends := func(of map[discovery.Colour]netip.AddrPort) map[discovery.Colour][]desired.Endpoint {
+			return map[discovery.Colour][]desired.Endpoint{"blue": serving(of["blue"]), "green": serving(of["green"])}
 		}
-		return rollout.Wishes{"chat": to(c, ends(chats)), "line": to(c, ends(lines))}
+		return desired.Wishes{"chat": to(c, ends(chats)), "line": to(c, ends(lines))}
 	}
 	w := start(t, c, wishes("blue"))
 

@@ -13,7 +13,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy/edge"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
@@ -47,8 +47,8 @@ func TestRealAffinity(t *testing.T) {
 	var refuses, never atomic.Bool
 	blues := []netip.AddrPort{sessions(t, "blue1", &refuses), sessions(t, "blue2", &refuses)}
 	greens := []netip.AddrPort{sessions(t, "green1", &never), sessions(t, "green2", &never)}
-	wishes := func(c discovery.Colour, of func(...netip.AddrPort) []rollout.Endpoint) rollout.Wishes {
-		return rollout.Wishes{"chat": to(c, map[discovery.Colour][]rollout.Endpoint{"blue": of(blues...), "green": serving(greens...)})}
+	wishes := func(c discovery.Colour, of func(...netip.AddrPort) []desired.Endpoint) desired.Wishes {
+		return desired.Wishes{"chat": to(c, map[discovery.Colour][]desired.Endpoint{"blue": of(blues...), "green": serving(greens...)})}
 	}
 	w := start(t, c, wishes("blue", serving))
 	ask := func(method, query, cookie string) (on, next string) {
@@ -105,6 +105,6 @@ func TestRealAffinity(t *testing.T) {
 		}
 	}
 	chats(t, ws)
-	w.tellAndWait(t, wishes("green", func(...netip.AddrPort) []rollout.Endpoint { return nil }), RouteType, EndpointType)
+	w.tellAndWait(t, wishes("green", func(...netip.AddrPort) []desired.Endpoint { return nil }), RouteType, EndpointType)
 	chats(t, ws)
 }

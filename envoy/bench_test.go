@@ -7,14 +7,14 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy/edge"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 )
 
 // BenchmarkBuild is what one change costs with 10 services of 100 instances:
 // building everything and passing the guard.
 func BenchmarkBuild(b *testing.B) {
 	c := edge.Config{Listeners: []edge.Listener{{Name: "web", Address: addr("127.0.0.1:80")}}}
-	w := rollout.Wishes{}
+	w := desired.Wishes{}
 	for i := range 10 {
 		s := edge.Service{Name: discovery.Service(fmt.Sprintf("s%d", i)), Listener: "web", Prefix: fmt.Sprintf("/s%d", i)}
 		c.Services = append(c.Services, s)
@@ -22,7 +22,7 @@ func BenchmarkBuild(b *testing.B) {
 		for j := range 100 {
 			at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i), byte(j + 1)}), 80)
 			colour := discovery.Colours[j%2]
-			wish.Endpoints[colour] = append(wish.Endpoints[colour], rollout.Endpoint{Addr: at})
+			wish.Endpoints[colour] = append(wish.Endpoints[colour], desired.Endpoint{Addr: at})
 		}
 		w[s.Name] = wish
 	}

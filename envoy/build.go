@@ -14,7 +14,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy/edge"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/units"
 	"github.com/sluice-proxy/sluice/xds/resource"
 )
@@ -53,14 +53,14 @@ var Types = [...]string{RuntimeType, ClusterType, EndpointType, SecretType, List
 // Of an Unsettled service there is nothing but, over HTTP, a route that answers 503.
 // The routes in which it stands are Kept: a proxy that has others from before goes on
 // with them.
-func Build(c edge.Config, w rollout.Wishes) ([]resource.Resource, map[discovery.Service]error) {
+func Build(c edge.Config, w desired.Wishes) ([]resource.Resource, map[discovery.Service]error) {
 	return new(Builder).Build(c, w)
 }
 
 // routed is a service that gets new connections, and how.
 type routed struct {
 	edge.Service
-	rollout.Wish
+	desired.Wish
 }
 
 // build returns what belongs to one service alone, checked. was is what the service was

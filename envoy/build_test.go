@@ -19,7 +19,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy/edge"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/units"
 	"github.com/sluice-proxy/sluice/xds/resource"
 )
@@ -29,35 +29,35 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 // setting is one configured world.
 type setting struct {
 	config edge.Config
-	wishes rollout.Wishes
+	wishes desired.Wishes
 }
 
 func addr(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
-func wish(blue, green units.Share, blues, greens []rollout.Endpoint) rollout.Wish {
-	return rollout.Wish{
+func wish(blue, green units.Share, blues, greens []desired.Endpoint) desired.Wish {
+	return desired.Wish{
 		Weights:   map[discovery.Colour]units.Share{discovery.Blue: blue, discovery.Green: green},
-		Endpoints: map[discovery.Colour][]rollout.Endpoint{discovery.Blue: blues, discovery.Green: greens},
+		Endpoints: map[discovery.Colour][]desired.Endpoint{discovery.Blue: blues, discovery.Green: greens},
 	}
 }
 
 // worlds are the settings whose resources are golden files.
 func worlds() map[string]setting {
-	at := func(last int, draining bool) rollout.Endpoint {
-		return rollout.Endpoint{ID: discovery.InstanceID(fmt.Sprint(last)), Addr: addr(fmt.Sprintf("10.0.0.%d:9001", last)), Draining: draining}
+	at := func(last int, draining bool) desired.Endpoint {
+		return desired.Endpoint{ID: discovery.InstanceID(fmt.Sprint(last)), Addr: addr(fmt.Sprintf("10.0.0.%d:9001", last)), Draining: draining}
 	}
-	retired := wish(0, 0, []rollout.Endpoint{at(9, true)}, nil)
+	retired := wish(0, 0, []desired.Endpoint{at(9, true)}, nil)
 	retired.Retired = true
 	gone := wish(10_000, 0, nil, nil)
 	gone.Gone = true
-	limited := func(w rollout.Wish, proxies, blue, green int) rollout.Wish {
+	limited := func(w desired.Wish, proxies, blue, green int) desired.Wish {
 		w.Proxies, w.Limits = proxies, map[discovery.Colour]int{discovery.Blue: blue, discovery.Green: green}
 		return w
 	}
 	return map[string]setting{
 		"minimal": {
 			edge.Config{Listeners: []edge.Listener{{Name: "web", Address: addr("0.0.0.0:8080")}}, Services: []edge.Service{{Name: "chat", Listener: "web"}}},
-			rollout.Wishes{"chat": wish(10_000, 0, []rollout.Endpoint{at(1, false), at(2, false)}, nil)},
+			desired.Wishes{"chat": wish(10_000, 0, []desired.Endpoint{at(1, false), at(2, false)}, nil)},
 		},
 		"rollout": {
 			edge.Config{
@@ -72,12 +72,12 @@ func worlds() map[string]setting {
 					{Name: "xmpp", Listener: "raw", Protocol: edge.TCP, StormGuard: 3},
 				},
 			},
-			rollout.Wishes{
-				"chat": limited(wish(9_500, 500, []rollout.Endpoint{at(1, false), at(2, true)}, []rollout.Endpoint{at(3, false)}), 3, 10_000, 20_000),
-				"all-feeds": wish(0, 10_000, []rollout.Endpoint{at(1, true), {ID: "6", Addr: addr("[fd00::1]:80")}},
-					[]rollout.Endpoint{{ID: "4", Addr: addr("[::ffff:10.0.0.4]:80")}, {ID: "twin", Addr: addr("10.0.0.4:80"), Draining: true}}),
+			desired.Wishes{
+				"chat": limited(wish(9_500, 500, []desired.Endpoint{at(1, false), at(2, true)}, []desired.Endpoint{at(3, false)}), 3, 10_000, 20_000),
+				"all-feeds": wish(0, 10_000, []desired.Endpoint{at(1, true), {ID: "6", Addr: addr("[fd00::1]:80")}},
+					[]desired.Endpoint{{ID: "4", Addr: addr("[::ffff:10.0.0.4]:80")}, {ID: "twin", Addr: addr("10.0.0.4:80"), Draining: true}}),
 				"pages": wish(10_000, 0, nil, nil),
-				"xmpp":  limited(wish(0, 10_000, []rollout.Endpoint{at(7, true)}, []rollout.Endpoint{at(8, false)}), 2, 0, 1),
+				"xmpp":  limited(wish(0, 10_000, []desired.Endpoint{at(7, true)}, []desired.Endpoint{at(8, false)}), 2, 0, 1),
 			},
 		},
 		"leaving": {
@@ -85,7 +85,7 @@ func worlds() map[string]setting {
 				Listeners: []edge.Listener{{Name: "web", Address: addr("127.0.0.1:80")}, {Name: "raw", Address: addr("127.0.0.1:81"), Protocol: edge.TCP}},
 				Services:  []edge.Service{{Name: "retired", Listener: "web"}, {Name: "gone", Listener: "web", Prefix: "/gone"}},
 			},
-			rollout.Wishes{"retired": retired, "gone": gone, "unconfigured": retired},
+			desired.Wishes{"retired": retired, "gone": gone, "unconfigured": retired},
 		},
 		"affinity": {
 			edge.Config{
@@ -95,9 +95,9 @@ func worlds() map[string]setting {
 					{Name: "shop", Listener: "web", Affinity: &edge.Affinity{Cookie: "aff"}},
 				},
 			},
-			rollout.Wishes{
-				"chat": wish(0, 10_000, []rollout.Endpoint{at(1, true), at(2, true)}, []rollout.Endpoint{at(3, false)}),
-				"shop": wish(10_000, 0, []rollout.Endpoint{at(4, false), at(5, true)}, nil),
+			desired.Wishes{
+				"chat": wish(0, 10_000, []desired.Endpoint{at(1, true), at(2, true)}, []desired.Endpoint{at(3, false)}),
+				"shop": wish(10_000, 0, []desired.Endpoint{at(4, false), at(5, true)}, nil),
 			},
 		},
 		"faults": {
@@ -109,9 +109,9 @@ func worlds() map[string]setting {
 					{Name: "one", Listener: "web", Prefix: "/same"}, {Name: "other", Listener: "web", Prefix: "/same/"},
 				},
 			},
-			rollout.Wishes{
-				"right": wish(10_000, 0, []rollout.Endpoint{at(1, false)}, nil), "light": wish(4_000, 4_000, nil, nil),
-				"portless": wish(10_000, 0, []rollout.Endpoint{{ID: "p1", Addr: addr("10.0.0.1:0")}}, nil),
+			desired.Wishes{
+				"right": wish(10_000, 0, []desired.Endpoint{at(1, false)}, nil), "light": wish(4_000, 4_000, nil, nil),
+				"portless": wish(10_000, 0, []desired.Endpoint{{ID: "p1", Addr: addr("10.0.0.1:0")}}, nil),
 				"one":      wish(10_000, 0, nil, nil), "other": wish(10_000, 0, nil, nil),
 			},
 		},
@@ -174,10 +174,10 @@ func shuffled(r *rand.Rand, w setting) setting {
 		ss[i].Domains = slices.Clone(s.Domains)
 		r.Shuffle(len(s.Domains), func(a, b int) { ss[i].Domains[a], ss[i].Domains[b] = ss[i].Domains[b], ss[i].Domains[a] })
 	}
-	wishes := rollout.Wishes{}
+	wishes := desired.Wishes{}
 	for _, name := range slices.Sorted(maps.Keys(w.wishes)) {
 		wish := w.wishes[name]
-		es := map[discovery.Colour][]rollout.Endpoint{}
+		es := map[discovery.Colour][]desired.Endpoint{}
 		for _, c := range discovery.Colours {
 			es[c] = slices.Clone(wish.Endpoints[c])
 			r.Shuffle(len(es[c]), func(i, j int) { es[c][i], es[c][j] = es[c][j], es[c][i] })
@@ -230,7 +230,7 @@ func TestFaultsStayAlone(t *testing.T) {
 	if len(errs) != 5 {
 		t.Errorf("errors: %v", errs)
 	}
-	alone, _ := Build(edge.Config{Listeners: w.config.Listeners, Services: w.config.Services[:1]}, rollout.Wishes{"right": w.wishes["right"]})
+	alone, _ := Build(edge.Config{Listeners: w.config.Listeners, Services: w.config.Services[:1]}, desired.Wishes{"right": w.wishes["right"]})
 	if !bytes.Equal(encoded(t, got), encoded(t, alone)) {
 		t.Error("a service beside faulty ones is not built as it is alone")
 	}

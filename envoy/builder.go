@@ -8,7 +8,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy/edge"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
@@ -62,7 +62,7 @@ type served struct {
 }
 
 // Build is the function Build.
-func (b *Builder) Build(c edge.Config, w rollout.Wishes) ([]resource.Resource, map[discovery.Service]error) {
+func (b *Builder) Build(c edge.Config, w desired.Wishes) ([]resource.Resource, map[discovery.Service]error) {
 	if b.services == nil || !reflect.DeepEqual(b.config, c) {
 		b.begin(c)
 	}
@@ -134,7 +134,7 @@ func (b *Builder) begin(c edge.Config) {
 
 // name lists the services that are configured or wished, unless they are those of the
 // time before.
-func (b *Builder) name(w rollout.Wishes) {
+func (b *Builder) name(w desired.Wishes) {
 	wished, known := 0, true
 	for _, name := range b.names {
 		if _, ok := w[name]; ok {
@@ -162,7 +162,7 @@ func (b *Builder) name(w rollout.Wishes) {
 	})
 }
 
-func (b *Builder) service(name discovery.Service, w rollout.Wish, known bool) *built {
+func (b *Builder) service(name discovery.Service, w desired.Wish, known bool) *built {
 	was := b.services[name]
 	if was != nil && was.known == known && was.Wish.Equal(w) {
 		return was

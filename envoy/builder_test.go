@@ -10,7 +10,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy/edge"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 )
 
 // Whatever a Builder was given before, it returns what Build does.
@@ -38,7 +38,7 @@ func TestBuilderRemembersNothingFalse(t *testing.T) {
 // others are those that are published already.
 func TestBuilderMakesOnlyWhatChanged(t *testing.T) {
 	c := edge.Config{Listeners: []edge.Listener{{Name: "web", Address: addr("127.0.0.1:80")}}}
-	w := rollout.Wishes{}
+	w := desired.Wishes{}
 	for i := range 50 {
 		s := edge.Service{Name: discovery.Service(fmt.Sprintf("s%d", i)), Listener: "web", Prefix: fmt.Sprintf("/s%d", i)}
 		c.Services = append(c.Services, s)
@@ -48,7 +48,7 @@ func TestBuilderMakesOnlyWhatChanged(t *testing.T) {
 	before, _ := b.Build(c, w)
 	w = maps.Clone(w)
 	changed := wish(5000, 5000, nil, nil)
-	changed.Endpoints[discovery.Blue] = []rollout.Endpoint{{ID: "b1", Addr: addr("10.0.0.1:80")}}
+	changed.Endpoints[discovery.Blue] = []desired.Endpoint{{ID: "b1", Addr: addr("10.0.0.1:80")}}
 	w["s7"] = changed
 	after, _ := b.Build(c, w)
 	for i := range after {

@@ -9,7 +9,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy/edge"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 )
 
 // adds is a filter that gives each request a header.
@@ -43,7 +43,7 @@ func TestRealOwnFilters(t *testing.T) {
 				Services:  []edge.Service{{Name: "chat", Listener: "web"}},
 			}
 			web := c.Listeners[0].Address
-			wishes := rollout.Wishes{"chat": to("blue", map[discovery.Colour][]rollout.Endpoint{"blue": serving(at)})}
+			wishes := desired.Wishes{"chat": to("blue", map[discovery.Colour][]desired.Endpoint{"blue": serving(at)})}
 			w := startAs(t, c, wishes, lesser)
 			ws, _ := dialWS(t, "ws://"+web.String()+"/ws")
 			answers := func(status int, with, without string) {

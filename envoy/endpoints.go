@@ -11,7 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
@@ -20,7 +20,7 @@ import (
 // which connections an endpoint holds. An instance that leaves is DRAINING, never
 // UNHEALTHY. Of two at one address one is published, and it serves if either does. Whose an
 // endpoint is stands in its metadata, for logs: changing that keeps its connections.
-func endpoints(s discovery.Service, colour discovery.Colour, of []rollout.Endpoint) (resource.Resource, error) {
+func endpoints(s discovery.Service, colour discovery.Colour, of []desired.Endpoint) (resource.Resource, error) {
 	draining := map[netip.AddrPort]bool{}
 	whose := map[netip.AddrPort]discovery.InstanceID{}
 	for _, e := range of {

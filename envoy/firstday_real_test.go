@@ -26,7 +26,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy/edge"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
@@ -80,8 +80,8 @@ func TestRealFirstDay(t *testing.T) {
 		Leaving:   []string{"edge-7"},
 		Services:  []edge.Service{{Name: "chat", Listener: "web", Domains: []string{"Chat.example.com.", hostOfHTTP10, "127.0.0.1"}}},
 	}
-	all := map[discovery.Colour][]rollout.Endpoint{"blue": serving(mirror(t))}
-	wishes := rollout.Wishes{"chat": to("blue", all)}
+	all := map[discovery.Colour][]desired.Endpoint{"blue": serving(mirror(t))}
+	wishes := desired.Wishes{"chat": to("blue", all)}
 	w := start(t, c, wishes)
 	const asked, claimed = "GET /-/lb HTTP/1.1\nHost: lb.internal", "GET /-/lb?x HTTP/1.1\nHost: chat.example.com\nX-Envoy-Downstream-Service-Node: edge-7"
 	for _, r := range []struct {
@@ -194,9 +194,9 @@ func TestRealBehindBalancers(t *testing.T) {
 	if faults := c.Check(); len(faults) > 0 {
 		t.Fatal(faults)
 	}
-	all := map[discovery.Colour][]rollout.Endpoint{"blue": serving(mirror(t))}
-	lines := map[discovery.Colour][]rollout.Endpoint{"blue": serving(echo(t, "blue"))}
-	start(t, c, rollout.Wishes{"a": to("blue", all), "b": to("blue", all), "c": to("blue", all), "line": to("blue", lines)})
+	all := map[discovery.Colour][]desired.Endpoint{"blue": serving(mirror(t))}
+	lines := map[discovery.Colour][]desired.Endpoint{"blue": serving(echo(t, "blue"))}
+	start(t, c, desired.Wishes{"a": to("blue", all), "b": to("blue", all), "c": to("blue", all), "line": to("blue", lines)})
 	const line = "PROXY TCP4 198.51.100.7 127.0.0.1 5000 80\n"
 	for _, r := range []struct {
 		what    string
@@ -275,9 +275,9 @@ func TestRealKeepAliveRace(t *testing.T) {
 		Listeners: []edge.Listener{{Name: "web", Address: web}},
 		Services:  []edge.Service{{Name: "race", Listener: "web"}, {Name: "dead", Listener: "web", Prefix: "/dead"}},
 	}
-	start(t, c, rollout.Wishes{
-		"race": to("blue", map[discovery.Colour][]rollout.Endpoint{"blue": serving(racer(t), racer(t))}),
-		"dead": to("blue", map[discovery.Colour][]rollout.Endpoint{"blue": serving(freeAddr(t), mirror(t))}),
+	start(t, c, desired.Wishes{
+		"race": to("blue", map[discovery.Colour][]desired.Endpoint{"blue": serving(racer(t), racer(t))}),
+		"dead": to("blue", map[discovery.Colour][]desired.Endpoint{"blue": serving(freeAddr(t), mirror(t))}),
 	})
 	codes := func(method, path string) (all []int) {
 		for range 20 {

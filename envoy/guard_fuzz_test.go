@@ -20,7 +20,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy/edge"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/units"
 	"github.com/sluice-proxy/sluice/xds/resource"
 )
@@ -28,7 +28,7 @@ import (
 // randomWorld makes configurations and wishes of which most are right and some
 // are not, out of few names, so that two of them have much in common.
 func randomWorld(r *rand.Rand) setting {
-	w := setting{wishes: rollout.Wishes{}}
+	w := setting{wishes: desired.Wishes{}}
 	for i, name := range []string{"web", "raw", "more"} {
 		if r.IntN(8) > 0 {
 			l := edge.Listener{Name: name, Protocol: edge.HTTP,
@@ -78,7 +78,7 @@ func next(r *rand.Rand, w setting) setting {
 	return w
 }
 
-func randomWish(r *rand.Rand) rollout.Wish {
+func randomWish(r *rand.Rand) desired.Wish {
 	share := units.Share(r.IntN(3) * 5000)
 	w := wish(units.Whole-share, share, nil, nil)
 	if r.IntN(10) == 0 {
@@ -86,7 +86,7 @@ func randomWish(r *rand.Rand) rollout.Wish {
 	}
 	for _, c := range discovery.Colours {
 		for i := range r.IntN(5) {
-			e := rollout.Endpoint{ID: discovery.InstanceID(fmt.Sprint(i)), Draining: r.IntN(2) == 0}
+			e := desired.Endpoint{ID: discovery.InstanceID(fmt.Sprint(i)), Draining: r.IntN(2) == 0}
 			e.Addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(r.IntN(6))}), 80)
 			if r.IntN(30) == 0 {
 				e.Addr = netip.AddrPort{}

@@ -12,7 +12,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy/edge"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
@@ -30,7 +30,7 @@ type admitted struct {
 // proxies together admit at most proxies-1 more than the limit. It goes by Runtime
 // and not into the cluster, because a changed cluster warms up again. Nothing
 // ends an established connection when it falls below what is held.
-func limits(s edge.Service, w rollout.Wish) ([]admitted, error) {
+func limits(s edge.Service, w desired.Wish) ([]admitted, error) {
 	if w.Proxies < 0 {
 		return nil, fmt.Errorf("service %s: %d proxies share its limits; there must be at least 0", s.Name, w.Proxies)
 	}

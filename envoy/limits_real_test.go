@@ -13,7 +13,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy/edge"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
@@ -78,14 +78,14 @@ func TestRealLimits(t *testing.T) {
 		},
 	}
 	http, tcp := backend(t, "blue"), echo(t, "blue")
-	wishes := func(limit, proxies int) rollout.Wishes {
-		web := to("blue", map[discovery.Colour][]rollout.Endpoint{"blue": serving(http)})
-		line := to("blue", map[discovery.Colour][]rollout.Endpoint{"blue": serving(tcp)})
+	wishes := func(limit, proxies int) desired.Wishes {
+		web := to("blue", map[discovery.Colour][]desired.Endpoint{"blue": serving(http)})
+		line := to("blue", map[discovery.Colour][]desired.Endpoint{"blue": serving(tcp)})
 		if limit > 0 {
 			web.Limits, web.Proxies = map[discovery.Colour]int{"blue": limit}, proxies
 			line.Limits, line.Proxies = web.Limits, proxies
 		}
-		return rollout.Wishes{"chat": web, "feeds": web, "line": line}
+		return desired.Wishes{"chat": web, "feeds": web, "line": line}
 	}
 	w := start(t, c, wishes(0, 0))
 	url := "ws://" + web.String() + "/chat/ws"

@@ -9,7 +9,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy/edge"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 )
 
 // What a limit is at one proxy: rounded up, never 0, and left out where there
@@ -24,7 +24,7 @@ func TestLimits(t *testing.T) {
 	} {
 		w := wish(10_000, 0, nil, nil)
 		w.Limits, w.Proxies = map[discovery.Colour]int{"blue": x.limit}, x.proxies
-		rs, errs := Build(c, rollout.Wishes{"a-b": w, "line": w})
+		rs, errs := Build(c, desired.Wishes{"a-b": w, "line": w})
 		if len(errs) > 0 {
 			t.Fatal(errs)
 		}
@@ -51,14 +51,14 @@ func TestBadLimits(t *testing.T) {
 		Services: []edge.Service{{Name: "bad", Listener: "web", Prefix: "/bad"}, {Name: "good", Listener: "web"}}}
 	good := wish(10_000, 0, nil, nil)
 	good.Limits = map[discovery.Colour]int{"blue": 5}
-	for want, spoil := range map[string]func(*rollout.Wish){
-		"the limit of green is -1": func(w *rollout.Wish) { w.Limits = map[discovery.Colour]int{"green": -1} },
-		"a limit names no colour":  func(w *rollout.Wish) { w.Limits = map[discovery.Colour]int{"red": 1} },
-		"-2 proxies share":         func(w *rollout.Wish) { w.Proxies = -2 },
+	for want, spoil := range map[string]func(*desired.Wish){
+		"the limit of green is -1": func(w *desired.Wish) { w.Limits = map[discovery.Colour]int{"green": -1} },
+		"a limit names no colour":  func(w *desired.Wish) { w.Limits = map[discovery.Colour]int{"red": 1} },
+		"-2 proxies share":         func(w *desired.Wish) { w.Proxies = -2 },
 	} {
 		bad := wish(10_000, 0, nil, nil)
 		spoil(&bad)
-		rs, errs := Build(c, rollout.Wishes{"bad": bad, "good": good})
+		rs, errs := Build(c, desired.Wishes{"bad": bad, "good": good})
 		if len(errs) != 1 || errs["bad"] == nil || !strings.Contains(errs["bad"].Error(), want) {
 			t.Errorf("%v, want %q", errs, want)
 		}
@@ -67,7 +67,7 @@ func TestBadLimits(t *testing.T) {
 		}
 	}
 	// Should a builder ever make one, the guard names the service.
-	rs, _ := Build(c, rollout.Wishes{"bad": good, "good": good})
+	rs, _ := Build(c, desired.Wishes{"bad": good, "good": good})
 	set(rs).limits()["circuit_breakers.bad-blue.default.max_requests"].Reset()
 	if refused := Safe(nil, rs, May{}); len(refused) != 1 || refused[0].Rule != LimitUnfit || refused[0].Service != "bad" {
 		t.Errorf("%v", refused)

@@ -19,7 +19,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy/edge"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/units"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
@@ -81,18 +81,18 @@ func echo(t *testing.T, name string) netip.AddrPort {
 }
 
 // to is the wish that all new connections go to one colour.
-func to(c discovery.Colour, endpoints map[discovery.Colour][]rollout.Endpoint) rollout.Wish {
-	return rollout.Wish{Weights: map[discovery.Colour]units.Share{c: units.Whole}, Endpoints: endpoints}
+func to(c discovery.Colour, endpoints map[discovery.Colour][]desired.Endpoint) desired.Wish {
+	return desired.Wish{Weights: map[discovery.Colour]units.Share{c: units.Whole}, Endpoints: endpoints}
 }
 
-func serving(addrs ...netip.AddrPort) (es []rollout.Endpoint) {
+func serving(addrs ...netip.AddrPort) (es []desired.Endpoint) {
 	for _, a := range addrs {
-		es = append(es, rollout.Endpoint{ID: discovery.InstanceID(a.String()), Addr: a})
+		es = append(es, desired.Endpoint{ID: discovery.InstanceID(a.String()), Addr: a})
 	}
 	return es
 }
 
-func draining(addrs ...netip.AddrPort) []rollout.Endpoint {
+func draining(addrs ...netip.AddrPort) []desired.Endpoint {
 	es := serving(addrs...)
 	for i := range es {
 		es[i].Draining = true
@@ -196,10 +196,10 @@ func TestRealSwitch(t *testing.T) {
 		},
 	}
 	blue, green, lineBlue, lineGreen := backend(t, "blue"), backend(t, "green"), echo(t, "blue"), echo(t, "green")
-	wishes := func(c discovery.Colour, blues, greens func(...netip.AddrPort) []rollout.Endpoint) rollout.Wishes {
-		both := map[discovery.Colour][]rollout.Endpoint{"blue": blues(blue), "green": greens(green)}
-		lines := map[discovery.Colour][]rollout.Endpoint{"blue": blues(lineBlue), "green": greens(lineGreen)}
-		return rollout.Wishes{"chat": to(c, both), "feeds-v2": to(c, both), "line": to(c, lines)}
+	wishes := func(c discovery.Colour, blues, greens func(...netip.AddrPort) []desired.Endpoint) desired.Wishes {
+		both := map[discovery.Colour][]desired.Endpoint{"blue": blues(blue), "green": greens(green)}
+		lines := map[discovery.Colour][]desired.Endpoint{"blue": blues(lineBlue), "green": greens(lineGreen)}
+		return desired.Wishes{"chat": to(c, both), "feeds-v2": to(c, both), "line": to(c, lines)}
 	}
 	w := start(t, c, wishes("blue", serving, serving))
 	base := web.String()
@@ -236,7 +236,7 @@ func TestRealSwitch(t *testing.T) {
 	alive()
 	w.tellAndWait(t, wishes("green", draining, serving), EndpointType)
 	alive()
-	w.tellAndWait(t, wishes("green", func(...netip.AddrPort) []rollout.Endpoint { return nil }, serving), EndpointType)
+	w.tellAndWait(t, wishes("green", func(...netip.AddrPort) []desired.Endpoint { return nil }, serving), EndpointType)
 	alive()
 	w.tellAndWait(t, wishes("blue", serving, draining), RouteType, ExtensionType, EndpointType)
 	alive()
@@ -270,9 +270,9 @@ func TestRealRetry(t *testing.T) {
 		Services:  []edge.Service{{Name: "chat", Listener: "web"}, {Name: "line", Listener: "raw", Protocol: edge.TCP}},
 	}
 	dead := freeAddr(t)
-	start(t, c, rollout.Wishes{
-		"chat": to("blue", map[discovery.Colour][]rollout.Endpoint{"blue": serving(dead, backend(t, "blue"))}),
-		"line": to("blue", map[discovery.Colour][]rollout.Endpoint{"blue": serving(dead, echo(t, "blue"))}),
+	start(t, c, desired.Wishes{
+		"chat": to("blue", map[discovery.Colour][]desired.Endpoint{"blue": serving(dead, backend(t, "blue"))}),
+		"line": to("blue", map[discovery.Colour][]desired.Endpoint{"blue": serving(dead, echo(t, "blue"))}),
 	})
 	for range 20 {
 		dialWS(t, "ws://"+web.String()+"/chat/ws")
@@ -285,7 +285,7 @@ func TestRealRetry(t *testing.T) {
 func TestRealRoutes(t *testing.T) {
 	web := freeAddr(t)
 	c := edge.Config{Listeners: []edge.Listener{{Name: "web", Address: web}}}
-	w := rollout.Wishes{}
+	w := desired.Wishes{}
 	for name, s := range map[discovery.Service]edge.Service{
 		"all":    {},
 		"a":      {Prefix: "/a"},
@@ -296,7 +296,7 @@ func TestRealRoutes(t *testing.T) {
 	} {
 		s.Name, s.Listener = name, c.Listeners[0].Name
 		c.Services = append(c.Services, s)
-		w[name] = to("green", map[discovery.Colour][]rollout.Endpoint{"green": serving(backend(t, string(name)))})
+		w[name] = to("green", map[discovery.Colour][]desired.Endpoint{"green": serving(backend(t, string(name)))})
 	}
 	start(t, c, w)
 	for url, want := range map[string]string{

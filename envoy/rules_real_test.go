@@ -21,7 +21,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/envoy/edge/edgetest"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/test/fleet"
 )
 
@@ -99,7 +99,7 @@ func TestRealRoutesMatch(t *testing.T) {
 	if faults := c.Check(); len(faults) > 0 {
 		t.Fatal(faults)
 	}
-	w := rollout.Wishes{}
+	w := desired.Wishes{}
 	for _, s := range c.Services {
 		w[s.Name] = wish(10_000, 0, nil, nil)
 	}

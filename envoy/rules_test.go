@@ -7,14 +7,14 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/envoy/edge/edgetest"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 )
 
 // wishesFor is a wish for each service of a configuration.
-func wishesFor(c edge.Config) rollout.Wishes {
-	w := rollout.Wishes{}
+func wishesFor(c edge.Config) desired.Wishes {
+	w := desired.Wishes{}
 	for _, s := range c.Services {
-		w[s.Name] = wish(5_000, 5_000, []rollout.Endpoint{{ID: "1", Addr: addr("10.0.0.1:80")}}, []rollout.Endpoint{{ID: "2", Addr: addr("10.0.0.2:80")}})
+		w[s.Name] = wish(5_000, 5_000, []desired.Endpoint{{ID: "1", Addr: addr("10.0.0.1:80")}}, []desired.Endpoint{{ID: "2", Addr: addr("10.0.0.2:80")}})
 	}
 	return w
 }

@@ -11,7 +11,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy/edge"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -70,10 +70,10 @@ func TestRealStorm(t *testing.T) {
 		},
 	}
 	at, lines := backend(t, "both"), echo(t, "both")
-	wishes := func(green units.Share) rollout.Wishes {
-		out := rollout.Wishes{}
-		for name, a := range map[discovery.Service][]rollout.Endpoint{"chat": serving(at), "slow": serving(at), "free": serving(at), "line": serving(lines)} {
-			w := to("green", map[discovery.Colour][]rollout.Endpoint{"blue": a, "green": a})
+	wishes := func(green units.Share) desired.Wishes {
+		out := desired.Wishes{}
+		for name, a := range map[discovery.Service][]desired.Endpoint{"chat": serving(at), "slow": serving(at), "free": serving(at), "line": serving(lines)} {
+			w := to("green", map[discovery.Colour][]desired.Endpoint{"blue": a, "green": a})
 			w.Proxies = 2
 			w.Weights = map[discovery.Colour]units.Share{"green": green, "blue": units.Whole - green}
 			out[name] = w

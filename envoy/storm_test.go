@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/envoy/edge"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -15,7 +15,7 @@ import (
 func TestBucket(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	try := func(rate units.Rate, proxies int) {
-		b := routed{edge.Service{StormGuard: rate}, rollout.Wish{Proxies: proxies}}.bucket()
+		b := routed{edge.Service{StormGuard: rate}, desired.Wish{Proxies: proxies}}.bucket()
 		n, every := max(1, proxies), b.FillInterval.AsDuration()
 		whole := float64(b.TokensPerFill.Value) * float64(n) / every.Seconds()
 		switch {

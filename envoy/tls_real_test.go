@@ -24,7 +24,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy/edge"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 )
 
 // What Envoy does not see by itself, content that is copied over in place, is served once the
@@ -39,7 +39,7 @@ func TestRealCertificateReread(t *testing.T) {
 	pair(t, files, 1)
 	web := freeAddr(t)
 	c := edge.Config{Listeners: []edge.Listener{{Name: "web", Address: web, TLS: &files}}, Services: []edge.Service{{Name: "chat", Listener: "web"}}}
-	wishes := rollout.Wishes{"chat": to("blue", map[discovery.Colour][]rollout.Endpoint{"blue": serving(backend(t, "blue"))})}
+	wishes := desired.Wishes{"chat": to("blue", map[discovery.Colour][]desired.Endpoint{"blue": serving(backend(t, "blue"))})}
 	w := start(t, c, wishes)
 	dial := func(name string) *tls.Conn {
 		t.Helper()
@@ -101,7 +101,7 @@ func TestRealClientCertificate(t *testing.T) {
 	pair(t, other, 3, "me.example")
 	web := freeAddr(t)
 	c := edge.Config{Listeners: []edge.Listener{{Name: "web", Address: web, TLS: &files}}, Services: []edge.Service{{Name: "chat", Listener: "web"}}}
-	start(t, c, rollout.Wishes{"chat": to("blue", map[discovery.Colour][]rollout.Endpoint{"blue": serving(mirror(t))})})
+	start(t, c, desired.Wishes{"chat": to("blue", map[discovery.Colour][]desired.Endpoint{"blue": serving(mirror(t))})})
 	get := func(who *edge.TLS) (string, error) {
 		conf := &tls.Config{InsecureSkipVerify: true}
 		if who != nil {
@@ -180,9 +180,9 @@ func TestRealCertificate(t *testing.T) {
 		Listeners: []edge.Listener{{Name: "web", Address: web, TLS: &files}, {Name: "raw", Address: raw, TLS: &files}},
 		Services:  []edge.Service{{Name: "chat", Listener: "web"}, {Name: "line", Listener: "raw", Protocol: edge.TCP}},
 	}
-	start(t, c, rollout.Wishes{
-		"chat": to("blue", map[discovery.Colour][]rollout.Endpoint{"blue": serving(backend(t, "blue"))}),
-		"line": to("blue", map[discovery.Colour][]rollout.Endpoint{"blue": serving(echo(t, "blue"))}),
+	start(t, c, desired.Wishes{
+		"chat": to("blue", map[discovery.Colour][]desired.Endpoint{"blue": serving(backend(t, "blue"))}),
+		"line": to("blue", map[discovery.Colour][]desired.Endpoint{"blue": serving(echo(t, "blue"))}),
 	})
 	dial := func(a netip.AddrPort) *tls.Conn {
 		t.Helper()

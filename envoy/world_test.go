@@ -22,7 +22,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/sluice-proxy/sluice/envoy/edge"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/test/fleet"
 	"github.com/sluice-proxy/sluice/xds/resource"
 )
@@ -69,13 +69,13 @@ func (w *world) OnStreamDeltaResponse(int64, *discoveryv3.DeltaDiscoveryRequest,
 
 // start runs a control plane and an Envoy that serves every listener of c. At
 // the end nothing may have been refused.
-func start(t *testing.T, c edge.Config, w rollout.Wishes) *world {
+func start(t *testing.T, c edge.Config, w desired.Wishes) *world {
 	t.Helper()
 	return startAs(t, c, w, false)
 }
 
 // startAs is start for an Envoy that knows the one door of own filters, or not.
-func startAs(t *testing.T, c edge.Config, w rollout.Wishes, lesser bool) *world {
+func startAs(t *testing.T, c edge.Config, w desired.Wishes, lesser bool) *world {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -117,7 +117,7 @@ func startAs(t *testing.T, c edge.Config, w rollout.Wishes, lesser bool) *world 
 }
 
 // tell publishes, after the guard has agreed.
-func (w *world) tell(t *testing.T, wishes rollout.Wishes) {
+func (w *world) tell(t *testing.T, wishes desired.Wishes) {
 	t.Helper()
 	rs, errs := w.build.Build(w.config, wishes)
 	if len(errs) > 0 {
@@ -145,7 +145,7 @@ func (w *world) tell(t *testing.T, wishes rollout.Wishes) {
 }
 
 // tellAndWait returns when Envoy has acknowledged each of the types once more.
-func (w *world) tellAndWait(t *testing.T, wishes rollout.Wishes, kinds ...string) {
+func (w *world) tellAndWait(t *testing.T, wishes desired.Wishes, kinds ...string) {
 	t.Helper()
 	for len(w.acked) > 0 {
 		<-w.acked

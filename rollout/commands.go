@@ -15,7 +15,7 @@ import (
 // Command is what an operator asks for: Promote, Pause, Resume, Abort, SetPace, Adopt or Forget.
 type Command interface {
 	service() discovery.Service
-	message() Message
+	message() state.Message
 	// apply is pure: it returns the state as it should be and what that does. An
 	// error is a *Refusal, and the state is then as it was.
 	apply(terms policy.Policy, s state.State, seen observed.Seen, now time.Time) (state.State, Answer, error)
@@ -23,6 +23,14 @@ type Command interface {
 
 // Subject is the service that a command is for.
 func Subject(c Command) discovery.Service { return c.service() }
+
+func (c Promote) message() state.Message { return c.Message }
+func (c Pause) message() state.Message   { return c.Message }
+func (c Resume) message() state.Message  { return c.Message }
+func (c Abort) message() state.Message   { return c.Message }
+func (c SetPace) message() state.Message { return c.Message }
+func (c Adopt) message() state.Message   { return "" }
+func (c Forget) message() state.Message  { return "" }
 
 // Apply decides what a command does. Pure; an error is a *Refusal, and the state is
 // then as it was. The caller stores the state before it answers.
@@ -48,32 +56,32 @@ type Promote struct {
 	Overrides policy.Overrides
 	// Force goes on although the plan has problems; it is recorded.
 	Force   bool
-	Message Message `json:",omitempty"`
+	Message state.Message `json:",omitempty"`
 }
 
 // Pause closes nothing more until Resume; the routing stays as it is.
 type Pause struct {
 	Service discovery.Service
-	Message Message `json:",omitempty"`
+	Message state.Message `json:",omitempty"`
 }
 
 // Resume ends a pause.
 type Resume struct {
 	Service discovery.Service
-	Message Message `json:",omitempty"`
+	Message state.Message `json:",omitempty"`
 }
 
 // Abort goes back, paced like the way there.
 type Abort struct {
 	Service discovery.Service
-	Message Message `json:",omitempty"`
+	Message state.Message `json:",omitempty"`
 }
 
 // SetPace changes the cap of the running rollout.
 type SetPace struct {
 	Service discovery.Service
 	Funnel  units.Funnel
-	Message Message `json:",omitempty"`
+	Message state.Message `json:",omitempty"`
 }
 
 func (c Promote) service() discovery.Service { return c.Service }
@@ -101,7 +109,7 @@ func (c Pause) apply(_ policy.Policy, s state.State, seen observed.Seen, now tim
 	t := newTurn(s, seen, now)
 	t.rollout().Paused = true
 	t.restep()
-	t.note(c.Message.about("paused"))
+	t.note(c.Message.About("paused"))
 	return t.state, Answer{Text: fmt.Sprintf("%s: rollout %s is paused; new connections go to %s", s.Service, r.ID, favoured(t.state)), Rollout: r.ID}, nil
 }
 
@@ -124,7 +132,7 @@ func (c Resume) apply(_ policy.Policy, s state.State, _ observed.Seen, now time.
 	}
 	t := newTurn(s, observed.Seen{}, now)
 	t.rollout().Paused = false
-	t.note(c.Message.about("resumed"))
+	t.note(c.Message.About("resumed"))
 	return t.state, Answer{Text: fmt.Sprintf("%s: rollout %s goes on", s.Service, r.ID), Rollout: r.ID}, nil
 }
 
@@ -137,7 +145,7 @@ func (c Abort) apply(_ policy.Policy, s state.State, seen observed.Seen, now tim
 		return s, Answer{Text: fmt.Sprintf("%s: rollout %s is going back already", s.Service, r.ID), Rollout: r.ID}, nil
 	}
 	t := newTurn(s, seen, now)
-	turnRound(t, c.Message.about("abort: back to "+string(r.From)))
+	turnRound(t, c.Message.About("abort: back to "+string(r.From)))
 	r = t.state.Rollout
 	return t.state, Answer{Text: fmt.Sprintf("%s: rollout %s goes back to %s at %s", s.Service, r.ID, r.To, r.Policy.Funnel), Rollout: r.ID}, nil
 }
@@ -183,7 +191,7 @@ func (c SetPace) apply(_ policy.Policy, s state.State, seen observed.Seen, now t
 	t := newTurn(s, seen, now)
 	t.rollout().Policy.Funnel = c.Funnel
 	t.restep()
-	t.note(c.Message.about(fmt.Sprintf("pace %s instead of %s", c.Funnel, r.Policy.Funnel)))
+	t.note(c.Message.About(fmt.Sprintf("pace %s instead of %s", c.Funnel, r.Policy.Funnel)))
 	return t.state, Answer{Text: fmt.Sprintf("%s: rollout %s lets %s go from now on", s.Service, r.ID, c.Funnel), Rollout: r.ID}, nil
 }
 
@@ -265,7 +273,7 @@ func begin(t *turn, c Promote, plan Plan, left leftover) {
 	if s.Rollout.Forced {
 		event += "; forced although " + strings.Join(plan.Problems, "; ")
 	}
-	t.note(c.Message.about(event))
+	t.note(c.Message.About(event))
 }
 
 // supersede ends a running rollout in favour of a promotion of the colour that it

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/policy"
@@ -308,7 +309,7 @@ func (g *ground) remember(s state.State) {
 
 // tell has the instances and hooks hear what is wished; it reports whether that
 // was new to one of them.
-func (g *ground) tell(wish rollout.Wish) bool {
+func (g *ground) tell(wish desired.Wish) bool {
 	changed := false
 	for _, key := range slices.Sorted(maps.Keys(wish.Orders)) {
 		m, in := g.machines[key], wish.Orders[key]

@@ -4,7 +4,7 @@ import (
 	"slices"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/sim"
 )
 
@@ -13,7 +13,7 @@ import (
 func (s *story) alive() {
 	w := s.Wish()
 	for c, share := range w.Weights {
-		open := func(e rollout.Endpoint) bool { return !e.Draining }
+		open := func(e desired.Endpoint) bool { return !e.Draining }
 		if share == 0 || slices.ContainsFunc(w.Endpoints[c], open) {
 			continue
 		}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/policy"
@@ -120,7 +121,7 @@ func (s *situation) full() *blocker {
 
 // closeFull closes the target's endpoints that are at their capacity while others of it
 // have room: proxies share new connections out evenly and would go on sending them some.
-func (s *situation) closeFull(endpoints map[discovery.Colour][]Endpoint) {
+func (s *situation) closeFull(endpoints map[discovery.Colour][]desired.Endpoint) {
 	r := s.state.Rollout
 	if r == nil || r.Phase != state.Draining {
 		return

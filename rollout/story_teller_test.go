@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/sim"
 	"github.com/sluice-proxy/sluice/rollout/state"
 )
@@ -126,7 +127,7 @@ func few(all []string) string {
 }
 
 // ordered says what the instances are told: those with the same words together.
-func ordered(orders map[discovery.InstanceID]rollout.Instruction) []string {
+func ordered(orders map[discovery.InstanceID]desired.Instruction) []string {
 	groups := map[string][]string{}
 	for _, key := range sortedKeys(orders) {
 		word, who := "serve", string(key)

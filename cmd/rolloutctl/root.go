@@ -16,6 +16,7 @@ import (
 	"github.com/sluice-proxy/sluice/internal/secret"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/state"
 )
 
 const (
@@ -140,7 +141,7 @@ func (c *cli) client() (*api.Client, error) {
 	if err != nil {
 		return nil, &usageError{err.Error()}
 	}
-	return client.Saying(rollout.Message(c.message)), nil
+	return client.Saying(state.Message(c.message)), nil
 }
 
 // addMessage gives a command the words for the rollout's history.

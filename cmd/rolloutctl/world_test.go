@@ -8,6 +8,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/policy"
@@ -28,7 +29,7 @@ func steady(name discovery.Service, n int) rollout.View {
 	v := rollout.View{
 		State:  state.New(name, discovery.Blue),
 		Seen:   observed.Seen{Instances: map[discovery.InstanceID]observed.Sighting{}},
-		Wish:   rollout.Wish{Weights: map[discovery.Colour]units.Share{discovery.Blue: units.Whole}},
+		Wish:   desired.Wish{Weights: map[discovery.Colour]units.Share{discovery.Blue: units.Whole}},
 		Reason: rollout.Reason{Code: rollout.IsSteady, Text: "new connections go to blue"},
 		Policy: policy.Default(),
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
 	"github.com/sluice-proxy/sluice/rollout/control"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/drain"
 	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
@@ -128,7 +129,7 @@ func (p *benched) holds(s discovery.Service, id discovery.InstanceID, draining b
 	endpoints := p.pub.good[s].Endpoints
 	p.pub.mu.Unlock()
 	for _, c := range discovery.Colours {
-		if slices.ContainsFunc(endpoints[c], func(e rollout.Endpoint) bool { return e.ID == id && e.Draining == draining }) {
+		if slices.ContainsFunc(endpoints[c], func(e desired.Endpoint) bool { return e.ID == id && e.Draining == draining }) {
 			return p.confirmed(s)
 		}
 	}

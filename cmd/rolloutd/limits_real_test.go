@@ -23,7 +23,7 @@ import (
 	"github.com/sluice-proxy/sluice/cmd/internal/config"
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/units"
 	"github.com/sluice-proxy/sluice/test/fleet"
 	"github.com/sluice-proxy/sluice/xds/resource"
@@ -139,11 +139,11 @@ services:
 // shared by so many proxies.
 func (s *stage) wish(limit, proxies int) {
 	s.t.Helper()
-	all := rollout.Wishes{}
+	all := desired.Wishes{}
 	for name, at := range s.at {
-		w := rollout.Wish{
+		w := desired.Wish{
 			Weights:   map[discovery.Colour]units.Share{discovery.Blue: units.Whole},
-			Endpoints: map[discovery.Colour][]rollout.Endpoint{discovery.Blue: {{ID: "1", Addr: at}}},
+			Endpoints: map[discovery.Colour][]desired.Endpoint{discovery.Blue: {{ID: "1", Addr: at}}},
 			Proxies:   proxies,
 		}
 		if limit > 0 {

@@ -15,8 +15,8 @@ import (
 	"github.com/sluice-proxy/sluice/cmd/internal/config"
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy/edge"
-	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/control"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/policy"
 	storefile "github.com/sluice-proxy/sluice/rollout/store/file"
@@ -57,7 +57,7 @@ func newMany(b *testing.B) *many {
 	client := contract.NewClient("")
 	m.control = control.New(control.Ports{
 		Store: store, Drain: client, Proxies: pub.Proxies, Logger: slog.New(slog.DiscardHandler),
-		Publish: func(w rollout.Wishes) map[discovery.Service]string {
+		Publish: func(w desired.Wishes) map[discovery.Service]string {
 			refused := pub.Publish(w)
 			m.look(w)
 			return refused
@@ -89,10 +89,10 @@ func (m *many) fleet() discovery.Fleet {
 }
 
 // look sees whether as many services as wanted are published with the newest port.
-func (m *many) look(w rollout.Wishes) {
+func (m *many) look(w desired.Wishes) {
 	wanted := m.wanted.Load()
 	for _, wish := range w {
-		if slices.ContainsFunc(wish.Endpoints[discovery.Blue], func(e rollout.Endpoint) bool { return e.Addr.Port() == m.port }) {
+		if slices.ContainsFunc(wish.Endpoints[discovery.Blue], func(e desired.Endpoint) bool { return e.Addr.Port() == m.port }) {
 			wanted--
 		}
 	}

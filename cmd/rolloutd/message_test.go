@@ -8,6 +8,7 @@ import (
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
 	"github.com/sluice-proxy/sluice/rollout/policy"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -21,7 +22,7 @@ func TestMessages(t *testing.T) {
 	p.listen("edge-1")
 	p.until("the proxy has heard everything", func() bool { return p.status("chat").Proxies.Confirmed == 1 })
 	ctx := t.Context()
-	for _, bad := range []rollout.Message{"two\nlines", "\x1b[2J", "\xff", rollout.Message(strings.Repeat("x", 201))} {
+	for _, bad := range []state.Message{"two\nlines", "\x1b[2J", "\xff", state.Message(strings.Repeat("x", 201))} {
 		_, err := p.api.Saying(bad).Promote(ctx, "chat", api.Promotion{Target: "green"})
 		if r, refused := err.(*rollout.Refusal); !refused || r.Code != rollout.BadRequest || p.status("chat").Rollout != nil {
 			t.Errorf("%q: %v", bad, err)

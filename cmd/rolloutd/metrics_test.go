@@ -14,6 +14,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/policy"
@@ -55,7 +56,7 @@ func draining() map[discovery.Service]rollout.View {
 			},
 		},
 		Differences: map[discovery.InstanceID]rollout.Difference{"b1": {Said: 42, Reported: 30, Since: at}},
-		Wish:        rollout.Wish{Weights: map[discovery.Colour]units.Share{discovery.Green: units.Whole}},
+		Wish:        desired.Wish{Weights: map[discovery.Colour]units.Share{discovery.Green: units.Whole}},
 		Reason:      rollout.Reason{Code: rollout.Paused, Text: "paused"},
 	}}
 }

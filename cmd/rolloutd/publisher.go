@@ -15,8 +15,8 @@ import (
 	"github.com/sluice-proxy/sluice/envoy"
 	"github.com/sluice-proxy/sluice/envoy/bootstrap"
 	"github.com/sluice-proxy/sluice/envoy/edge"
-	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/api"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/xds"
 	"github.com/sluice-proxy/sluice/xds/process"
@@ -36,7 +36,7 @@ type publisher struct {
 	config   edge.Config                         // what can be built of the newest configuration, else of the one before
 	services map[discovery.Service]*edge.Service // of config, by name
 	faulty   map[discovery.Service]string        // why a service's newest configuration is not in config
-	good     rollout.Wishes                      // the last wish of each service that was published
+	good     desired.Wishes                      // the last wish of each service that was published
 	set      []resource.Resource
 	owners   map[resource.Ref]discovery.Service // of what is published; empty: several share it
 	builder  envoy.Builder
@@ -59,7 +59,7 @@ func newPublisher(c *config.Config, logger *slog.Logger) *publisher {
 		}),
 		hub:    reports.New(reports.Options{Logger: logger, OwnClusters: []string{bootstrap.Cluster}, Processes: processes}),
 		logger: logger,
-		good:   rollout.Wishes{},
+		good:   desired.Wishes{},
 	}
 	p.configure(c)
 	return p
@@ -87,7 +87,7 @@ func (p *publisher) configure(c *config.Config) {
 // Publish tells the proxies. It returns, per service, why not all that was meant
 // for it was published: its newest wish, or the configuration that it has to
 // follow. What was published of it last stays. The first reason counts.
-func (p *publisher) Publish(wishes rollout.Wishes) map[discovery.Service]string {
+func (p *publisher) Publish(wishes desired.Wishes) map[discovery.Service]string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	d := draft{config: p.config, wishes: maps.Clone(wishes), refused: maps.Clone(p.faulty)}
@@ -120,7 +120,7 @@ func (p *publisher) Publish(wishes rollout.Wishes) map[discovery.Service]string 
 // refused.
 type draft struct {
 	config  edge.Config
-	wishes  rollout.Wishes
+	wishes  desired.Wishes
 	refused map[discovery.Service]string
 }
 
@@ -165,7 +165,7 @@ func (p *publisher) build(d draft) (set []resource.Resource, shared string) {
 
 // fallBack puts the last good wish of each named service in place of its newest,
 // or takes the newest away, and reports whether that changed anything.
-func (p *publisher) fallBack(wishes rollout.Wishes, names []discovery.Service) bool {
+func (p *publisher) fallBack(wishes desired.Wishes, names []discovery.Service) bool {
 	changed := false
 	for _, name := range names {
 		good, ok := p.good[name]
@@ -184,10 +184,10 @@ func (p *publisher) fallBack(wishes rollout.Wishes, names []discovery.Service) b
 
 // may says what is proven: a member that was forgotten holds nothing, and a
 // service whose last member was forgotten neither.
-func (p *publisher) may(wishes rollout.Wishes) envoy.May {
+func (p *publisher) may(wishes desired.Wishes) envoy.May {
 	remove := map[discovery.Service]bool{}
-	clusters := sync.OnceValue(func() map[string][]rollout.Endpoint {
-		all := map[string][]rollout.Endpoint{}
+	clusters := sync.OnceValue(func() map[string][]desired.Endpoint {
+		all := map[string][]desired.Endpoint{}
 		for name, wish := range wishes {
 			for c, endpoints := range wish.Endpoints {
 				all[envoy.ClusterName(name, c)] = endpoints
@@ -204,7 +204,7 @@ func (p *publisher) may(wishes rollout.Wishes) envoy.May {
 		Remove: remove,
 		Holds: func(cluster string, addr netip.AddrPort) bool {
 			endpoints, known := clusters()[cluster]
-			return !known || slices.ContainsFunc(endpoints, func(e rollout.Endpoint) bool {
+			return !known || slices.ContainsFunc(endpoints, func(e desired.Endpoint) bool {
 				return netip.AddrPortFrom(e.Addr.Addr().Unmap(), e.Addr.Port()) == addr
 			})
 		},

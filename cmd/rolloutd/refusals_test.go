@@ -7,7 +7,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/units"
 	"github.com/sluice-proxy/sluice/xds"
 	"github.com/sluice-proxy/sluice/xds/resource"
@@ -24,7 +24,7 @@ services:
   - {name: line, listener: raw, protocol: tcp}
 `), slog.New(slog.DiscardHandler))
 	wish := evenly(units.Whole, "10.0.0.1:80")
-	if refused := p.Publish(rollout.Wishes{"chat": wish, "other": wish, "line": wish}); len(refused) > 0 {
+	if refused := p.Publish(desired.Wishes{"chat": wish, "other": wish, "line": wish}); len(refused) > 0 {
 		t.Fatal(refused)
 	}
 	for ref, want := range map[resource.Ref]string{

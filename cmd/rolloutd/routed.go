@@ -7,7 +7,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/envoy"
 	"github.com/sluice-proxy/sluice/envoy/edge"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/xds"
 	"github.com/sluice-proxy/sluice/xds/resource"
 )
@@ -24,7 +24,7 @@ type routings struct {
 // routing is one version of a route, with the wishes that it was made from.
 type routing struct {
 	version string
-	wishes  rollout.Wishes
+	wishes  desired.Wishes
 }
 
 // routingsKept is how many versions of a route are remembered; a proxy that holds an
@@ -32,7 +32,7 @@ type routing struct {
 const routingsKept = 64
 
 // turn takes over what is published now, instead of was.
-func (r *routings) turn(was, now rollout.Wishes, set []resource.Resource, version func(resource.Ref) (string, bool)) {
+func (r *routings) turn(was, now desired.Wishes, set []resource.Resource, version func(resource.Ref) (string, bool)) {
 	if r.said == nil {
 		r.said, r.turned = map[resource.Ref][]routing{}, map[discovery.Service]time.Time{}
 	}
@@ -59,7 +59,7 @@ func (r *routings) turn(was, now rollout.Wishes, set []resource.Resource, versio
 // reached reports whether the proxy has acknowledged a route that gives the service's
 // colours the shares of the wish. One that was lost had, and they did not change since:
 // it may have taken over a route without saying so.
-func (r *routings) reached(x xds.Client, s edge.Service, wish rollout.Wish) bool {
+func (r *routings) reached(x xds.Client, s edge.Service, wish desired.Wish) bool {
 	if !x.Connected && !r.turned[s.Name].Before(x.Lost) {
 		return false
 	}
@@ -76,7 +76,7 @@ func (r *routings) reached(x xds.Client, s edge.Service, wish rollout.Wish) bool
 	return false
 }
 
-func sameShares(a, b rollout.Wish) bool {
+func sameShares(a, b desired.Wish) bool {
 	return a.Retired == b.Retired && maps.Equal(a.Weights, b.Weights)
 }
 

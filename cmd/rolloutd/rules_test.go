@@ -20,7 +20,7 @@ import (
 	"github.com/sluice-proxy/sluice/envoy"
 	"github.com/sluice-proxy/sluice/envoy/edge"
 	"github.com/sluice-proxy/sluice/envoy/edge/edgetest"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/units"
 	"github.com/sluice-proxy/sluice/xds/resource"
 )
@@ -48,15 +48,15 @@ func mustLoad(t *testing.T, rest string) *config.Config {
 }
 
 // evenly is a wish with one instance, at so many shares for blue.
-func evenly(blue units.Share, at string) rollout.Wish {
-	return rollout.Wish{
+func evenly(blue units.Share, at string) desired.Wish {
+	return desired.Wish{
 		Proxies: 1, Weights: map[discovery.Colour]units.Share{discovery.Blue: blue, discovery.Green: units.Whole - blue},
-		Endpoints: map[discovery.Colour][]rollout.Endpoint{discovery.Blue: {{ID: "b1", Addr: netip.MustParseAddrPort(at)}}, discovery.Green: {}},
+		Endpoints: map[discovery.Colour][]desired.Endpoint{discovery.Blue: {{ID: "b1", Addr: netip.MustParseAddrPort(at)}}, discovery.Green: {}},
 	}
 }
 
-func evenlyAll(c edge.Config) rollout.Wishes {
-	w := rollout.Wishes{}
+func evenlyAll(c edge.Config) desired.Wishes {
+	w := desired.Wishes{}
 	for _, s := range c.Services {
 		w[s.Name] = evenly(units.Whole, "10.0.0.1:80")
 	}
@@ -236,7 +236,7 @@ func port(t *testing.T, p *publisher, cluster string) uint32 {
 func TestBadServiceKeepsItsConfiguration(t *testing.T) {
 	good := mustLoad(t, twoServices)
 	p := newPublisher(good, slog.New(slog.DiscardHandler))
-	if refused := p.Publish(rollout.Wishes{"chat": evenly(units.Whole, "10.0.0.1:80"), "other": evenly(units.Whole, "10.0.0.1:80")}); len(refused) > 0 {
+	if refused := p.Publish(desired.Wishes{"chat": evenly(units.Whole, "10.0.0.1:80"), "other": evenly(units.Whole, "10.0.0.1:80")}); len(refused) > 0 {
 		t.Fatal(refused)
 	}
 	bad := mustLoad(t, twoServices+"  - {name: new, domains: [new.example.com]}\n")
@@ -244,13 +244,13 @@ func TestBadServiceKeepsItsConfiguration(t *testing.T) {
 	bad.Services[1].Domains = []string{"another.example.com"}
 	bad.Services[2].Prefix = "new"
 	p.configure(bad)
-	next := func(at string) rollout.Wish {
+	next := func(at string) desired.Wish {
 		w := evenly(0, "10.0.0.1:80")
-		w.Endpoints[discovery.Blue] = append(w.Endpoints[discovery.Blue], rollout.Endpoint{ID: "b2", Addr: netip.MustParseAddrPort(at)})
+		w.Endpoints[discovery.Blue] = append(w.Endpoints[discovery.Blue], desired.Endpoint{ID: "b2", Addr: netip.MustParseAddrPort(at)})
 		return w
 	}
 	for range 2 { // the reason stays while the fault does
-		refused := p.Publish(rollout.Wishes{"chat": next("10.0.0.2:81"), "other": next("10.0.0.2:82"), "new": next("10.0.0.2:83")})
+		refused := p.Publish(desired.Wishes{"chat": next("10.0.0.2:81"), "other": next("10.0.0.2:82"), "new": next("10.0.0.2:83")})
 		for name, want := range map[discovery.Service]string{
 			"chat": `s.yaml:4: services[0].domains[0]: leave the port out of "chat.example.com:8080"; any port matches`,
 			"new":  `s.yaml:6: services[2].prefix: "new" is no prefix of a path`,
@@ -270,7 +270,7 @@ func TestBadServiceKeepsItsConfiguration(t *testing.T) {
 		}
 	}
 	p.configure(good)
-	if refused := p.Publish(rollout.Wishes{"chat": next("10.0.0.2:81"), "other": next("10.0.0.2:82")}); len(refused) > 0 || hosts(t, p) != "chat.example.com other.example.com" {
+	if refused := p.Publish(desired.Wishes{"chat": next("10.0.0.2:81"), "other": next("10.0.0.2:82")}); len(refused) > 0 || hosts(t, p) != "chat.example.com other.example.com" {
 		t.Errorf("mended: %v, published for %s", refused, hosts(t, p))
 	}
 }
@@ -281,12 +281,12 @@ func TestBadWishStaysAlone(t *testing.T) {
 	p := newPublisher(mustLoad(t, twoServices), slog.New(slog.DiscardHandler))
 	light := evenly(units.Whole, "10.0.0.1:80")
 	light.Weights = map[discovery.Colour]units.Share{discovery.Blue: 1}
-	refused := p.Publish(rollout.Wishes{"chat": light, "other": evenly(units.Whole, "10.0.0.1:80")})
+	refused := p.Publish(desired.Wishes{"chat": light, "other": evenly(units.Whole, "10.0.0.1:80")})
 	if why := refused["chat"]; !strings.Contains(why, "the weights sum to 0.01%") || len(refused) != 1 || hosts(t, p) != "other.example.com" {
 		t.Errorf("refused %v, published for %s", refused, hosts(t, p))
 	}
 	// What is lost holds connections, so chat keeps its last wish.
-	both := rollout.Wishes{"chat": evenly(units.Whole, "10.0.0.1:80"), "other": evenly(units.Whole, "10.0.0.1:80")}
+	both := desired.Wishes{"chat": evenly(units.Whole, "10.0.0.1:80"), "other": evenly(units.Whole, "10.0.0.1:80")}
 	if refused := p.Publish(maps.Clone(both)); len(refused) > 0 {
 		t.Fatal(refused)
 	}

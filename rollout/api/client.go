@@ -42,12 +42,12 @@ type Client struct {
 	TokenNow func() string
 
 	token   string
-	message rollout.Message
+	message state.Message
 	http    *http.Client
 }
 
 // Saying is the same client, whose commands carry a message.
-func (c *Client) Saying(m rollout.Message) *Client {
+func (c *Client) Saying(m state.Message) *Client {
 	said := *c
 	said.message = m
 	return &said

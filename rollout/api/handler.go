@@ -67,13 +67,13 @@ func (s Server) Handler() http.Handler {
 	v1.HandleFunc("GET /v1/services/{service}/history", s.ready(s.history))
 	v1.HandleFunc("POST /v1/services/{service}/promote", s.command(promote))
 	v1.HandleFunc("POST /v1/services/{service}/pace", s.command(setPace))
-	v1.HandleFunc("POST /v1/services/{service}/pause", s.command(plain(func(n discovery.Service, m rollout.Message) rollout.Command {
+	v1.HandleFunc("POST /v1/services/{service}/pause", s.command(plain(func(n discovery.Service, m state.Message) rollout.Command {
 		return rollout.Pause{Service: n, Message: m}
 	})))
-	v1.HandleFunc("POST /v1/services/{service}/resume", s.command(plain(func(n discovery.Service, m rollout.Message) rollout.Command {
+	v1.HandleFunc("POST /v1/services/{service}/resume", s.command(plain(func(n discovery.Service, m state.Message) rollout.Command {
 		return rollout.Resume{Service: n, Message: m}
 	})))
-	v1.HandleFunc("POST /v1/services/{service}/abort", s.command(plain(func(n discovery.Service, m rollout.Message) rollout.Command {
+	v1.HandleFunc("POST /v1/services/{service}/abort", s.command(plain(func(n discovery.Service, m state.Message) rollout.Command {
 		return rollout.Abort{Service: n, Message: m}
 	})))
 	v1.HandleFunc("POST /v1/services/{service}/adopt", s.command(adopt))

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/policy"
@@ -44,7 +45,7 @@ func view() rollout.View {
 	stored.Rollout.Policy.Funnel = units.Funnel{Close: 10, Every: units.Duration(3 * time.Second)}
 	return rollout.View{
 		State: stored, Seen: seen,
-		Wish:   rollout.Wish{Weights: map[discovery.Colour]units.Share{discovery.Green: units.Whole, discovery.Blue: 0}},
+		Wish:   desired.Wish{Weights: map[discovery.Colour]units.Share{discovery.Green: units.Whole, discovery.Blue: 0}},
 		Reason: rollout.Reason{Code: rollout.IsDraining, Text: "draining"},
 		Policy: policy.Default(),
 	}

@@ -35,11 +35,11 @@ type operation struct {
 // Bodies of commands that are no words of the package's surface.
 type (
 	saying struct {
-		Message rollout.Message `json:"message,omitempty"`
+		Message state.Message `json:"message,omitempty"`
 	}
 	pacing struct {
 		units.Funnel
-		Message rollout.Message `json:"message,omitempty"`
+		Message state.Message `json:"message,omitempty"`
 	}
 	adoption struct {
 		Live discovery.Colour `json:"live"`

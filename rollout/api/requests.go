@@ -12,6 +12,7 @@ import (
 	"github.com/sluice-proxy/sluice/rollout"
 	"github.com/sluice-proxy/sluice/rollout/drain/strictjson"
 	"github.com/sluice-proxy/sluice/rollout/policy"
+	"github.com/sluice-proxy/sluice/rollout/state"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
@@ -46,7 +47,7 @@ func adopt(name discovery.Service, body []byte) (rollout.Command, error) {
 }
 
 // plain decodes a command that has nothing to say but its service and a message.
-func plain(make func(discovery.Service, rollout.Message) rollout.Command) func(discovery.Service, []byte) (rollout.Command, error) {
+func plain(make func(discovery.Service, state.Message) rollout.Command) func(discovery.Service, []byte) (rollout.Command, error) {
 	return func(name discovery.Service, body []byte) (rollout.Command, error) {
 		var s saying
 		if len(bytes.TrimSpace(body)) == 0 {

@@ -346,19 +346,19 @@ type Version struct {
 type Promotion struct {
 	Target string `json:"target"`
 	policy.Overrides
-	Force   bool            `json:"force,omitempty"`
-	Message rollout.Message `json:"message,omitempty"`
+	Force   bool          `json:"force,omitempty"`
+	Message state.Message `json:"message,omitempty"`
 }
 
 // saying is the body of POST …/pause, …/resume and …/abort; it may be empty.
 type saying struct {
-	Message rollout.Message `json:"message,omitempty"`
+	Message state.Message `json:"message,omitempty"`
 }
 
 // pacing is the body of POST …/pace: {"close":500,"every":"3s"}.
 type pacing struct {
 	units.Funnel
-	Message rollout.Message `json:"message,omitempty"`
+	Message state.Message `json:"message,omitempty"`
 }
 
 // adoption is the body of POST /v1/services/{service}/adopt.

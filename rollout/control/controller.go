@@ -15,6 +15,7 @@ import (
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/internal/level"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/policy"
@@ -42,7 +43,7 @@ type Ports struct {
 	Drain *contract.Client
 	// Publish makes the proxies hear the wishes. It returns, per service, why
 	// nothing was published for it; such a service keeps what it had.
-	Publish func(rollout.Wishes) map[discovery.Service]string
+	Publish func(desired.Wishes) map[discovery.Service]string
 	// Proxies lists the proxies as seen from a service, against what was
 	// published last.
 	Proxies func(discovery.Service) []observed.Proxy
@@ -73,7 +74,7 @@ type Gates interface {
 // at once; the implementation gives Notice when a call ends.
 type Hooks interface {
 	// Call replaces the whole map of what is wished for a service.
-	Call(service discovery.Service, orders map[discovery.InstanceID]rollout.HookOrder)
+	Call(service discovery.Service, orders map[discovery.InstanceID]desired.HookOrder)
 	// Runs is the newest call of each instance of the service.
 	Runs(service discovery.Service) map[discovery.InstanceID]observed.HookRun
 }
@@ -100,7 +101,7 @@ type Controller struct {
 	// Owned by Run's goroutine.
 	running   map[discovery.Service]*running
 	names     []discovery.Service // of running, sorted
-	published rollout.Wishes
+	published desired.Wishes
 	tried     time.Time // when Publish was called last; zero before the first
 	refused   map[discovery.Service]string
 	reloading bool // what is stored is being read again

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/policy"
@@ -52,7 +53,7 @@ func TestIdleInstancesAreAskedSeldom(t *testing.T) {
 // last, but for one that was heard lately; one that hangs is not waited for longer than its request.
 func TestAPromotionAsksFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const lately = rollout.FreshFor + time.Millisecond
+		const lately = desired.FreshFor + time.Millisecond
 		r := newRig(t, 2, 2, 20)
 		r.start()
 		time.Sleep(10 * time.Minute)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/state"
 )
@@ -195,7 +196,7 @@ func (c *Controller) look(ctx context.Context, name discovery.Service, w world) 
 		if c.ports.Hooks != nil {
 			c.ports.Hooks.Call(name, wish.Hooks)
 		}
-		c.watcher.set(ctx, &c.group, name, rollout.Assignments(run.state, wish, seen))
+		c.watcher.set(ctx, &c.group, name, desired.Assignments(run.state, wish, seen))
 	}
 	c.obey(ctx, name, conf, configured, seen, w.now)
 	d := rollout.Decision{Next: run.state}
@@ -294,7 +295,7 @@ func (c *Controller) wish(name discovery.Service, w world, own bool) bool {
 		return false
 	}
 	if !own {
-		next := make(rollout.Wishes, len(c.running))
+		next := make(desired.Wishes, len(c.running))
 		maps.Copy(next, c.published)
 		c.published = next
 	}

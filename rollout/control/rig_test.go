@@ -22,6 +22,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/drain"
 	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
@@ -46,7 +47,7 @@ type rig struct {
 	deaf    bool   // the proxy does not acknowledge
 	refuse  string // why nothing is published
 	loads   map[observed.Place]observed.Load
-	wishes  rollout.Wishes
+	wishes  desired.Wishes
 	publish int
 	closes  []time.Time
 }
@@ -206,7 +207,7 @@ func (r *rig) end() {
 }
 
 // hear is Publish: it holds that no proxy hears of what is not stored.
-func (r *rig) hear(wishes rollout.Wishes) map[discovery.Service]string {
+func (r *rig) hear(wishes desired.Wishes) map[discovery.Service]string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.publish++
@@ -306,7 +307,7 @@ func (r *rig) set(change func()) {
 }
 
 // published is how often something was, and what last.
-func (r *rig) published() (int, rollout.Wishes) {
+func (r *rig) published() (int, desired.Wishes) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.publish, r.wishes

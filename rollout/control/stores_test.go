@@ -15,6 +15,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/policy"
@@ -33,7 +34,7 @@ type street struct {
 	mu      sync.Mutex
 	world   discovery.Snapshot
 	proxies []observed.Proxy
-	wishes  rollout.Wishes
+	wishes  desired.Wishes
 	publish int
 }
 
@@ -74,7 +75,7 @@ func newStreet(t testing.TB, services int, stuck ...discovery.Service) *street {
 	return s
 }
 
-func (s *street) hear(wishes rollout.Wishes) map[discovery.Service]string {
+func (s *street) hear(wishes desired.Wishes) map[discovery.Service]string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.publish, s.wishes = s.publish+1, wishes

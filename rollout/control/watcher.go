@@ -11,7 +11,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/internal/level"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 )
@@ -40,7 +40,7 @@ type watched struct {
 // talker is the way to one instance's goroutine; assignment and rounds are guarded by
 // watcher.mu.
 type talker struct {
-	assignment rollout.Assignment
+	assignment desired.Assignment
 	wake       level.Level // ask now
 	soon       level.Level // ask soon after the newest answer
 	cancel     context.CancelFunc
@@ -73,7 +73,7 @@ func newWatcher(client *contract.Client, notice, counts func(discovery.Service))
 
 // set replaces the whole map of what a service's members are told. Talkers run
 // in group until ctx ends or their target is no longer in the map.
-func (w *watcher) set(ctx context.Context, group *sync.WaitGroup, service discovery.Service, next map[discovery.InstanceID]rollout.Assignment) {
+func (w *watcher) set(ctx context.Context, group *sync.WaitGroup, service discovery.Service, next map[discovery.InstanceID]desired.Assignment) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	f := w.services[service]
@@ -128,7 +128,7 @@ const apiece = 50 * time.Microsecond
 func (w *watcher) fresh(ctx context.Context, service discovery.Service) {
 	r := &round{done: make(chan struct{})}
 	w.mu.Lock()
-	if f, lately := w.services[service], time.Now().Add(-rollout.FreshFor); f != nil {
+	if f, lately := w.services[service], time.Now().Add(-desired.FreshFor); f != nil {
 		for key, talk := range f.talkers {
 			if s := f.sightings[key]; s.At.Before(lately) && s.ErrAt.Before(lately) {
 				r.left++
@@ -142,7 +142,7 @@ func (w *watcher) fresh(ctx context.Context, service discovery.Service) {
 	if none {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, rollout.FreshWithin)
+	ctx, cancel := context.WithTimeout(ctx, desired.FreshWithin)
 	defer cancel()
 	select {
 	case <-r.done:
@@ -212,14 +212,14 @@ func (w *watcher) turn(ctx context.Context, service discovery.Service, f *watche
 	}
 	talk.answered()
 	w.mu.Unlock()
-	idle := assignment.Every > rollout.FreshFor && err == nil && reflect.DeepEqual(last.Status, next.Status)
+	idle := assignment.Every > desired.FreshFor && err == nil && reflect.DeepEqual(last.Status, next.Status)
 	switch {
 	case asked || last.Differs(next):
 		w.notice(service)
 	case !idle: // else nobody waits for it, and it says what it said before
 		w.counts(service)
 	}
-	return answered, time.Duration(float64(assignment.Pause(last, status, err)) * spread(asked && assignment.Every > rollout.FreshFor))
+	return answered, time.Duration(float64(assignment.Pause(last, status, err)) * spread(asked && assignment.Every > desired.FreshFor))
 }
 
 // spread is the part of a pause that is waited: an instance is asked at its own moments,
@@ -244,7 +244,7 @@ func (t *talker) rest(ctx context.Context, answered time.Time, pause time.Durati
 		case <-t.wake:
 			return true
 		case <-t.soon:
-			if soon := rollout.FreshFor; soon < pause {
+			if soon := desired.FreshFor; soon < pause {
 				pause = soon
 				due.Reset(time.Until(answered.Add(pause)))
 			}
@@ -255,7 +255,7 @@ func (t *talker) rest(ctx context.Context, answered time.Time, pause time.Durati
 }
 
 // say tells an instance what it does not show yet, or asks.
-func (w *watcher) say(ctx context.Context, a rollout.Assignment, last observed.Sighting) (contract.Status, error) {
+func (w *watcher) say(ctx context.Context, a desired.Assignment, last observed.Sighting) (contract.Status, error) {
 	switch {
 	case last.At.IsZero() || a.Instruction.ShownBy(last.Status):
 		return w.client.Status(ctx, a.Endpoint)

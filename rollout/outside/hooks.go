@@ -10,7 +10,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/internal/level"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 )
 
@@ -34,7 +34,7 @@ type Hooks struct {
 
 // called is what is wished of one instance, and how that fares.
 type called struct {
-	order *rollout.HookOrder // nil: nothing is wished
+	order *desired.HookOrder // nil: nothing is wished
 	run   observed.HookRun   // the newest call; zero before the first
 	busy  bool               // a goroutine calls, or waits for a slot
 }
@@ -55,7 +55,7 @@ func NewHooks(logger *slog.Logger) *Hooks {
 // Call replaces the whole map of what is wished for a service. An order that
 // leaves it ends no call that runs already; how that fared is remembered until
 // orders of another rollout come.
-func (h *Hooks) Call(service discovery.Service, orders map[discovery.InstanceID]rollout.HookOrder) {
+func (h *Hooks) Call(service discovery.Service, orders map[discovery.InstanceID]desired.HookOrder) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.services[service] == nil {
@@ -155,7 +155,7 @@ func (h *Hooks) call(ctx context.Context, c *called, notice func(...discovery.Se
 }
 
 // make calls once and says why that failed; empty when it did not.
-func (h *Hooks) make(ctx context.Context, o rollout.HookOrder) (failure string) {
+func (h *Hooks) make(ctx context.Context, o desired.HookOrder) (failure string) {
 	ctx, cancel := within(ctx, o.Hook.Within())
 	defer cancel()
 	var who, said string
@@ -182,12 +182,12 @@ type notification struct {
 	Rollout  string               `json:"rollout"`
 }
 
-func bodyOf(o rollout.HookOrder) notification {
+func bodyOf(o desired.HookOrder) notification {
 	return notification{Service: o.Service, Instance: o.Instance, Colour: o.Colour, Address: o.Addr.String(), Rollout: o.Rollout}
 }
 
 // variables is the same for a command.
-func variables(o rollout.HookOrder) []string {
+func variables(o desired.HookOrder) []string {
 	return []string{
 		"SLUICE_SERVICE=" + string(o.Service), "SLUICE_INSTANCE=" + string(o.Instance), "SLUICE_COLOUR=" + string(o.Colour),
 		"SLUICE_ADDRESS=" + o.Addr.String(), "SLUICE_ROLLOUT=" + o.Rollout,

@@ -19,17 +19,17 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/units"
 )
 
-type orders = map[discovery.InstanceID]rollout.HookOrder
+type orders = map[discovery.InstanceID]desired.HookOrder
 
 // order is for an instance, whose id ends in a digit.
-func order(id discovery.InstanceID, attempt int, hook policy.Hook) rollout.HookOrder {
-	return rollout.HookOrder{
+func order(id discovery.InstanceID, attempt int, hook policy.Hook) desired.HookOrder {
+	return desired.HookOrder{
 		Service: "chat", Instance: id, Colour: discovery.Blue, Addr: netip.MustParseAddrPort("10.0.0." + string(id[len(id)-1:]) + ":9000"),
 		Rollout: "chat-1", Attempt: attempt, Hook: hook,
 	}

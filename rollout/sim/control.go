@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/state"
@@ -30,7 +31,7 @@ type loop struct {
 	state  state.State
 	seen   observed.Seen // what only the loop itself knows; see adds the rest
 	asking bool          // the gates are being asked
-	wish   rollout.Wish
+	wish   desired.Wish
 	reason rollout.Reason
 	since  time.Duration // when the reason was first given
 	lost   *state.State  // what was stored when it was lost; nil if it never was
@@ -168,7 +169,7 @@ func (l *loop) rest(d rollout.Decision) {
 		l.askGates(d.AskGates)
 	}
 	l.callHooks(l.wish.Hooks)
-	l.talks.assign(rollout.Assignments(l.state, l.wish, l.see()))
+	l.talks.assign(desired.Assignments(l.state, l.wish, l.see()))
 	l.talks.ask(d.Ask)
 	l.talks.send()
 	l.due = never
@@ -206,7 +207,7 @@ func (l *loop) State() state.State { return l.state }
 func (l *loop) Reason() rollout.Reason { return l.reason }
 
 // Wish is what should be by what is stored and seen now.
-func (l *loop) Wish() rollout.Wish { return rollout.Wished(l.state, l.see(), l.Now()) }
+func (l *loop) Wish() desired.Wish { return rollout.Wished(l.state, l.see(), l.Now()) }
 
 // Steady reports whether no rollout is under way.
 func (l *loop) Steady() bool { return l.state.Rollout == nil }

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 )
 
@@ -49,7 +49,7 @@ func (e *Edge) add(i int, node string, delay time.Duration) {
 
 // publish has the proxies hear what is wished, each after its delay. Of an unsettled
 // service they hear nothing.
-func (e *Edge) publish(wish rollout.Wish) {
+func (e *Edge) publish(wish desired.Wish) {
 	if wish.Unsettled != "" {
 		return
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/discovery"
 	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/policy"
 	"github.com/sluice-proxy/sluice/rollout/state"
@@ -96,7 +97,7 @@ func TestSightings(t *testing.T) {
 // Each promise that is watched at a close can be broken.
 func TestFaults(t *testing.T) {
 	order := func(w *World, step uint64, ceiling int) {
-		w.Fleet.Instance("chat-b0001").hear(rollout.Instruction{Drain: &contract.Order{Rollout: "chat-1", Epoch: 1, Step: step, Ceiling: &ceiling}})
+		w.Fleet.Instance("chat-b0001").hear(desired.Instruction{Drain: &contract.Order{Rollout: "chat-1", Epoch: 1, Step: step, Ceiling: &ceiling}})
 	}
 	for want, breaks := range map[string]func(*World){
 		"while 1 proxies send it new ones": func(w *World) { order(w, 1, 9) },

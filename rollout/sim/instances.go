@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 )
 
@@ -130,7 +130,7 @@ func (in *Instance) Dead() bool { return in.dead }
 func (in *Instance) Gone() bool { return in.gone }
 
 // hear is an instance being told.
-func (in *Instance) hear(told rollout.Instruction) {
+func (in *Instance) hear(told desired.Instruction) {
 	f := in.fleet
 	switch o := told.Drain; {
 	case o == nil && told.Serve.Epoch < in.epoch:

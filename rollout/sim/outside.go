@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 	"github.com/sluice-proxy/sluice/rollout/policy"
 )
@@ -69,7 +69,7 @@ func (l *loop) askGates(moment policy.Moment) {
 }
 
 // callHooks ends what the hooks are to end, two seconds later.
-func (l *loop) callHooks(orders map[discovery.InstanceID]rollout.HookOrder) {
+func (l *loop) callHooks(orders map[discovery.InstanceID]desired.HookOrder) {
 	runs := l.seen.Hooks
 	for key, o := range orders {
 		if run := runs[key]; run.Rollout == o.Rollout && run.Attempt == o.Attempt {

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/discovery"
-	"github.com/sluice-proxy/sluice/rollout"
+	"github.com/sluice-proxy/sluice/rollout/desired"
 	"github.com/sluice-proxy/sluice/rollout/drain/contract"
 	"github.com/sluice-proxy/sluice/rollout/observed"
 )
@@ -21,7 +21,7 @@ import (
 type talk struct {
 	key    discovery.InstanceID
 	with   *Instance
-	told   rollout.Assignment
+	told   desired.Assignment
 	heard  time.Duration // the newest answer
 	due    time.Duration // when to ask next
 	woken  bool          // to be asked at once: a decision waits for it
@@ -47,7 +47,7 @@ func (a *talks) forget() {
 }
 
 // assign replaces the whole map of what the members are told.
-func (a *talks) assign(next map[discovery.InstanceID]rollout.Assignment) {
+func (a *talks) assign(next map[discovery.InstanceID]desired.Assignment) {
 	a.all = slices.DeleteFunc(a.all, func(t *talk) bool {
 		want, ok := next[t.key]
 		if ok && want.Endpoint == t.told.Endpoint {
@@ -55,7 +55,7 @@ func (a *talks) assign(next map[discovery.InstanceID]rollout.Assignment) {
 			// decision waits for that answer, and here it would only be one more moment.
 			if within := want.Within(t.told); within > 0 && within < want.Every {
 				t.due = min(t.due, t.heard+within)
-			} else if within == 0 && (want.Instruction != (rollout.Instruction{}) || want.Every < t.told.Every) {
+			} else if within == 0 && (want.Instruction != (desired.Instruction{}) || want.Every < t.told.Every) {
 				t.woken = true
 			}
 			t.told = want
@@ -94,7 +94,7 @@ func (a *talks) ask(keys []discovery.InstanceID) {
 // fresh asks every member that was not heard lately, and has the answers at once: the
 // controller waits for them before it decides.
 func (a *talks) fresh() {
-	lately := a.Now().Add(-rollout.FreshFor)
+	lately := a.Now().Add(-desired.FreshFor)
 	for _, t := range a.all {
 		if last := a.heard[t.key]; !t.asking && last.At.Before(lately) && last.ErrAt.Before(lately) {
 			r := a.question(t)
@@ -108,7 +108,7 @@ func (a *talks) fresh() {
 // request is one request to a drain endpoint.
 type request struct {
 	talk   *talk
-	told   rollout.Assignment
+	told   desired.Assignment
 	tells  bool // it is told, not only asked
 	asked  bool // a decision waits for it
 	sent   time.Duration

@@ -1,4 +1,4 @@
-package rollout
+package state
 
 import (
 	"fmt"
@@ -27,18 +27,10 @@ func (m Message) Check() error {
 	return nil
 }
 
-// about is the event of the command with what was said.
-func (m Message) about(event string) string {
+// About is the event of the command with what was said.
+func (m Message) About(event string) string {
 	if m == "" {
 		return event
 	}
 	return event + ", with the message: " + string(m)
 }
-
-func (c Promote) message() Message { return c.Message }
-func (c Pause) message() Message   { return c.Message }
-func (c Resume) message() Message  { return c.Message }
-func (c Abort) message() Message   { return c.Message }
-func (c SetPace) message() Message { return c.Message }
-func (c Adopt) message() Message   { return "" }
-func (c Forget) message() Message  { return "" }
