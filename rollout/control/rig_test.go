@@ -90,7 +90,9 @@ func (r *rig) build(c discovery.Colour, i int) *house {
 		id: discovery.InstanceID(fmt.Sprintf("%s%d", c[:1], i+1)),
 	}
 	h.server = &http.Server{Handler: r.watchOrders(h)}
+	r.mu.Lock()
 	r.houses[addr.String()] = h
+	r.mu.Unlock()
 	r.fleet.Instances = append(slices.Clone(r.fleet.Instances), discovery.Instance{
 		ID: h.id, Colour: c, Addr: addr, Health: discovery.Passing, Drain: "http://" + addr.String(),
 	})
