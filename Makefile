@@ -44,9 +44,9 @@ demo: build envoy-tool ## storm, funnel and asked first, side by side, through t
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./examples/...
 	bin/storm $(DEMO)
 
-# One package at a time with real parts: their clocks are watched.
+# One package at a time where the clocks of real parts are watched.
 test: build lint tools ## everything: lint, short race run, all tests with a real Envoy, Consul and Prometheus (what CI runs)
-	$(GO) test -race -short -p 1 -tags real -timeout 20m $(RACED)
+	$(GO) test -race -short -tags real -timeout 20m $(RACED)
 	$(GO) test -p 1 -tags real -timeout 40m $(DECIDED)
 	$(GO) test -count=1 -p 1 -tags real -timeout 40m $(ANEW)
 
