@@ -278,3 +278,23 @@ func plant(t *testing.T, s *Store, name string, data []byte) {
 		t.Fatal(err)
 	}
 }
+
+// What somebody has put where the state was is not taken for a spare file, at the last
+// moment either: later states would fail on it.
+func TestADirectoryIsNoSpare(t *testing.T) {
+	path, spare := filepath.Join(t.TempDir(), "chat.json"), filepath.Join(t.TempDir(), ".spare")
+	if err := os.Mkdir(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := write(path, spare, []byte("{}")); err == nil || !strings.Contains(err.Error(), "is no file any more") {
+			t.Errorf("write said %v", err)
+		}
+		if at, err := os.Lstat(path); err != nil || !at.IsDir() {
+			t.Errorf("what was there: %v, %v", at, err)
+		}
+		if at, err := os.Lstat(spare); err != nil || !at.Mode().IsRegular() {
+			t.Errorf("the spare file: %v, %v", at, err)
+		}
+	}
+}

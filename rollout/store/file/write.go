@@ -18,11 +18,19 @@ func write(path, spare string, data []byte) error {
 	if err := fill(spare, data); err != nil {
 		return err
 	}
-	err := unix.Renameat2(unix.AT_FDCWD, spare, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE)
+	err := exchange(spare, path)
 	if err != nil { // the first state of a service, or a file system that cannot exchange
 		err = os.Rename(spare, path)
+	} else if had, lost := os.Lstat(spare); lost == nil && !had.Mode().IsRegular() {
+		// Somebody has put something else there meanwhile. It is his, and no spare file.
+		return errors.Join(fmt.Errorf("%s is no file any more", path), exchange(spare, path))
 	}
 	return cmp.Or(err, syncFolder(filepath.Dir(path)))
+}
+
+// exchange gives each of two files the name of the other, in one step.
+func exchange(a, b string) error {
+	return unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE)
 }
 
 // fill makes data the content of the spare file, on disk.
