@@ -45,7 +45,7 @@ demo: build envoy-tool ## storm, funnel and asked first, side by side, through t
 	bin/storm $(DEMO)
 
 # One package at a time where the clocks of real parts are watched.
-test: build lint tools ## everything: lint, short race run, all tests with a real Envoy, Consul and Prometheus (what CI runs)
+test: build lint tools ## everything: lint, and each test once, with a real Envoy, Consul and Prometheus; what has goroutines under the race detector (what CI runs)
 	$(GO) test -race -short -tags real -timeout 20m $(RACED)
 	$(GO) test -p 1 -tags real -timeout 40m $(DECIDED)
 	$(GO) test -count=1 -p 1 -tags real -timeout 40m $(ANEW)

@@ -20,7 +20,7 @@ const settle = 500 * time.Millisecond
 // are far from what instances with one common offset give (30 times the mean).
 func TestFleetClosesEvenly(t *testing.T) {
 	fleets := []struct{ instances, connections int }{{3, 20_000}, {200, 20_000}, {2000, 6_000}}
-	if testing.Short() { // the run under the race detector; the full one has them all
+	if testing.Short() { // 2,000 take a quarter of a minute
 		fleets = fleets[:2]
 	}
 	for _, fleet := range fleets {

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/sluice-proxy/sluice/rollout/api"
 )
 
 // completionTime is how long a shell waits for words that rolloutd knows.
@@ -27,17 +29,24 @@ func nothing(context.Context) []cobra.Completion { return nil }
 
 func (c *cli) knownColours(context.Context) []cobra.Completion { return colours }
 
-// knownServices are rolloutd's; none while nobody answers.
-func (c *cli) knownServices(ctx context.Context) (names []cobra.Completion) {
+// statuses is what rolloutd says of its services, and whom to ask for more; nothing while
+// nobody answers.
+func statuses(ctx context.Context, c *cli) (*api.Client, []api.Status) {
 	client, err := c.client()
 	if err != nil {
-		return nil
+		return nil, nil
 	}
 	world, err := client.Status(ctx)
 	if err != nil {
-		return nil
+		return nil, nil
 	}
-	for _, s := range world.Services {
+	return client, world.Services
+}
+
+// knownServices are rolloutd's; none while nobody answers.
+func (c *cli) knownServices(ctx context.Context) (names []cobra.Completion) {
+	_, services := statuses(ctx, c)
+	for _, s := range services {
 		names = append(names, string(s.Service))
 	}
 	return names
@@ -46,15 +55,8 @@ func (c *cli) knownServices(ctx context.Context) (names []cobra.Completion) {
 // knownRollouts are the ids of finished rollouts, newest first, and the services
 // whose rollouts they are.
 func (c *cli) knownRollouts(ctx context.Context) (ids []cobra.Completion) {
-	client, err := c.client()
-	if err != nil {
-		return nil
-	}
-	world, err := client.Status(ctx)
-	if err != nil {
-		return nil
-	}
-	for _, s := range world.Services {
+	client, services := statuses(ctx, c)
+	for _, s := range services {
 		if c.service != "" && c.service != string(s.Service) {
 			continue
 		}
